@@ -1,0 +1,79 @@
+"""Batches addressed by step: read, cut, stack. The same step gives the same batch, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from data_pipelines.batches import VolumeBatch
+from data_pipelines.order import SampleOrder, rank_slots
+from data_pipelines.patches import choose_corner, cut, patch_generator
+from data_pipelines.reader import ShardReader
+
+IMAGE, MASK, FOREGROUND = "image.npy", "mask.npy", "foreground.npy"
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePatches:
+    """Random patches of volumes, the last part of each global batch centred on foreground."""
+
+    reader: ShardReader
+    read_size: tuple[int, ...]
+    """Voxels to cut out, augmentation's margin included."""
+    seed: int
+    global_batch_size: int
+    foreground_fraction: float
+
+    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> VolumeBatch:
+        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+        images, masks = [], []
+        first_forced = round(self.global_batch_size * (1 - self.foreground_fraction))
+        for row, slot in zip(rows, slots, strict=True):
+            image, mask = self.reader.array(row, IMAGE), self.reader.array(row, MASK)
+            foreground = self.reader.array(row, FOREGROUND) if slot >= first_forced else None
+            corner = choose_corner(patch_generator(self.seed, step, slot), mask.shape, self.read_size, foreground)
+            images.append(cut(image, corner, self.read_size))
+            masks.append(cut(mask, corner, self.read_size))
+        return VolumeBatch(
+            images=torch.from_numpy(np.stack(images)),
+            masks=torch.from_numpy(np.stack(masks)),
+            slots=tuple(slots),
+            keys=tuple(self.reader.key(row) for row in rows),
+            step=step,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatches(Dataset):
+    """A map from step to this rank's share of its batch."""
+
+    order: SampleOrder
+    assemble: Callable[[Sequence[int], Sequence[int], int], Any]
+    global_batch_size: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __getitem__(self, step: int) -> Any:
+        slots = rank_slots(self.global_batch_size, self.rank, self.world_size)
+        rows = self.order.rows(step, self.global_batch_size)
+        return self.assemble([rows[slot] for slot in slots], list(slots), step)
+
+
+def step_loader(
+    batches: StepBatches, steps: range, num_processes: int = 0, pin_memory: bool = False
+) -> Iterable[Any]:
+    """Iterate over the batches of ``steps``, read ahead by ``num_processes`` (0: in this process)."""
+    return DataLoader(
+        batches,
+        batch_size=None,  # a batch is one item: it is put together where it is read
+        sampler=steps,
+        num_workers=num_processes,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if num_processes else None,
+        multiprocessing_context="forkserver" if num_processes else None,  # forking a process with threads deadlocks
+    )

@@ -1,0 +1,72 @@
+"""Which samples make the batch of a step: a pure function of (seed, step).
+
+Epoch after epoch is one endless line of samples; step ``s`` takes places ``s*B`` to ``s*B + B - 1`` of it. Within an
+epoch shards are shuffled, and samples are shuffled inside windows of a few shards, so remote shards are fetched once
+and in sequence. Only the current window is ever laid out, so memory does not grow with the number of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+ORDER = 0
+"""First number of the address of these random streams, apart from those of patches and augmentation."""
+
+
+class SampleOrder:
+    """Rows of the index in training order.
+
+    ``shard_rows`` holds, for each shard, the row numbers of its samples.
+    """
+
+    def __init__(self, shard_rows: Sequence[np.ndarray], seed: int, window_shards: int = 16) -> None:
+        if not any(len(rows) for rows in shard_rows):
+            raise ValueError("no training samples: the split leaves none to train on")
+        self.shard_rows = [np.asarray(rows) for rows in shard_rows if len(rows)]
+        self.seed = seed
+        self.window_shards = window_shards
+        self.num_samples = sum(len(rows) for rows in self.shard_rows)
+        self._epoch_layout = lru_cache(maxsize=2)(self._lay_out_epoch)
+        self._window = lru_cache(maxsize=4)(self._shuffle_window)
+
+    def rows(self, step: int, global_batch_size: int) -> list[int]:
+        """Row numbers of the whole global batch of ``step``."""
+        first = step * global_batch_size
+        return [self._row(place) for place in range(first, first + global_batch_size)]
+
+    def _row(self, place: int) -> int:
+        epoch, offset = divmod(place, self.num_samples)
+        _, window_ends = self._epoch_layout(epoch)
+        window = int(np.searchsorted(window_ends, offset, side="right"))
+        start = int(window_ends[window - 1]) if window else 0
+        return int(self._window(epoch, window)[offset - start])
+
+    def _lay_out_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Shuffled shards, and where each window of them ends."""
+        shards = self._rng(epoch).permutation(len(self.shard_rows))
+        sizes = np.array([len(self.shard_rows[s]) for s in shards])
+        ends = np.cumsum(sizes)
+        last = np.minimum(np.arange(self.window_shards, len(ends) + self.window_shards, self.window_shards), len(ends))
+        return shards, ends[last - 1]
+
+    def _shuffle_window(self, epoch: int, window: int) -> np.ndarray:
+        shards, _ = self._epoch_layout(epoch)
+        chosen = shards[window * self.window_shards : (window + 1) * self.window_shards]
+        rows = np.concatenate([self.shard_rows[s] for s in chosen])
+        return self._rng(epoch, window).permutation(rows)
+
+    def _rng(self, *address: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, ORDER, *address))))
+
+
+def rank_slots(global_batch_size: int, rank: int, world_size: int) -> range:
+    """This rank's slice of a global batch; sizes differ by at most one."""
+    if global_batch_size < world_size:
+        raise ValueError(
+            f"train.global_batch_size ({global_batch_size}) is smaller than the number of workers ({world_size}): "
+            "raise it or ask for fewer workers"
+        )
+    return range(rank * global_batch_size // world_size, (rank + 1) * global_batch_size // world_size)

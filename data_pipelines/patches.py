@@ -1,0 +1,53 @@
+"""Where a training patch lies in its volume, and cutting it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+POSITION = 1
+"""First purpose number of these random streams (see ``order.ORDER``)."""
+
+
+def patch_generator(seed: int, step: int, slot: int) -> np.random.Generator:
+    """The random numbers of one patch's position."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, POSITION, step, slot))))
+
+
+def choose_corner(
+    rng: np.random.Generator, shape: Sequence[int], size: Sequence[int], foreground: np.ndarray | None
+) -> tuple[int, ...]:
+    """Lowest corner of a patch of ``size`` in a volume of ``shape``, negative where the volume is smaller.
+
+    With ``foreground``, an (N, 1 + ndim) array of class and voxel, the patch is centred on a voxel of a class drawn
+    uniformly from those present, moved inside the volume where it would stick out. A volume smaller than the patch is
+    centred in it.
+    """
+    inside = [max(n - s, 0) for n, s in zip(shape, size, strict=True)]
+    centring = [min(n - s, 0) // 2 for n, s in zip(shape, size, strict=True)]
+    if foreground is None or not len(foreground):
+        return tuple(int(rng.integers(0, m + 1)) + c for m, c in zip(inside, centring, strict=True))
+    classes = foreground[:, 0]
+    of_class = foreground[classes == rng.choice(np.unique(classes))]
+    voxel = of_class[rng.integers(len(of_class)), 1:]
+    return tuple(
+        int(np.clip(v - s // 2, 0, m)) + c for v, s, m, c in zip(voxel, size, inside, centring, strict=True)
+    )
+
+
+def cut(volume: np.ndarray, corner: Sequence[int], size: Sequence[int]) -> np.ndarray:
+    """The patch of the last axes, as an own array, zeros where it sticks out of ``volume``.
+
+    ``volume`` may be memory-mapped: only the patch is read.
+    """
+    shape = volume.shape[-len(size) :]
+    lead = volume.shape[: -len(size)]
+    inside = tuple(slice(max(c, 0), min(c + s, n)) for c, s, n in zip(corner, size, shape, strict=True))
+    part = volume[(..., *inside)]
+    if part.shape[len(lead) :] == tuple(size):
+        return np.ascontiguousarray(part)
+    patch = np.zeros((*lead, *size), volume.dtype)
+    target = tuple(slice(i.start - c, i.stop - c) for i, c in zip(inside, corner, strict=True))
+    patch[(..., *target)] = part
+    return patch

@@ -1,0 +1,261 @@
+"""Raw cases -> checked, preprocessed, sharded samples, spread over a Ray cluster.
+
+A sample is known by the digest of its source bytes and of everything that shapes it. Samples that a former run
+sharded are found by that digest and left where they are; the rest go into new shards. So new cases cost only their
+own sharding, and a run that broke off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_pipelines import storage
+from data_pipelines.cases import Case, Dataset
+from data_pipelines.checks import CheckedCase, check_case, check_dataset
+from data_pipelines.digests import case_digests, digest_of
+from data_pipelines.errors import Problem
+from data_pipelines.fingerprint import case_statistics
+from data_pipelines.preprocess import Prepared, prepare
+from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard
+from data_pipelines.specs import DataSpec
+from data_pipelines.volumes import VolumeError, read_geometry
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Raise when samples change for the same source and spec: former shards are then left alone and not reused."""
+MAX_CASES_PER_SHARD = 24
+NUM_FOREGROUND_VOXELS = 2000
+"""Voxel positions kept per class and case, to centre patches on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharded:
+    """What sharding found and made."""
+
+    rows: list[dict[str, Any]]
+    """Index rows of all good cases, in the order of the data set."""
+    problems: list[Problem]
+    num_new: int
+    """Cases that were preprocessed now; the others stood in shards already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One shard to be written: everything a task needs, small enough to send."""
+
+    uri: str
+    cases: tuple[Case, ...]
+    digests: tuple[str, ...]
+    dataset: Dataset
+    spec: DataSpec
+    spacing: tuple[float, ...] | None
+
+
+def sample_key(case_id: str) -> str:
+    """The tar key of a case: WebDataset splits names at the first dot, so dots and the like are written as %XX."""
+    return re.sub(r"[^\w-]", lambda match: f"%{ord(match[0]):02X}", case_id)
+
+
+def sample_digests(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> dict[str, str]:
+    """case_id -> digest of its source bytes and of everything that shapes the sample."""
+    shaping = _shaping(dataset, spec, spacing)
+    return {case_id: digest_of([shaping, source]) for case_id, source in case_digests(dataset.cases).items()}
+
+
+def shards_folder(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> str:
+    """Folder, below storage, of all shards whose samples are shaped alike."""
+    return f"shards/{digest_of(_shaping(dataset, spec, spacing))[:12]}"
+
+
+def _shaping(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> dict[str, Any]:
+    """Everything but the source that decides a sample's bytes."""
+    return {
+        "format": FORMAT,
+        "preprocess": spec.preprocess.model_dump(mode="json"),
+        "spacing": spacing,
+        "classes": dataset.classes,
+        "channels": dataset.channels,
+        "ndim": spec.ndim,
+    }
+
+
+def target_spacing(dataset: Dataset, spec: DataSpec) -> tuple[float, ...] | None:
+    """The spacing in mm to resample to, canonical axes; the median is rounded so that few new cases do not move it."""
+    if spec.preprocess.spacing != "median":
+        return spec.preprocess.spacing
+    from data_pipelines.preprocess import canonical_axes
+
+    spacings = []
+    for case in dataset.cases:
+        try:
+            geometry = read_geometry(case.images[0], spec.max_voxels)
+        except VolumeError:
+            continue  # found again, and reported, when the case is read
+        axes, _ = canonical_axes(geometry)
+        spacings.append([geometry.spacing[axis] for axis in axes])
+    if not spacings:
+        return None
+    return tuple(float(f"{value:.2g}") for value in np.median(spacings, axis=0))
+
+
+def shard_cases(
+    dataset: Dataset,
+    spec: DataSpec,
+    shards_uri: str,
+    digests: Mapping[str, str],
+    spacing: tuple[float, ...] | None,
+) -> Sharded:
+    """Check and shard every case that is not in a shard yet. Needs an initialised Ray."""
+    known = {row["digest"]: row for row in _iter_known_rows(shards_uri)}
+    bad = {problem.case_id for problem in dataset.problems}
+    missing = [c for c in dataset.cases if c.case_id not in bad and digests[c.case_id] not in known]
+    problems = list(dataset.problems)
+    for rows, found in _run(_plan(missing, dataset, spec, shards_uri, digests, spacing)):
+        known |= {row["digest"]: row for row in rows}
+        problems += found
+    order = {digests[case.case_id]: i for i, case in enumerate(dataset.cases) if case.case_id not in bad}
+    rows = sorted((known[digest] for digest in order if digest in known), key=lambda row: order[row["digest"]])
+    problems += check_dataset(dataset, {row["case_id"]: row["class_voxels"] for row in rows})
+    return Sharded(rows, problems, num_new=len(missing))
+
+
+def shard_one(work: Work) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """Check and preprocess some cases and write the good ones as one shard; the body of a cluster task."""
+    problems: list[Problem] = []
+
+    def samples() -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+        for case, digest in zip(work.cases, work.digests, strict=True):
+            checked = check_case(case, work.dataset, work.spec)
+            if isinstance(checked, CheckedCase):
+                prepared = prepare(
+                    checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label
+                )
+                yield _index_row(checked, prepared, work, digest), sample_parts(checked, prepared)
+            else:
+                problems.extend(checked)
+
+    rows = write_shard(work.uri, samples())
+    return rows, problems
+
+
+def sample_parts(checked: CheckedCase, prepared: Prepared) -> dict[str, bytes]:
+    """The tar members of one sample: extension to bytes.
+
+    ``truth.npy`` is the label as stored, kept only where the prepared mask cannot give it back.
+    """
+    assert prepared.mask is not None
+    parts = {
+        "image.npy": npy_bytes(prepared.image),
+        "mask.npy": npy_bytes(prepared.mask),
+        "foreground.npy": npy_bytes(foreground_voxels(prepared.mask)),
+        "geometry.json": json.dumps({**prepared.done.to_json(), "affine": checked.geometry.affine}).encode(),
+    }
+    if not prepared.done.is_lossless:
+        parts["truth.npy"] = npy_bytes(checked.label)
+    return parts
+
+
+def foreground_voxels(mask: np.ndarray) -> np.ndarray:
+    """(N, 1 + ndim) int16 rows of class and voxel, up to ``NUM_FOREGROUND_VOXELS`` of each class, evenly spread."""
+    rows = []
+    for value in range(1, int(mask.max(initial=0)) + 1):
+        voxels = np.argwhere(mask == value)
+        step = max(-(-len(voxels) // NUM_FOREGROUND_VOXELS), 1)
+        chosen = voxels[::step]
+        rows.append(np.concatenate([np.full((len(chosen), 1), value), chosen], axis=1))
+    return np.concatenate(rows).astype(np.int16) if rows else np.zeros((0, 1 + mask.ndim), np.int16)
+
+
+def _index_row(checked: CheckedCase, prepared: Prepared, work: Work, digest: str) -> dict[str, Any]:
+    assert prepared.mask is not None
+    statistics = case_statistics(checked, len(work.dataset.classes))
+    return {
+        "key": sample_key(checked.case_id),
+        "case_id": checked.case_id,
+        "subject": checked.subject,
+        "digest": digest,
+        "shape": list(prepared.mask.shape),
+        "spacing": list(prepared.done.spacing),
+        "class_voxels": [int(n) for n in np.bincount(checked.label.ravel(), minlength=len(work.dataset.classes))],
+        "statistics": statistics.model_dump_json(),
+    }
+
+
+def _plan(
+    cases: Sequence[Case],
+    dataset: Dataset,
+    spec: DataSpec,
+    shards_uri: str,
+    digests: Mapping[str, str],
+    spacing: tuple[float, ...] | None,
+) -> list[Work]:
+    """Group cases into shards of at most ``spec.shard_megabytes``, by their headers."""
+    declared = Dataset(dataset.name, (), dataset.classes, dataset.channels)  # tasks need no list of all cases
+    works, group, megabytes = [], [], 0.0
+
+    def close() -> None:
+        if group:
+            chosen = tuple(digests[case.case_id] for case in group)
+            uri = storage.join(shards_uri, shard_name(chosen))
+            works.append(Work(uri, tuple(group), chosen, declared, spec, spacing))
+
+    for case in cases:
+        expected = _expected_megabytes(case, dataset, spec, spacing)
+        if group and (megabytes + expected > spec.shard_megabytes or len(group) == MAX_CASES_PER_SHARD):
+            close()
+            group, megabytes = [], 0.0
+        group.append(case)
+        megabytes += expected
+    close()
+    return works
+
+
+def _expected_megabytes(case: Case, dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> float:
+    try:
+        geometry = read_geometry(case.images[0], spec.max_voxels)
+    except VolumeError:
+        return 0.0  # found again, and reported, when the case is read
+    voxels = float(np.prod(geometry.shape))
+    if spacing is not None:
+        voxels *= float(np.prod(geometry.spacing) / np.prod(spacing))
+    return voxels * (4 * len(dataset.channels) + 1) / 1e6
+
+
+def _run(works: list[Work]) -> Iterator[tuple[list[dict[str, Any]], list[Problem]]]:
+    """Each shard is one task of a streaming Ray Data job; only index rows and problems come back."""
+    if not works:
+        return
+    import ray.data
+
+    dataset = ray.data.from_items([{"work": work} for work in works], override_num_blocks=len(works))
+    for row in dataset.map(_shard_row).iter_rows():
+        yield json.loads(row["rows"]), [Problem(**problem) for problem in json.loads(row["problems"])]
+
+
+def _shard_row(row: dict[str, Any]) -> dict[str, Any]:
+    rows, problems = shard_one(row["work"])
+    return {"rows": json.dumps(rows), "problems": json.dumps([asdict(problem) for problem in problems])}
+
+
+def _iter_known_rows(shards_uri: str) -> Iterator[dict[str, Any]]:
+    """Rows of every finished shard whose tar file is there in full length."""
+    names = set(storage.list_names(shards_uri))
+    for name in sorted(names):
+        if name.endswith(".parquet") and name.removesuffix(".parquet") + ".tar" in names:
+            yield from read_table(storage.join(shards_uri, name)).to_pylist()
+
+
+def build_index(rows: Sequence[Mapping[str, Any]], splits: Mapping[str, str]) -> pa.Table:
+    """The index of one run: the rows of its cases with their ``split``; cases in no split are left out."""
+    chosen = [{**row, "split": splits[row["case_id"]]} for row in rows if row["case_id"] in splits]
+    names = dict.fromkeys(name for row in chosen for name in row)
+    return pa.table({name: [row.get(name) for row in chosen] for name in names})

@@ -1,0 +1,85 @@
+"""Samples -> WebDataset tar shards, and the rows of the Parquet index that says where each part lies.
+
+Shards are named by the digests of what is in them and written with fixed times and owners: writing one again gives
+the same bytes under the same name, so a retried task leaves no duplicates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_pipelines import storage
+
+BLOCK = 512
+"""tar aligns headers and members to this many bytes."""
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """The array as an uncompressed ``.npy`` file, C order, no pickles."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def shard_name(digests: Iterable[str]) -> str:
+    """The name of the shard that holds the samples with these digests."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:20] + ".tar"
+
+
+def write_shard(uri: str, samples: Iterable[tuple[dict[str, Any], Mapping[str, bytes]]]) -> list[dict[str, Any]]:
+    """Write one shard and, beside it, the Parquet rows of its samples.
+
+    Each sample is its index row (with ``key``) and its parts: extension to bytes. Returns the rows completed by
+    ``shard``, and ``offset:EXT`` and ``size:EXT`` in bytes for each part. The rows are written last: a shard without
+    them is unfinished.
+    """
+    with storage.local_copy_of(uri) as path:
+        rows = _write_tar(path, uri.rsplit("/", 1)[-1], samples)
+    write_table(storage.join(uri.removesuffix(".tar") + ".parquet"), rows)
+    return rows
+
+
+def _write_tar(
+    path: Path, name: str, samples: Iterable[tuple[dict[str, Any], Mapping[str, bytes]]]
+) -> list[dict[str, Any]]:
+    from webdataset.writer import TarWriter
+
+    rows = []
+    offset = 0
+    with path.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0, user="", group="") as writer:
+        for row, parts in samples:
+            row = {**row, "shard": name}
+            hasher = hashlib.sha256()
+            for extension in sorted(parts):  # the order in which TarWriter writes them
+                data = parts[extension]
+                row[f"offset:{extension}"] = offset + BLOCK
+                row[f"size:{extension}"] = len(data)
+                offset += BLOCK + -(-len(data) // BLOCK) * BLOCK
+                hasher.update(data)
+            row["content_sha256"] = hasher.hexdigest()
+            writer.write({"__key__": row["key"], **parts})
+            rows.append(row)
+    return rows
+
+
+def write_table(uri: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
+    """Write rows as Parquet; a part that some samples lack is null there."""
+    if not isinstance(rows, pa.Table):
+        names = dict.fromkeys(name for row in rows for name in row)
+        rows = pa.table({name: [row.get(name) for row in rows] for name in names})
+    with storage.local_copy_of(uri) as path:
+        pq.write_table(rows, path)
+
+
+def read_table(uri: str) -> pa.Table:
+    """Read a Parquet file whole."""
+    fs, path = storage.resolve(uri)
+    return pq.read_table(path, filesystem=fs)

@@ -1,0 +1,62 @@
+"""The Ray that stages run on: the one ``RAY_ADDRESS`` names, else one started on this machine and ended with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from typing import Any
+
+from data_pipelines import storage
+from data_pipelines.errors import UserError
+from flows.config import ComputeSpec
+
+logger = logging.getLogger(__name__)
+
+LONGEST_TEMP_FOLDER = 48
+"""Ray puts Unix sockets below its folder, whose paths the kernel limits to 107 bytes."""
+
+
+def ensure_ray(num_cpus: int | None = None) -> None:
+    """Connect to Ray or start it, once per process.
+
+    A local Ray listens on loopback, asks for a token that only this process and its children know, and keeps its
+    files in the user's cache folder where the path is short enough.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "0")
+    address = os.environ.get("RAY_ADDRESS")
+    if not address and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    if ray.is_initialized():
+        return
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": True}
+    if not address:
+        folder = storage.cache_folder() / "ray"
+        options |= {
+            "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+            "object_store_memory": 512 << 20,
+        }
+        if len(str(folder)) <= LONGEST_TEMP_FOLDER:
+            options["_temp_dir"] = str(folder)
+    ray.init(**options)
+
+
+def require_resources(compute: ComputeSpec) -> None:
+    """Raise UserError where the cluster can never hold the workers: Ray Train would wait for ever."""
+    import ray
+
+    have = ray.cluster_resources()
+    want = {"CPU": compute.num_workers * compute.threads_per_worker, "GPU": compute.num_workers * compute.use_gpu}
+    for kind, number in want.items():
+        if have.get(kind, 0) < number:
+            raise UserError(
+                f"compute.num_workers={compute.num_workers} needs {number} {kind}s, the Ray cluster has "
+                f"{have.get(kind, 0):g}: lower compute.num_workers or compute.threads_per_worker, or add nodes"
+            )

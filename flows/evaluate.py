@@ -1,0 +1,164 @@
+"""Stage ``evaluate``: checkpoint -> scores of every held-out case, pictures, and a report that stands alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import storage
+from data_pipelines.shards import read_table, write_table
+from flows.config import SegmentationConfig
+from flows.shard import read_problems, shards_uri
+from flows.stages import Attempt, Record, Stage
+from flows.train import read_curves
+from unet_models.specs import PredictSpec
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_stage(config: SegmentationConfig, shards: Record, training: Record) -> Stage:
+    """Plan the stage: its key holds the weights', the shards' and the settings' identity."""
+
+    def compute(attempt: Attempt) -> None:
+        _evaluate(config, shards, training, attempt)
+
+    return Stage("evaluate", config.evaluate.model_dump(mode="json"), (shards, training), compute)
+
+
+def build_bundle(config: SegmentationConfig, shards: Record) -> dict[str, Any]:
+    """JSON of ``flows.segmenter.Bundle``: what the weights need beside them."""
+    spacing = shards.figures["spacing"]
+    return {
+        "model": config.train.model.model_dump(mode="json"),
+        "classes": shards.figures["classes"],
+        "channels": shards.figures["channels"],
+        "patch_size": config.train.patch_size,
+        "preprocess": config.data.preprocess.model_dump(mode="json"),
+        "spacing": spacing,
+        "predict": config.evaluate.model_dump(mode="json", include=set(PredictSpec.model_fields)),
+    }
+
+
+def _evaluate(config: SegmentationConfig, shards: Record, training: Record, attempt: Attempt) -> None:
+    from flows.evaluation_report import write_report
+    from unet_models.metrics import summarise
+
+    index = read_table(shards.output("index"))
+    rows = np.flatnonzero(np.array(index["split"].to_pylist()) == "val")
+    if not len(rows):
+        raise ValueError("the split holds no validation cases: nothing to evaluate (data.fold, data.splits)")
+    job = {
+        "bundle": build_bundle(config, shards),
+        "weights_uri": training.output("weights"),
+        "index_uri": shards.output("index"),
+        "shards_uri": shards_uri(shards),
+        "predictions_uri": attempt.uri("predictions"),
+        "tolerance_mm": config.evaluate.tolerance_mm,
+        "threads": config.compute.threads_per_worker,
+        "use_gpu": config.compute.use_gpu,
+    }
+    case_rows = sorted(_score_all(job, [int(row) for row in rows], config), key=lambda row: row["case_id"])
+    write_table(attempt.uri("cases.parquet"), case_rows)
+    attempt.add("cases", attempt.uri("cases.parquet"))
+    summaries = summarise(case_rows)
+    attempt.figures["metrics"] = _flat_metrics(summaries)
+    attempt.figures["num_cases"] = len(rows)
+    attempt.figures["predictions"] = f"{attempt.name}/predictions"
+    write_report(
+        attempt, config, shards, training, summaries, case_rows, read_curves(training), read_problems(shards)
+    )
+
+
+def _score_all(job: dict[str, Any], rows: list[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
+    """Every case on one of ``num_workers`` actors, each of which loads the model once."""
+    import ray
+    import ray.data
+
+    from flows.cluster import ensure_ray, require_resources
+
+    compute = config.compute
+    ensure_ray(compute.num_workers * compute.threads_per_worker)
+    require_resources(compute)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    dataset = ray.data.from_items([{"row": row} for row in rows], override_num_blocks=len(rows)).map(
+        CaseScorer,
+        fn_constructor_kwargs={"job": job},
+        compute=ray.data.ActorPoolStrategy(size=compute.num_workers),
+        num_cpus=compute.threads_per_worker,
+        num_gpus=1 if compute.use_gpu else 0,
+    )
+    for number, result in enumerate(dataset.iter_rows(), start=1):
+        if number % 10 == 0 or number == len(rows):
+            logger.info("evaluate: %d/%d cases", number, len(rows))
+        yield from json.loads(result["scores"])
+
+
+class CaseScorer:
+    """An actor that predicts cases, scores them in their original geometry and keeps the label maps."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        import torch
+
+        from data_pipelines.reader import ShardReader
+        from flows.segmenter import Bundle, Segmenter
+
+        torch.set_num_threads(job["threads"])
+        self.job = job
+        self.reader = ShardReader.from_uri(job["index_uri"], job["shards_uri"])
+        with tempfile.TemporaryDirectory(prefix="unetflow-weights-") as folder:
+            weights = Path(folder) / "model.safetensors"
+            storage.copy(job["weights_uri"], str(weights))
+            device = "cuda" if job["use_gpu"] else "cpu"
+            self.segmenter = Segmenter(Bundle.model_validate(job["bundle"]), weights, device)
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Scores of one case, a row per class, as JSON."""
+        from data_pipelines.preprocess import Preprocessing
+        from data_pipelines.volumes import Geometry, write_nifti
+        from unet_models.metrics import score_case
+
+        row = int(item["row"])
+        geometry = json.loads(bytes(self.reader.read(row, "geometry.json")))
+        affine = geometry.pop("affine")
+        done = Preprocessing.from_json(geometry)
+        labels = self.segmenter.segment_prepared(self.reader.array(row, "image.npy"), done)
+        truth = stored_truth(self.reader, row, done)
+        scores = score_case(
+            labels, truth, self.segmenter.bundle.classes, done.stored_spacing, self.job["tolerance_mm"]
+        )
+        key = self.reader.key(row)
+        placed = Geometry(done.stored_shape, done.stored_spacing, affine and tuple(map(tuple, affine)))
+        with storage.local_copy_of(storage.join(self.job["predictions_uri"], f"{key}.nii.gz")) as path:
+            named = path.with_name(path.name + ".nii.gz")  # the writer goes by the suffix
+            write_nifti(named, labels, placed.affine_array())
+            named.replace(path)
+        return {
+            "scores": json.dumps(
+                [{"case_id": key, "row": row, "class_name": name, **values} for name, values in scores.items()]
+            )
+        }
+
+
+def stored_truth(reader: Any, row: int, done: Any) -> np.ndarray:
+    """The reference label map as stored: kept beside the sample where preprocessing could not give it back."""
+    from data_pipelines.preprocess import restore_mask
+
+    if reader.has(row, "truth.npy"):
+        return reader.array(row, "truth.npy")
+    return restore_mask(reader.array(row, "mask.npy"), done)
+
+
+def _flat_metrics(summaries: list[Any]) -> dict[str, float]:
+    """``dice`` for the foreground mean, ``dice/<class>`` for a class; undefined ones are left out."""
+    return {
+        s.metric if s.class_name == "mean" else f"{s.metric}/{s.class_name}": s.mean
+        for s in summaries
+        if np.isfinite(s.mean)
+    }

@@ -1,0 +1,102 @@
+"""From an evaluation's scores to its report and overlay pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import storage
+from data_pipelines.errors import Problem
+from data_pipelines.preprocess import Preprocessing, prepare_labels
+from data_pipelines.reader import ShardReader
+from data_pipelines.volumes import read_volume
+from flows.config import SegmentationConfig
+from flows.report.cases import CaseView
+from flows.report.overlays import overlay_planes
+from flows.report.segmentation import segmentation_report
+from flows.shard import shards_uri
+from flows.stages import Attempt, Record
+from unet_models.metrics import MetricSummary
+
+
+def write_report(
+    attempt: Attempt,
+    config: SegmentationConfig,
+    shards: Record,
+    training: Record,
+    summaries: Sequence[MetricSummary],
+    case_rows: Sequence[dict[str, Any]],
+    curve_rows: Sequence[dict[str, float]],
+    problems: Sequence[Problem],
+) -> None:
+    """Write ``report.html`` and ``overlay.png`` into the attempt."""
+    reader = ShardReader.from_uri(shards.output("index"), shards_uri(shards))
+    views = [
+        _view(reader, attempt, role, case_id, dice, row) for role, (case_id, dice, row) in _choose(case_rows).items()
+    ]
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for curve_row in curve_rows:
+        for name, value in curve_row.items():
+            if name != "step":
+                curves.setdefault(name, []).append((int(curve_row["step"]), value))
+    html = segmentation_report(
+        f"{config.registry.name}: {shards.figures['dataset']}",
+        summaries,
+        case_rows,
+        curves,
+        views,
+        problems,
+        config.model_dump(mode="json"),
+        {
+            "shard key": shards.key,
+            "shard digest": shards.digest,
+            "train key": training.key,
+            "train digest": training.digest,
+            "evaluate key": attempt.key,
+            "training steps": str(training.figures["step"]),
+        },
+        shards.figures["classes"],
+    )
+    storage.write_bytes(attempt.uri("report.html"), html.encode())
+    attempt.add("report", attempt.uri("report.html"))
+    if views:
+        worst = views[0].planes[0].png
+        storage.write_bytes(attempt.uri("overlay.png"), worst)
+        attempt.add("overlay", attempt.uri("overlay.png"))
+
+
+def _choose(case_rows: Sequence[dict[str, Any]]) -> dict[str, tuple[str, float, int]]:
+    """role -> (case, mean Dice over its classes, index row) of the worst, the median and the best case."""
+    values: dict[str, list[float]] = {}
+    rows: dict[str, int] = {}
+    for row in case_rows:
+        values.setdefault(row["case_id"], []).append(row["dice"])
+        rows[row["case_id"]] = row["row"]
+    means = {case_id: float(np.nanmean(dice)) for case_id, dice in values.items() if np.isfinite(dice).any()}
+    ranked = sorted((dice, case_id) for case_id, dice in means.items())
+    if not ranked:
+        return {}
+    places = {"worst": 0, "median": len(ranked) // 2, "best": len(ranked) - 1}
+    chosen = {role: ranked[place] for role, place in places.items()}
+    return {role: (case_id, dice, rows[case_id]) for role, (dice, case_id) in chosen.items()}
+
+
+def _view(reader: ShardReader, attempt: Attempt, role: Any, case_id: str, dice: float, row: int) -> CaseView:
+    geometry = json.loads(bytes(reader.read(row, "geometry.json")))
+    geometry.pop("affine")
+    done = Preprocessing.from_json(geometry)
+    stored = _read_prediction(attempt.uri("predictions", f"{case_id}.nii.gz"))
+    prediction = prepare_labels(stored.reshape(done.stored_shape), done)
+    planes = overlay_planes(reader.array(row, "image.npy"), reader.array(row, "mask.npy"), prediction, done.spacing)
+    return CaseView(case_id, role, dice, planes)
+
+
+def _read_prediction(uri: str) -> np.ndarray:
+    if storage.is_local(uri):
+        return np.asarray(read_volume(storage.local_path(uri), 1 << 40).array)
+    local = storage.cache_folder() / "predictions" / uri.rsplit("/", 1)[-1]
+    storage.copy(uri, str(local))
+    return np.asarray(read_volume(local, 1 << 40).array)

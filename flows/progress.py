@@ -1,0 +1,134 @@
+"""Training progress, from Ray Train's controller to the terminal and to MLflow.
+
+The controller process runs on the driver's machine and appends each report to a file; a thread of the driver reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.train import UserCallback
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+LINE_EVERY_SECONDS = 15.0
+
+
+class WriteReports(UserCallback):
+    """Appends rank 0's reports to a file, one JSON object a line."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Called on the controller once every worker has reported."""
+        row = {name: value for name, value in metrics[0].items() if isinstance(value, (int, float))}
+        with open(self.path, "a") as stream:
+            stream.write(json.dumps(row | {"checkpoint": checkpoint is not None}) + "\n")
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called on the controller when workers failed; training starts again from the last checkpoint."""
+        with open(self.path, "a") as stream:
+            stream.write(json.dumps({"failed_workers": sorted(worker_exceptions)}) + "\n")
+
+
+class FollowReports:
+    """``with FollowReports(path, num_steps, on_rows):`` shows progress and hands on new rows until the block ends."""
+
+    def __init__(self, path: Path, num_steps: int, on_rows: Callable[[list[dict[str, float]]], None]) -> None:
+        self.path, self.num_steps, self.on_rows = path, num_steps, on_rows
+        self.position = 0
+        self.display = _Bar(num_steps) if sys.stderr.isatty() else _Lines(num_steps)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="training-progress", daemon=True)
+
+    def __enter__(self) -> FollowReports:
+        self.path.touch()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._read()
+        self.display.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            self._read()
+
+    def _read(self) -> None:
+        with self.path.open() as stream:
+            stream.seek(self.position)
+            rows = []
+            while (line := stream.readline()).endswith("\n"):
+                self.position = stream.tell()
+                row = json.loads(line)
+                if "failed_workers" in row:
+                    logger.warning("training workers %s failed; starting again from the last checkpoint", row)
+                elif not row.pop("checkpoint"):
+                    rows.append(row)
+        if rows:
+            self.display.show(rows)
+            self.on_rows(rows)
+
+
+class _Lines:
+    """One log line now and then, for logs and pipes."""
+
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
+        self.last = -math.inf
+        self.known: dict[str, float] = {}
+
+    def show(self, rows: list[dict[str, float]]) -> None:
+        for row in rows:
+            self.known |= row
+        if time.monotonic() - self.last > LINE_EVERY_SECONDS or self.known["step"] == self.num_steps:
+            self.last = time.monotonic()
+            logger.info("train: step %d/%d, %s", self.known["step"], self.num_steps, _figures(self.known))
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar:
+    """A live bar on a terminal."""
+
+    def __init__(self, num_steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.progress = Progress(
+            TextColumn("train"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+        )
+        self.task = self.progress.add_task("starting workers", total=num_steps)
+        self.known: dict[str, float] = {}
+        self.progress.start()
+
+    def show(self, rows: list[dict[str, float]]) -> None:
+        for row in rows:
+            self.known |= row
+        self.progress.update(self.task, completed=self.known["step"], description=_figures(self.known))
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+def _figures(row: dict[str, float]) -> str:
+    parts = [("loss", "train/loss", ".4f"), ("val Dice", "val/dice", ".4f"), ("samples/s", "samples_per_second", ".1f")]
+    return ", ".join(f"{label} {row[name]:{form}}" for label, name, form in parts if name in row)

@@ -1,0 +1,118 @@
+"""Stage ``shard``: raw cases -> WebDataset shards, their index, and the fingerprint of the data set."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+
+import pyarrow as pa
+
+from data_pipelines import storage
+from data_pipelines.cases import Dataset
+from data_pipelines.digests import digest_of
+from data_pipelines.errors import DataError, Problem
+from data_pipelines.fingerprint import CaseStatistics, merge_statistics
+from data_pipelines.sharding import build_index, sample_digests, shard_cases, shards_folder, target_spacing
+from data_pipelines.shards import write_table
+from data_pipelines.sources import find_cases
+from data_pipelines.specs import DataSpec
+from data_pipelines.splits import assign_splits
+from flows.stages import Attempt, Record, Stage
+
+logger = logging.getLogger(__name__)
+
+
+def shard_stage(spec: DataSpec, root: str) -> Stage:
+    """Plan the stage: look at the source files and their digests, read no voxel."""
+    dataset = find_cases(spec, storage.cache_folder() / "generated")
+    if spec.on_error == "stop" and not dataset.cases and dataset.problems:
+        raise DataError(dataset.problems)
+    spacing = target_spacing(dataset, spec)
+    digests = sample_digests(dataset, spec, spacing)
+    folder = shards_folder(dataset, spec, spacing)
+    identity = {
+        "samples": digests,
+        "problems": [asdict(problem) for problem in dataset.problems],
+        "splits": _splits_identity(dataset, spec),
+        "on_error": spec.on_error,
+    }
+
+    def compute(attempt: Attempt) -> None:
+        from flows.cluster import ensure_ray
+
+        ensure_ray()
+        sharded = shard_cases(dataset, spec, storage.join(root, folder), digests, spacing)
+        if sharded.problems and spec.on_error == "stop":
+            raise DataError(sharded.problems)
+        fatal = [problem for problem in sharded.problems if not problem.case_id and problem.rule == "too-few-cases"]
+        if fatal:
+            raise DataError(sharded.problems)
+        index = _write_outputs(attempt, dataset, spec, sharded.rows, sharded.problems)
+        attempt.figures |= {
+            "num_new": sharded.num_new,
+            "spacing": spacing,
+            "shards": folder,
+            "shard_sizes": _shard_sizes(storage.join(root, folder), index),
+            "classes": dataset.classes,
+            "channels": list(dataset.channels),
+            "dataset": dataset.name,
+        }
+
+    return Stage("shard", identity, (), compute, still_holds=_shards_are_there)
+
+
+def read_problems(record: Record) -> list[Problem]:
+    """The quarantined input."""
+    return [Problem(**values) for values in json.loads(storage.read_bytes(record.output("problems")))]
+
+
+def shards_uri(record: Record) -> str:
+    """Folder of the tar files that a record's index points into."""
+    return storage.join(record.root, record.figures["shards"])
+
+
+def _write_outputs(
+    attempt: Attempt, dataset: Dataset, spec: DataSpec, rows: list[dict], problems: list[Problem]
+) -> pa.Table:
+    good = {row["case_id"] for row in rows}
+    bad = [case.case_id for case in dataset.cases if case.case_id not in good]
+    bad += [problem.case_id for problem in problems if problem.case_id]
+    splits = {k: v for k, v in assign_splits(dataset, spec, quarantined=bad).items() if k in good}
+    index = build_index(rows, splits)
+    statistics = [CaseStatistics.model_validate_json(row["statistics"]) for row in rows]
+    fingerprint = merge_statistics(statistics, dataset.classes, dataset.channels)
+    write_table(attempt.uri("index.parquet"), index)
+    storage.write_bytes(attempt.uri("fingerprint.json"), fingerprint.model_dump_json(indent=1).encode())
+    storage.write_bytes(attempt.uri("problems.json"), json.dumps([asdict(p) for p in problems], indent=1).encode())
+    for name, file in (("index", "index.parquet"), ("fingerprint", "fingerprint.json"), ("problems", "problems.json")):
+        attempt.add(name, attempt.uri(file))
+    split_column = index["split"].to_pylist()
+    attempt.figures |= {
+        "num_train": split_column.count("train"),
+        "num_val": split_column.count("val"),
+        "num_quarantined": len(set(bad)),
+    }
+    return index
+
+
+def _shard_sizes(shards_uri: str, index: pa.Table) -> dict[str, int | None]:
+    names = sorted(set(index["shard"].to_pylist()))
+    return {name: storage.size(storage.join(shards_uri, name)) for name in names}
+
+
+def _shards_are_there(record: Record) -> bool:
+    """Shards are named by content and never rewritten, so their sizes tell whether they are whole."""
+    for name, size in record.figures["shard_sizes"].items():
+        uri = storage.join(shards_uri(record), name)
+        if storage.size(uri) != size:
+            logger.warning("%s is missing or cut short: sharding runs again", uri)
+            return False
+    return True
+
+
+def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:
+    """What decides the splits: the splits file's content, or the seed."""
+    path = spec.splits or dataset.splits_path
+    file = storage.digest(str((storage.local_path(spec.root) if spec.root else storage.cache_folder()) / path)) if path else ""
+    return digest_of([file, spec.fold, spec.num_folds, spec.split_seed])

@@ -1,0 +1,134 @@
+"""Stage ``train``: shards -> checkpoint, data-parallel on Ray Train."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from data_pipelines import storage
+from flows.config import SegmentationConfig
+from flows.shard import shards_uri
+from flows.stages import Attempt, Record, Stage
+from unet_models.specs import TrainSpec
+
+logger = logging.getLogger(__name__)
+
+OBSERVING = {"validate_every_steps", "validate_cases", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps"}
+"""Fields that watch or save a training without changing its weights (unless the best checkpoint is selected)."""
+
+
+def train_stage(config: SegmentationConfig, shards: Record) -> Stage:
+    """Plan the stage: its key holds the shards' digest and everything that changes the weights."""
+    identity = config.train.model_dump(mode="json", exclude=OBSERVING if config.train.select == "last" else None)
+
+    def compute(attempt: Attempt) -> None:
+        _train(config, shards, attempt)
+
+    return Stage("train", identity, (shards,), compute)
+
+
+def read_curves(record: Record) -> list[dict[str, float]]:
+    """Rows of ``step`` and the figures reported there."""
+    return json.loads(storage.read_bytes(record.output("curves")))
+
+
+def _train(config: SegmentationConfig, shards: Record, attempt: Attempt) -> None:
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from flows.cluster import ensure_ray, require_resources
+    from flows.progress import FollowReports, WriteReports
+    from flows.train_worker import TrainJob, limit_worker_environment, train_worker
+
+    compute, spec = config.compute, config.train
+    ensure_ray(compute.num_workers * compute.threads_per_worker)
+    require_resources(compute)
+    job = TrainJob(
+        spec=spec,
+        index_uri=shards.output("index"),
+        shards_uri=shards_uri(shards),
+        stage_uri=attempt.stage_uri,
+        num_channels=len(shards.figures["channels"]),
+        classes=shards.figures["classes"],
+        threads=compute.threads_per_worker,
+        loader_processes=compute.loader_processes,
+    )
+    with tempfile.TemporaryDirectory(prefix="unetflow-train-") as folder:
+        reports = Path(folder) / "reports.jsonl"
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job.model_dump_json()},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=compute.num_workers,
+                use_gpu=compute.use_gpu,
+                resources_per_worker={"CPU": compute.threads_per_worker} | ({"GPU": 1} if compute.use_gpu else {}),
+            ),
+            run_config=ray.train.RunConfig(
+                name=attempt.name,
+                storage_path=attempt.stage_uri,
+                failure_config=ray.train.FailureConfig(max_failures=compute.max_failures),
+                checkpoint_config=_checkpoints_to_keep(spec),
+                callbacks=[WriteReports(str(reports))],
+                worker_runtime_env={"env_vars": limit_worker_environment(compute.threads_per_worker)},
+            ),
+        )
+        tracker = _Tracker(config, attempt)
+        with FollowReports(reports, spec.num_steps, tracker.log):
+            result = trainer.fit()
+    _declare(attempt, spec, result)
+    attempt.figures |= {"run_id": tracker.run_id, "num_workers": compute.num_workers}
+
+
+class _Tracker:
+    """Logs training's figures to one MLflow run, and goes on without it if the server fails."""
+
+    def __init__(self, config: SegmentationConfig, attempt: Attempt) -> None:
+        from flows import tracking
+
+        self.tracking = tracking
+        self.run_id: str | None = None
+        with tracking.going_on_without("opening the MLflow run"):
+            root = config.storage_uri
+            self.client = tracking.connect(root)
+            self.run_id = tracking.open_run(
+                self.client, root, config.registry.experiment, attempt.key, f"{config.registry.name}-{attempt.key[:8]}"
+            )
+            tracking.log_parameters(self.client, self.run_id, config.model_dump(mode="json"))
+
+    def log(self, rows: list[dict[str, float]]) -> None:
+        if self.run_id is not None:
+            with self.tracking.going_on_without("logging to MLflow"):
+                self.tracking.log_metrics(self.client, self.run_id, rows)
+
+
+def _checkpoints_to_keep(spec: TrainSpec) -> Any:
+    """The newest, and the best by validation Dice where there is one."""
+    import ray.train
+
+    if not spec.validate_cases:
+        return ray.train.CheckpointConfig(num_to_keep=spec.keep_checkpoints)
+    return ray.train.CheckpointConfig(num_to_keep=spec.keep_checkpoints, checkpoint_score_attribute="val/dice")
+
+
+def _declare(attempt: Attempt, spec: TrainSpec, result: Any) -> None:
+    """Name the chosen checkpoint's files and the curves as outputs."""
+    from flows.train_worker import newest_checkpoint
+    from unet_models.checkpoint import MARKER, MODEL
+
+    newest = newest_checkpoint(attempt.stage_uri)
+    if newest is None:
+        raise RuntimeError(f"training ended without a complete checkpoint below {attempt.stage_uri}")
+    chosen = storage.join(attempt.stage_uri, *newest)
+    last_marker = json.loads(storage.read_bytes(storage.join(chosen, MARKER)))
+    if spec.select == "best" and result.best_checkpoints:
+        best = max(result.best_checkpoints, key=lambda pair: pair[1].get("val/dice", -1.0))
+        chosen = storage.join(attempt.uri(), Path(best[0].path).name)
+    marker = json.loads(storage.read_bytes(storage.join(chosen, MARKER)))
+    storage.write_bytes(attempt.uri("curves.json"), json.dumps(last_marker["curves"]).encode())
+    attempt.add("curves", attempt.uri("curves.json"))
+    attempt.add("weights", storage.join(chosen, MODEL))
+    attempt.add("checkpoint", storage.join(chosen, MARKER))
+    attempt.figures["step"] = marker["step"]

@@ -1,0 +1,99 @@
+"""Overlap of two label maps, from one table of voxel counts.
+
+Every figure here is a function of the confusion matrix, so a case is read once however many classes it has.
+A class that neither map contains gives NaN (nothing was measured, and the case is left out of that class's mean);
+a class that only one of them contains gives Dice and IoU of 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK_VOXELS = 1 << 20
+"""Voxels counted at a time: the 64-bit codes of a block stay at 8 MB however large the volume is."""
+
+
+def confusion_matrix(prediction: NDArray[Any], truth: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
+    """Count voxels by true label (row) and predicted label (column): ``(num_classes, num_classes)``.
+
+    ``prediction`` and ``truth`` are integer label maps of one shape, ``(H, W)`` or ``(D, H, W)``, with values in
+    ``0 .. num_classes - 1``.
+
+    Raises ValueError where the shapes differ, the number of axes is not 2 or 3, the values are not integers, or a
+    label lies outside that range.
+    """
+    if prediction.shape != truth.shape or truth.ndim not in (2, 3):
+        raise ValueError(
+            f"prediction and truth must have one shape of 2 or 3 axes, got {prediction.shape} and {truth.shape}"
+        )
+    _check_labels("prediction", prediction, num_classes)
+    _check_labels("truth", truth, num_classes)
+    counts = np.zeros(num_classes * num_classes, dtype=np.int64)
+    flat_prediction, flat_truth = prediction.reshape(-1), truth.reshape(-1)
+    for start in range(0, flat_truth.size, _BLOCK_VOXELS):
+        block = slice(start, start + _BLOCK_VOXELS)
+        codes = flat_truth[block].astype(np.int64) * num_classes
+        codes += flat_prediction[block].astype(np.int64)
+        counts += np.bincount(codes, minlength=counts.size)
+    return counts.reshape(num_classes, num_classes)
+
+
+def dice(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Dice coefficient ``2 |P and T| / (|P| + |T|)`` of every class, ``(num_classes,)`` (Dice, Ecology 1945)."""
+    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    return _ratio(2 * confusion.diagonal(), predicted + true)
+
+
+def iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Intersection over union (Jaccard index) ``|P and T| / |P or T|`` of every class, ``(num_classes,)``."""
+    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    return _ratio(confusion.diagonal(), predicted + true - confusion.diagonal())
+
+
+def volume_error_percent(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Predicted minus true volume in % of the true one, ``(num_classes,)``; negative: too small.
+
+    NaN for a class that the truth lacks: there is no volume to relate to (``volume_error_ml`` still counts it).
+    """
+    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    return 100 * _ratio(predicted - true, true)
+
+
+def volume_error_ml(confusion: NDArray[np.int64], voxel_ml: float) -> NDArray[np.float64]:
+    """Absolute difference of predicted and true volume in mL, ``(num_classes,)``; NaN where both are empty."""
+    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    return np.where(predicted + true > 0, np.abs(predicted - true) * voxel_ml, np.nan)
+
+
+def spacing_array(spacing_mm: Sequence[float], ndim: int) -> NDArray[np.float64]:
+    """The voxel size in mm as an array ``(ndim,)``.
+
+    Raises ValueError unless there is one finite, positive number per axis.
+    """
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    if spacing.shape != (ndim,) or not np.all(np.isfinite(spacing) & (spacing > 0)):
+        raise ValueError(f"spacing_mm must be {ndim} positive numbers, one per axis, got {spacing_mm}")
+    return spacing
+
+
+def voxel_volume_ml(spacing_mm: Sequence[float]) -> float:
+    """Volume of a voxel in mL (1 mL = 1000 mm^3). A 2-D pixel is taken as 1 mm thick."""
+    return float(np.prod(spacing_mm)) / 1000
+
+
+def _check_labels(name: str, labels: NDArray[Any], num_classes: int) -> None:
+    if labels.dtype.kind not in "bui":
+        raise ValueError(f"{name} must hold integer labels, got {labels.dtype}")
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(
+            f"{name} must hold labels 0 to {num_classes - 1}, got values from {labels.min()} to {labels.max()}"
+        )
+
+
+def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
+    out = np.full(denominator.shape, np.nan)
+    return np.divide(numerator, denominator, out=out, where=denominator > 0)

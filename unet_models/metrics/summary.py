@@ -1,0 +1,159 @@
+"""From label maps to figures per case, and from all cases to means with 95 % bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet_models.metrics import overlap, surface
+
+METRIC_NAMES = ("dice", "iou", "hd95_mm", "surface_dice", "volume_error_ml", "volume_error_percent")
+"""The metrics of a case and class, in the order of tables."""
+
+MEAN_CLASS = "mean"
+"""The class name under which the mean over all foreground classes is given."""
+
+Box = tuple[slice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSummary:
+    """One metric of one class over all cases."""
+
+    metric: str
+    """One of ``METRIC_NAMES``."""
+    class_name: str
+    """Name of the class, or ``mean``: the mean over all foreground classes."""
+    mean: float
+    """Mean over the cases that have a value; NaN where none has."""
+    low: float
+    """Lower end of the 95 % bootstrap percentile interval of the mean."""
+    high: float
+    """Upper end of that interval."""
+    num_cases: int
+    """Number of cases that have a value."""
+
+
+def score_case(
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    classes: Mapping[str, int],
+    spacing_mm: Sequence[float],
+    tolerance_mm: float,
+) -> dict[str, dict[str, float]]:
+    """Score one case: class name (label 0, the background, left out) to metric name to value.
+
+    ``prediction`` and ``truth`` are integer label maps of one shape, ``(H, W)`` or ``(D, H, W)``; ``classes`` maps
+    names to labels, ``spacing_mm`` holds the voxel size of each axis. Every metric is NaN for a class that is in
+    neither map; for a class in only one of them Dice, IoU and surface Dice are 0 and ``hd95_mm`` is the diagonal of
+    the image. ``volume_error_percent`` is NaN wherever the truth lacks the class.
+
+    Raises ValueError for shapes that differ, labels above the highest of ``classes``, a bad spacing or tolerance.
+    """
+    foreground = {name: label for name, label in classes.items() if label != 0}
+    confusion = overlap.confusion_matrix(prediction, truth, num_classes=max(classes.values()) + 1)
+    diagonal_mm = surface.diagonal_mm(truth.shape, spacing_mm)
+    per_class = {
+        "dice": overlap.dice(confusion),
+        "iou": overlap.iou(confusion),
+        "volume_error_ml": overlap.volume_error_ml(confusion, overlap.voxel_volume_ml(spacing_mm)),
+        "volume_error_percent": overlap.volume_error_percent(confusion),
+    }
+    boxes = _class_boxes(prediction, truth, highest=max(classes.values()))
+    scores: dict[str, dict[str, float]] = {}
+    for name, label in foreground.items():
+        masks = prediction[boxes[label]] == label, truth[boxes[label]] == label
+        values = {metric: float(figures[label]) for metric, figures in per_class.items()}
+        values["hd95_mm"] = surface.hd95_mm(*masks, spacing_mm, one_empty_mm=diagonal_mm)
+        values["surface_dice"] = surface.surface_dice(*masks, spacing_mm, tolerance_mm)
+        scores[name] = {metric: values[metric] for metric in METRIC_NAMES}
+    return scores
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], *, num_resamples: int = 2000, seed: int = 0) -> list[MetricSummary]:
+    """Mean and 95 % bootstrap percentile interval of every metric, per class and for the mean over classes.
+
+    ``rows`` hold ``case_id``, ``class_name`` and metrics, one row per case and class; a metric that no row has is left
+    out. Cases are drawn with replacement (Efron, Annals of Statistics 1979). For a class, cases without a value (NaN,
+    or no row) are left out before drawing. The mean over classes is the mean of the classes' means, and its interval
+    comes from drawing whole cases, because the classes of one case go together.
+
+    Raises ValueError for two rows of the same case and class, and for a class named ``mean``.
+    """
+    class_names = list(dict.fromkeys(row["class_name"] for row in rows))
+    if MEAN_CLASS in class_names:
+        raise ValueError(
+            f"class_name must not be {MEAN_CLASS!r}: it stands for the mean over classes, rename the class"
+        )
+    summaries: list[MetricSummary] = []
+    for metric in (name for name in METRIC_NAMES if any(name in row for row in rows)):
+        table = _table(rows, class_names, metric)
+        columns = {name: table[:, [index]] for index, name in enumerate(class_names)} | {MEAN_CLASS: table}
+        for name, values in columns.items():
+            valid = values[~np.isnan(values).all(axis=1)]
+            mean = float(_mean_of_class_means(np.ones((1, len(valid))), valid)[0])
+            low, high = _bootstrap_interval(valid, num_resamples, seed)
+            summaries.append(MetricSummary(metric, name, mean, low, high, num_cases=len(valid)))
+    return summaries
+
+
+def _table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], metric: str) -> NDArray[np.float64]:
+    """The values of one metric, ``(cases, classes)``; NaN where there is no row or no value."""
+    case_ids = {case_id: index for index, case_id in enumerate(dict.fromkeys(row["case_id"] for row in rows))}
+    column = {name: index for index, name in enumerate(class_names)}
+    values = {(case_ids[row["case_id"]], column[row["class_name"]]): row.get(metric, np.nan) for row in rows}
+    if len(values) < len(rows):
+        raise ValueError(f"rows must hold each case_id and class_name once, got {len(rows) - len(values)} repeated")
+    table = np.full((len(case_ids), len(class_names)), np.nan)
+    for position, value in values.items():
+        table[position] = value
+    return table
+
+
+def _bootstrap_interval(values: NDArray[np.float64], num_resamples: int, seed: int) -> tuple[float, float]:
+    """2.5th and 97.5th percentile of the mean over drawn cases; ``values (cases, classes)``, no row all NaN."""
+    num_cases = len(values)
+    if num_cases == 0:
+        return float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(num_cases, size=(num_resamples, num_cases))
+    # How often each case was drawn: means of all resamples are then one matrix product.
+    drawn += np.arange(num_resamples)[:, None] * num_cases
+    times = np.bincount(drawn.reshape(-1), minlength=drawn.size).reshape(drawn.shape)
+    low, high = np.percentile(_mean_of_class_means(times.astype(np.float64), values), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _mean_of_class_means(times: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over classes of each class's mean over cases, NaN left out of both.
+
+    ``times (resamples, cases)`` is how often each case counts, ``values (cases, classes)``; gives ``(resamples,)``,
+    NaN where a resample holds no value at all.
+    """
+    known = ~np.isnan(values)
+    counts = times @ known.astype(np.float64)
+    sums = times @ np.where(known, values, 0.0)
+    means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    num_classes = (counts > 0).sum(axis=1)
+    return np.divide(means.sum(axis=1), num_classes, out=np.full(len(times), np.nan), where=num_classes > 0)
+
+
+def _class_boxes(prediction: NDArray[Any], truth: NDArray[Any], highest: int) -> dict[int, Box]:
+    """The smallest box that holds each label 1 .. ``highest`` in both maps; an empty box where neither has it."""
+    from scipy.ndimage import find_objects
+
+    boxes: dict[int, Box] = {}
+    found: Iterable[tuple[Box | None, Box | None]] = zip(
+        find_objects(prediction, highest), find_objects(truth, highest), strict=True
+    )
+    for label, pair in enumerate(found, start=1):
+        present = [box for box in pair if box is not None]
+        boxes[label] = _joint_box(present) if present else (slice(0, 0),) * truth.ndim
+    return boxes
+
+
+def _joint_box(boxes: Sequence[Box]) -> Box:
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True))

@@ -1,0 +1,51 @@
+"""Everything that training changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from unet_models.optimisation import Ema, build_optimizer
+from unet_models.specs import TrainSpec
+
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Tensors and one integer; with them, training goes on as if it had never stopped."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    step: int = 0
+    """Optimizer steps done."""
+
+
+def build_state(model: nn.Module, spec: TrainSpec, device: torch.device) -> TrainState:
+    """A fresh state around ``model``, moved to ``device``."""
+    model = model.to(device)
+    if spec.channels_last:
+        model = model.to(memory_format=CHANNELS_LAST[len(spec.patch_size)])
+    ema = Ema(model, spec.ema_decay) if spec.ema_decay else None
+    return TrainState(model, build_optimizer(model.parameters(), spec.optimizer), ema)
+
+
+@contextmanager
+def evaluation_weights(state: TrainState) -> Iterator[nn.Module]:
+    """The model in evaluation mode with the weights that would be evaluated: the average, where there is one."""
+    raw = None
+    if state.ema is not None:
+        raw = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+        state.model.load_state_dict(state.ema.tensors)
+    state.model.eval()
+    try:
+        yield state.model
+    finally:
+        state.model.train()
+        if raw is not None:
+            state.model.load_state_dict(raw)
