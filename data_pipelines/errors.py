@@ -37,7 +37,10 @@ class DataError(UserError):
     """Input files break rules; ``problems`` holds every one that was found, not just the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)  # the argument itself, so that the error survives pickling between processes
         self.problems = tuple(problems)
+
+    def __str__(self) -> str:
         count = len(self.problems)
         listing = "\n".join(f"  {problem}" for problem in self.problems)
-        super().__init__(f"{count} problem{'s' if count != 1 else ''} in the input data:\n{listing}")
+        return f"{count} problem{'s' if count != 1 else ''} in the input data:\n{listing}"

@@ -66,9 +66,9 @@ def sample_key(case_id: str) -> str:
 
 
 def sample_digests(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> dict[str, str]:
-    """case_id -> digest of its source bytes and of everything that shapes the sample."""
+    """case_id -> digest of its id, its source bytes and everything that shapes the sample."""
     shaping = _shaping(dataset, spec, spacing)
-    return {case_id: digest_of([shaping, source]) for case_id, source in case_digests(dataset.cases).items()}
+    return {case_id: digest_of([shaping, case_id, source]) for case_id, source in case_digests(dataset.cases).items()}
 
 
 def shards_folder(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> str:

@@ -1,0 +1,109 @@
+"""The segmentation pipeline, told once: raw -> shards -> checkpoint -> scores -> registered model.
+
+What ``do`` does with a stage is the caller's choice: run it here, run it as a Prefect task, or only look whether it
+is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flows.config import SegmentationConfig
+from flows.evaluate import evaluate_stage
+from flows.register import register_stage
+from flows.shard import shard_stage
+from flows.stages import Done, Record, Stage, find_record, run_stage
+from flows.train import train_stage
+
+STAGES = ("shard", "train", "evaluate", "register")
+
+Do = Callable[[Stage], Record]
+
+
+def segmentation(config: SegmentationConfig, do: Do) -> Record:
+    """Every stage in order; each is planned from the records of those before it."""
+    shards = do(shard_stage(config.data, config.storage_uri))
+    checkpoint = do(train_stage(config, shards))
+    report = do(evaluate_stage(config, shards, checkpoint))
+    return do(register_stage(config, shards, checkpoint, report))
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """Runs the stages and remembers what became of each."""
+
+    config: SegmentationConfig
+    run: Callable[[Stage, str], Done] = run_stage
+    until: str = "register"
+    """Name of the last stage to run."""
+    done: list[Done] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    def __call__(self) -> dict[str, Any]:
+        """Run, and return the final record (``summary``)."""
+        try:
+            segmentation(self.config, self._do)
+        except _Enough:
+            pass
+        return self.summary()
+
+    def summary(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        records = {done.record.stage: done.record for done in self.done}
+        registered = records["register"].figures if "register" in records else {}
+        evaluation = records.get("evaluate")
+        return {
+            "pipeline": self.config.pipeline,
+            "model_uri": registered.get("model_uri"),
+            "model_name": registered.get("model_name"),
+            "model_version": registered.get("model_version"),
+            "alias": registered.get("alias"),
+            "reason": registered.get("reason"),
+            "tracking_uri": registered.get("tracking_uri"),
+            "metrics": evaluation.figures["metrics"] if evaluation else {},
+            "report": evaluation.output("report") if evaluation else None,
+            "num_quarantined": records["shard"].figures["num_quarantined"],
+            "seconds": round(time.perf_counter() - self.started, 2),
+            "stages": [
+                {
+                    "name": done.record.stage,
+                    "key": done.record.key,
+                    "uri": done.record.uri,
+                    "cached": done.cached,
+                    "seconds": done.record.seconds,
+                }
+                for done in self.done
+            ],
+        }
+
+    def _do(self, stage: Stage) -> Record:
+        self.done.append(self.run(stage, self.config.storage_uri))
+        if stage.name == self.until:
+            raise _Enough
+        return self.done[-1].record
+
+
+def plan(config: SegmentationConfig, *, look_outside: bool = False) -> list[dict[str, Any]]:
+    """Each stage with its key and whether it is done; a stage that waits for another has no key yet."""
+    planned: list[dict[str, Any]] = []
+
+    def look(stage: Stage) -> Record:
+        record = find_record(stage, config.storage_uri, look_outside=look_outside)
+        planned.append({"name": stage.name, "key": stage.key, "done": record is not None})
+        if record is None:
+            raise _Enough
+        return record
+
+    try:
+        segmentation(config, look)
+    except _Enough:
+        pass
+    waiting = STAGES[len(planned) :]
+    return [*planned, *({"name": name, "key": None, "done": False} for name in waiting)]
+
+
+class _Enough(Exception):
+    """Ends the story early."""

@@ -1,0 +1,114 @@
+"""The pipeline as a Prefect flow: each stage a task with retries, a time limit, a readable name and artifacts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from flows.config import SegmentationConfig, state_folder
+
+
+def set_prefect_defaults() -> None:
+    """Before Prefect is imported: its files go to the user's state folder, and it tells nobody about this run."""
+    defaults = {
+        "PREFECT_HOME": str(state_folder() / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # its database is made at the first start
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,data_pipelines,unet_models",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "DO_NOT_TRACK": "1",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # its server cannot make its parents
+
+
+set_prefect_defaults()
+
+from prefect import flow, task  # noqa: E402 - its settings are read at import
+from prefect.artifacts import create_link_artifact, create_markdown_artifact  # noqa: E402
+from prefect.tasks import exponential_backoff  # noqa: E402
+
+from data_pipelines import storage  # noqa: E402
+from data_pipelines.errors import UserError  # noqa: E402
+from flows.pipeline import Pipeline  # noqa: E402
+from flows.stages import Done, Record, Stage, run_stage  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="segmentation", flow_run_name="{config.registry.name}")
+def segmentation_flow(config: SegmentationConfig) -> dict[str, Any]:
+    """Raw volumes to a registered segmentation model."""
+    pipeline = Pipeline(config, run=lambda stage, root: _as_task(stage, root, config))
+    return pipeline()
+
+
+def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
+    """Whether trying again may help: a mistake in the data or the config stays one."""
+    try:
+        state.result()
+    except (UserError, ValueError, FloatingPointError):
+        return False
+    except BaseException:  # whatever else went wrong may go right next time
+        return True
+    return False
+
+
+def _as_task(stage: Stage, root: str, config: SegmentationConfig) -> Done:
+    compute = config.compute
+
+    @task(
+        name=stage.name,
+        task_run_name=f"{stage.name}-{stage.key[:8]}",
+        retries=compute.retries,
+        retry_delay_seconds=exponential_backoff(compute.retry_delay_seconds),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=is_worth_retrying,
+        timeout_seconds=compute.timeout_seconds,
+        tags=["unetflow", stage.name, *(["gpu"] if compute.use_gpu and stage.name in ("train", "evaluate") else [])],
+        persist_result=False,
+        log_prints=False,
+    )
+    def run_as_task() -> Done:
+        done = run_stage(stage, root)
+        _leave_artifacts(done.record)
+        return done
+
+    return run_as_task()
+
+
+def _leave_artifacts(record: Record) -> None:
+    """What a person wants to see on the run's page. A failure here never fails the stage."""
+    try:
+        if record.stage == "evaluate":
+            create_markdown_artifact(_metrics_table(record.figures["metrics"]), key="metrics", description="Scores")
+            create_link_artifact(_link(record.output("report")), key="report", link_text="Evaluation report")
+            if "overlay" in record.outputs:
+                _image_artifact(record.output("overlay"))
+        elif record.stage == "register":
+            figures = record.figures
+            text = f"`{figures['model_uri']}`, version {figures['model_version']}: {figures['reason']}"
+            create_markdown_artifact(text, key="registered-model", description="Registered model")
+    except Exception as error:  # the API may be gone; the work is done
+        logger.warning("no artifact for stage %s: %s", record.stage, error)
+
+
+def _image_artifact(uri: str) -> None:
+    """The worst case as a picture, carried inline: the report's folder is not a web server."""
+    import base64
+
+    data = base64.b64encode(storage.read_bytes(uri)).decode()
+    create_markdown_artifact(f"![worst case](data:image/png;base64,{data})", key="overlay", description="Worst case")
+
+
+def _metrics_table(metrics: dict[str, float]) -> str:
+    rows = [f"| {name} | {value:.4f} |" for name, value in metrics.items()]
+    return "\n".join(["| metric | value |", "|---|---|", *rows])
+
+
+def _link(uri: str) -> str:
+    return storage.local_path(uri).as_uri() if storage.is_local(uri) else uri
