@@ -16,7 +16,7 @@ class VolumeBatch:
     """One rank's share of the batch of one optimizer step."""
 
     images: Float[Tensor, "batch channels *read"]
-    masks: Int[Tensor, "batch *read"]
+    masks: Int[Tensor, " batch *read"]
     slots: tuple[int, ...]
     """Positions of these samples in the global batch: the address of their random numbers."""
     keys: tuple[str, ...]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,7 +220,7 @@ def check_dataset(dataset: Dataset, counts_by_case: Mapping[str, Sequence[int]])
     ``counts_by_case`` holds, for each case that kept the rules above, its number of voxels per class value.
     """
     problems: list[Problem] = []
-    where = str(Path(dataset.cases[0].label).parent) if dataset.cases else dataset.name
+    where = _folder_of(dataset)
     if len(counts_by_case) < 2:
         message = f"at least 2 usable cases are due, to train on and to validate; found {len(counts_by_case)}"
         problems.append(Problem("too-few-cases", where, message, "mend the cases named above, or add cases"))
@@ -232,3 +233,11 @@ def check_dataset(dataset: Dataset, counts_by_case: Mapping[str, Sequence[int]])
             remedy = "take the class out of the declaration, or add cases that show it"
             problems.append(Problem("absent-class", where, message, remedy))
     return problems
+
+
+def _folder_of(dataset: Dataset) -> str:
+    """The folder to name for the whole data set: of its labels, or what its broken files have in common."""
+    if dataset.cases:
+        return str(Path(dataset.cases[0].label).parent)
+    paths = [problem.path for problem in dataset.problems]
+    return os.path.commonpath(paths) if paths else dataset.name

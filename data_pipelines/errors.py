@@ -1,7 +1,7 @@
 """What can be wrong with the input, as data.
 
-    UserError            anything the person at the keyboard can mend: printed without a traceback
-    └── DataError        one or more broken rules in the input files, listed all at once
+UserError            anything the person at the keyboard can mend: printed without a traceback
+└── DataError        one or more broken rules in the input files, listed all at once
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ class VolumePatches:
     seed: int
     global_batch_size: int
     foreground_fraction: float
+    margin: int = 0
+    """Voxels of ``read_size`` on each side that are cropped away later: they may lie outside the volume."""
 
     def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> VolumeBatch:
         """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
@@ -36,7 +38,9 @@ class VolumePatches:
         for row, slot in zip(rows, slots, strict=True):
             image, mask = self.reader.array(row, IMAGE), self.reader.array(row, MASK)
             foreground = self.reader.array(row, FOREGROUND) if slot >= first_forced else None
-            corner = choose_corner(patch_generator(self.seed, step, slot), mask.shape, self.read_size, foreground)
+            kept = [size - 2 * self.margin for size in self.read_size]
+            corner = choose_corner(patch_generator(self.seed, step, slot), mask.shape, kept, foreground)
+            corner = tuple(c - self.margin for c in corner)
             images.append(cut(image, corner, self.read_size))
             masks.append(cut(mask, corner, self.read_size))
         return VolumeBatch(
@@ -64,9 +68,7 @@ class StepBatches(Dataset):
         return self.assemble([rows[slot] for slot in slots], list(slots), step)
 
 
-def step_loader(
-    batches: StepBatches, steps: range, num_processes: int = 0, pin_memory: bool = False
-) -> Iterable[Any]:
+def step_loader(batches: StepBatches, steps: range, num_processes: int = 0, pin_memory: bool = False) -> Iterable[Any]:
     """Iterate over the batches of ``steps``, read ahead by ``num_processes`` (0: in this process)."""
     return DataLoader(
         batches,

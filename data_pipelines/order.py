@@ -32,6 +32,9 @@ class SampleOrder:
         self._epoch_layout = lru_cache(maxsize=2)(self._lay_out_epoch)
         self._window = lru_cache(maxsize=4)(self._shuffle_window)
 
+    def __reduce__(self) -> tuple[type[SampleOrder], tuple[list[np.ndarray], int, int]]:
+        return type(self), (self.shard_rows, self.seed, self.window_shards)  # caches stay behind: they do not pickle
+
     def rows(self, step: int, global_batch_size: int) -> list[int]:
         """Row numbers of the whole global batch of ``step``."""
         first = step * global_batch_size

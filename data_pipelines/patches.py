@@ -31,9 +31,7 @@ def choose_corner(
     classes = foreground[:, 0]
     of_class = foreground[classes == rng.choice(np.unique(classes))]
     voxel = of_class[rng.integers(len(of_class)), 1:]
-    return tuple(
-        int(np.clip(v - s // 2, 0, m)) + c for v, s, m, c in zip(voxel, size, inside, centring, strict=True)
-    )
+    return tuple(int(np.clip(v - s // 2, 0, m)) + c for v, s, m, c in zip(voxel, size, inside, centring, strict=True))
 
 
 def cut(volume: np.ndarray, corner: Sequence[int], size: Sequence[int]) -> np.ndarray:
@@ -43,11 +41,12 @@ def cut(volume: np.ndarray, corner: Sequence[int], size: Sequence[int]) -> np.nd
     """
     shape = volume.shape[-len(size) :]
     lead = volume.shape[: -len(size)]
+    whole = (slice(None),) * len(lead)
     inside = tuple(slice(max(c, 0), min(c + s, n)) for c, s, n in zip(corner, size, shape, strict=True))
-    part = volume[(..., *inside)]
+    part = volume[(*whole, *inside)]
     if part.shape[len(lead) :] == tuple(size):
-        return np.ascontiguousarray(part)
+        return np.array(part, order="C")
     patch = np.zeros((*lead, *size), volume.dtype)
     target = tuple(slice(i.start - c, i.stop - c) for i, c in zip(inside, corner, strict=True))
-    patch[(..., *target)] = part
+    patch[(*whole, *target)] = part
     return patch

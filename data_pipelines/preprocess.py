@@ -1,7 +1,7 @@
 """A raw case -> a training sample, with a record of what was done so that predictions find the way back.
 
-    as stored -> canonical axes (RAS+) -> foreground crop -> normalise -> resample        ``prepare``
-    logits    -> resample back -> argmax -> uncrop -> stored axes                         ``restore_labels``
+as stored -> canonical axes (RAS+) -> foreground crop -> normalise -> resample        ``prepare``
+logits    -> resample back -> argmax -> uncrop -> stored axes                         ``restore_labels``
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def restore_mask(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
     dtype = np.uint8 if labels.max(initial=0) <= 255 else np.int16
     full = np.zeros(tuple(done.stored_shape[axis] for axis in done.axes), dtype)
     full[tuple(slice(a, b) for a, b in done.crop)] = labels
-    reversed_axes = [axis for axis, flip in enumerate(done.flips) if flip]
+    reversed_axes = tuple(axis for axis, flip in enumerate(done.flips) if flip)
     full = np.flip(full, reversed_axes) if reversed_axes else full
     return np.ascontiguousarray(full.transpose(np.argsort(done.axes)))
 
@@ -191,7 +191,7 @@ def resample_labels(labels: np.ndarray, shape: tuple[int, ...], interpolation: s
 
 def _reorient(image: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -> np.ndarray:
     image = image.transpose(0, *(axis + 1 for axis in axes))
-    reversed_axes = [axis + 1 for axis, flip in enumerate(flips) if flip]
+    reversed_axes = tuple(axis + 1 for axis, flip in enumerate(flips) if flip)
     return np.flip(image, reversed_axes) if reversed_axes else image
 
 

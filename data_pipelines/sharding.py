@@ -24,6 +24,7 @@ from data_pipelines.digests import case_digests, digest_of
 from data_pipelines.errors import Problem
 from data_pipelines.fingerprint import case_statistics
 from data_pipelines.preprocess import Prepared, prepare
+from data_pipelines.progress import track
 from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard
 from data_pipelines.specs import DataSpec
 from data_pipelines.volumes import VolumeError, read_geometry
@@ -45,7 +46,7 @@ class Sharded:
     """Index rows of all good cases, in the order of the data set."""
     problems: list[Problem]
     num_new: int
-    """Cases that were preprocessed now; the others stood in shards already."""
+    """Good cases that were preprocessed now; the others stood in shards already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,25 @@ class Work:
     dataset: Dataset
     spec: DataSpec
     spacing: tuple[float, ...] | None
+
+    def to_json(self) -> str:
+        """As text: what travels between processes is data, not pickles."""
+        return json.dumps(asdict(self) | {"spec": self.spec.model_dump(mode="json")})
+
+    @classmethod
+    def from_json(cls, text: str) -> Work:
+        """The inverse of ``to_json``."""
+        values = json.loads(text)
+        return cls(
+            uri=values["uri"],
+            cases=tuple(Case(**{**case, "images": tuple(case["images"])}) for case in values["cases"]),
+            digests=tuple(values["digests"]),
+            dataset=Dataset(
+                values["dataset"]["name"], (), values["dataset"]["classes"], tuple(values["dataset"]["channels"])
+            ),
+            spec=DataSpec.model_validate(values["spec"]),
+            spacing=None if values["spacing"] is None else tuple(values["spacing"]),
+        )
 
 
 def sample_key(case_id: str) -> str:
@@ -118,14 +138,15 @@ def shard_cases(
     known = {row["digest"]: row for row in _iter_known_rows(shards_uri)}
     bad = {problem.case_id for problem in dataset.problems}
     missing = [c for c in dataset.cases if c.case_id not in bad and digests[c.case_id] not in known]
-    problems = list(dataset.problems)
+    problems, num_new = list(dataset.problems), 0
     for rows, found in _run(_plan(missing, dataset, spec, shards_uri, digests, spacing)):
         known |= {row["digest"]: row for row in rows}
         problems += found
+        num_new += len(rows)
     order = {digests[case.case_id]: i for i, case in enumerate(dataset.cases) if case.case_id not in bad}
     rows = sorted((known[digest] for digest in order if digest in known), key=lambda row: order[row["digest"]])
     problems += check_dataset(dataset, {row["case_id"]: row["class_voxels"] for row in rows})
-    return Sharded(rows, problems, num_new=len(missing))
+    return Sharded(rows, problems, num_new)
 
 
 def shard_one(work: Work) -> tuple[list[dict[str, Any]], list[Problem]]:
@@ -136,9 +157,7 @@ def shard_one(work: Work) -> tuple[list[dict[str, Any]], list[Problem]]:
         for case, digest in zip(work.cases, work.digests, strict=True):
             checked = check_case(case, work.dataset, work.spec)
             if isinstance(checked, CheckedCase):
-                prepared = prepare(
-                    checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label
-                )
+                prepared = prepare(checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label)
                 yield _index_row(checked, prepared, work, digest), sample_parts(checked, prepared)
             else:
                 problems.extend(checked)
@@ -200,7 +219,9 @@ def _plan(
 ) -> list[Work]:
     """Group cases into shards of at most ``spec.shard_megabytes``, by their headers."""
     declared = Dataset(dataset.name, (), dataset.classes, dataset.channels)  # tasks need no list of all cases
-    works, group, megabytes = [], [], 0.0
+    works: list[Work] = []
+    group: list[Case] = []
+    megabytes = 0.0
 
     def close() -> None:
         if group:
@@ -236,14 +257,18 @@ def _run(works: list[Work]) -> Iterator[tuple[list[dict[str, Any]], list[Problem
         return
     import ray.data
 
-    dataset = ray.data.from_items([{"work": work} for work in works], override_num_blocks=len(works))
-    for row in dataset.map(_shard_row).iter_rows():
+    items = [{"work": work.to_json()} for work in works]
+    dataset = ray.data.from_items(items, override_num_blocks=len(works)).map(_shard_row)
+    finished = ((row["num_cases"], row) for row in dataset.iter_rows())
+    for row in track(finished, "shard", "cases", sum(len(work.cases) for work in works)):
         yield json.loads(row["rows"]), [Problem(**problem) for problem in json.loads(row["problems"])]
 
 
 def _shard_row(row: dict[str, Any]) -> dict[str, Any]:
-    rows, problems = shard_one(row["work"])
-    return {"rows": json.dumps(rows), "problems": json.dumps([asdict(problem) for problem in problems])}
+    work = Work.from_json(row["work"])
+    rows, problems = shard_one(work)
+    listed = json.dumps([asdict(problem) for problem in problems])
+    return {"num_cases": len(work.cases), "rows": json.dumps(rows), "problems": listed}
 
 
 def _iter_known_rows(shards_uri: str) -> Iterator[dict[str, Any]]:

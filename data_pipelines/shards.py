@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,14 @@ def write_shard(uri: str, samples: Iterable[tuple[dict[str, Any], Mapping[str, b
 
     Each sample is its index row (with ``key``) and its parts: extension to bytes. Returns the rows completed by
     ``shard``, and ``offset:EXT`` and ``size:EXT`` in bytes for each part. The rows are written last: a shard without
-    them is unfinished.
+    them is unfinished. Without samples nothing is written.
     """
+    samples = iter(samples)
+    first = next(samples, None)
+    if first is None:
+        return []
     with storage.local_copy_of(uri) as path:
-        rows = _write_tar(path, uri.rsplit("/", 1)[-1], samples)
+        rows = _write_tar(path, uri.rsplit("/", 1)[-1], itertools.chain([first], samples))
     write_table(storage.join(uri.removesuffix(".tar") + ".parquet"), rows)
     return rows
 
@@ -53,19 +58,17 @@ def _write_tar(
     from webdataset.writer import TarWriter
 
     rows = []
-    offset = 0
     with path.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0, user="", group="") as writer:
         for row, parts in samples:
             row = {**row, "shard": name}
             hasher = hashlib.sha256()
-            for extension in sorted(parts):  # the order in which TarWriter writes them
-                data = parts[extension]
-                row[f"offset:{extension}"] = offset + BLOCK
+            for extension, data in sorted(parts.items()):
+                writer.write({"__key__": row["key"], extension: data})
+                padded = -(-len(data) // BLOCK) * BLOCK
+                row[f"offset:{extension}"] = writer.tarstream.offset - padded  # headers of long names take more blocks
                 row[f"size:{extension}"] = len(data)
-                offset += BLOCK + -(-len(data) // BLOCK) * BLOCK
                 hasher.update(data)
             row["content_sha256"] = hasher.hexdigest()
-            writer.write({"__key__": row["key"], **parts})
             rows.append(row)
     return rows
 

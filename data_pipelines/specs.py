@@ -58,7 +58,7 @@ class DataSpec(Spec):
     max_voxels: int = Field(default=1 << 30, gt=0)
     """Largest number of voxels one file may declare; checked in the header, before anything is read."""
     splits: str | None = None
-    """A splits file as nnU-Net writes it (``splits_final.json``), absolute or relative to ``root``; none: the one beside the data, else drawn."""
+    """nnU-Net's kind of splits file, absolute or relative to ``root``; none: the one beside the data, else drawn."""
     fold: int = Field(default=0, ge=0)
     """Which fold of the splits is held out."""
     num_folds: int = Field(default=5, ge=2)

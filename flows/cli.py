@@ -75,10 +75,8 @@ def _run(path: Path, overrides: list[str] | None, as_json: bool, dry_run: bool, 
         return
     names_server = bool(os.environ.get("PREFECT_API_URL"))
     all_done = all(stage["done"] for stage in plan(config, look_outside=True) if stage["name"] in wanted)
-    if until or (all_done and not names_server):  # nothing to orchestrate: no need for a server of our own
-        result = Pipeline(config, until=wanted[-1])()
-    else:
-        result = _run_flow(config)
+    without_prefect = until is not None or (all_done and not names_server)  # nothing to orchestrate: no server needed
+    result = Pipeline(config, until=wanted[-1])() if without_prefect else _run_flow(config)
     _print(json.dumps(result) if as_json else _summary_text(result))
 
 

@@ -25,16 +25,19 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "0")
+    if not os.environ.get("UNETFLOW_DEBUG"):
+        # Ray's own lines drown ours; its logs lie in its session folder, and a worker's exception reaches the driver.
+        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = os.environ.get("RAY_ADDRESS")
     if not address and "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        # A local Ray switches token authentication on by itself; without this it would write one to ~/.ray, 0644.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if ray.is_initialized():
         return
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": True}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("UNETFLOW_DEBUG"))}
     if not address:
         folder = storage.cache_folder() / "ray"
         options |= {
@@ -46,6 +49,10 @@ def ensure_ray(num_cpus: int | None = None) -> None:
         if len(str(folder)) <= LONGEST_TEMP_FOLDER:
             options["_temp_dir"] = str(folder)
     ray.init(**options)
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False  # stages show their own
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
 def require_resources(compute: ComputeSpec) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import storage
+from data_pipelines.progress import track
 from data_pipelines.shards import read_table, write_table
 from flows.config import SegmentationConfig
 from flows.shard import read_problems, shards_uri
@@ -70,14 +71,11 @@ def _evaluate(config: SegmentationConfig, shards: Record, training: Record, atte
     attempt.figures["metrics"] = _flat_metrics(summaries)
     attempt.figures["num_cases"] = len(rows)
     attempt.figures["predictions"] = f"{attempt.name}/predictions"
-    write_report(
-        attempt, config, shards, training, summaries, case_rows, read_curves(training), read_problems(shards)
-    )
+    write_report(attempt, config, shards, training, summaries, case_rows, read_curves(training), read_problems(shards))
 
 
 def _score_all(job: dict[str, Any], rows: list[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
     """Every case on one of ``num_workers`` actors, each of which loads the model once."""
-    import ray
     import ray.data
 
     from flows.cluster import ensure_ray, require_resources
@@ -85,8 +83,6 @@ def _score_all(job: dict[str, Any], rows: list[int], config: SegmentationConfig)
     compute = config.compute
     ensure_ray(compute.num_workers * compute.threads_per_worker)
     require_resources(compute)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
     dataset = ray.data.from_items([{"row": row} for row in rows], override_num_blocks=len(rows)).map(
         CaseScorer,
         fn_constructor_kwargs={"job": job},
@@ -94,9 +90,7 @@ def _score_all(job: dict[str, Any], rows: list[int], config: SegmentationConfig)
         num_cpus=compute.threads_per_worker,
         num_gpus=1 if compute.use_gpu else 0,
     )
-    for number, result in enumerate(dataset.iter_rows(), start=1):
-        if number % 10 == 0 or number == len(rows):
-            logger.info("evaluate: %d/%d cases", number, len(rows))
+    for result in track(((1, result) for result in dataset.iter_rows()), "evaluate", "cases", len(rows)):
         yield from json.loads(result["scores"])
 
 
@@ -130,9 +124,7 @@ class CaseScorer:
         done = Preprocessing.from_json(geometry)
         labels = self.segmenter.segment_prepared(self.reader.array(row, "image.npy"), done)
         truth = stored_truth(self.reader, row, done)
-        scores = score_case(
-            labels, truth, self.segmenter.bundle.classes, done.stored_spacing, self.job["tolerance_mm"]
-        )
+        scores = score_case(labels, truth, self.segmenter.bundle.classes, done.stored_spacing, self.job["tolerance_mm"])
         key = self.reader.key(row)
         placed = Geometry(done.stored_shape, done.stored_spacing, affine and tuple(map(tuple, affine)))
         with storage.local_copy_of(storage.join(self.job["predictions_uri"], f"{key}.nii.gz")) as path:

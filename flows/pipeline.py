@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,10 +45,8 @@ class Pipeline:
 
     def __call__(self) -> dict[str, Any]:
         """Run, and return the final record (``summary``)."""
-        try:
+        with suppress(_EnoughError):
             segmentation(self.config, self._do)
-        except _Enough:
-            pass
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
@@ -82,7 +81,7 @@ class Pipeline:
     def _do(self, stage: Stage) -> Record:
         self.done.append(self.run(stage, self.config.storage_uri))
         if stage.name == self.until:
-            raise _Enough
+            raise _EnoughError
         return self.done[-1].record
 
 
@@ -94,16 +93,14 @@ def plan(config: SegmentationConfig, *, look_outside: bool = False) -> list[dict
         record = find_record(stage, config.storage_uri, look_outside=look_outside)
         planned.append({"name": stage.name, "key": stage.key, "done": record is not None})
         if record is None:
-            raise _Enough
+            raise _EnoughError
         return record
 
-    try:
+    with suppress(_EnoughError):
         segmentation(config, look)
-    except _Enough:
-        pass
     waiting = STAGES[len(planned) :]
     return [*planned, *({"name": name, "key": None, "done": False} for name in waiting)]
 
 
-class _Enough(Exception):
+class _EnoughError(Exception):
     """Ends the story early."""

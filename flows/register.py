@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 
 from data_pipelines import storage
 from data_pipelines.shards import read_table
@@ -16,6 +18,7 @@ from flows.evaluate import build_bundle
 from flows.stages import Attempt, Record, Stage
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
@@ -43,7 +46,7 @@ def register_stage(config: SegmentationConfig, shards: Record, training: Record,
 def decide_alias(
     metrics: dict[str, float], champion: dict[str, float] | None, min_metrics: dict[str, float], compare: str
 ) -> tuple[str, str]:
-    """(alias, reason): the gate. ``champion`` holds its metrics on the same evaluation data, None where there is none."""
+    """(alias, reason): the gate. ``champion`` holds its metrics on the same evaluation data, if it has any."""
     for name, least in min_metrics.items():
         if not metrics.get(name, float("-inf")) >= least:
             return CHALLENGER, f"{name} is {metrics.get(name, float('nan')):.4f}, below the threshold {least}"
@@ -144,9 +147,7 @@ def _promote(
     return alias, reason
 
 
-def _log_model(
-    config: SegmentationConfig, shards: Record, training: Record, evaluation: Record, run_id: str
-) -> str:
+def _log_model(config: SegmentationConfig, shards: Record, training: Record, evaluation: Record, run_id: str) -> str:
     """Log the pyfunc with weights, bundle and the code it needs; returns its URI."""
     import importlib.metadata
 
@@ -159,14 +160,15 @@ def _log_model(
         bundle = Path(folder) / "bundle"
         write_bundle(bundle, Bundle.model_validate(build_bundle(config, shards)))
         storage.copy(training.output("weights"), str(bundle / WEIGHTS))
-        with mlflow.start_run(run_id=run_id):
+        with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+            warnings.simplefilter("ignore")  # MLflow asks for type hints in place of the signature it is given
             info = mlflow.pyfunc.log_model(
                 name=config.registry.name,
                 python_model=str(packages / "flows" / "registered_segmenter.py"),
                 artifacts={"bundle": str(bundle)},
                 code_paths=[str(packages / name) for name in ("data_pipelines", "unet_models", "flows")],
                 signature=_signature(),
-                input_example=None,
+                input_example=_input_example(config, shards),
                 pip_requirements=[
                     "mlflow==" + importlib.metadata.version("mlflow"),
                     *(f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS),
@@ -191,6 +193,14 @@ def _signature() -> ModelSignature:
         ),
         outputs=Schema([ColSpec(AnyType())]),
     )
+
+
+def _input_example(config: SegmentationConfig, shards: Record) -> pd.DataFrame:
+    """A tiny image of zeros: it shows the shape of a request, and MLflow tries the model on it."""
+    import pandas as pd
+
+    shape = (len(shards.figures["channels"]), *(min(size, 8) for size in config.train.patch_size))
+    return pd.DataFrame({"image": [np.zeros(shape).tolist()]})
 
 
 def _log_dataset(client: MlflowClient, run_id: str, shards: Record) -> None:

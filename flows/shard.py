@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -113,6 +114,7 @@ def _shards_are_there(record: Record) -> bool:
 
 def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:
     """What decides the splits: the splits file's content, or the seed."""
-    path = spec.splits or dataset.splits_path
-    file = storage.digest(str((storage.local_path(spec.root) if spec.root else storage.cache_folder()) / path)) if path else ""
-    return digest_of([file, spec.fold, spec.num_folds, spec.split_seed])
+    named = Path(spec.root).expanduser() / Path(spec.splits).expanduser() if spec.splits else None
+    path = named or (Path(dataset.splits_path) if dataset.splits_path else None)
+    content = storage.digest(str(path)) if path is not None and path.is_file() else None
+    return digest_of([content, spec.fold, spec.num_folds, spec.split_seed])

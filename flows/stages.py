@@ -1,8 +1,8 @@
 """A stage: from a frozen spec and input records to one frozen record, done once and found ever after.
 
-    key  = sha256(stage name, format, the spec fields that change the output, digests of the input records)
-    work = <storage>/<stage>/<key>/<attempt>/...          an attempt's own folder: two attempts cannot mix
-    done = <storage>/<stage>/<key>/record.json            written last; names every output with size and digest
+key  = sha256(stage name, format, the spec fields that change the output, digests of the input records)
+work = <storage>/<stage>/<key>/<attempt>/...          an attempt's own folder: two attempts cannot mix
+done = <storage>/<stage>/<key>/record.json            written last; names every output with size and digest
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +30,17 @@ def tracking_uri(root: str) -> str:
 
 def connect(root: str) -> MlflowClient:
     """A client of the tracking server and registry that belong to ``root``."""
+    uri = tracking_uri(root)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    if uri.startswith("sqlite:") and storage.is_local(root):
+        # Else MLflow makes ./mlruns wherever the command was typed.
+        os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", storage.local_path(root).joinpath("mlartifacts").as_uri())
     import mlflow
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    uri = tracking_uri(root)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
@@ -46,9 +50,7 @@ def open_run(client: MlflowClient, root: str, experiment: str, train_key: str, n
     """Id of the run that belongs to this training, made where there is none yet."""
     found = client.get_experiment_by_name(experiment)
     if found is None:
-        local = storage.is_local(root) and "MLFLOW_TRACKING_URI" not in os.environ
-        location = storage.local_path(root).joinpath("mlartifacts").as_uri() if local else None
-        experiment_id = client.create_experiment(experiment, artifact_location=location)
+        experiment_id = client.create_experiment(experiment)
     else:
         experiment_id = found.experiment_id
     runs = client.search_runs([experiment_id], f"tags.`{STAGE_KEY_TAG}` = '{train_key}'", max_results=1)
@@ -76,14 +78,17 @@ def log_metrics(client: MlflowClient, run_id: str, rows: Sequence[Mapping[str, f
 
     now = int(time.time() * 1000)
     metrics = [
-        Metric(name, float(value), now, int(row["step"])) for row in rows for name, value in row.items() if name != "step"
+        Metric(name, float(value), now, int(row["step"]))
+        for row in rows
+        for name, value in row.items()
+        if name != "step"
     ]
     for start in range(0, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
 
 @contextmanager
-def going_on_without(what: str):
+def going_on_without(what: str) -> Iterator[None]:
     """Tracking is worth having, not worth losing a training for: log the failure and go on."""
     try:
         yield
@@ -91,7 +96,7 @@ def going_on_without(what: str):
         logger.warning("%s failed, going on without it: %s", what, error)
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = ""):
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _flatten(value, f"{prefix}{name}.")

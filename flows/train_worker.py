@@ -6,10 +6,8 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray.train
@@ -113,7 +111,7 @@ class RayHooks:
 
     job: TrainJob
     reader: ShardReader
-    val_rows: Sequence[int]
+    val_rows: np.ndarray
     rank: int
     device: torch.device
     curves: list[dict[str, float]] = field(default_factory=list)

@@ -37,13 +37,13 @@ class Draw:
 
 def augment(
     images: Float[Tensor, "batch channels *read"],
-    masks: Int[Tensor, "batch *read"],
+    masks: Int[Tensor, " batch *read"],
     slots: Sequence[int],
     step: int,
     seed: int,
     patch_size: tuple[int, ...],
     spec: AugmentSpec,
-) -> tuple[Float[Tensor, "batch channels *patch"], Int[Tensor, "batch *patch"]]:
+) -> tuple[Float[Tensor, "batch channels *patch"], Int[Tensor, " batch *patch"]]:
     """Randomly changed copies of the batch, cropped to the centre ``patch_size``.
 
     ``slots`` are the samples' positions in the global batch of ``step``.
@@ -86,8 +86,9 @@ def draw(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> Draw:
 
 def centre_crop(x: Tensor, size: Sequence[int]) -> Tensor:
     """The centre ``size`` of the last axes."""
+    lead = (slice(None),) * (x.ndim - len(size))
     starts = [(have - want) // 2 for have, want in zip(x.shape[-len(size) :], size, strict=True)]
-    return x[(..., *(slice(a, a + n) for a, n in zip(starts, size, strict=True)))]
+    return x[(*lead, *(slice(a, a + n) for a, n in zip(starts, size, strict=True)))]
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
@@ -103,9 +104,7 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _spatial(
-    images: Tensor, masks: Tensor, draws: list[Draw], patch_size: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
+def _spatial(images: Tensor, masks: Tensor, draws: list[Draw], patch_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Rotate and scale where drawn, crop to the centre, flip."""
     out_images, out_masks = [], []
     for image, mask, d in zip(images, masks, draws, strict=True):

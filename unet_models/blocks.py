@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unet_models.specs import UNetSpec
 
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-CONV_TRANSPOSE = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+Stride = int | tuple[int, ...]
+
+# torch types a size by its number of axes, here it is a tuple for either number: hence Any.
+CONV: dict[int, type[Any]] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONV_TRANSPOSE: dict[int, type[Any]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}
@@ -53,7 +58,7 @@ def build_norm(spec: UNetSpec, ndim: int, channels: int) -> nn.Module:
     return nn.Identity()
 
 
-def build_conv(spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: int | tuple[int, ...]) -> nn.Module:
+def build_conv(spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride) -> nn.Module:
     """A 3x3(x3) convolution, or its depthwise-separable factorisation (Howard 2017) where the block is light."""
     conv = CONV[ndim]
     if spec.block != "separable" or in_channels == 1:
@@ -67,7 +72,7 @@ def build_conv(spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, s
 class ConvBlock(nn.Module):
     """conv - norm - activation (- dropout)."""
 
-    def __init__(self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: int | tuple[int, ...] = 1):
+    def __init__(self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride = 1) -> None:
         super().__init__()
         self.conv = build_conv(spec, ndim, in_channels, out_channels, stride)
         self.norm = build_norm(spec, ndim, out_channels)
@@ -89,7 +94,7 @@ class Stage(nn.Module):
         in_channels: int,
         out_channels: int,
         num_convs: int,
-        stride: int | tuple[int, ...] = 1,
+        stride: Stride = 1,
     ) -> None:
         super().__init__()
         first = ConvBlock(spec, ndim, in_channels, out_channels, stride)
@@ -124,9 +129,7 @@ class AttentionGate(nn.Module):
 class Upsample(nn.Module):
     """To the resolution and channels of the stage above."""
 
-    def __init__(
-        self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: tuple[int, ...]
-    ) -> None:
+    def __init__(self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: tuple[int, ...]) -> None:
         super().__init__()
         self.stride = stride
         self.mode = INTERPOLATION[ndim]

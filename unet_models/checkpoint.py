@@ -47,8 +47,8 @@ def verify(folder: Path) -> dict[str, Any] | None:
     """The marker of a complete checkpoint; None where it is absent, unreadable or a file does not match."""
     try:
         marker = json.loads((folder / MARKER).read_text())
-        intact = all(_describe(folder / name) == want for name, want in marker["files"].items())
-    except (OSError, ValueError, KeyError):
+        intact = all(_describe(folder / name) == marker["files"][name] for name in (MODEL, TRAINING))
+    except (OSError, ValueError, KeyError, TypeError):  # TypeError: JSON of another shape
         return None
     return marker if intact else None
 

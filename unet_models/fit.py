@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -36,9 +36,7 @@ class Hooks(Protocol):
         ...
 
 
-def fit(
-    state: TrainState, objective: Objective, batches: Iterable[VolumeBatch], spec: TrainSpec, hooks: Hooks
-) -> None:
+def fit(state: TrainState, objective: Objective, batches: Iterable[VolumeBatch], spec: TrainSpec, hooks: Hooks) -> None:
     """Train from ``state.step`` to ``spec.num_steps``. ``batches`` starts at that step and gives this rank's share."""
     device = next(state.model.parameters()).device
     model = _wrap(state.model, spec)
@@ -48,12 +46,13 @@ def fit(
         loss = train_step(model, state, objective, batch.to(device), spec)
         meter.add(loss)
         is_last = state.step == spec.num_steps
-        if state.step % spec.log_every_steps == 0 or is_last:
+        is_kept = state.step % spec.checkpoint_every_steps == 0 or is_last
+        if state.step % spec.log_every_steps == 0 or is_kept:  # so that no checkpoint follows a loss that is not finite
             hooks.log(state.step, metrics := metrics | meter.means(state, spec, batch))
         if state.step % spec.validate_every_steps == 0 or is_last:
             metrics = metrics | hooks.validate(state)
             meter.restart_clock()
-        if state.step % spec.checkpoint_every_steps == 0 or is_last:
+        if is_kept:
             hooks.checkpoint(state, metrics)
             meter.restart_clock()
         if is_last:
@@ -107,7 +106,7 @@ def _wrap(model: nn.Module, spec: TrainSpec) -> nn.Module:
     return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
-def _synchronised(model: nn.Module, is_last: bool):
+def _synchronised(model: nn.Module, is_last: bool) -> AbstractContextManager[None]:
     """Gradients travel between ranks once per step, with the last micro-batch."""
     if isinstance(model, DistributedDataParallel) and not is_last:
         return model.no_sync()

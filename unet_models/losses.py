@@ -17,7 +17,7 @@ SMOOTH = 1e-5
 
 
 def segmentation_loss(
-    logits: Float[Tensor, "batch classes *spatial"], masks: Int[Tensor, "batch *spatial"], spec: LossSpec
+    logits: Float[Tensor, "batch classes *spatial"], masks: Int[Tensor, " batch *spatial"], spec: LossSpec
 ) -> Float[Tensor, " batch"]:
     """The weighted sum of ``spec.terms`` for each sample.
 
@@ -51,7 +51,7 @@ def deeply_supervised_loss(outputs: Tensor | Sequence[Tensor], masks: Tensor, sp
     for weight, logits in zip(weights, outputs, strict=True):
         steps = [-(-m // n) for m, n in zip(masks.shape[1:], logits.shape[2:], strict=True)]
         coarse = masks[(slice(None), *(slice(None, None, s) for s in steps))]
-        logits = logits[(..., *(slice(n) for n in coarse.shape[1:]))]
+        logits = logits[(slice(None), slice(None), *(slice(n) for n in coarse.shape[1:]))]
         total = total + weight / sum(weights) * segmentation_loss(logits, coarse, spec)
     return total
 

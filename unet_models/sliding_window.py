@@ -15,8 +15,8 @@ from unet_models.specs import PredictSpec
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, image: Float[Tensor, "channels *spatial"], patch_size: Sequence[int], spec: PredictSpec
-) -> Float[Tensor, "classes *spatial"]:
+    model: nn.Module, image: Float[Tensor, " channels *spatial"], patch_size: Sequence[int], spec: PredictSpec
+) -> Float[Tensor, " classes *spatial"]:
     """Logits of one image of any size, averaged over overlapping windows and, with ``spec.tta``, their mirrors.
 
     The image is padded with zeros to the window; windows weigh most at their centre (sigma is an eighth of their

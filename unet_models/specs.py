@@ -49,7 +49,8 @@ class UNetSpec(Spec):
             raise ValueError(f"channels: a U-Net needs at least 2 stages, got {list(self.channels)}")
         if self.strides is not None and len(self.strides) != len(self.channels) - 1:
             raise ValueError(
-                f"strides: need {len(self.channels) - 1} entries for {len(self.channels)} stages, got {len(self.strides)}"
+                f"strides: need {len(self.channels) - 1} entries for {len(self.channels)} stages, "
+                f"got {len(self.strides)}"
             )
         if self.deep_supervision >= len(self.channels) - 1:
             raise ValueError(
@@ -169,6 +170,11 @@ class TrainSpec(Spec):
     def _sizes_agree(self) -> Self:
         if any(size < 1 for size in self.patch_size):
             raise ValueError(f"patch_size: sizes must be positive, got {list(self.patch_size)}")
+        if self.loss.batch_dice and self.micro_batch_size is not None:
+            raise ValueError(
+                "loss.batch_dice sums over the whole batch, which micro_batch_size splits: leave one of the two out, "
+                f"got micro_batch_size {self.micro_batch_size}"
+            )
         return self
 
 

@@ -30,7 +30,8 @@ def build_state(model: nn.Module, spec: TrainSpec, device: torch.device) -> Trai
     """A fresh state around ``model``, moved to ``device``."""
     model = model.to(device)
     if spec.channels_last:
-        model = model.to(memory_format=CHANNELS_LAST[len(spec.patch_size)])
+        memory_format = CHANNELS_LAST[len(spec.patch_size)]
+        model = model.to(memory_format=memory_format)  # type: ignore[call-overload]  # documented, missing in torch's stubs
     ema = Ema(model, spec.ema_decay) if spec.ema_decay else None
     return TrainState(model, build_optimizer(model.parameters(), spec.optimizer), ema)
 

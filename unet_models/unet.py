@@ -98,4 +98,4 @@ def _per_axis(stride: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
 
 
 def _crop(x: Tensor, size: torch.Size) -> Tensor:
-    return x if x.shape[2:] == size else x[(..., *(slice(n) for n in size))]
+    return x if x.shape[2:] == size else x[(slice(None), slice(None), *(slice(n) for n in size))]

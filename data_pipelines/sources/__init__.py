@@ -41,10 +41,13 @@ def find_cases(spec: DataSpec, work_dir: str | os.PathLike[str] | None = None) -
     if not spec.root:
         raise UserError("data.root: name the folder of the raw data set, or choose data.layout=phantoms")
     if not root.is_dir():
-        raise UserError(f"data.root: there is no folder {root}")
+        raise UserError(f"data.root: there is no folder {root}; correct the path")
     layout = recognise_layout(root) if spec.layout == "auto" else spec.layout
     if layout == "folders" and not _has_image_folders(root):
-        raise UserError(f"{root}: layout `folders` needs images/ and masks/ (or labels/). It holds: {_listing(root)}")
+        raise UserError(
+            f"{root}: layout `folders` needs images/ and masks/ (or labels/). It holds: {_listing(root)}\n"
+            "  -> correct data.root, or name another data.layout"
+        )
     return _FINDERS[layout](root, spec)
 
 

@@ -10,7 +10,19 @@ from typing import Any
 import yaml
 
 from data_pipelines.errors import Problem
-from flows.report.blocks import Block, Cell, Details, Figure, FigureRow, KeyValue, KeyValues, Section, Table, Text
+from flows.report.blocks import (
+    Block,
+    Cell,
+    CellLike,
+    Details,
+    Figure,
+    FigureRow,
+    KeyValue,
+    KeyValues,
+    Section,
+    Table,
+    Text,
+)
 from flows.report.cases import MEAN, CaseRow, Cases, CaseView, Summary, number
 from flows.report.charts import class_legend
 from flows.report.curves import curve_figures
@@ -174,7 +186,7 @@ def _training(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Section:
 def _per_case(cases: Cases) -> Section:
     rows_of_cases = [row for rows in cases.rows.values() for row in rows]
     measures = measures_in({key for row in rows_of_cases for key in row} - {"case_id", "class_name"})
-    rows = []
+    rows: list[list[CellLike]] = []
     for case_id, class_rows in cases.rows.items():
         picture = cases.picture_anchors.get(case_id)
         for index, row in enumerate(class_rows):

@@ -15,14 +15,8 @@ from monai.metrics.utils import create_table_neighbour_code_to_contour_length as
 from monai.metrics.utils import create_table_neighbour_code_to_surface_area as monai_areas
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from unet_models.metrics.surface import (
-    boundary_voxels,
-    diagonal_mm,
-    element_sizes,
-    hd95_mm,
-    surface_dice,
-    surface_elements,
-)
+from unet_models.metrics.surface import boundary_voxels, diagonal_mm, hd95_mm, surface_dice
+from unet_models.metrics.surface_elements import element_sizes, surface_elements
 
 # MONAI warns of an argument that its own functions pass on.
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")

@@ -1,8 +1,9 @@
 """How good a segmentation is: overlap, surface distances, and their summary over cases.
 
-    overlap   voxel counts: Dice, IoU, volume error
-    surface   boundaries in millimetres: 95 % Hausdorff distance, surface Dice
-    summary   one case to a table of figures, all cases to means with intervals
+    overlap            voxel counts: Dice, IoU, volume error
+    surface            boundaries in millimetres: 95 % Hausdorff distance, surface Dice
+    surface_elements   the pieces of surface that surface Dice weighs
+    summary            one case to a table of figures, all cases to means with intervals
 
 numpy and scipy only; importing this package loads numpy alone.
 """

@@ -1,0 +1,29 @@
+"""What every test can count on: nothing of this user's home, caches, servers or clusters is read or written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+OUTSIDE = ("PREFECT_", "MLFLOW_", "RAY_", "UNETFLOW_", "XDG_")
+"""Beginnings of the variables that lead out of the test session."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_home() -> Iterator[Path]:
+    """An empty home whose path is short: Ray's Unix sockets lie below the cache and have at most 107 bytes."""
+    home = Path(tempfile.mkdtemp(prefix="uf-"))
+    inside = {name: value for name, value in os.environ.items() if not name.startswith(OUTSIDE)}
+    inside |= {"HOME": str(home), "UNETFLOW_CACHE": str(home / "cache"), "UNETFLOW_STORAGE": str(home / "storage")}
+    with mock.patch.dict(os.environ, inside, clear=True):
+        yield home
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
+    shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,372 @@
+"""Every kind of bad input, fed through the command line: the message names the file, the rule and the remedy."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from flows import cli
+from tests.datasets import FAULTS, LABELS, cut, image_path, label_of, write_case, write_dataset
+
+GOOD = ("good_0", "good_1", "good_2", "good_3", "good_4")
+LISTED = re.compile(
+    r"^  (?P<path>/.+?): (?P<message>.+) \[(?P<rule>[a-z0-9-]+)\]\n    -> (?P<remedy>.+)$", re.MULTILINE
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command leaves on the terminal."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def problems(self) -> list[dict[str, str]]:
+        """The listed problems, each with path, message, rule and remedy."""
+        assert self.code == 2, self.err
+        assert self.out == ""
+        found = [match.groupdict() for match in LISTED.finditer(self.err)]
+        assert f"{len(found)} problem{'s' if len(found) != 1 else ''} in the input data:" in self.err
+        return found
+
+    @property
+    def problem(self) -> dict[str, str]:
+        """The one problem."""
+        (found,) = self.problems
+        return found
+
+    @property
+    def mistake(self) -> str:
+        """The one message about the configuration or the command line."""
+        assert self.code == 2, self.err
+        assert self.out == ""
+        return self.err
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The shard stage's record, found through the JSON object that must be all of stdout."""
+        assert self.code == 0, self.err
+        (stage,) = json.loads(self.out)["stages"]
+        assert stage["name"] == "shard"
+        return json.loads((Path(stage["uri"]) / "record.json").read_text()) | {"cached": stage["cached"]}
+
+
+def unetflow(*arguments: str) -> Outcome:
+    """The command in this process, so that Ray starts once for all tests; an uncaught exception fails the test."""
+    with tempfile.TemporaryFile() as stdout:
+        with (
+            redirect_stderr(io.StringIO()) as stderr,
+            mock.patch.object(sys, "argv", ["unetflow", *arguments]),
+            mock.patch.object(cli, "_keep_stdout_for_results"),  # it would redirect the stdout of pytest
+            mock.patch.object(cli, "_result_fd", stdout.fileno()),
+            pytest.raises(SystemExit) as ended,
+        ):
+            cli.main()
+        stdout.seek(0)
+        return Outcome(int(ended.value.code or 0), stdout.read().decode(), stderr.getvalue())
+
+
+def installed_unetflow(home: Path, *arguments: str) -> Outcome:
+    """The console script in a process and on a Ray of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("unetflow"), *arguments],
+        env=environment | {"UNETFLOW_CACHE": str(home / "alone")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def configure(folder: Path, root: Path, **fields: Any) -> str:
+    """A configuration file for a data set, with its outputs beside it."""
+    config = folder / "config.yaml"
+    data = {"root": str(root), **fields.pop("data", {})}
+    config.write_text(yaml.safe_dump({"storage": str(folder / "storage"), "data": data, **fields}))
+    return str(config)
+
+
+# --- one folder with a case for every fault --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Five good cases, and one for each of ``FAULTS`` named after it."""
+    folder = tmp_path_factory.mktemp("faulty")
+    root = write_dataset(folder / "data", *GOOD)
+    for name, spoil in FAULTS.items():
+        spoil(root, name)
+    return configure(folder, root, data={"max_voxels": 10_000})
+
+
+@pytest.fixture(scope="module")
+def stopped(config: str) -> Outcome:
+    return unetflow("shard", config, "--json")
+
+
+EXPECTED = {  # case: the file, the rule, words of the message, words of the remedy
+    "no_label": ("imagesTr/no_label_0000.nii.gz", "label-missing", "image without a label", "add the missing file"),
+    "no_image": ("labelsTr/no_image.nii.gz", "image-missing", "label without an image", "add the missing file"),
+    "twice": ("imagesTr/twice_0000.nii", "duplicate-id", "twice_0000.nii, twice_0000.nii.gz", "keep one of them"),
+    "other_shape": (
+        "labelsTr/other_shape.nii.gz",
+        "geometry-mismatch",
+        "shape [12, 12, 11] differs from [12, 12, 12] of other_shape_0000.nii.gz",
+        "resample the label onto the image's grid",
+    ),
+    "other_spacing": (
+        "labelsTr/other_spacing.nii.gz",
+        "geometry-mismatch",
+        "spacing [1.0, 1.0, 3.0] mm differs from [1.0, 1.0, 2.0] mm of other_spacing_0000.nii.gz",
+        "resample the label onto the image's grid",
+    ),
+    "other_orientation": (
+        "labelsTr/other_orientation.nii.gz",
+        "geometry-mismatch",
+        "orientation LAS differs from RAS of other_orientation_0000.nii.gz",
+        "correct the header that is wrong",
+    ),
+    "undeclared_class": (
+        "labelsTr/undeclared_class.nii.gz",
+        "label-values",
+        "outside the declared classes: 7 (3 voxels); declared are 0 background, 1 front, 2 back",
+        "declare these classes",
+    ),
+    "black_and_white": ("labelsTr/black_and_white.nii.gz", "label-values", "255 (512 voxels)", "rewrite 255"),
+    "fractions": ("labelsTr/fractions.nii.gz", "label-not-integer", "2 voxels are not whole", "nearest neighbour"),
+    "nan": ("imagesTr/nan_0000.nii.gz", "non-finite", "3 voxels are NaN and 0 infinite", "replace these voxels"),
+    "infinite": (
+        "imagesTr/infinite_0000.nii.gz",
+        "non-finite",
+        "0 voxels are NaN and 2 infinite",
+        "leave the case out",
+    ),
+    "constant": ("imagesTr/constant_0000.nii.gz", "constant-image", "the same value, 7", "leave the case out"),
+    "zero_spacing": (
+        "imagesTr/zero_spacing_0000.nii.gz",
+        "bad-spacing",
+        "must be positive millimetres, got [0.0, 1.0, 2.0]",
+        "correct the voxel size in the header",
+    ),
+    "negative_spacing": (
+        "imagesTr/negative_spacing_0000.nii.gz",
+        "bad-spacing",
+        "must be positive millimetres, got [-1.0, 1.0, 2.0]",
+        "correct the voxel size in the header",
+    ),
+    "truncated": ("imagesTr/truncated_0000.nii.gz", "truncated-gzip", "ends before its end", "copy the file again"),
+    "too_large": (
+        "imagesTr/too_large_0000.nii.gz",
+        "too-large",
+        "declares 2000x2000x2000 = 8000000000 voxels, more than the limit of 10000",
+        "raise data.max_voxels",
+    ),
+    "four_axes": (
+        "imagesTr/four_axes_0000.nii.gz",
+        "wrong-ndim",
+        "4-D [12, 12, 12, 2] where 3-D is due",
+        "store one 3-D volume per file",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_message_of_each_fault(stopped: Outcome, config: str, fault: str) -> None:
+    file, rule, message, remedy = EXPECTED[fault]
+    path = str(Path(config).parent / "data" / file)
+    (found,) = [problem for problem in stopped.problems if problem["path"] == path]
+    assert found["rule"] == rule
+    assert message in found["message"]
+    assert remedy in found["remedy"]
+
+
+def test_all_faults_are_listed_at_once_and_nothing_else(stopped: Outcome) -> None:
+    listed = [Path(problem["path"]).name for problem in stopped.problems]
+    assert sorted(listed) == sorted(Path(file).name for file, *_ in EXPECTED.values())
+
+
+def test_quarantine_goes_on_and_lists_what_it_left_out(stopped: Outcome, config: str) -> None:
+    outcome = unetflow("shard", config, "--set", "data.on_error=quarantine", "--json")
+    record = outcome.record
+    listed = read_output(record, "problems.json")
+    assert sorted(problem["case_id"] for problem in listed) == sorted(FAULTS)
+    assert {problem["case_id"]: problem["rule"] for problem in listed} == {
+        fault: rule for fault, (_, rule, *_) in EXPECTED.items()
+    }
+    assert all(problem["path"] and problem["message"] and problem["remedy"] for problem in listed)
+    index = pq.read_table(output_path(record, "index.parquet"))
+    assert sorted(index["case_id"].to_pylist()) == list(GOOD)
+    figures = record["figures"]
+    assert figures["num_train"] + figures["num_val"] == len(GOOD)
+    assert figures["num_quarantined"] == json.loads(outcome.out)["num_quarantined"] == len(FAULTS)
+    assert figures["num_new"] == 0  # the good ones were sharded by the run that stopped
+
+
+def output_path(record: dict[str, Any], name: str) -> Path:
+    (output,) = [o for o in record["outputs"].values() if o["uri"].endswith(name)]
+    return Path(record["uri"]) / output["uri"]
+
+
+def read_output(record: dict[str, Any], name: str) -> Any:
+    return json.loads(output_path(record, name).read_text())
+
+
+def test_mended_file_is_all_that_the_same_command_shards(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", *GOOD)
+    config = configure(tmp_path, root)
+    cut(image_path(root, "good_3"))
+    assert unetflow("shard", config, "--json").problem["path"] == str(image_path(root, "good_3"))
+    write_case(root, "good_3")
+    mended = unetflow("shard", config, "--json").record
+    assert (mended["cached"], mended["figures"]["num_new"]) == (False, 1)
+    assert read_output(mended, "problems.json") == []
+    assert unetflow("shard", config, "--json").record["cached"]
+
+
+# --- what only the whole data set can break --------------------------------------------------------------------------
+
+
+def test_class_that_no_case_has(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", *GOOD[:4], labels={**LABELS, "middle": 3})
+    problem = unetflow("shard", configure(tmp_path, root)).problem
+    assert (problem["path"], problem["rule"]) == (str(root / "labelsTr"), "absent-class")
+    assert "no case has a voxel of class middle (3)" in problem["message"]
+    assert "take the class out of the declaration" in problem["remedy"]
+
+
+@pytest.mark.parametrize("on_error", ["stop", "quarantine"])
+def test_too_few_cases(tmp_path: Path, on_error: str) -> None:
+    root = write_dataset(tmp_path / "data", "good_0")
+    problem = unetflow("shard", configure(tmp_path, root, data={"on_error": on_error})).problem
+    assert (problem["path"], problem["rule"]) == (str(root / "labelsTr"), "too-few-cases")
+    assert "at least 2 usable cases are due" in problem["message"]
+    assert "add cases" in problem["remedy"]
+
+
+@pytest.mark.parametrize("on_error", ["stop", "quarantine"])
+def test_empty_folder(tmp_path: Path, on_error: str) -> None:
+    root = write_dataset(tmp_path / "data")
+    problem, *others = unetflow("shard", configure(tmp_path, root, data={"on_error": on_error})).problems
+    assert (problem["path"], problem["rule"]) == (str(root / "imagesTr"), "empty-folder")
+    assert [other["rule"] for other in others] == (["too-few-cases"] if on_error == "quarantine" else [])
+    assert "no usable image" in problem["message"]
+    assert "check data.root" in problem["remedy"]
+
+
+@pytest.mark.parametrize("labels", [{"background": 0, "front": 1, "back": 3}, {"background": 0, "front": 255}])
+def test_holes_in_the_declared_classes(tmp_path: Path, labels: dict[str, int]) -> None:
+    root = write_dataset(tmp_path / "data", *GOOD, labels=labels)
+    problem = unetflow("shard", configure(tmp_path, root)).problem
+    assert (problem["path"], problem["rule"]) == (str(root / "dataset.json"), "class-holes")
+    assert f"0..K-1 without holes, K >= 2; got {list(labels.values())}" in problem["message"]
+    assert "number the classes 0..K-1" in problem["remedy"]
+
+
+def test_black_and_white_masks_of_a_picture_folder(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for index in range(3):
+        picture = np.random.default_rng(index).integers(0, 255, (12, 12), np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"data/images/{index}.png")
+        Image.fromarray((label_of()[..., 5] > 0).astype(np.uint8) * 255).save(tmp_path / f"data/masks/{index}.png")
+    config = configure(tmp_path, tmp_path / "data", data={"ndim": 2}, train={"patch_size": [8, 8]})
+    problems = [p for p in unetflow("shard", config).problems if p["rule"] != "too-few-cases"]
+    assert [p["path"] for p in problems] == [str(tmp_path / f"data/masks/{index}.png") for index in range(3)]
+    assert {p["rule"] for p in problems} == {"label-values"}
+    assert all("255 (64 voxels); declared are 0 background, 1 foreground" in p["message"] for p in problems)
+    assert all("rewrite 255 as the value of its class" in p["remedy"] for p in problems)
+
+
+# --- configuration and command line ----------------------------------------------------------------------------------
+
+
+def test_unknown_layout(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    message = unetflow("shard", configure(tmp_path, root)).mistake
+    assert f"{root}: the folder has none of the known layouts. It holds: nothing" in message
+    assert all(f"  {layout} " in message for layout in ("decathlon", "nnunet", "folders", "dicom"))
+    assert "-> correct data.root, or name the layout in data.layout" in message
+
+
+def test_missing_data_folder(tmp_path: Path) -> None:
+    message = unetflow("shard", configure(tmp_path, tmp_path / "absent")).mistake
+    assert f"data.root: there is no folder {tmp_path / 'absent'}; correct the path" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.rot=x", "data.rot: there is no such field; see"),
+        ("data.ndim=flat", "data.ndim: Input should be 2 or 3 (got 'flat')"),
+        ("data.layout=bids", "'decathlon', 'nnunet', 'folders', 'dicom' or 'phantoms' (got 'bids')"),
+        ("data.ndim", "--set data.ndim: write it as a.b=value"),
+        ("=3", "--set =3: write it as a.b=value"),
+        ("data.root.x=1", "--set data.root.x=1: root is a value, not a group of fields"),
+        ("data.ndim=[", "--set data.ndim=[: the value is not valid YAML"),
+    ],
+)
+def test_bad_override(tmp_path: Path, override: str, expected: str) -> None:
+    assert expected in unetflow("shard", configure(tmp_path, tmp_path), "--set", override).mistake
+
+
+def test_all_wrong_fields_are_listed_with_the_file(tmp_path: Path) -> None:
+    config = configure(tmp_path, tmp_path, data={"rot": 1, "fold": -1}, trian={})
+    message = unetflow("shard", config).mistake
+    assert f"{config}: 3 field(s) are wrong:" in message
+    assert all(f"\n  {field}: " in message for field in ("data.rot", "data.fold", "trian"))
+    assert "greater than or equal to 0 (got -1)" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [("data: [", "is not valid YAML"), ("- data", "must hold fields such as `data:`")]
+)
+def test_unusable_configuration_file(tmp_path: Path, content: str, expected: str) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    assert f"{tmp_path / 'config.yaml'}: {expected}" in unetflow("shard", str(tmp_path / "config.yaml")).mistake
+
+
+# --- the console script ----------------------------------------------------------------------------------------------
+
+
+def test_console_script_names_a_missing_configuration_file(isolated_home: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "absent.yaml")
+    message = installed_unetflow(isolated_home, "shard", path).mistake
+    assert message == (
+        f"unetflow: {path}: cannot be read (No such file or directory); name an existing configuration file\n"
+    )
+
+
+def test_console_script_on_bad_voxels(isolated_home: Path, tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", *GOOD)
+    FAULTS["nan"](root, "nan")
+    config = configure(tmp_path, root)
+    problem = installed_unetflow(isolated_home, "shard", config, "--json").problem
+    assert (problem["path"], problem["rule"]) == (str(image_path(root, "nan")), "non-finite")
+    record = installed_unetflow(isolated_home, "shard", config, "--set", "data.on_error=quarantine", "--json").record
+    assert record["figures"]["num_quarantined"] == 1
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense", "config.yaml"], [], ["a.yaml", "b.yaml"]])
+def test_bad_command_line(arguments: list[str]) -> None:
+    assert "Usage: unetflow shard" in unetflow("shard", *arguments).mistake

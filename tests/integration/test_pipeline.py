@@ -1,0 +1,217 @@
+"""The whole segmentation pipeline through the command line, once, on generated volumes; then what reruns do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+UNETFLOW = Path(sys.executable).with_name("unetflow")
+CONFIG = """
+registry: {name: tiny}
+data: {layout: phantoms, num_phantoms: 8, split_seed: 1}
+train:
+  patch_size: [32, 32, 32]
+  global_batch_size: 2
+  num_steps: 6
+  precision: fp32
+  ema_decay: 0.9
+  validate_every_steps: 3
+  validate_cases: 2
+  checkpoint_every_steps: 3
+  log_every_steps: 1
+  model: {channels: [4, 8, 16], deep_supervision: 1}
+compute: {num_workers: 2}
+"""
+
+
+class Project:
+    """An empty home and a config in it; runs the console script there."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.config = home / "tiny.yaml"
+        self.config.write_text(CONFIG)
+        self.storage = home / "storage"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "MLFLOW", "RAY"))}
+        cache = str(self.home / "cache")
+        return kept | {"HOME": str(self.home), "UNETFLOW_STORAGE": str(self.storage), "UNETFLOW_CACHE": cache}
+
+    def unetflow(self, *arguments: str) -> dict[str, Any]:
+        """stdout of the command, which must be one JSON object."""
+        command = [str(UNETFLOW), *arguments, "--json"]
+        done = subprocess.run(command, env=self.environment, cwd=self.home, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    return Project(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def first(project: Project) -> dict[str, Any]:
+    return project.unetflow("run", str(project.config))
+
+
+def test_run_ends_with_a_champion(first: dict[str, Any]) -> None:
+    assert first["model_uri"] == "models:/tiny@champion"
+    assert [stage["name"] for stage in first["stages"]] == ["shard", "train", "evaluate", "register"]
+    assert not any(stage["cached"] for stage in first["stages"])
+    assert {"dice", "dice/liver", "hd95_mm", "surface_dice", "iou"} <= first["metrics"].keys()
+
+
+def test_metrics_are_those_of_the_kept_predictions(project: Project, first: dict[str, Any]) -> None:
+    """Dice recomputed from the label maps on disk and the raw references, by plain counting."""
+    import nibabel
+
+    references = {p.name.removesuffix(".nii.gz"): p for p in project.home.glob("cache/generated/*/labelsTr/*.nii.gz")}
+    predictions = list(Path(first["report"]).parent.glob("predictions/*.nii.gz"))
+    scores = []
+    for path in predictions:
+        prediction = np.asarray(nibabel.load(path).dataobj)
+        truth_image = nibabel.load(references[path.name.removesuffix(".nii.gz")])
+        truth = np.asarray(truth_image.dataobj)
+        assert np.allclose(nibabel.load(path).affine, truth_image.affine, atol=1e-4)
+        sizes = (prediction == 1).sum() + (truth == 1).sum()
+        scores.append(2 * ((prediction == 1) & (truth == 1)).sum() / sizes if sizes else np.nan)
+    assert np.nanmean(scores) == pytest.approx(first["metrics"]["dice/liver"], abs=1e-9)
+
+
+def test_nothing_is_written_outside_the_given_folders(project: Project, first: dict[str, Any]) -> None:
+    names = {path.name for path in project.home.iterdir()}
+    assert names <= {"tiny.yaml", "storage", "cache", ".local", ".cache"}
+
+
+def test_second_run_finds_everything_done(project: Project, first: dict[str, Any]) -> None:
+    again = project.unetflow("run", str(project.config))
+    assert all(stage["cached"] for stage in again["stages"])
+    assert again["model_version"] == first["model_version"]
+    assert again["metrics"] == first["metrics"]
+
+
+def test_one_change_reruns_only_what_depends_on_it(project: Project, first: dict[str, Any]) -> None:
+    override = ("--set", "evaluate.tta=false")
+    planned = project.unetflow("run", str(project.config), *override, "--dry-run")
+    assert [stage["done"] for stage in planned["stages"]] == [True, True, False, False]
+    changed = project.unetflow("run", str(project.config), *override)
+    assert [stage["cached"] for stage in changed["stages"]] == [True, True, False, False]
+
+
+def test_report_stands_alone(first: dict[str, Any]) -> None:
+    html = Path(first["report"]).read_text()
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert "data:image/png;base64" in html
+    assert "liver" in html
+
+
+def test_cases_are_kept_as_parquet(first: dict[str, Any]) -> None:
+    table = pq.read_table(Path(first["report"]).parent / "cases.parquet")
+    assert {"case_id", "class_name", "dice", "hd95_mm", "surface_dice"} <= set(table.column_names)
+
+
+def test_mlflow_holds_one_run_with_curves_and_lineage(project: Project, first: dict[str, Any]) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(first["tracking_uri"], first["tracking_uri"])
+    version = client.get_model_version_by_alias("tiny", "champion")
+    run = client.get_run(version.run_id)
+    assert len(client.search_runs([run.info.experiment_id])) == 1
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 6
+    assert run.data.metrics["dice"] == pytest.approx(first["metrics"]["dice"])
+    assert run.data.params["train.num_steps"] == "6"
+    assert run.inputs.dataset_inputs
+    keys = {stage["name"]: stage["key"] for stage in first["stages"]}
+    assert version.tags["unetflow.train_key"] == keys["train"]
+    assert "| liver |" in version.description
+
+
+CONSUMER = """
+import json, sys
+checkout = sys.argv[1]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__name__", "")]
+sys.path[:] = [path for path in sys.path if path and not path.startswith(checkout) or "site-packages" in path]
+try:
+    import flows
+except ImportError:
+    pass
+else:
+    sys.exit("the checkout is importable: the test would prove nothing")
+import mlflow
+mlflow.set_tracking_uri(sys.argv[2])
+model = mlflow.pyfunc.load_model(sys.argv[3])
+import nibabel, numpy
+image_path, label_path, output = sys.argv[4:7]
+labels = model.predict({"path": [image_path]})[0]
+written = model.predict({"path": [image_path], "output": [output]})[0]
+again = nibabel.load(written)
+assert numpy.array_equal(numpy.asarray(again.dataobj), labels)
+assert numpy.allclose(again.affine, nibabel.load(image_path).affine, atol=1e-4)
+truth = numpy.asarray(nibabel.load(label_path).dataobj)
+dice = [2 * int(((labels == k) & (truth == k)).sum()) / max(int((labels == k).sum() + (truth == k).sum()), 1)
+        for k in (1, 2, 3)]
+array = model.predict({"image": [numpy.zeros((16, 17, 18)).tolist()]})[0]
+print(json.dumps({"dice": dice, "shape": numpy.asarray(array).shape}))
+"""
+
+
+def test_a_consumer_without_the_checkout_gets_the_evaluated_labels(project: Project, first: dict[str, Any]) -> None:
+    rows = pq.read_table(Path(first["report"]).parent / "cases.parquet").to_pylist()
+    case_id = rows[0]["case_id"]
+    expected = {row["class_name"]: row["dice"] for row in rows if row["case_id"] == case_id}
+    root = next(project.home.glob("cache/generated/*/imagesTr")).parent
+    arguments = [
+        str(CHECKOUT),
+        first["tracking_uri"],
+        f"models:/tiny/{first['model_version']}",
+        str(root / "imagesTr" / f"{case_id}_0000.nii.gz"),
+        str(root / "labelsTr" / f"{case_id}.nii.gz"),
+        str(project.home / "cache" / "predicted.nii.gz"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", CONSUMER, *arguments],
+        env=project.environment,
+        cwd=project.home,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["dice"] == pytest.approx([expected[name] for name in ("liver", "kidney", "lesion")], abs=1e-6)
+    assert answer["shape"] == [16, 17, 18]
+
+
+def test_shards_read_back_by_webdataset_and_ray_data(project: Project, first: dict[str, Any]) -> None:
+    """Standard readers see the samples unchanged."""
+    import ray.data
+    import webdataset
+
+    from data_pipelines.reader import ShardReader
+    from flows.cluster import ensure_ray
+
+    (index,) = Path(first["stages"][0]["uri"]).glob("*/index.parquet")
+    shards = sorted(str(p) for p in project.storage.glob("shards/*/*.tar"))
+    reader = ShardReader.from_uri(str(index), str(Path(shards[0]).parent))
+    expected = {reader.key(row): reader.array(row, "image.npy") for row in range(reader.num_samples)}
+
+    by_webdataset = {s["__key__"]: s["image.npy"] for s in webdataset.WebDataset(shards, shardshuffle=False).decode()}
+    ensure_ray()
+    by_ray = {row["__key__"]: row["image.npy"] for row in ray.data.read_webdataset(shards).iter_rows()}
+    assert expected.keys() == by_webdataset.keys() == by_ray.keys()
+    for key, image in expected.items():
+        np.testing.assert_array_equal(by_webdataset[key], image)
+        np.testing.assert_array_equal(np.asarray(by_ray[key]), image)

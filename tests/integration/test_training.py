@@ -1,0 +1,129 @@
+"""Training on real Ray Train workers: how many there are does not matter, nor when one of them dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.numpy import load_file
+
+from flows.config import SegmentationConfig
+from flows.shard import shard_stage
+from flows.stages import Done, Record, run_stage
+from flows.train import read_curves, train_stage
+
+TRAIN = {
+    "patch_size": [32, 32, 32],
+    "global_batch_size": 3,
+    "num_steps": 6,
+    "precision": "fp32",
+    "ema_decay": 0.9,
+    "validate_every_steps": 6,
+    "validate_cases": 2,
+    "checkpoint_every_steps": 1,
+    "keep_checkpoints": 10,
+    "log_every_steps": 1,
+    "model": {"channels": [4, 8, 16], "deep_supervision": 1},
+}
+
+
+def configure(storage: Path, num_workers: int, **train: Any) -> SegmentationConfig:
+    return SegmentationConfig.model_validate(
+        {
+            "storage": str(storage),
+            "data": {"layout": "phantoms", "num_phantoms": 8, "split_seed": 1},
+            "train": TRAIN | train,
+            "compute": {"num_workers": num_workers},
+        }
+    )
+
+
+def train(config: SegmentationConfig) -> tuple[Done, Record]:
+    shards = run_stage(shard_stage(config.data, config.storage_uri), config.storage_uri).record
+    return run_stage(train_stage(config, shards), config.storage_uri), shards
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Path]:
+    storage = tmp_path_factory.mktemp("two-workers")
+    return train(configure(storage, 2))[0].record, storage
+
+
+def losses(record: Record) -> list[float]:
+    return [row["train/loss"] for row in read_curves(record) if "train/loss" in row]
+
+
+def test_one_worker_and_two_workers_agree(reference: tuple[Record, Path], tmp_path: Path) -> None:
+    """The same global batch, shared 3 or 1 + 2: the loss curves differ by float rounding alone."""
+    alone, _ = train(configure(tmp_path, 1))
+    assert alone.record.figures["num_workers"] == 1
+    assert len(losses(alone.record)) == 6
+    np.testing.assert_allclose(losses(alone.record), losses(reference[0]), rtol=2e-4)
+    assert losses(alone.record)[0] == pytest.approx(losses(reference[0])[0], rel=1e-6)
+
+
+def test_stopped_and_started_again_gives_the_same_bits(reference: tuple[Record, Path], tmp_path: Path) -> None:
+    """Storage as a run leaves it that died after step 3, its fourth checkpoint half copied."""
+    record, storage = reference
+    shutil.copytree(storage, tmp_path / "storage")
+    stage = tmp_path / "storage" / "train" / record.key
+    (stage / "record.json").unlink()
+    for folder in stage.glob("*/step-*"):
+        if int(folder.name.removeprefix("step-")) > 4:
+            shutil.rmtree(folder)
+    (broken,) = stage.glob("*/step-00000004")
+    (broken / "training.safetensors").write_bytes((broken / "training.safetensors").read_bytes()[:100])
+    done, _ = train(configure(tmp_path / "storage", 2))
+    assert not done.cached
+    assert_same_weights(done.record, record)
+    assert losses(done.record) == losses(record)
+
+
+def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval(
+    reference: tuple[Record, Path], tmp_path: Path
+) -> None:
+    """SIGKILL to one rank in mid-training: Ray starts the group again and the weights end the same, bit for bit."""
+    killed: list[int] = []
+
+    def kill_one_worker() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not killed:
+            if list((tmp_path / "train").glob("*/*/step-00000002/checkpoint.json")):
+                for process in psutil.Process().children(recursive=True):
+                    if "RayTrainWorker" in process.name() or any("RayTrainWorker" in c for c in _cmdline(process)):
+                        os.kill(process.pid, signal.SIGKILL)
+                        killed.append(process.pid)
+                        return
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill_one_worker)
+    killer.start()
+    # Extra checkpoints' metrics and pace do not enter the key; slow validation keeps the run alive long enough.
+    done, _ = train(configure(tmp_path, 2, validate_every_steps=1))
+    killer.join()
+    assert killed, "the training was over before a worker could be killed"
+    assert_same_weights(done.record, reference[0])
+
+
+def assert_same_weights(ours: Record, theirs: Record) -> None:
+    mine, other = load_file(ours.output("weights")), load_file(theirs.output("weights"))
+    assert mine.keys() == other.keys()
+    for name, weights in mine.items():
+        np.testing.assert_array_equal(weights, other[name], err_msg=name)
+    assert json.loads(Path(ours.output("checkpoint")).read_text())["step"] == 6
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -1,0 +1,156 @@
+"""Batches by step: the same whoever reads them, in whatever process, as whichever rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from data_pipelines.batches import VolumeBatch
+from data_pipelines.loader import StepBatches, VolumePatches, step_loader
+from data_pipelines.order import SampleOrder
+from data_pipelines.patches import cut
+from data_pipelines.reader import ShardReader
+from data_pipelines.shards import npy_bytes, write_shard
+
+SHAPES = [(9, 8, 7), (12, 6, 9), (5, 5, 5), (8, 14, 8), (10, 10, 10)]
+READ_SIZE = (6, 6, 6)
+GLOBAL_BATCH = 3
+
+
+def volume(row: int) -> np.ndarray:
+    """(*spatial) numbers that occur nowhere else, never 0."""
+    shape = SHAPES[row]
+    return (1 + np.arange(np.prod(shape)) + 10_000 * row).reshape(shape).astype(np.float32)
+
+
+def mask_of(row: int) -> np.ndarray:
+    """Two foreground voxels, one of them in the farthest corner."""
+    mask = np.zeros(SHAPES[row], np.uint8)
+    mask[-1, -1, -1], mask[1, 2, 3] = 1, 2
+    return mask
+
+
+def parts(row: int) -> dict[str, bytes]:
+    mask = mask_of(row)
+    voxels = np.argwhere(mask)
+    foreground = np.concatenate([mask[tuple(voxels.T)][:, None], voxels], axis=1).astype(np.int16)
+    return {
+        "image.npy": npy_bytes(np.stack([volume(row), -volume(row)])),
+        "mask.npy": npy_bytes(mask),
+        "foreground.npy": npy_bytes(foreground),
+    }
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> ShardReader:
+    """Five volumes of different shapes in two shards."""
+    samples = [({"key": f"case{row}"}, parts(row)) for row in range(len(SHAPES))]
+    rows = write_shard(str(tmp_path / "a.tar"), samples[:2]) + write_shard(str(tmp_path / "b.tar"), samples[2:])
+    return ShardReader(pa.Table.from_pylist(rows), str(tmp_path))
+
+
+def patches(shards: ShardReader, fraction: float = 1 / 3, batch: int = GLOBAL_BATCH, margin: int = 0) -> VolumePatches:
+    return VolumePatches(shards, READ_SIZE, 0, batch, fraction, margin)
+
+
+def batches_of(shards: ShardReader, rank: int = 0, world_size: int = 1) -> StepBatches:
+    order = SampleOrder([np.array([0, 1]), np.array([2, 3, 4])], seed=0)
+    return StepBatches(order, patches(shards), GLOBAL_BATCH, rank, world_size)
+
+
+def assert_equal(got: VolumeBatch, want: VolumeBatch) -> None:
+    assert torch.equal(got.images, want.images)
+    assert torch.equal(got.masks, want.masks)
+    assert (got.slots, got.keys, got.step) == (want.slots, want.keys, want.step)
+
+
+def test_patches_come_from_their_volume_and_mask_alike(shards: ShardReader) -> None:
+    batch = patches(shards)([4, 0, 2], [0, 1, 2], step=7)
+    assert batch.images.shape == (3, 2, *READ_SIZE)
+    assert batch.images.dtype == torch.float32
+    assert batch.masks.shape == (3, *READ_SIZE)
+    assert batch.masks.dtype == torch.uint8
+    assert (batch.keys, batch.slots, batch.step, len(batch)) == (("case4", "case0", "case2"), (0, 1, 2), 7, 3)
+    for row, image, mask in zip([4, 0, 2], batch.images.numpy(), batch.masks.numpy(), strict=True):
+        inside = np.argwhere(image[0] > 0)
+        first = image[0][tuple(inside[0])]
+        corner = np.unravel_index(int(first) - 1 - 10_000 * row, SHAPES[row]) - inside[0]  # the number says its place
+        np.testing.assert_array_equal(image[0], cut(volume(row), corner, READ_SIZE))
+        np.testing.assert_array_equal(image[1], -image[0])
+        np.testing.assert_array_equal(mask, cut(mask_of(row), corner, READ_SIZE))
+
+
+@pytest.mark.parametrize(
+    ("batch", "fraction", "forced"), [(9, 1 / 3, [6, 7, 8]), (2, 1 / 3, [1]), (4, 0.5, [2, 3]), (2, 1, [0, 1])]
+)
+def test_last_part_of_the_global_batch_is_foreground(
+    shards: ShardReader, batch: int, fraction: float, forced: list[int]
+) -> None:
+    assemble = patches(shards, fraction, batch)
+    for step in range(20):
+        masks = assemble([3] * len(forced), forced, step).masks
+        assert (masks.flatten(1).amax(1) > 0).all()
+    rest = [slot for slot in range(batch) if slot not in forced]
+    free = [assemble([3] * len(rest), rest, step).masks.amax() for step in range(20) if rest]
+    assert not rest or min(free) == 0
+
+
+@pytest.mark.parametrize("margin", [1, 2])
+def test_foreground_is_in_what_the_margin_leaves(shards: ShardReader, margin: int) -> None:
+    assemble = patches(shards, fraction=1.0, margin=margin)
+    kept = (slice(None), *(slice(margin, size - margin) for size in READ_SIZE))
+    found = set()
+    for step in range(20):
+        centre = assemble([3], [0], step).masks[kept]
+        assert centre.amax() > 0
+        found |= set(centre.unique().tolist())
+    assert found == {0, 1, 2}  # the voxel in the volume's farthest corner too
+
+
+def test_sample_is_the_same_in_any_company(shards: ShardReader) -> None:
+    together = patches(shards)([0, 1, 2], [0, 1, 2], step=4)
+    alone = patches(shards)([1], [1], step=4)
+    assert torch.equal(alone.images[0], together.images[1])
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_shares_of_the_ranks_make_the_global_batch(shards: ShardReader, world_size: int) -> None:
+    for step in range(6):
+        whole = batches_of(shards)[step]
+        shares = [batches_of(shards, rank, world_size)[step] for rank in range(world_size)]
+        assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
+        assert torch.equal(torch.cat([share.masks for share in shares]), whole.masks)
+        assert sum((share.keys for share in shares), ()) == whole.keys
+        assert sum((share.slots for share in shares), ()) == whole.slots
+
+
+def test_reading_processes_change_nothing(shards: ShardReader) -> None:
+    batches = batches_of(shards)
+    batches[0]  # shards are open, orders are laid out: both must stay behind when it is sent
+    here = list(step_loader(batches, range(3, 10)))
+    there = list(step_loader(batches, range(3, 10), num_processes=2))
+    assert [batch.step for batch in here] == list(range(3, 10))
+    assert len(there) == len(here)
+    for got, want in zip(there, here, strict=True):
+        assert_equal(got, want)
+
+
+def test_every_epoch_of_batches_holds_every_case_once(shards: ShardReader) -> None:
+    keys = [key for batch in step_loader(batches_of(shards), range(5)) for key in batch.keys]
+    assert sorted(keys) == sorted([f"case{row}" for row in range(5)] * 3)
+
+
+@pytest.mark.parametrize(("size", "lengths"), [(None, [3]), (3, [3]), (5, [3]), (2, [2, 1]), (1, [1, 1, 1])])
+def test_micro_batches_keep_addresses(shards: ShardReader, size: int | None, lengths: list[int]) -> None:
+    whole = batches_of(shards)[2]
+    pieces = whole.split(size)
+    assert [len(piece) for piece in pieces] == lengths
+    assert torch.equal(torch.cat([piece.images for piece in pieces]), whole.images)
+    assert torch.equal(torch.cat([piece.masks for piece in pieces]), whole.masks)
+    assert sum((piece.slots for piece in pieces), ()) == whole.slots
+    assert sum((piece.keys for piece in pieces), ()) == whole.keys
+    assert {piece.step for piece in pieces} == {2}
