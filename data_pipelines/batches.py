@@ -52,3 +52,18 @@ class VolumeBatch:
             )
             for i in range(0, len(self), size)
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """One rank's share of a batch of images of one size."""
+
+    images: Int[Tensor, " batch channels height width"]
+    """uint8, 0..255; scaled on the training device."""
+    slots: tuple[int, ...]
+    keys: tuple[str, ...]
+    step: int
+
+    def pin_memory(self) -> ImageBatch:
+        """In page-locked memory (called by torch's DataLoader)."""
+        return replace(self, images=self.images.pin_memory())

@@ -29,7 +29,7 @@ def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
     paths = list(dict.fromkeys(paths))
     stamps = {path: _stamp(path) for path in paths}
     memory = storage.cache_folder() / "digests" / f"{digest_of(sorted({str(p.parent) for p in paths}))[:20]}.json"
-    known: dict[str, list[Any]] = json.loads(memory.read_text()) if memory.exists() else {}
+    known = _read_memory(memory)
     digests = {p: known[str(p)][1] for p in paths if str(p) in known and known[str(p)][0] == list(stamps[p])}
     missing = [path for path in paths if path not in digests]
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -44,6 +44,14 @@ def digest_of(value: Any) -> str:
     """SHA-256 of the canonical JSON of ``value``: sorted keys, no spaces, so equal values give equal digests."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_memory(memory: Path) -> dict[str, list[Any]]:
+    """Path -> stamp and digest; empty where nothing is remembered or a crash left the file broken."""
+    try:
+        return json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def _files(path: Path) -> list[Path]:

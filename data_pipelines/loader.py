@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data_pipelines.batches import VolumeBatch
+from data_pipelines.batches import ImageBatch, VolumeBatch
 from data_pipelines.order import SampleOrder, rank_slots
 from data_pipelines.patches import choose_corner, cut, patch_generator
 from data_pipelines.reader import ShardReader
@@ -50,6 +51,33 @@ class VolumePatches:
             keys=tuple(self.reader.key(row) for row in rows),
             step=step,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSamples:
+    """Whole encoded images, decoded to RGB; every image of the data set has one size."""
+
+    reader: ShardReader
+    part: str
+    """Extension of the image's tar member: ``jpg``, ``png`` or ``webp``."""
+
+    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> ImageBatch:
+        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+        pixels = np.stack([decode_rgb(self.reader.read(row, self.part)) for row in rows])
+        return ImageBatch(
+            images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            slots=tuple(slots),
+            keys=tuple(self.reader.key(row) for row in rows),
+            step=step,
+        )
+
+
+def decode_rgb(data: memoryview) -> np.ndarray:
+    """An encoded JPEG, PNG or WebP -> (height, width, 3) uint8. Other formats are refused before they are parsed."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,10 +49,7 @@ def connect(root: str) -> MlflowClient:
 def open_run(client: MlflowClient, root: str, experiment: str, train_key: str, name: str) -> str:
     """Id of the run that belongs to this training, made where there is none yet."""
     found = client.get_experiment_by_name(experiment)
-    if found is None:
-        experiment_id = client.create_experiment(experiment)
-    else:
-        experiment_id = found.experiment_id
+    experiment_id = client.create_experiment(experiment) if found is None else found.experiment_id
     runs = client.search_runs([experiment_id], f"tags.`{STAGE_KEY_TAG}` = '{train_key}'", max_results=1)
     if runs:
         return runs[0].info.run_id

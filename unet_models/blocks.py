@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def build_norm(spec: UNetSpec, ndim: int, channels: int) -> nn.Module:
     if spec.norm == "batch":
         return BATCH_NORM[ndim](channels)
     if spec.norm == "group":
-        return nn.GroupNorm(min(8, channels), channels)
+        return nn.GroupNorm(math.gcd(8, channels), channels)
     return nn.Identity()
 
 

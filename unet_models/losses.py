@@ -40,16 +40,17 @@ def segmentation_loss(
 
 
 def deeply_supervised_loss(outputs: Tensor | Sequence[Tensor], masks: Tensor, spec: LossSpec) -> Tensor:
-    """(B,) loss over outputs at halving resolutions, each weighing half of the one above, weights summing to 1.
+    """(B,) loss over outputs, finest first, each weighing half of the one above, weights summing to 1.
 
-    Coarse references are every n-th voxel of ``masks``; the outputs of padded stages are cropped to them.
+    Coarse references are every n-th voxel of ``masks``, n being the ratio of the finest output's size to the coarse
+    one's; outputs of padded inputs are cropped to them.
     """
     if isinstance(outputs, Tensor):
         return segmentation_loss(outputs, masks, spec)
     weights = [0.5**i for i in range(len(outputs))]
     total = torch.zeros((), device=masks.device)
     for weight, logits in zip(weights, outputs, strict=True):
-        steps = [-(-m // n) for m, n in zip(masks.shape[1:], logits.shape[2:], strict=True)]
+        steps = [m // n for m, n in zip(outputs[0].shape[2:], logits.shape[2:], strict=True)]
         coarse = masks[(slice(None), *(slice(None, None, s) for s in steps))]
         logits = logits[(slice(None), slice(None), *(slice(n) for n in coarse.shape[1:]))]
         total = total + weight / sum(weights) * segmentation_loss(logits, coarse, spec)

@@ -17,8 +17,8 @@ class UNet(nn.Module):
     """Encoder, decoder, skips. ``spec`` says what the stages are made of.
 
     Any input size works: the network pads at the far end of each axis to what its strides divide and crops its
-    output back. In training mode with ``deep_supervision`` it returns a list, full resolution first; otherwise the
-    full-resolution logits alone.
+    output back. In training mode with ``deep_supervision`` it returns a list, full resolution first, all still padded
+    so that their strides divide; otherwise the full-resolution logits alone.
     """
 
     def __init__(self, spec: UNetSpec, in_channels: int, num_classes: int, ndim: int = 3) -> None:
@@ -65,8 +65,7 @@ class UNet(nn.Module):
             x = stage(self._join(skips.pop(), upsample(x), gate))
             decoded.append(x)
         if self.training and self.spec.deep_supervision:
-            outputs = [head(f) for head, f in zip(self.heads, decoded[-len(self.heads) :], strict=True)]
-            return [_crop(outputs[-1], size), *reversed(outputs[:-1])]
+            return [head(f) for head, f in zip(self.heads, decoded[-len(self.heads) :], strict=True)][::-1]
         return _crop(self.heads[-1](x), size)
 
     def _join(self, skip: Tensor, x: Tensor, gate: nn.Module) -> Tensor:
@@ -78,6 +77,8 @@ class UNet(nn.Module):
 
     def _pad(self, images: Tensor) -> Tensor:
         missing = [-n % d for n, d in zip(images.shape[2:], self.divisor, strict=True)]
+        if all(n <= d for n, d in zip(images.shape[2:], self.divisor, strict=True)):
+            missing[-1] += self.divisor[-1]  # a coarsest stage of one voxel has no statistics to normalise by
         if not any(missing):
             return images
         return F.pad(images, [side for m in reversed(missing) for side in (0, m)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def _pairs_on_disk(root: Path) -> tuple[list[tuple[str, tuple[Path, Path]]], lis
     images = {path.name: path for path in list_volumes(root / "imagesTr")}
     labels = {path.name: path for path in list_volumes(root / "labelsTr")}
     names, problems = pair_ids(images, labels, root / "imagesTr", root / "labelsTr", set())
-    return [(strip_suffix(name), (images[name], labels[name])) for name in names], problems
+    named = [replace(problem, case_id=strip_suffix(problem.case_id)) for problem in problems]
+    return [(strip_suffix(name), (images[name], labels[name])) for name in names], named
 
 
 def _usable_pairs(

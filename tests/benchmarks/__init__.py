@@ -1,0 +1,1 @@
+"""Ours beside the best peer, in one run: ``make bench``. Ratios, medians of several rounds; nothing here is a test."""

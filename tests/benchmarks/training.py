@@ -1,0 +1,102 @@
+"""One training step against MONAI's DynUNet of the same shape: nnU-Net's plan for Hippocampus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from data_pipelines.batches import VolumeBatch
+from tests.benchmarks.timing import alternate, table
+from unet_models.fit import train_step
+from unet_models.objectives import Segmentation
+from unet_models.presets import nnunet_hippocampus
+from unet_models.specs import AugmentSpec, OptimizerSpec, TrainSpec
+from unet_models.training_state import build_state
+from unet_models.unet import UNet
+
+PATCH = (40, 56, 40)
+OFF = AugmentSpec(
+    mirror=False,
+    p_rotate=0,
+    p_scale=0,
+    p_noise=0,
+    p_blur=0,
+    p_brightness=0,
+    p_contrast=0,
+    p_low_resolution=0,
+    p_gamma=0,
+    p_gamma_inverted=0,
+)
+
+
+def run(batch_size: int = 2) -> None:
+    """Print steps per second of both, without augmentation, loss and optimizer included."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(2)
+    images = torch.randn(batch_size, 1, *PATCH, device=device)
+    masks = torch.randint(0, 3, (batch_size, *PATCH), device=device)
+    contenders = {"unetflow UNet": _ours(images, masks), "MONAI DynUNet": _monai(images, masks)}
+    for step in contenders.values():
+        step()
+    rates = alternate(contenders, rounds=7)
+    title = f"training steps, 5.60 M parameters, batch {batch_size} of {PATCH}, bf16, {device.type}"
+    print(table(title, "steps/s", rates, "unetflow UNet", ">= 1.25 (step time <= 0.8x)"), flush=True)
+
+
+def _ours(images: Tensor, masks: Tensor) -> Callable[[], int]:
+    spec = TrainSpec(
+        patch_size=PATCH,
+        global_batch_size=len(images),
+        num_steps=10**6,
+        model=nnunet_hippocampus(),
+        augment=OFF,
+        optimizer=OptimizerSpec(name="sgd", learning_rate=0.01),
+    )
+    state = build_state(UNet(spec.model, 1, 3), spec, images.device)
+    state.model.train()
+    slots = tuple(range(len(images)))
+    batch = VolumeBatch(images, masks.to(torch.uint8), slots, tuple(map(str, slots)), 0)
+    objective = Segmentation(spec)
+
+    def step() -> int:
+        train_step(state.model, state, objective, batch, spec).item()
+        return 1
+
+    return step
+
+
+def _monai(images: Tensor, masks: Tensor) -> Callable[[], int]:
+    """As MONAI's dynunet_pipeline trains it: deep supervision on 3 outputs, DiceCE, SGD with Nesterov, clipping."""
+    from monai.losses import DiceCELoss
+    from monai.networks.nets import DynUNet
+
+    network = DynUNet(
+        3,
+        1,
+        3,
+        [3] * 4,
+        [1, 2, 2, 2],
+        [2] * 3,
+        filters=[32, 64, 128, 256],
+        norm_name=("INSTANCE", {"affine": True}),
+        deep_supervision=True,
+        deep_supr_num=2,
+    ).to(images.device)
+    loss_function = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.99, nesterov=True, weight_decay=3e-5)
+    targets = masks.unsqueeze(1)
+
+    def step() -> int:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16):
+            outputs = torch.unbind(network(images), dim=1)
+        loss = sum((0.5**i * loss_function(o.float(), targets) for i, o in enumerate(outputs)), torch.zeros(()))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+        return 1
+
+    return step

@@ -1,0 +1,150 @@
+"""Storage: a file appears whole or not at all, whatever happens on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pyarrow.fs
+import pytest
+
+from data_pipelines import storage
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_file_appears_when_the_block_ends(tmp_path: Path, prefix: str) -> None:
+    target = tmp_path / "new folder" / "a.bin"
+    with storage.local_copy_of(f"{prefix}{target}") as path:
+        path.write_bytes(b"abc")
+        assert not target.exists()
+        assert path.parent == target.parent  # the same file system, so that renaming is atomic
+    assert target.read_bytes() == b"abc"
+    assert names(target.parent) == ["a.bin"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("written", [None, b"", b"half"])
+def test_failure_leaves_nothing(tmp_path: Path, error: type[BaseException], written: bytes | None) -> None:
+    def fail() -> None:
+        with storage.local_copy_of(str(tmp_path / "a.bin")) as path:
+            if written is not None:
+                path.write_bytes(written)
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_failure_leaves_the_older_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    storage.write_bytes(str(target), b"old")
+
+    def fail() -> None:
+        with storage.local_copy_of(str(target)) as path:
+            path.write_bytes(b"new and much longer")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_two_writers_at_once_do_not_mix(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    with storage.local_copy_of(str(target)) as first:
+        first.write_bytes(b"first")
+        with storage.local_copy_of(str(target)) as second:
+            assert second != first
+            second.write_bytes(b"second")
+        assert target.read_bytes() == b"second"
+    assert target.read_bytes() == b"first"
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_forgotten_write_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), storage.local_copy_of(str(tmp_path / "a.bin")):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_reading_and_asking(tmp_path: Path) -> None:
+    uri = str(tmp_path / "folder" / "a.bin")
+    assert not storage.exists(uri)
+    assert storage.size(uri) is None
+    assert storage.list_names(str(tmp_path / "folder")) == []
+    storage.write_bytes(uri, b"abc")
+    assert storage.exists(uri)
+    assert not storage.exists(str(tmp_path / "folder"))  # a folder is no file
+    assert storage.size(str(tmp_path / "folder")) is None
+    assert storage.size(uri) == 3
+    assert storage.read_bytes(f"file://{uri}") == b"abc"
+    assert storage.digest(uri) == hashlib.sha256(b"abc").hexdigest()
+    storage.write_bytes(str(tmp_path / "folder" / "B"), b"")
+    assert storage.list_names(str(tmp_path / "folder")) == ["B", "a.bin"]
+
+
+def test_copies_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "CHUNK", 2)
+    source, target = str(tmp_path / "from" / "a"), str(tmp_path / "to" / "a")
+    storage.write_bytes(source, b"abcde")
+    storage.copy(source, target)
+    assert storage.read_bytes(target) == b"abcde"
+    with pytest.raises(FileNotFoundError):
+        storage.copy(str(tmp_path / "from" / "ghost"), str(tmp_path / "to" / "ghost"))
+    assert names(tmp_path / "to") == ["a"]
+
+
+def test_folders_are_copied_file_by_file(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        storage.write_bytes(str(tmp_path / "from" / name), name.encode())
+    storage.copy_folder(str(tmp_path / "from"), str(tmp_path / "to"))
+    assert {name: (tmp_path / "to" / name).read_bytes() for name in names(tmp_path / "to")} == {"a": b"a", "b": b"b"}
+
+
+def test_object_stores_get_the_finished_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path / "cache"))
+    store = pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem())
+    (tmp_path / "bucket").mkdir()
+    local = storage.resolve
+    monkeypatch.setattr(
+        storage, "resolve", lambda uri: (store, uri.removeprefix("s3://")) if uri.startswith("s3://") else local(uri)
+    )
+    storage.write_bytes("s3://bucket/a", b"abc")
+    assert storage.read_bytes("s3://bucket/a") == b"abc"
+
+    def fail() -> None:
+        with storage.local_copy_of("s3://bucket/b") as path:
+            path.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert names(tmp_path / "bucket") == ["a"]
+    assert names(tmp_path / "cache") == []
+
+
+def test_uris() -> None:
+    assert storage.join("s3://bucket/x/", "a", "b") == "s3://bucket/x/a/b"
+    assert storage.join("here", "a") == "here/a"
+    assert [storage.is_local(uri) for uri in ("a/b", "/a", "file:///a", "s3://a/b", "gs://a/b")] == [True] * 3 + [
+        False
+    ] * 2
+    assert storage.local_path("file:///a/b") == Path("/a/b")
+    assert storage.local_path("a").is_absolute()
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("UNETFLOW_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert storage.cache_folder() == tmp_path / ".cache" / "unetflow"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert storage.cache_folder() == tmp_path / "xdg" / "unetflow"
+    monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path / "own"))
+    assert storage.cache_folder() == tmp_path / "own"
