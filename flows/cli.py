@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -142,33 +142,31 @@ def _configure_logging() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: a user's mistake is a message and exit code 2, never a traceback (UNETFLOW_DEBUG=1 shows it)."""
     _keep_stdout_for_results()
     _configure_logging()
-    code = _guarded(lambda: app(standalone_mode=False))
-    sys.stderr.flush()
-    sys.exit(code)
+    sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
 
 
-def _guarded(call: Callable[[], Any]) -> int:
-    import click
-
-    if os.environ.get("UNETFLOW_DEBUG"):
-        return call() or 0
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command line in this process; returns its exit code."""
     try:
-        return call() or 0
-    except click.ClickException as error:
-        error.show()
+        app(list(arguments), standalone_mode=False)
+    except typer.TyperException as error:
+        error.show() if hasattr(error, "show") else sys.stderr.write(f"unetflow: {error}\n")
         return error.exit_code
-    except click.exceptions.Abort:
-        return 130
-    except (UserError, ValueError, FloatingPointError) as error:
-        sys.stderr.write(f"unetflow: {error}\n")
-        return 2
-    except KeyboardInterrupt:
+    except typer.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("unetflow: stopped; the same command goes on from the last checkpoint\n")
         return 130
+    except (UserError, ValueError, FloatingPointError) as error:
+        if os.environ.get("UNETFLOW_DEBUG"):
+            raise
+        sys.stderr.write(f"unetflow: {error}\n")
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

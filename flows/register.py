@@ -122,11 +122,16 @@ def _create_version(
         "unetflow.evaluate_key": evaluation.key,
         "unetflow.evaluate_digest": evaluation.digest,
         EVALUATION_TAG: evaluation_data(shards),
-        "unetflow.metrics": json.dumps(evaluation.figures["metrics"]),
+        "unetflow.metrics": json.dumps(_comparable(evaluation.figures["metrics"], config.registry.compare_metric)),
     }
     card = model_card(config, shards, training, evaluation)
     source = client.create_model_version(name, model_uri, run_id, tags=tags, description=card)
     return str(source.version)
+
+
+def _comparable(metrics: dict[str, float], compare: str) -> dict[str, float]:
+    """What the gate may be asked for later: tags are short, so the classes' own figures stay in the run."""
+    return {name: value for name, value in metrics.items() if "/" not in name or name == compare}
 
 
 def _promote(

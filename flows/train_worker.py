@@ -85,24 +85,21 @@ def newest_checkpoint(stage_uri: str) -> tuple[str, str] | None:
     ]
     for name, attempt in sorted(found, reverse=True):
         with local_checkpoint(storage.join(stage_uri, attempt, name)) as folder:
-            if verify(Path(folder)):
+            if verify(folder):
                 return attempt, name
         logger.warning("%s/%s is incomplete: passed over", attempt, name)
     return None
 
 
-class local_checkpoint(tempfile.TemporaryDirectory):  # noqa: N801 - used as a function
-    """``with local_checkpoint(uri) as folder``: the checkpoint's files on this machine."""
-
-    def __init__(self, uri: str) -> None:
-        super().__init__(prefix="unetflow-checkpoint-")
-        self.uri = uri
-
-    def __enter__(self) -> str:
-        if storage.is_local(self.uri):
-            return str(storage.local_path(self.uri))
-        storage.copy_folder(self.uri, self.name)
-        return self.name
+@contextmanager
+def local_checkpoint(uri: str) -> Iterator[Path]:
+    """The checkpoint's files on this machine: where they lie, or copied for the length of the block."""
+    if storage.is_local(uri):
+        yield storage.local_path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="unetflow-checkpoint-") as folder:
+        storage.copy_folder(uri, folder)
+        yield Path(folder)
 
 
 @dataclass(slots=True)
@@ -178,12 +175,15 @@ def _prepare_device(job: TrainJob) -> torch.device:
 
 def _resume(job: TrainJob, state: TrainState) -> list[dict[str, float]]:
     """Load the newest checkpoint, if any; returns the curves up to it."""
-    newest = newest_checkpoint(job.stage_uri)
+    found = [newest_checkpoint(job.stage_uri) if ray.train.get_context().get_world_rank() == 0 else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(found, src=0)  # one rank looks: all must start from the same step
+    (newest,) = found
     if newest is None:
         return []
     with local_checkpoint(storage.join(job.stage_uri, *newest)) as folder:
-        load_checkpoint(Path(folder), state)
-        marker = verify(Path(folder))
+        load_checkpoint(folder, state)
+        marker = verify(folder)
     logger.info("training goes on at step %d", state.step)
     return list(marker["curves"]) if marker else []
 
