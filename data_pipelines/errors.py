@@ -43,4 +43,7 @@ class DataError(UserError):
     def __str__(self) -> str:
         count = len(self.problems)
         listing = "\n".join(f"  {problem}" for problem in self.problems)
-        return f"{count} problem{'s' if count != 1 else ''} in the input data:\n{listing}"
+        text = f"{count} problem{'s' if count != 1 else ''} in the input data:\n{listing}"
+        if all(problem.case_id for problem in self.problems):
+            text += "\nOr go on without these cases: --set data.on_error=quarantine"
+        return text

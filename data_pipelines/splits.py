@@ -20,28 +20,32 @@ logger = logging.getLogger(__name__)
 Split = Literal["train", "val"]
 
 
-def assign_splits(dataset: Dataset, spec: DataSpec, quarantined: Collection[str] = ()) -> dict[str, Split]:
+def assign_splits(
+    dataset: Dataset, spec: DataSpec, quarantined: Collection[str] = (), tolerated: list[Problem] | None = None
+) -> dict[str, Split]:
     """case_id -> side, for every case of ``dataset`` that takes part in fold ``spec.fold``.
 
     The splits come from ``spec.splits``, else from a ``splits_final.json`` beside the data, else they are drawn.
     ``quarantined`` names cases left out before: a splits file may name them, and they get no side. Cases in neither
-    side of the file break a rule; with ``on_error: quarantine`` they are logged and missing from the result. Raises
-    DataError or UserError.
+    side of the file break a rule; with ``on_error: quarantine`` they are appended to ``tolerated`` and missing from the
+    result. Raises DataError or UserError.
     """
     dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.case_id not in quarantined))
     if spec.splits is not None:
         path = Path(spec.root).expanduser() / Path(spec.splits).expanduser()
-        return _read_split(path, dataset, spec, quarantined)
+        return _read_split(path, dataset, spec, quarantined, tolerated)
     if dataset.splits_path is not None:
         logger.info("splits are read from %s", dataset.splits_path)
-        return _read_split(Path(dataset.splits_path), dataset, spec, quarantined)
+        return _read_split(Path(dataset.splits_path), dataset, spec, quarantined, tolerated)
     return _draw_split(dataset, spec)
 
 
 # --- a splits file ---------------------------------------------------------------------------------------------------
 
 
-def _read_split(path: Path, dataset: Dataset, spec: DataSpec, quarantined: Collection[str]) -> dict[str, Split]:
+def _read_split(
+    path: Path, dataset: Dataset, spec: DataSpec, quarantined: Collection[str], tolerated: list[Problem] | None
+) -> dict[str, Split]:
     fold = _read_fold(path, spec.fold)
     known = {case.case_id for case in dataset.cases}
     left_out_before = {problem.case_id for problem in dataset.problems} | set(quarantined)
@@ -50,6 +54,8 @@ def _read_split(path: Path, dataset: Dataset, spec: DataSpec, quarantined: Colle
         raise DataError([*fatal, *tolerable])
     for problem in tolerable:
         logger.warning("%s", problem)
+    if tolerated is not None:
+        tolerated += tolerable
     sides: dict[str, Split] = {case_id: "train" for case_id in fold["train"] if case_id in known}
     sides |= {case_id: "val" for case_id in fold["val"] if case_id in known}
     return _both_sides(sides, str(path), "choose another data.fold, or correct the file")

@@ -161,7 +161,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("unetflow: stopped; the same command goes on from the last checkpoint\n")
         return 130
-    except (UserError, ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, OSError) as error:  # UserError is a ValueError
         if os.environ.get("UNETFLOW_DEBUG"):
             raise
         sys.stderr.write(f"unetflow: {error}\n")

@@ -28,7 +28,6 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     if not os.environ.get("UNETFLOW_DEBUG"):
         # Ray's own lines drown ours; its logs lie in its session folder, and a worker's exception reaches the driver.
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = os.environ.get("RAY_ADDRESS")
     if not address and "RAY_AUTH_MODE" not in os.environ:
         # A local Ray switches token authentication on by itself; without this it would write one to ~/.ray, 0644.
@@ -60,7 +59,7 @@ def require_resources(compute: ComputeSpec) -> None:
     import ray
 
     have = ray.cluster_resources()
-    want = {"CPU": compute.num_workers * compute.threads_per_worker, "GPU": compute.num_workers * compute.use_gpu}
+    want = {"CPU": compute.num_cpus, "GPU": compute.num_workers * compute.use_gpu}
     for kind, number in want.items():
         if have.get(kind, 0) < number:
             raise UserError(

@@ -35,6 +35,11 @@ class ComputeSpec(Spec):
     timeout_seconds: float | None = Field(default=None, gt=0)
     """Longest time for one stage; none: no limit."""
 
+    @property
+    def num_cpus(self) -> int:
+        """CPUs that all workers reserve together."""
+        return self.num_workers * self.threads_per_worker
+
 
 class EvaluateSpec(PredictSpec):
     """How the held-out cases are predicted and scored, in their original geometry."""
@@ -112,8 +117,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Segmentation
         values = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); name an existing configuration file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not valid YAML in UTF-8: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold fields such as `data:` and `train:`, found a {type(values).__name__}")
     for override in overrides:

@@ -64,7 +64,10 @@ def _evaluate(config: SegmentationConfig, shards: Record, training: Record, atte
         "threads": config.compute.threads_per_worker,
         "use_gpu": config.compute.use_gpu,
     }
-    case_rows = sorted(_score_all(job, [int(row) for row in rows], config), key=lambda row: row["case_id"])
+    storage.write_bytes(attempt.uri("job.json"), json.dumps(job).encode())
+    case_rows = sorted(
+        _score_all(attempt.uri("job.json"), [int(row) for row in rows], config), key=lambda row: row["case_id"]
+    )
     write_table(attempt.uri("cases.parquet"), case_rows)
     attempt.add("cases", attempt.uri("cases.parquet"))
     summaries = summarise(case_rows)
@@ -74,18 +77,18 @@ def _evaluate(config: SegmentationConfig, shards: Record, training: Record, atte
     write_report(attempt, config, shards, training, summaries, case_rows, read_curves(training), read_problems(shards))
 
 
-def _score_all(job: dict[str, Any], rows: list[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
+def _score_all(job_uri: str, rows: list[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
     """Every case on one of ``num_workers`` actors, each of which loads the model once."""
     import ray.data
 
     from flows.cluster import ensure_ray, require_resources
 
     compute = config.compute
-    ensure_ray(compute.num_workers * compute.threads_per_worker)
+    ensure_ray(compute.num_cpus)
     require_resources(compute)
-    dataset = ray.data.from_items([{"row": row} for row in rows], override_num_blocks=len(rows)).map(
+    items = [{"row": row, "job": job_uri} for row in rows]
+    dataset = ray.data.from_items(items, override_num_blocks=len(rows)).map(
         CaseScorer,
-        fn_constructor_kwargs={"job": job},
         compute=ray.data.ActorPoolStrategy(size=compute.num_workers),
         num_cpus=compute.threads_per_worker,
         num_gpus=1 if compute.use_gpu else 0,
@@ -97,20 +100,24 @@ def _score_all(job: dict[str, Any], rows: list[int], config: SegmentationConfig)
 class CaseScorer:
     """An actor that predicts cases, scores them in their original geometry and keeps the label maps."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    job: dict[str, Any] | None = None
+
+    def load(self, job_uri: str) -> None:
+        """Read the job and its model, with the first case. (Constructor arguments would tie actors to the driver.)"""
         import torch
 
         from data_pipelines.reader import ShardReader
         from flows.segmenter import Bundle, Segmenter
 
+        job: dict[str, Any] = json.loads(storage.read_bytes(job_uri))
         torch.set_num_threads(job["threads"])
-        self.job = job
         self.reader = ShardReader.from_uri(job["index_uri"], job["shards_uri"])
         with tempfile.TemporaryDirectory(prefix="unetflow-weights-") as folder:
             weights = Path(folder) / "model.safetensors"
             storage.copy(job["weights_uri"], str(weights))
             device = "cuda" if job["use_gpu"] else "cpu"
             self.segmenter = Segmenter(Bundle.model_validate(job["bundle"]), weights, device)
+        self.job = job
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Scores of one case, a row per class, as JSON."""
@@ -118,6 +125,9 @@ class CaseScorer:
         from data_pipelines.volumes import Geometry, write_nifti
         from unet_models.metrics import score_case
 
+        if self.job is None:
+            self.load(item["job"])
+        assert self.job is not None
         row = int(item["row"])
         geometry = json.loads(bytes(self.reader.read(row, "geometry.json")))
         affine = geometry.pop("affine")

@@ -26,7 +26,7 @@ Do = Callable[[Stage], Record]
 
 def segmentation(config: SegmentationConfig, do: Do) -> Record:
     """Every stage in order; each is planned from the records of those before it."""
-    shards = do(shard_stage(config.data, config.storage_uri))
+    shards = do(shard_stage(config.data, config.storage_uri, config.compute.num_cpus))
     checkpoint = do(train_stage(config, shards))
     report = do(evaluate_stage(config, shards, checkpoint))
     return do(register_stage(config, shards, checkpoint, report))

@@ -14,7 +14,7 @@ from data_pipelines.cases import Dataset
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import DataError, Problem
 from data_pipelines.fingerprint import CaseStatistics, merge_statistics
-from data_pipelines.sharding import build_index, sample_digests, shard_cases, shards_folder, target_spacing
+from data_pipelines.sharding import Sharded, build_index, sample_digests, shard_cases, shards_folder, target_spacing
 from data_pipelines.shards import write_table
 from data_pipelines.sources import find_cases
 from data_pipelines.specs import DataSpec
@@ -24,8 +24,11 @@ from flows.stages import Attempt, Record, Stage
 logger = logging.getLogger(__name__)
 
 
-def shard_stage(spec: DataSpec, root: str) -> Stage:
-    """Plan the stage: look at the source files and their digests, read no voxel."""
+def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage:
+    """Plan the stage: look at the source files and their digests, read no voxel.
+
+    ``num_cpus`` is what later stages will want of a Ray that is started here.
+    """
     dataset = find_cases(spec, storage.cache_folder() / "generated")
     if spec.on_error == "stop" and not dataset.cases and dataset.problems:
         raise DataError(dataset.problems)
@@ -42,14 +45,10 @@ def shard_stage(spec: DataSpec, root: str) -> Stage:
     def compute(attempt: Attempt) -> None:
         from flows.cluster import ensure_ray
 
-        ensure_ray()
+        ensure_ray(num_cpus)
         sharded = shard_cases(dataset, spec, storage.join(root, folder), digests, spacing)
-        if sharded.problems and spec.on_error == "stop":
-            raise DataError(sharded.problems)
-        fatal = [problem for problem in sharded.problems if not problem.case_id and problem.rule == "too-few-cases"]
-        if fatal:
-            raise DataError(sharded.problems)
-        index = _write_outputs(attempt, dataset, spec, sharded.rows, sharded.problems)
+        splits = _split(dataset, spec, sharded)
+        index = _write_outputs(attempt, dataset, spec, sharded, splits)
         attempt.figures |= {
             "num_new": sharded.num_new,
             "spacing": spacing,
@@ -73,13 +72,31 @@ def shards_uri(record: Record) -> str:
     return storage.join(record.root, record.figures["shards"])
 
 
+def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]:
+    """case_id -> side of the good cases. Raises DataError with every problem, the splits file's among them."""
+    bad = _left_out(dataset, sharded)
+    splits: dict[str, str] | None = None
+    try:
+        splits = dict(assign_splits(dataset, spec, quarantined=bad, tolerated=sharded.problems))
+    except DataError as error:
+        sharded.problems.extend(error.problems)
+    too_few = any(problem.rule == "too-few-cases" for problem in sharded.problems)
+    if splits is None or too_few or (sharded.problems and spec.on_error == "stop"):
+        raise DataError(sharded.problems)
+    return {case_id: side for case_id, side in splits.items() if case_id not in bad}
+
+
+def _left_out(dataset: Dataset, sharded: Sharded) -> set[str]:
+    """Ids of cases with a problem of their own."""
+    good = {row["case_id"] for row in sharded.rows}
+    named = {problem.case_id for problem in sharded.problems if problem.case_id}
+    return {case.case_id for case in dataset.cases if case.case_id not in good} | named
+
+
 def _write_outputs(
-    attempt: Attempt, dataset: Dataset, spec: DataSpec, rows: list[dict], problems: list[Problem]
+    attempt: Attempt, dataset: Dataset, spec: DataSpec, sharded: Sharded, splits: dict[str, str]
 ) -> pa.Table:
-    good = {row["case_id"] for row in rows}
-    bad = [case.case_id for case in dataset.cases if case.case_id not in good]
-    bad += [problem.case_id for problem in problems if problem.case_id]
-    splits = {k: v for k, v in assign_splits(dataset, spec, quarantined=bad).items() if k in good}
+    rows, problems = sharded.rows, sharded.problems
     index = build_index(rows, splits)
     statistics = [CaseStatistics.model_validate_json(row["statistics"]) for row in rows]
     fingerprint = merge_statistics(statistics, dataset.classes, dataset.channels)
@@ -92,7 +109,7 @@ def _write_outputs(
     attempt.figures |= {
         "num_train": split_column.count("train"),
         "num_val": split_column.count("val"),
-        "num_quarantined": len(set(bad)),
+        "num_quarantined": len(_left_out(dataset, sharded)),
     }
     return index
 

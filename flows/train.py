@@ -44,7 +44,7 @@ def _train(config: SegmentationConfig, shards: Record, attempt: Attempt) -> None
     from flows.train_worker import TrainJob, limit_worker_environment, train_worker
 
     compute, spec = config.compute, config.train
-    ensure_ray(compute.num_workers * compute.threads_per_worker)
+    ensure_ray(compute.num_cpus)
     require_resources(compute)
     job = TrainJob(
         spec=spec,

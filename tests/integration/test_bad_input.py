@@ -222,7 +222,6 @@ def test_quarantine_goes_on_and_lists_what_it_left_out(stopped: Outcome, config:
     assert figures["num_new"] == 0  # the good ones were sharded by the run that stopped
 
 
-@pytest.mark.xfail(strict=True, reason="the shard stage only logs what a splits file leaves out")
 def test_quarantine_lists_what_the_splits_file_leaves_out(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", *GOOD)
     (root / "splits_final.json").write_text(json.dumps([{"train": list(GOOD[:3]), "val": [GOOD[3]]}]))
@@ -377,7 +376,6 @@ def test_console_script_on_bad_voxels(isolated_home: Path, tmp_path: Path) -> No
     assert record["figures"]["num_quarantined"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="cli._guarded does not know the exceptions of the click inside typer")
 @pytest.mark.parametrize("arguments", [["--nonsense", "config.yaml"], [], ["a.yaml", "b.yaml"]])
 def test_bad_command_line(arguments: list[str]) -> None:
     assert "Usage: unetflow shard" in unetflow("shard", *arguments).mistake

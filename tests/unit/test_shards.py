@@ -29,7 +29,7 @@ MASK = np.random.default_rng(1).integers(0, 3, (5, 6, 7)).astype(np.uint8)
 
 
 def samples() -> Samples:
-    """Three samples whose parts are of odd sizes; a name too long for one header, and a part that is only there once."""
+    """Three samples whose parts are of odd sizes; a name too long for one header, and a part that only one has."""
     return [
         ({"key": "a"}, {"image.npy": npy_bytes(IMAGE), "mask.npy": npy_bytes(MASK), "geometry.json": b'{"x": 1}'}),
         ({"key": "b%2E1"}, {"mask.npy": npy_bytes(MASK[::-1]), "image.npy": npy_bytes(-IMAGE)}),
