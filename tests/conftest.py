@@ -11,6 +11,11 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from hypothesis import settings
+
+# A slow machine is no failure, a landing is no lottery, and examples are not kept in the working folder.
+settings.register_profile("unetflow", deadline=None, database=None, derandomize="CI" in os.environ)
+settings.load_profile("unetflow")
 
 OUTSIDE = ("PREFECT_", "MLFLOW_", "RAY_", "UNETFLOW_", "XDG_")
 """Beginnings of the variables that lead out of the test session."""

@@ -9,13 +9,15 @@ import pytest
 
 from data_pipelines import storage
 from data_pipelines.errors import DataError, Problem
-from flows import prefect_flow  # before prefect: it sets where Prefect keeps its files
 from flows.config import ComputeSpec, SegmentationConfig
 from flows.stages import Attempt, Done, Stage
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _server() -> Iterator[None]:
+    from flows.prefect_flow import set_prefect_defaults
+
+    set_prefect_defaults()  # before Prefect is imported, and inside the isolated home
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=180):
@@ -25,6 +27,8 @@ def _server() -> Iterator[None]:
 def run_as_flow(compute: Callable[[int], None], root: Path) -> tuple[Done | BaseException, int]:
     """Run one stage as the pipeline does; ``compute`` gets the number of the try, from 1."""
     from prefect import flow
+
+    from flows import prefect_flow
 
     tries: list[str] = []
 
