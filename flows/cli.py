@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command line in this process; returns its exit code."""
     try:
-        app(list(arguments), standalone_mode=False)
+        app(list(arguments), prog_name="unetflow", standalone_mode=False)
     except typer.TyperException as error:
         error.show() if hasattr(error, "show") else sys.stderr.write(f"unetflow: {error}\n")
         return error.exit_code

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,8 +164,7 @@ def _log_model(config: SegmentationConfig, shards: Record, training: Record, eva
         bundle = Path(folder) / "bundle"
         write_bundle(bundle, Bundle.model_validate(build_bundle(config, shards)))
         storage.copy(training.output("weights"), str(bundle / WEIGHTS))
-        with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
-            warnings.simplefilter("ignore")  # MLflow asks for type hints in place of the signature it is given
+        with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name=config.registry.name,
                 python_model=str(packages / "flows" / "registered_segmenter.py"),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from data_pipelines import storage
 from data_pipelines.cases import Dataset
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import DataError, Problem
+from data_pipelines.errors import DataError, Problem, UserError
 from data_pipelines.fingerprint import CaseStatistics, merge_statistics
 from data_pipelines.sharding import Sharded, build_index, sample_digests, shard_cases, shards_folder, target_spacing
 from data_pipelines.shards import write_table
@@ -80,6 +80,10 @@ def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]
         splits = dict(assign_splits(dataset, spec, quarantined=bad, tolerated=sharded.problems))
     except DataError as error:
         sharded.problems.extend(error.problems)
+    except UserError:
+        if not sharded.problems:
+            raise
+        # Else no fold can be made of what the problems leave: they are what to mend.
     too_few = any(problem.rule == "too-few-cases" for problem in sharded.problems)
     if splits is None or too_few or (sharded.problems and spec.on_error == "stop"):
         raise DataError(sharded.problems)

@@ -130,7 +130,7 @@ def one_of_two_ranks(rank: int, folder: str) -> None:
     """Body of a spawned process: train all of ``SHARED`` as one rank of two."""
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=10)
     )
     for name, spec in SHARED.items():
         losses, state = trained(spec, rank, 2)

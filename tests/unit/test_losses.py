@@ -218,7 +218,7 @@ def one_of_two_ranks(rank: int, folder: str) -> None:
     """Body of a spawned process: the loss of an uneven share."""
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=10)
     )
     logits, masks = random_case(batch=3)
     save_file(loss_and_gradient(logits[SHARES[rank]], masks[SHARES[rank]], 3), f"{folder}/{rank}")
