@@ -40,7 +40,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], spec: OptimizerSpec) -> 
 
 
 class Ema:
-    """Exponential moving average of a model's parameters; its buffers are copied.
+    """Exponential moving average of a model's parameters and floating-point buffers; its counters are copied.
 
     The decay warms up as min(decay, (1 + step) / (10 + step)), so early averages forget the random start.
     """

@@ -127,11 +127,13 @@ def test_mlflow_holds_one_run_with_curves_and_lineage(project: Project, first: d
     import mlflow
 
     client = mlflow.MlflowClient(first["tracking_uri"], first["tracking_uri"])
-    version = client.get_model_version_by_alias("tiny", "champion")
+    version = client.get_model_version("tiny", str(first["model_version"]))
     run = client.get_run(version.run_id)
     assert len(client.search_runs([run.info.experiment_id])) == 1
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 6
-    assert run.data.metrics["dice"] == pytest.approx(first["metrics"]["dice"])
+    # A later evaluation of the same training adds its own figure to the run.
+    dice = [metric.value for metric in client.get_metric_history(run.info.run_id, "dice")]
+    assert first["metrics"]["dice"] in dice
     assert run.data.params["train.num_steps"] == "6"
     assert run.inputs.dataset_inputs
     keys = {stage["name"]: stage["key"] for stage in first["stages"]}

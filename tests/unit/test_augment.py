@@ -289,7 +289,16 @@ def test_noise_has_the_drawn_deviation() -> None:
         assert 0 < deviation <= 0.5
         assert got[slot].std().item() == pytest.approx(deviation, rel=0.05)
         assert got[slot].mean().item() == pytest.approx(0, abs=0.05 * deviation)
-    assert not torch.allclose(got[0, 0], got[0, 1])  # channels apart
+    unit = (got / got.std(dim=(2, 3), keepdim=True)).flatten(0, 1).flatten(1)
+    correlations = torch.corrcoef(unit) - torch.eye(8)  # samples and channels are apart
+    assert correlations.abs().max() < 0.1
+
+
+@pytest.mark.parametrize("change", [{"seed": 6}, {"step": 4}])
+def test_noise_is_other_noise_at_another_address(change: dict[str, Any]) -> None:
+    spec = with_only(p_noise=1)
+    pair = torch.cat([run(torch.zeros(1, 1, 60, 60), spec, **address)[0] for address in ({}, change)])
+    assert torch.corrcoef(pair.flatten(1))[0, 1].abs() < 0.1
 
 
 # --- Draws -----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -176,6 +177,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(size: int) -> None:
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
 
 
+def test_batch_dice_cannot_be_split_into_micro_batches() -> None:
+    with pytest.raises(ValidationError, match=r"loss\.batch_dice .* micro_batch_size .* got micro_batch_size 1"):
+        TrainSpec(loss=LossSpec(batch_dice=True), micro_batch_size=1)
+
+
 # --- Stop and go on --------------------------------------------------------------------------------------------------
 
 RESUMED = {
@@ -212,6 +218,24 @@ def test_looking_at_the_state_does_not_change_training(tmp_path: Path) -> None:
     state = fresh(often)
     fit(state, Segmentation(often), batches(often), often, Recorder(tmp_path))
     assert_identical(state, undisturbed)
+
+
+def test_average_follows_the_weights_of_every_step() -> None:
+    spec = SPEC.model_copy(update={"ema_decay": 0.99, "validate_every_steps": 1})
+
+    class Watch(Recorder):
+        def validate(self, state: TrainState) -> dict[str, float]:
+            decay = (1 + state.step) / (10 + state.step)  # still warming up
+            for name, tensor in state.model.state_dict().items():
+                expected[name] = decay * expected[name] + (1 - decay) * tensor
+            return {}
+
+    state = fresh(spec)
+    expected = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    fit(state, Segmentation(spec), batches(spec), spec, Watch())
+    assert state.ema is not None
+    for name, tensor in state.ema.tensors.items():
+        torch.testing.assert_close(tensor, expected[name])
 
 
 # --- The loop itself -------------------------------------------------------------------------------------------------

@@ -192,6 +192,12 @@ def test_light_blocks_are_light() -> None:
     assert light < plain / 4
 
 
+@pytest.mark.parametrize("channels", [(6, 10), (8, 12), (3, 32)])
+def test_groups_divide_any_number_of_channels(channels: tuple[int, ...]) -> None:
+    model = UNet(UNetSpec(channels=channels, norm="group"), 1, 2, 2)
+    assert model(torch.randn(1, 1, 4, 4)).isfinite().all()
+
+
 def test_dropout_only_while_training() -> None:
     model = UNet(UNetSpec(channels=(8, 8), dropout=0.5), 1, 2, 2)
     images = torch.randn(1, 1, 8, 8)
