@@ -9,41 +9,38 @@ Result: one label map (*spatial) or path per row, in the input's own geometry.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
 import numpy as np
+import pandas as pd
 from mlflow.models import set_model
 
 from flows.segmenter import Segmenter
 
-with warnings.catch_warnings():
-    # MLflow asks for type hints on ``predict``, but would read them as the signature, which is given with the model.
-    warnings.simplefilter("ignore")
 
-    class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
-        """``Segmenter`` behind MLflow's interface."""
+class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
+    """``Segmenter`` behind MLflow's interface."""
 
-        def load_context(self, context: Any) -> None:
-            """Load the weights that lie beside this file."""
-            self.segmenter = Segmenter.from_folder(Path(context.artifacts["bundle"]))
+    def load_context(self, context: Any) -> None:
+        """Load the weights that lie beside this file."""
+        self.segmenter = Segmenter.from_folder(Path(context.artifacts["bundle"]))
 
-        def predict(self, context, model_input, params=None):
-            """Label maps, or the paths they were written to, one per row."""
-            return [self._row(row) for row in model_input.to_dict("records")]
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
+        """Label maps, or the paths they were written to, one per row."""
+        return [self._row(row) for row in model_input.to_dict("records")]
 
-        def _row(self, row: dict[str, Any]) -> Any:
-            given = {name: value for name, value in row.items() if isinstance(value, (str, list, np.ndarray))}
-            if "path" in given:
-                paths = _texts(given["path"])
-                if "output" in given:
-                    return self.segmenter.segment_to_file(paths, _texts(given["output"])[0])
-                return self.segmenter.segment_files(paths)[0]
-            if "image" in given:
-                return self.segmenter.segment(np.asarray(given["image"], dtype=np.float32))
-            raise ValueError(f"each row needs `path` or `image`, got columns {sorted(row)}")
+    def _row(self, row: dict[str, Any]) -> Any:
+        given = {name: value for name, value in row.items() if isinstance(value, (str, list, np.ndarray))}
+        if "path" in given:
+            paths = _texts(given["path"])
+            if "output" in given:
+                return self.segmenter.segment_to_file(paths, _texts(given["output"])[0])
+            return self.segmenter.segment_files(paths)[0]
+        if "image" in given:
+            return self.segmenter.segment(np.asarray(given["image"], dtype=np.float32))
+        raise ValueError(f"each row needs `path` or `image`, got columns {sorted(row)}")
 
 
 def _texts(cell: str | list[str]) -> list[str]:

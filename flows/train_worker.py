@@ -200,6 +200,7 @@ def _training_batches(job: TrainJob, reader: ShardReader, split: np.ndarray, ran
         seed=spec.seed,
         global_batch_size=spec.global_batch_size,
         foreground_fraction=spec.foreground_fraction,
+        margin=spec.patch_margin,
     )
     order = SampleOrder(shard_rows, spec.seed)
     return StepBatches(order, patches, spec.global_batch_size, rank, world_size())

@@ -52,6 +52,8 @@ def _ours(images: Tensor, masks: Tensor) -> Callable[[], int]:
         num_steps=10**6,
         model=nnunet_hippocampus(),
         augment=OFF,
+        # On a CPU samples go one by one: a batch of one is normalised without copies (see InstanceNorm).
+        micro_batch_size=None if images.is_cuda else 1,
         optimizer=OptimizerSpec(name="sgd", learning_rate=0.01),
     )
     state = build_state(UNet(spec.model, 1, 3), spec, images.device)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 
-import monai.losses
 import pytest
 import torch
 import torch.distributed as dist
@@ -97,45 +97,51 @@ OPTIONS = {"include_background": False, "softmax": True, "to_onehot_y": True}
 SMOOTHED = {"smooth_nr": SMOOTH, "smooth_dr": SMOOTH}
 
 
+@pytest.fixture(scope="module")
+def theirs() -> ModuleType:
+    """MONAI's losses, imported here because the spawned processes below import this file too."""
+    import monai.losses
+
+    return monai.losses
+
+
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("batch_dice", [False, True])
-def test_overlap_terms_are_those_of_monai(ndim: int, batch_dice: bool) -> None:
+def test_overlap_terms_are_those_of_monai(theirs: ModuleType, ndim: int, batch_dice: bool) -> None:
     logits, masks = random_case(ndim)
     # MONAI's Jaccard doubles both sides of the fraction, so its smoothing is half of ours.
     doubled = {name: 2 * value for name, value in SMOOTHED.items()}
     references = {
-        "dice": monai.losses.DiceLoss(**OPTIONS, **SMOOTHED, batch=batch_dice),
-        "iou": monai.losses.DiceLoss(**OPTIONS, **doubled, batch=batch_dice, jaccard=True),
-        "tversky": monai.losses.TverskyLoss(**OPTIONS, **SMOOTHED, batch=batch_dice, alpha=0.3, beta=0.7),
+        "dice": theirs.DiceLoss(**OPTIONS, **SMOOTHED, batch=batch_dice),
+        "iou": theirs.DiceLoss(**OPTIONS, **doubled, batch=batch_dice, jaccard=True),
+        "tversky": theirs.TverskyLoss(**OPTIONS, **SMOOTHED, batch=batch_dice, alpha=0.3, beta=0.7),
     }
     for term, reference in references.items():
         ours = segmentation_loss(logits, masks, only(term, batch_dice=batch_dice))
         torch.testing.assert_close(ours.mean(), reference(logits, masks[:, None]), rtol=1e-5, atol=1e-6)
 
 
-def test_dice_of_each_sample_is_that_of_monai() -> None:
+def test_dice_of_each_sample_is_that_of_monai(theirs: ModuleType) -> None:
     logits, masks = random_case(batch=3)
-    each = monai.losses.DiceLoss(**OPTIONS, **SMOOTHED, reduction="none")(logits, masks[:, None])
+    each = theirs.DiceLoss(**OPTIONS, **SMOOTHED, reduction="none")(logits, masks[:, None])
     torch.testing.assert_close(segmentation_loss(logits, masks, only("dice")), each.flatten(1).mean(1))
 
 
-def test_default_loss_and_gradient_are_those_of_monai() -> None:
+def test_default_loss_and_gradient_are_those_of_monai(theirs: ModuleType) -> None:
     logits, masks = random_case()
     gradients = []
     for loss in (
         lambda x: segmentation_loss(x, masks, LossSpec()).mean(),
-        lambda x: monai.losses.DiceCELoss(**OPTIONS, **SMOOTHED)(x, masks[:, None]),
+        lambda x: theirs.DiceCELoss(**OPTIONS, **SMOOTHED)(x, masks[:, None]),
     ):
         leaf = logits.clone().requires_grad_()
         gradients.append(torch.autograd.grad(loss(leaf), leaf)[0])
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
 
 
-def test_focal_is_that_of_monai() -> None:
+def test_focal_is_that_of_monai(theirs: ModuleType) -> None:
     logits, masks = random_case()
-    each = monai.losses.FocalLoss(gamma=2.0, use_softmax=True, to_onehot_y=True, reduction="none")(
-        logits, masks[:, None]
-    )
+    each = theirs.FocalLoss(gamma=2.0, use_softmax=True, to_onehot_y=True, reduction="none")(logits, masks[:, None])
     torch.testing.assert_close(segmentation_loss(logits, masks, only("focal")), each.sum(1).flatten(1).mean(1))
 
 

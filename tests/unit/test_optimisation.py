@@ -109,17 +109,17 @@ def test_average_is_the_closed_form_with_warm_up() -> None:
     model = Model()
     ema = Ema(model, decay=0.5)
     values = np.random.default_rng(0).normal(size=20)
-    # The weight of value i is (1 - d_i) times all later decays; the start has the product of all.
     decays = np.array([min(0.5, (1 + step) / (10 + step)) for step in range(1, 21)])
     assert decays[0] == 2 / 11
     assert decays[7] == decays[8] == 0.5  # 9/18: warm
-    later = np.append(np.cumprod(decays[::-1])[::-1][1:], 1.0)
-    expected = float(((1 - decays) * later * values).sum())
     for step, value in enumerate(values, start=1):
         model.set(value)
         ema.update(model, step)
-    torch.testing.assert_close(ema.tensors["weight"], torch.full((2,), expected))
-    torch.testing.assert_close(ema.tensors["mean"], torch.tensor([-expected]))
+        # The weight of value i is (1 - d_i) times all later decays; the start, 0, has the product of all.
+        later = np.append(np.cumprod(decays[1:step][::-1])[::-1], 1.0)
+        expected = float(((1 - decays[:step]) * later * values[:step]).sum())
+        torch.testing.assert_close(ema.tensors["weight"], torch.full((2,), expected))
+        torch.testing.assert_close(ema.tensors["mean"], torch.tensor([-expected]))
 
 
 def test_average_of_a_constant_forgets_the_start() -> None:
