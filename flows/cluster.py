@@ -20,8 +20,8 @@ LONGEST_TEMP_FOLDER = 48
 def ensure_ray(num_cpus: int | None = None) -> None:
     """Connect to Ray or start it, once per process.
 
-    A local Ray listens on loopback, asks for a token that only this process and its children know, and keeps its
-    files in the user's cache folder where the path is short enough.
+    A local Ray asks every client for a token that only this process and its children know, and keeps its files in the
+    user's cache folder where the path is short enough.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -42,7 +42,6 @@ def ensure_ray(num_cpus: int | None = None) -> None:
         options |= {
             "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),
             "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
             "object_store_memory": 512 << 20,
         }
         if len(str(folder)) <= LONGEST_TEMP_FOLDER:

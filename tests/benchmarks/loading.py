@@ -96,7 +96,10 @@ def _image_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
 
         def epochs() -> Any:
             data = (
-                webdataset.WebDataset(shards, shardshuffle=10, resampled=True).shuffle(1000).decode("rgb8").map(decode)
+                webdataset.WebDataset(shards, shardshuffle=False, resampled=True)
+                .shuffle(1000)
+                .decode("rgb8")
+                .map(decode)
             )
             return webdataset.WebLoader(data.batched(IMAGE_BATCH), batch_size=None, num_workers=NUM_WORKERS)
 
@@ -109,13 +112,9 @@ def _image_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
 
         ensure_ray()
 
-        def pixels(batch: dict[str, Any]) -> dict[str, Any]:
-            images = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in batch["jpg"]]
-            return {"image": np.stack(images)}
-
-        def epoch() -> int:
-            data = ray.data.read_webdataset(shards, decoder=False).map_batches(pixels, batch_size=IMAGE_BATCH)
-            return sum(len(batch["image"]) for batch in data.iter_batches(batch_size=IMAGE_BATCH))
+        def epoch() -> int:  # its default decoder turns jpg into arrays
+            data = ray.data.read_webdataset(shards)
+            return sum(len(batch["jpg"]) for batch in data.iter_batches(batch_size=IMAGE_BATCH))
 
         return epoch
 
@@ -159,7 +158,10 @@ def _patch_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
 
         def epochs() -> Any:
             data = (
-                webdataset.WebDataset(shards, shardshuffle=8, resampled=True).decode().map(patch).batched(PATCH_BATCH)
+                webdataset.WebDataset(shards, shardshuffle=False, resampled=True)
+                .decode()
+                .map(patch)
+                .batched(PATCH_BATCH)
             )
             return webdataset.WebLoader(data, batch_size=None, num_workers=NUM_WORKERS)
 

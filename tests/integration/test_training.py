@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import threading
@@ -95,15 +94,16 @@ def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval(
     killed: list[int] = []
 
     def kill_one_worker() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not killed:
-            if list((tmp_path / "train").glob("*/*/step-00000002/checkpoint.json")):
-                for process in psutil.Process().children(recursive=True):
-                    if "RayTrainWorker" in process.name() or any("RayTrainWorker" in c for c in _cmdline(process)):
-                        os.kill(process.pid, signal.SIGKILL)
-                        killed.append(process.pid)
-                        return
-            time.sleep(0.02)
+        workers: list[psutil.Process] = []
+        for _ in range(60_000):  # at most five minutes
+            if not workers:  # found beforehand, so that the kill comes at once
+                children = psutil.Process().children(recursive=True)
+                workers = [process for process in children if "RayTrainWorker" in " ".join(_cmdline(process))]
+            elif any((tmp_path / "train").glob("*/*/step-00000002/checkpoint.json")):
+                workers[0].send_signal(signal.SIGKILL)
+                killed.append(workers[0].pid)
+                return
+            time.sleep(0.005)
 
     killer = threading.Thread(target=kill_one_worker)
     killer.start()
