@@ -13,8 +13,8 @@ from flows.config import ComputeSpec
 
 logger = logging.getLogger(__name__)
 
-LONGEST_TEMP_FOLDER = 48
-"""Ray puts Unix sockets below its folder, whose paths the kernel limits to 107 bytes."""
+LONGEST_TEMP_FOLDER = 40
+"""Ray puts Unix sockets below its folder, 64 bytes further down, and the kernel limits their paths to 107 bytes."""
 
 
 def ensure_ray(num_cpus: int | None = None) -> None:
