@@ -34,19 +34,16 @@ def choose_corner(
     return tuple(int(np.clip(v - s // 2, 0, m)) + c for v, s, m, c in zip(voxel, size, inside, centring, strict=True))
 
 
-def cut(volume: np.ndarray, corner: Sequence[int], size: Sequence[int]) -> np.ndarray:
-    """The patch of the last axes, as an own array, zeros where it sticks out of ``volume``.
+def cut(volume: np.ndarray, corner: Sequence[int], patch: np.ndarray) -> None:
+    """Fill ``patch`` with the part of ``volume``'s last axes that starts at ``corner``, zeros where it sticks out.
 
-    ``volume`` may be memory-mapped: only the patch is read.
+    ``volume`` may be memory-mapped: only the patch is read. Its leading axes are the patch's.
     """
-    shape = volume.shape[-len(size) :]
-    lead = volume.shape[: -len(size)]
-    whole = (slice(None),) * len(lead)
-    inside = tuple(slice(max(c, 0), min(c + s, n)) for c, s, n in zip(corner, size, shape, strict=True))
-    part = volume[(*whole, *inside)]
-    if part.shape[len(lead) :] == tuple(size):
-        return np.array(part, order="C")
-    patch = np.zeros((*lead, *size), volume.dtype)
-    target = tuple(slice(i.start - c, i.stop - c) for i, c in zip(inside, corner, strict=True))
-    patch[(*whole, *target)] = part
-    return patch
+    spatial = range(patch.ndim - len(corner), patch.ndim)
+    source, target = [slice(None)] * patch.ndim, [slice(None)] * patch.ndim
+    for axis, c in zip(spatial, corner, strict=True):
+        first, last = max(c, 0), min(c + patch.shape[axis], volume.shape[axis])
+        source[axis], target[axis] = slice(first, last), slice(first - c, last - c)
+        if last - first < patch.shape[axis]:
+            patch.fill(0)
+    patch[tuple(target)] = volume[tuple(source)]

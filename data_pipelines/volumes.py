@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_pipelines.formats import dicom, images, nifti
 from data_pipelines.formats.base import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Geometry, Volume, VolumeError, named_errors
+from data_pipelines.formats.images import write_picture
 from data_pipelines.formats.nifti import write_nifti
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "read_volume",
     "strip_suffix",
     "write_nifti",
+    "write_picture",
 ]
 
 

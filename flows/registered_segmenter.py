@@ -3,7 +3,7 @@
 Input, one row per case:
     path     a file; for several channels in files of their own a list of them, or one text with "|" between     or
     image    an array (C, *spatial), or (*spatial) for one channel, as nested lists or NumPy
-    output   optional: where to write the label map as NIfTI; the row's result is then this path
+    output   optional: where to write the label map, as NIfTI or .png; the row's result is then this path
 Result: one label map (*spatial) or path per row, in the input's own geometry.
 """
 
@@ -45,7 +45,8 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
 
 def _texts(cell: str | list[str]) -> list[str]:
     """MLflow turns ``{"path": ["a"]}`` into one row whose cell is the list."""
-    return cell.split("|") if isinstance(cell, str) else list(cell)
+    texts = [cell] if isinstance(cell, str) else cell
+    return [part for text in texts for part in text.split("|")]
 
 
 set_model(RegisteredSegmenter())

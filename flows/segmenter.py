@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from data_pipelines.preprocess import Preprocessing, prepare, restore_labels
 from data_pipelines.specs import PreprocessSpec
-from data_pipelines.volumes import Geometry, read_volume, write_nifti
+from data_pipelines.volumes import Geometry, read_volume, write_nifti, write_picture
 from unet_models.fit import autocast
 from unet_models.sliding_window import predict_logits
 from unet_models.specs import PredictSpec, UNetSpec
@@ -97,10 +97,13 @@ class Segmenter:
         return self.segment(image, volumes[0].geometry), volumes[0].geometry
 
     def segment_to_file(self, paths: Sequence[str], output: str) -> str:
-        """Segment and write a NIfTI label map with the input's affine; returns ``output``."""
+        """Segment and write a label map, a picture (``.png``) or NIfTI with the input's affine; returns ``output``."""
         labels, geometry = self.segment_files(paths)
         Path(output).parent.mkdir(parents=True, exist_ok=True)
-        write_nifti(output, labels, geometry.affine_array())
+        if output.lower().endswith(".png"):
+            write_picture(output, labels)
+        else:
+            write_nifti(output, labels, geometry.affine_array())
         return output
 
 

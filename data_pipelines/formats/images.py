@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -42,6 +43,13 @@ def read_volume(path: Path, max_voxels: int, label: bool) -> Volume:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     return Volume(array, Geometry(array.shape[:2], (1.0, 1.0)))
+
+
+def write_picture(path: str | os.PathLike[str], labels: np.ndarray) -> None:
+    """Write a label map (rows, columns) of at most 256 classes as a grey PNG whose values are the classes."""
+    from PIL import Image
+
+    Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8)).save(path, "PNG")
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from PIL import Image
 
 from data_pipelines.loader import ImageSamples, StepBatches, VolumePatches, step_loader
 from data_pipelines.order import SampleOrder
-from data_pipelines.patches import cut
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import npy_bytes, write_shard
 from tests.benchmarks.timing import alternate, table
@@ -88,9 +87,6 @@ def _image_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
         batches = StepBatches(_order(reader), ImageSamples(reader, "jpg"), IMAGE_BATCH)
         return _stream(lambda: step_loader(batches, range(10**6), NUM_WORKERS), NUM_IMAGES, lambda b: len(b.keys))
 
-    def decode(sample: dict[str, Any]) -> np.ndarray:
-        return sample["jpg"]
-
     def by_webdataset() -> Callable[[], int]:
         import webdataset
 
@@ -99,11 +95,11 @@ def _image_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
                 webdataset.WebDataset(shards, shardshuffle=False, resampled=True)
                 .shuffle(1000)
                 .decode("rgb8")
-                .map(decode)
+                .to_tuple("jpg")  # a bare array would be collated row by row
             )
             return webdataset.WebLoader(data.batched(IMAGE_BATCH), batch_size=None, num_workers=NUM_WORKERS)
 
-        return _stream(epochs, NUM_IMAGES, len)
+        return _stream(epochs, NUM_IMAGES, lambda batch: len(batch[0]))
 
     def by_ray() -> Callable[[], int]:
         import ray.data
@@ -151,7 +147,8 @@ def _patch_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
 
     def patch(sample: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         corner = [np.random.randint(n - p + 1) for n, p in zip(VOLUME, PATCH, strict=True)]
-        return cut(sample["image.npy"], corner, PATCH), cut(sample["mask.npy"], corner, PATCH)
+        inside = tuple(slice(c, c + p) for c, p in zip(corner, PATCH, strict=True))
+        return sample["image.npy"][:, *inside].copy(), sample["mask.npy"][inside].copy()
 
     def by_webdataset() -> Callable[[], int]:
         import webdataset

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from data_pipelines.batches import VolumeBatch
-from data_pipelines.loader import StepBatches, VolumePatches, step_loader
+from data_pipelines.loader import ImageSamples, StepBatches, VolumePatches, decode_rgb, step_loader
 from data_pipelines.order import SampleOrder
 from data_pipelines.patches import cut
 from data_pipelines.reader import ShardReader
@@ -43,6 +45,12 @@ def parts(row: int) -> dict[str, bytes]:
         "mask.npy": npy_bytes(mask),
         "foreground.npy": npy_bytes(foreground),
     }
+
+
+def patch_of(whole: np.ndarray, corner: tuple[int, ...]) -> np.ndarray:
+    patch = np.empty(READ_SIZE, whole.dtype)
+    cut(whole, corner, patch)
+    return patch
 
 
 @pytest.fixture
@@ -79,9 +87,9 @@ def test_patches_come_from_their_volume_and_mask_alike(shards: ShardReader) -> N
         inside = np.argwhere(image[0] > 0)
         first = image[0][tuple(inside[0])]
         corner = np.unravel_index(int(first) - 1 - 10_000 * row, SHAPES[row]) - inside[0]  # the number says its place
-        np.testing.assert_array_equal(image[0], cut(volume(row), corner, READ_SIZE))
+        np.testing.assert_array_equal(image[0], patch_of(volume(row), corner))
         np.testing.assert_array_equal(image[1], -image[0])
-        np.testing.assert_array_equal(mask, cut(mask_of(row), corner, READ_SIZE))
+        np.testing.assert_array_equal(mask, patch_of(mask_of(row), corner))
 
 
 @pytest.mark.parametrize(
@@ -154,3 +162,33 @@ def test_micro_batches_keep_addresses(shards: ShardReader, size: int | None, len
     assert sum((piece.slots for piece in pieces), ()) == whole.slots
     assert sum((piece.keys for piece in pieces), ()) == whole.keys
     assert {piece.step for piece in pieces} == {2}
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [(kind, mode) for kind in ("JPEG", "PNG", "WEBP") for mode in ("RGB", "L")] + [("JPEG", "CMYK")],
+)
+def test_decoded_pixels_are_pillows(kind: str, mode: str, subsampling: int) -> None:
+    channels = {"RGB": 3, "L": 1, "CMYK": 4}[mode]
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, channels), dtype=np.uint8)
+    picture = Image.fromarray(noise.squeeze(), mode).resize((65, 43))
+    stream = io.BytesIO()
+    picture.save(stream, kind, subsampling=subsampling)
+    got = decode_rgb(memoryview(stream.getvalue()))
+    np.testing.assert_array_equal(got, np.asarray(Image.open(stream).convert("RGB")))
+
+
+def test_images_come_alike_from_other_processes(tmp_path: Path) -> None:
+    samples = []
+    for i in range(4):
+        stream = io.BytesIO()
+        Image.new("RGB", (6, 5), (i, 0, 10 * i)).save(stream, "PNG")
+        samples.append(({"key": str(i)}, {"png": stream.getvalue()}))
+    reader = ShardReader(pa.Table.from_pylist(write_shard(str(tmp_path / "a.tar"), samples)), str(tmp_path))
+    order = SampleOrder([np.arange(4)], seed=0)
+    batches = StepBatches(order, ImageSamples(reader, "png"), 2)
+    for batch in [*step_loader(batches, range(2)), *step_loader(batches, range(2), num_processes=1)]:
+        assert batch.images.shape == (2, 3, 5, 6)
+        for image, key in zip(batch.images, batch.keys, strict=True):
+            assert image[:, 0, 0].tolist() == [int(key), 0, 10 * int(key)]
