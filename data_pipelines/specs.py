@@ -73,3 +73,41 @@ class DataSpec(Spec):
     """Seed of the generated cases."""
     preprocess: PreprocessSpec = PreprocessSpec()
     """From raw case to training sample."""
+
+
+class CaptionedSpec(Spec):
+    """Where captioned images lie, how they are read, checked, cut to size and sharded."""
+
+    root: str = ""
+    """Folder of the raw data set. Empty only with ``layout: shapes``."""
+    layout: Literal["auto", "imagefolder", "sidecar", "parquet", "webdataset", "shapes"] = "auto"
+    """``metadata.jsonl``/``.csv`` beside images; a ``.txt``/``.json`` per image; Parquet with image bytes; WebDataset
+    tars as img2dataset writes them; generated shapes; ``auto`` recognises the folder by its files."""
+    resolution: int = Field(default=64, ge=8)
+    """Side in pixels of the square that every image becomes: shorter side resized (antialiased), centre cropped."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """RGB, 0..255, behind transparent pixels."""
+    min_side: int = Field(default=0, ge=0)
+    """Leave out images whose shorter side has fewer pixels; counted, not an error."""
+    max_aspect_ratio: float | None = Field(default=None, ge=1)
+    """Leave out images whose longer side is more than this many times the shorter; none: keep all."""
+    min_caption_chars: int = Field(default=1, ge=1)
+    """Leave out images with shorter captions."""
+    max_caption_chars: int = Field(default=2000, ge=1)
+    """Leave out images with longer captions."""
+    deduplicate: bool = True
+    """Keep only the first of several images with the same pixels."""
+    on_error: Literal["stop", "quarantine"] = "stop"
+    """On bad input: list every problem and stop, or go on without the bad images and list them in the report."""
+    max_pixels: int = Field(default=1 << 26, gt=0)
+    """Largest number of pixels one file may declare; checked in the header, before anything is decoded."""
+    val_fraction: float = Field(default=0.05, gt=0, lt=1)
+    """Share of the images held out, chosen by a hash of (split_seed, id) so that new images move no old one."""
+    split_seed: int = 0
+    """Seed of the held-out share."""
+    shard_megabytes: int = Field(default=256, gt=0)
+    """Size at which a shard is closed, in MB of encoded images."""
+    num_shapes: int = Field(default=4000, ge=16)
+    """Number of generated images (``layout: shapes``)."""
+    shapes_seed: int = 0
+    """Seed of the generated images."""

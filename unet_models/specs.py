@@ -59,6 +59,52 @@ class UNetSpec(Spec):
         return self
 
 
+class DenoiserSpec(Spec):
+    """The noise predictor of latent diffusion. See ``unet_models.denoiser.Denoiser``."""
+
+    in_channels: int = Field(default=4, ge=1)
+    """Channels of the noisy latents, concatenated conditions included (9 for inpainting)."""
+    out_channels: int = Field(default=4, ge=1)
+    """Channels of the prediction."""
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    """Feature channels of each level, full resolution first."""
+    attention_levels: tuple[bool, ...] = (True, True, True, False)
+    """Which levels have a transformer block after each residual block; the middle always has one."""
+    num_res_blocks: int = Field(default=2, ge=1)
+    """Residual blocks in each encoder level; each decoder level has one more."""
+    num_heads: int = Field(default=8, ge=1)
+    """Attention heads, on every level."""
+    num_transformer_blocks: int = Field(default=1, ge=1)
+    """Transformer blocks in each attention block."""
+    context_dim: int | None = Field(default=768, ge=1)
+    """Width of the text states that cross-attention reads; none: self-attention alone."""
+    num_groups: int = Field(default=32, ge=1)
+    """Groups of each group normalisation."""
+    time_conditioning: Literal["additive", "film"] = "additive"
+    """How the timestep enters a residual block: added, or as scale and shift (FiLM, Perez 2018)."""
+    num_class_embeds: int | None = Field(default=None, ge=1)
+    """Number of class labels that may be given beside the timestep; none: no class conditioning."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout inside residual blocks."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> Self:
+        if len(self.attention_levels) != len(self.channels):
+            raise ValueError(
+                f"attention_levels: need one entry for each of the {len(self.channels)} levels, "
+                f"got {len(self.attention_levels)}"
+            )
+        for width in self.channels:
+            if width % self.num_groups or width % self.num_heads:
+                raise ValueError(
+                    f"channels: each must be divisible by num_groups ({self.num_groups}) and num_heads "
+                    f"({self.num_heads}), got {width}"
+                )
+        return self
+
+
 class LossSpec(Spec):
     """The segmentation loss: a weighted sum of terms."""
 
