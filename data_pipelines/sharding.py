@@ -1,21 +1,15 @@
-"""Raw cases -> checked, preprocessed, sharded samples, spread over a Ray cluster.
-
-A sample is known by the digest of its source bytes and of everything that shapes it. Samples that a former run
-sharded are found by that digest and left where they are; the rest go into new shards. So new cases cost only their
-own sharding, and a run that broke off goes on where it stopped.
-"""
+"""Raw cases -> checked, preprocessed, sharded samples, spread over a Ray cluster; only new cases cost anything."""
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.cases import Case, Dataset
@@ -23,11 +17,23 @@ from data_pipelines.checks import CheckedCase, check_case, check_dataset
 from data_pipelines.digests import case_digests, digest_of
 from data_pipelines.errors import Problem
 from data_pipelines.fingerprint import case_statistics
+from data_pipelines.incremental import Sharded, Task, build_index, group_by_size, sample_key, shard_missing
 from data_pipelines.preprocess import Prepared, prepare
-from data_pipelines.progress import track
-from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard
+from data_pipelines.shards import npy_bytes, shard_name, write_shard
 from data_pipelines.specs import DataSpec
 from data_pipelines.volumes import VolumeError, read_geometry
+
+__all__ = [
+    "Sharded",
+    "Work",
+    "build_index",
+    "sample_digests",
+    "sample_key",
+    "shard_cases",
+    "shard_one",
+    "shards_folder",
+    "target_spacing",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +42,6 @@ FORMAT = 1
 MAX_CASES_PER_SHARD = 24
 NUM_FOREGROUND_VOXELS = 2000
 """Voxel positions kept per class and case, to centre patches on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sharded:
-    """What sharding found and made."""
-
-    rows: list[dict[str, Any]]
-    """Index rows of all good cases, in the order of the data set."""
-    problems: list[Problem]
-    num_new: int
-    """Good cases that were preprocessed now; the others stood in shards already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +73,6 @@ class Work:
             spec=DataSpec.model_validate(values["spec"]),
             spacing=None if values["spacing"] is None else tuple(values["spacing"]),
         )
-
-
-def sample_key(case_id: str) -> str:
-    """The tar key of a case: WebDataset splits names at the first dot, so dots and the like are written as %XX."""
-    return re.sub(r"[^\w-]", lambda match: f"%{ord(match[0]):02X}", case_id)
 
 
 def sample_digests(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> dict[str, str]:
@@ -135,18 +125,20 @@ def shard_cases(
     spacing: tuple[float, ...] | None,
 ) -> Sharded:
     """Check and shard every case that is not in a shard yet. Needs an initialised Ray."""
-    known = {row["digest"]: row for row in _iter_known_rows(shards_uri)}
     bad = {problem.case_id for problem in dataset.problems}
-    missing = [c for c in dataset.cases if c.case_id not in bad and digests[c.case_id] not in known]
-    problems, num_new = list(dataset.problems), 0
-    for rows, found in _run(_plan(missing, dataset, spec, shards_uri, digests, spacing)):
-        known |= {row["digest"]: row for row in rows}
-        problems += found
-        num_new += len(rows)
-    order = {digests[case.case_id]: i for i, case in enumerate(dataset.cases) if case.case_id not in bad}
-    rows = sorted((known[digest] for digest in order if digest in known), key=lambda row: order[row["digest"]])
-    problems += check_dataset(dataset, {row["case_id"]: row["class_voxels"] for row in rows})
-    return Sharded(rows, problems, num_new)
+    cases = {case.case_id: case for case in dataset.cases if case.case_id not in bad}
+
+    def plan(missing: list[str]) -> list[Task]:
+        return _plan([cases[case_id] for case_id in missing], dataset, spec, shards_uri, digests, spacing)
+
+    sharded = shard_missing({case_id: digests[case_id] for case_id in cases}, shards_uri, plan, _shard_text, "cases")
+    problems = [*dataset.problems, *sharded.problems]
+    problems += check_dataset(dataset, {row["case_id"]: row["class_voxels"] for row in sharded.rows})
+    return Sharded(sharded.rows, problems, sharded.num_new)
+
+
+def _shard_text(text: str) -> tuple[list[dict[str, Any]], list[Problem]]:
+    return shard_one(Work.from_json(text))
 
 
 def shard_one(work: Work) -> tuple[list[dict[str, Any]], list[Problem]]:
@@ -216,28 +208,17 @@ def _plan(
     shards_uri: str,
     digests: Mapping[str, str],
     spacing: tuple[float, ...] | None,
-) -> list[Work]:
+) -> list[Task]:
     """Group cases into shards of at most ``spec.shard_megabytes``, by their headers."""
     declared = Dataset(dataset.name, (), dataset.classes, dataset.channels)  # tasks need no list of all cases
-    works: list[Work] = []
-    group: list[Case] = []
-    megabytes = 0.0
-
-    def close() -> None:
-        if group:
-            chosen = tuple(digests[case.case_id] for case in group)
-            uri = storage.join(shards_uri, shard_name(chosen))
-            works.append(Work(uri, tuple(group), chosen, declared, spec, spacing))
-
-    for case in cases:
-        expected = _expected_megabytes(case, dataset, spec, spacing)
-        if group and (megabytes + expected > spec.shard_megabytes or len(group) == MAX_CASES_PER_SHARD):
-            close()
-            group, megabytes = [], 0.0
-        group.append(case)
-        megabytes += expected
-    close()
-    return works
+    tasks = []
+    expected = partial(_expected_megabytes, dataset=dataset, spec=spec, spacing=spacing)
+    for group in group_by_size(cases, expected, spec.shard_megabytes, MAX_CASES_PER_SHARD):
+        chosen = tuple(digests[case.case_id] for case in group)
+        uri = storage.join(shards_uri, shard_name(chosen))
+        work = Work(uri, tuple(group), chosen, declared, spec, spacing)
+        tasks.append(Task(work.to_json(), len(group)))
+    return tasks
 
 
 def _expected_megabytes(case: Case, dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> float:
@@ -249,38 +230,3 @@ def _expected_megabytes(case: Case, dataset: Dataset, spec: DataSpec, spacing: t
     if spacing is not None:
         voxels *= float(np.prod(geometry.spacing) / np.prod(spacing))
     return voxels * (4 * len(dataset.channels) + 1) / 1e6
-
-
-def _run(works: list[Work]) -> Iterator[tuple[list[dict[str, Any]], list[Problem]]]:
-    """Each shard is one task of a streaming Ray Data job; only index rows and problems come back."""
-    if not works:
-        return
-    import ray.data
-
-    items = [{"work": work.to_json()} for work in works]
-    dataset = ray.data.from_items(items, override_num_blocks=len(works)).map(_shard_row)
-    finished = ((row["num_cases"], row) for row in dataset.iter_rows())
-    for row in track(finished, "shard", "cases", sum(len(work.cases) for work in works)):
-        yield json.loads(row["rows"]), [Problem(**problem) for problem in json.loads(row["problems"])]
-
-
-def _shard_row(row: dict[str, Any]) -> dict[str, Any]:
-    work = Work.from_json(row["work"])
-    rows, problems = shard_one(work)
-    listed = json.dumps([asdict(problem) for problem in problems])
-    return {"num_cases": len(work.cases), "rows": json.dumps(rows), "problems": listed}
-
-
-def _iter_known_rows(shards_uri: str) -> Iterator[dict[str, Any]]:
-    """Rows of every finished shard whose tar file is there in full length."""
-    names = set(storage.list_names(shards_uri))
-    for name in sorted(names):
-        if name.endswith(".parquet") and name.removesuffix(".parquet") + ".tar" in names:
-            yield from read_table(storage.join(shards_uri, name)).to_pylist()
-
-
-def build_index(rows: Sequence[Mapping[str, Any]], splits: Mapping[str, str]) -> pa.Table:
-    """The index of one run: the rows of its cases with their ``split``; cases in no split are left out."""
-    chosen = [{**row, "split": splits[row["case_id"]]} for row in rows if row["case_id"] in splits]
-    names = dict.fromkeys(name for row in chosen for name in row)
-    return pa.table({name: [row.get(name) for row in chosen] for name in names})

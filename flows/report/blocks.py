@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from flows.report.axes import number_text
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LINK_STARTS = ("#", "https://", "http://")
+MIN_PICTURE_WIDTH, MAX_PICTURE_WIDTH = 96, 256
+"""Between which widths the pictures of a ``PictureRow`` are shown, in CSS pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,13 @@ class Figure:
     def __post_init__(self) -> None:
         if (self.png is None) == (self.svg is None):
             raise ValueError("a figure takes either png or svg")
-        if self.png is not None and not self.png.startswith(PNG_SIGNATURE):
-            raise ValueError(f"png must be the bytes of a PNG file, got {self.png[:8]!r}…")
+        if self.png is not None:
+            _check_png(self.png)
 
     @property
     def size(self) -> tuple[int, int] | None:
         """Width and height of the PNG in pixels, read from its header; None for a chart."""
-        return struct.unpack(">II", self.png[16:24]) if self.png is not None else None
+        return _png_size(self.png) if self.png is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,45 @@ class FigureRow:
     title: str = ""
     caption: str = ""
     anchor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One image of a set that is looked at side by side, such as a generated sample (PNG bytes)."""
+
+    png: bytes
+    caption: str
+    note: str = ""
+    """Small second line, such as what was found in the picture or a distance."""
+
+    def __post_init__(self) -> None:
+        _check_png(self.png)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, read from the PNG's header."""
+        return _png_size(self.png)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRow:
+    """Pictures of one width under a title; small ones are enlarged without smoothing, pixel by pixel."""
+
+    kind: ClassVar[str] = "picture_row"
+    title: str
+    pictures: Sequence[Picture]
+
+    @property
+    def width(self) -> int:
+        """How wide each picture is shown, in CSS pixels: a multiple of the widest one's own width, if that is small."""
+        widest = max((picture.size[0] for picture in self.pictures), default=MIN_PICTURE_WIDTH)
+        return min(widest * math.ceil(MIN_PICTURE_WIDTH / widest), MAX_PICTURE_WIDTH)
+
+    def alt(self, index: int) -> str:
+        """What the picture at ``index`` shows, for those who cannot see it: the row's title and its own caption."""
+        picture = self.pictures[index]
+        caption = picture.caption or f"picture {index + 1} of {len(self.pictures)}"
+        return ", ".join(filter(None, dict.fromkeys([self.title, caption, picture.note])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +181,7 @@ class Details:
     preformatted: str
 
 
-Block = Table | Figure | FigureRow | KeyValues | Text | Details
+Block = Table | Figure | FigureRow | PictureRow | KeyValues | Text | Details
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +191,13 @@ class Section:
     title: str
     intro: str
     blocks: Sequence[Block]
+
+
+def _check_png(png: bytes) -> None:
+    if not png.startswith(PNG_SIGNATURE):
+        raise ValueError(f"png must be the bytes of a PNG file, got {png[:8]!r}…")
+
+
+def _png_size(png: bytes) -> tuple[int, int]:
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import yaml
 
 from data_pipelines.errors import Problem
 from flows.report.blocks import (
     Block,
     Cell,
     CellLike,
-    Details,
     Figure,
     FigureRow,
     KeyValue,
     KeyValues,
     Section,
     Table,
-    Text,
 )
 from flows.report.cases import MEAN, CaseRow, Cases, CaseView, Summary, number
 from flows.report.charts import class_legend
-from flows.report.curves import curve_figures
+from flows.report.common import (
+    configuration_section,
+    lineage_section,
+    quarantine_section,
+    set_aside_items,
+    training_section,
+)
 from flows.report.html import render
 from flows.report.measures import DICE, measures_in
 from flows.report.palette import class_colour, hex_colour
@@ -69,11 +70,11 @@ def segmentation_report(
         _scores(summaries, classes),
         _distribution(cases, classes),
         _pictures(views, cases, class_labels or {name: label for label, name in enumerate(classes, start=1)}),
-        _training(curves),
+        training_section({"": curves}),
         _per_case(cases),
-        _quarantined(problems),
-        _configuration(config),
-        _lineage(lineage),
+        quarantine_section(problems),
+        configuration_section(config),
+        lineage_section(lineage),
     ]
     count = len(cases.rows)
     return render(title, f"Segmentation, evaluated on {count} case{'' if count == 1 else 's'}", sections)
@@ -91,9 +92,7 @@ def _headline(summaries: Sequence[Summary], cases: Cases, problems: Sequence[Pro
     if finite := [(value, case_id) for case_id, value in cases.dice.items() if math.isfinite(value)]:
         value, case_id = min(finite)
         items.append(KeyValue("Lowest case", DICE.text(value), case_id))
-    if problems:
-        files = len({problem.path for problem in problems})
-        items.append(KeyValue("Set aside", f"{files:,}", "input files, listed below"))
+    items += set_aside_items(problems)
     intro = (
         "Dice says how well the predicted region covers the true one: 0 is no overlap, 1 is identical, higher is "
         "better. The mean is taken over the cases for each class, then over the classes. The interval says how far it "
@@ -172,17 +171,6 @@ def _pictures(views: Sequence[CaseView], cases: Cases, class_labels: Mapping[str
     return Section("Cases in pictures", intro, blocks)
 
 
-def _training(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Section:
-    if not curves:
-        return Section("Training", "No curves were recorded.", [])
-    intro = (
-        "Values over the optimizer steps. The loss should fall and level off; validation that turns worse while the "
-        "training loss still falls means the model is learning its training cases by heart. Where values are many, the "
-        "line is their mean over neighbouring steps and the pale band their range."
-    )
-    return Section("Training", intro, [FigureRow(curve_figures(curves))])
-
-
 def _per_case(cases: Cases) -> Section:
     rows_of_cases = [row for rows in cases.rows.values() for row in rows]
     measures = measures_in({key for row in rows_of_cases for key in row} - {"case_id", "class_name"})
@@ -205,27 +193,3 @@ def _per_case(cases: Cases) -> Section:
         "in the truth). Underlined cases lead to their pictures."
     )
     return Section("Every case", intro, [table])
-
-
-def _quarantined(problems: Sequence[Problem]) -> Section:
-    if not problems:
-        return Section("Input set aside", "None. Every input file passed every check.", [])
-    table = Table(
-        columns=["File", "Rule", "What was found", "What to do"],
-        rows=[[Cell(p.path, note=p.case_id), p.rule, p.message, p.remedy] for p in problems],
-    )
-    intro = "These files break a rule and were left out of training and evaluation."
-    return Section("Input set aside", intro, [table])
-
-
-def _configuration(config: Mapping[str, Any]) -> Section:
-    plain = json.loads(json.dumps(config, default=str))  # tuples and paths have no place in plain YAML
-    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
-    intro = "Every setting of the run, defaults included."
-    return Section("Configuration", intro, [Details("Resolved configuration (YAML)", text)])
-
-
-def _lineage(lineage: Mapping[str, str]) -> Section:
-    items = [KeyValue(name, value) for name, value in lineage.items()]
-    intro = "What this result was made from. A stage with the same key has the same input, settings and output."
-    return Section("Lineage", intro, [KeyValues(items, style="code") if items else Text("Not recorded.")])

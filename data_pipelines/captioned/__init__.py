@@ -1,0 +1,1 @@
+"""Captioned images: sources, pictures, shards."""

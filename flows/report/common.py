@@ -1,0 +1,70 @@
+"""Sections that every report has: training curves, what was set aside, the configuration, and the lineage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from data_pipelines.errors import Problem
+from flows.report.blocks import Cell, Details, FigureRow, KeyValue, KeyValues, Section, Table, Text
+from flows.report.curves import curve_figures
+
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""Name to (step, value)."""
+
+
+def set_aside_items(problems: Sequence[Problem]) -> list[KeyValue]:
+    """The headline's count of input files that were set aside; nothing where there are none."""
+    if not problems:
+        return []
+    files = len({problem.path for problem in problems})
+    return [KeyValue("Set aside", f"{files:,}", "input files, listed below")]
+
+
+def training_section(stages: Mapping[str, Curves], examples: str = "cases", remark: str = "") -> Section:
+    """Charts of the training curves, one row of them per stage.
+
+    Args:
+        stages: Heading of the row (empty for none) to its curves; a stage without curves is left out.
+        examples: What the model learns from, in the plural.
+        remark: One more sentence on how to read these curves.
+    """
+    rows = [FigureRow(curve_figures(curves), title) for title, curves in stages.items() if curves]
+    if not rows:
+        return Section("Training", "No curves were recorded.", [])
+    intro = (
+        "Values over the optimizer steps. The loss should fall and level off; validation that turns worse while the "
+        f"training loss still falls means the model is learning its training {examples} by heart. Where values are "
+        "many, the line is their mean over neighbouring steps and the pale band their range."
+    )
+    return Section("Training", f"{intro} {remark}".rstrip(), rows)
+
+
+def quarantine_section(problems: Sequence[Problem]) -> Section:
+    """Input files that broke a rule, and what to do about each."""
+    if not problems:
+        return Section("Input set aside", "None. Every input file passed every check.", [])
+    table = Table(
+        columns=["File", "Rule", "What was found", "What to do"],
+        rows=[[Cell(p.path, note=p.case_id), p.rule, p.message, p.remedy] for p in problems],
+    )
+    intro = "These files break a rule and were left out of training and evaluation."
+    return Section("Input set aside", intro, [table])
+
+
+def configuration_section(config: Mapping[str, Any]) -> Section:
+    """The resolved configuration as YAML that loads back."""
+    plain = json.loads(json.dumps(config, default=str))  # tuples and paths have no place in plain YAML
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
+    intro = "Every setting of the run, defaults included."
+    return Section("Configuration", intro, [Details("Resolved configuration (YAML)", text)])
+
+
+def lineage_section(lineage: Mapping[str, str]) -> Section:
+    """Stage keys, digests and versions by name."""
+    items = [KeyValue(name, value) for name, value in lineage.items()]
+    intro = "What this result was made from. A stage with the same key has the same input, settings and output."
+    return Section("Lineage", intro, [KeyValues(items, style="code") if items else Text("Not recorded.")])

@@ -1,0 +1,309 @@
+"""The report of a latent-diffusion run: metrics and how they were computed, pictures, then what it was made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipelines.errors import Problem
+from flows.report.axes import number_text
+from flows.report.blocks import Block, Cell, CellLike, KeyValue, KeyValues, Picture, PictureRow, Section, Table, Text
+from flows.report.common import (
+    Curves,
+    configuration_section,
+    lineage_section,
+    quarantine_section,
+    set_aside_items,
+    training_section,
+)
+from flows.report.html import render
+
+__all__ = ["Picture", "PictureRow", "diffusion_report"]
+
+HEADLINE = ("caption_accuracy", "caption_accuracy/held_out", "frechet_distance", "alignment")
+"""The most telling metrics, most telling first."""
+NUM_HEADLINE = 3
+IMAGES_PER_FEATURE = 10
+"""With fewer images than this per feature, a Fréchet distance says more about N than about the images."""
+INCEPTION_DIMENSION = 2048
+ASSUMED_DIMENSION = 512
+"""Taken where the feature dimension is neither stated nor known; that of the smallest published CLIP."""
+
+
+def diffusion_report(
+    title: str,
+    metrics: Mapping[str, float],
+    protocol: Mapping[str, str],
+    grid: Sequence[PictureRow],
+    sweep: Sequence[PictureRow],
+    strips: Sequence[PictureRow],
+    neighbours: Sequence[PictureRow],
+    curves: Mapping[str, Curves],
+    problems: Sequence[Problem],
+    left_out: Mapping[str, int],
+    config: Mapping[str, Any],
+    lineage: Mapping[str, str],
+) -> str:
+    """Write the report of a latent-diffusion run as one HTML document. What is empty has no section.
+
+    Args:
+        title: Heading, such as the model's name.
+        metrics: Name to value; ``frechet_distance[clip]`` is computed on the features of ``clip``,
+            ``caption_accuracy/held_out`` on a part of the prompts.
+        protocol: How the metrics were computed, by name. ``N`` (images in the smaller of the two sets compared),
+            ``extractor`` and ``feature dimension`` decide whether a Fréchet distance comes with a caution.
+        grid: Samples, one row per prompt.
+        sweep: One row per prompt, its pictures by guidance scale.
+        strips: One row per image, from noise to image.
+        neighbours: One row per generated image: the image, then the training images nearest to it.
+        curves: Stage to curve name to (step, value).
+        problems: Input that was set aside before training.
+        left_out: Filter, or ``duplicate``, to the number of images it took out.
+        config: The resolved configuration.
+        lineage: Stage keys, digests, commit, model, by name.
+    """
+    sections = [
+        _headline(metrics, protocol, problems),
+        _metrics(metrics, protocol),
+        *_pictures(grid, sweep, strips, neighbours),
+        training_section(curves, "images", "A denoiser's samples still improve long after its loss is flat."),
+        _left_out(left_out),
+        quarantine_section(problems),
+    ]
+    if config:
+        sections.append(configuration_section(config))
+    if lineage:
+        sections.append(lineage_section(lineage))
+    num_images = _count(protocol, "n", "num images")
+    subtitle = "Latent diffusion" + (f", evaluated on {num_images:,} images" if num_images else "")
+    return render(title, subtitle, [section for section in sections if section.blocks])
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a metric is named and read; an unknown one has its own name and no more."""
+
+    title: str
+    better: str = ""
+    meaning: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Title, direction and meaning in one."""
+        return f"{self.title}, {self.better}: {self.meaning}" if self.meaning else ""
+
+
+HIGHER, LOWER = "higher is better", "lower is better"
+READINGS = {
+    "caption_accuracy": Reading(
+        "Caption accuracy",
+        HIGHER,
+        "Share of the items named in the prompts that the generated images show in the right colour and shape, read "
+        "back from the pixels. 0 is none, 1 is all.",
+    ),
+    "caption_accuracy/held_out": Reading(
+        "Caption accuracy (held out)",
+        HIGHER,
+        "The same for combinations of colour and shape that no training image shows: it tells composing from "
+        "memorising. Far below the plain caption accuracy, the model repeats what it saw.",
+    ),
+    "relation_accuracy": Reading(
+        "Relation accuracy",
+        HIGHER,
+        "Share of the generated images whose items lie to one another as the prompt says. 0 is none, 1 is all.",
+    ),
+    "frechet_distance": Reading(
+        "Fréchet distance",
+        LOWER,
+        "How far the generated images as a whole are from the real ones, in quality and in variety: the distance "
+        "between normal distributions fitted to the features of either. 0 is no difference; there is no upper end. It "
+        "compares only with values of the same extractor, resizing, N and real images.",
+    ),
+    "kid": Reading(
+        "KID",
+        LOWER,
+        "Kernel distance between the features of generated and real images. 0 is no difference. On average it does "
+        "not depend on N, so it is the one to trust when N is small; then chance may take it a little below 0.",
+    ),
+    "precision": Reading(
+        "Precision",
+        HIGHER,
+        "Share of the generated images that look like real ones: their features lie among those of real images. 0 to "
+        "1. High with low recall: good pictures, few kinds.",
+    ),
+    "recall": Reading(
+        "Recall",
+        HIGHER,
+        "Share of the real images that the model could have made: their features lie among those of generated images. "
+        "0 to 1. It falls when the model leaves out kinds of image.",
+    ),
+    "density": Reading(
+        "Density",
+        HIGHER,
+        "Like precision, but counts in how many real neighbourhoods a generated image lies, so single odd real images "
+        "weigh less. It may exceed 1.",
+    ),
+    "coverage": Reading(
+        "Coverage",
+        HIGHER,
+        "Share of the real images with a generated one in their neighbourhood. 0 to 1. Like recall, but harder to "
+        "raise with odd images.",
+    ),
+    "alignment": Reading(
+        "Alignment",
+        HIGHER,
+        "How well the images fit their prompts: the cosine between the features of image and text, averaged. 1 is the "
+        "most possible, but real images with their own captions stay far below it: they are the yardstick.",
+    ),
+    "psnr": Reading(
+        "PSNR (dB)",
+        HIGHER,
+        "How exactly the autoencoder gives back an image, pixel by pixel; 6 dB more is half the error. Samples cannot "
+        "be sharper than what it gives back.",
+    ),
+    "ssim": Reading(
+        "SSIM",
+        HIGHER,
+        "How well the autoencoder keeps local structure (brightness, contrast, pattern) of an image. 1 is identical.",
+    ),
+    "lpips": Reading(
+        "LPIPS",
+        LOWER,
+        "How different an image and what the autoencoder gives back look to a network trained on human judgement. 0 "
+        "is identical.",
+    ),
+}
+
+
+def read_metric(name: str) -> Reading:
+    """How to read a metric: ``kid[clip]/held_out`` is KID on the features of ``clip``, of the part ``held_out``."""
+    base, extractor, part = _split_name(name)
+    exact = READINGS.get(f"{base}/{part}")
+    known = exact or READINGS.get(base)
+    if known is None:
+        return Reading(name)
+    details = ", ".join(filter(None, [extractor, "" if exact else part.replace("_", " ")]))
+    return Reading(f"{known.title} ({details})" if details else known.title, known.better, known.meaning)
+
+
+def _split_name(name: str) -> tuple[str, str, str]:
+    """Metric, extractor and part of a name; the latter two may be empty."""
+    match = re.fullmatch(r"([^\[\]/]+)(?:\[([^\[\]]*)\])?(?:/(.+))?", name)
+    return (match[1], match[2] or "", match[3] or "") if match else (name, "", "")
+
+
+def _headline(metrics: Mapping[str, float], protocol: Mapping[str, str], problems: Sequence[Problem]) -> Section:
+    chosen = {name: read_metric(name) for name in _most_telling(metrics)}
+    items = [KeyValue(reading.title, number_text(metrics[name]), reading.better) for name, reading in chosen.items()]
+    items += set_aside_items(problems)
+    if not items:
+        return Section("Result", "", [])
+    sentences = [reading.sentence for reading in chosen.values() if reading.meaning]
+    if caution := _caution(metrics, protocol):
+        sentences.append(caution)
+    intro = "The most telling figures, and what each of them says."
+    return Section("Result", intro, [KeyValues(items, style="headline"), *map(Text, sentences)])
+
+
+def _most_telling(metrics: Mapping[str, float]) -> list[str]:
+    """Names of at most three metrics for the headline; the first ones given where none of them is known."""
+    by_kind: dict[str, str] = {}
+    for name in metrics:
+        base, _, part = _split_name(name)
+        by_kind.setdefault(f"{base}/{part}" if part else base, name)
+    return ([by_kind[kind] for kind in HEADLINE if kind in by_kind] or list(metrics))[:NUM_HEADLINE]
+
+
+def _caution(metrics: Mapping[str, float], protocol: Mapping[str, str]) -> str:
+    """What to beware of where N is too small for a Fréchet distance; empty where it is large enough or not stated."""
+    num_images = _count(protocol, "n", "num images")
+    if num_images is None:
+        return ""
+    distances = [name for name in metrics if _split_name(name)[0] == "frechet_distance"]
+    dimensions = {read_metric(name).title: _feature_dimension(name, protocol) for name in distances}
+    short = [
+        f"{title} has {dimension:,} features{'' if stated else ' (assumed)'} and would need "
+        f"{IMAGES_PER_FEATURE * dimension:,}"
+        for title, (dimension, stated) in dimensions.items()
+        if num_images < IMAGES_PER_FEATURE * dimension
+    ]
+    if not short:
+        return ""
+    return (
+        f"Caution: N = {num_images:,} images are few for a Fréchet distance, which needs {IMAGES_PER_FEATURE} images "
+        f"per feature or more: {'; '.join(short)}. With fewer it is dominated by N, not by the images, and comes out "
+        "too high. Compare it only with values of the same N, and rather by KID."
+    )
+
+
+def _feature_dimension(name: str, protocol: Mapping[str, str]) -> tuple[int, bool]:
+    """Number of features behind a Fréchet distance, and whether that is stated or known rather than assumed."""
+    extractor = _split_name(name)[1]
+    if stated := _count(protocol, f"feature dimension[{extractor.casefold()}]", "feature dimension"):
+        return stated, True
+    known = "inception" in (extractor or protocol.get("extractor", "")).casefold()
+    return (INCEPTION_DIMENSION, True) if known else (ASSUMED_DIMENSION, False)
+
+
+def _count(protocol: Mapping[str, str], *names: str) -> int | None:
+    """The whole number that the first stated one of ``names`` begins with; None where there is none."""
+    stated = {key.casefold().replace("_", " "): value for key, value in protocol.items()}
+    text = next((stated[name] for name in names if name in stated), "")
+    match = re.match(r"\s*(\d{1,3}(?:[,_ ]\d{3})+|\d+)(?![\w.])", text)
+    return int(re.sub(r"\D", "", match[1])) if match else None
+
+
+def _metrics(metrics: Mapping[str, float], protocol: Mapping[str, str]) -> Section:
+    blocks: list[Block] = []
+    rows: list[list[CellLike]] = []
+    for name, value in metrics.items():
+        reading = read_metric(name)
+        title = Cell(reading.title, note=name if name != reading.title else "")
+        rows.append([title, Cell(number_text(value), note=reading.better, number=value), reading.meaning])
+    if rows:
+        blocks.append(Table(["Metric", "Value", "How to read it"], rows))
+    if protocol:
+        blocks += [
+            Text("How they were computed. Values computed otherwise do not compare with these."),
+            KeyValues([KeyValue(name, value) for name, value in protocol.items()]),
+        ]
+    intro = "Every metric that was computed, under the name it has in the tracking server."
+    return Section("Metrics", intro if rows else "", blocks)
+
+
+def _pictures(
+    grid: Sequence[PictureRow],
+    sweep: Sequence[PictureRow],
+    strips: Sequence[PictureRow],
+    neighbours: Sequence[PictureRow],
+) -> list[Section]:
+    parts = {
+        "Samples by prompt": (
+            grid,
+            "Each row is one prompt and images generated for it. Look for what the prompt names, and for variety.",
+        ),
+        "Guidance": (
+            sweep,
+            "The same prompts at several guidance scales. Scale 1 is the model as trained; larger ones follow the "
+            "prompt more closely at the price of variety, and too large ones give harsh colours.",
+        ),
+        "From noise to image": (
+            strips,
+            "How the sampler gets from noise to an image, first step to last. The rough layout comes early, detail "
+            "late.",
+        ),
+        "Nearest training images": (
+            neighbours,
+            "A generated image, then the training images nearest to it. Where they are equal, the model has "
+            "remembered the image, not made it.",
+        ),
+    }
+    return [Section(title, intro, [row for row in rows if row.pictures]) for title, (rows, intro) in parts.items()]
+
+
+def _left_out(left_out: Mapping[str, int]) -> Section:
+    rows = sorted(left_out.items(), key=lambda entry: -entry[1])
+    intro = "Images that can be read but were taken out before training: by a filter, or as the equal of another one."
+    return Section("Images left out", intro, [Table(["Reason", "Images"], rows)] if rows else [])

@@ -1,0 +1,114 @@
+"""Transformer blocks inside the noise predictor (Rombach 2022, section 3.3 and appendix E.2.1).
+
+Attributes bear the names diffusers gives them, since they become the names of the tensors in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani 2017, eq. 1): of tokens to themselves, or to a context of ``context_dim``."""
+
+    def __init__(self, width: int, num_heads: int, context_dim: int | None = None) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        source = width if context_dim is None else context_dim
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(source, width, bias=False)
+        self.to_v = nn.Linear(source, width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width))
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens width"], context: Float[Tensor, "batch others source"] | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Each token of ``x`` becomes a mean of the context's values; without a context, of its own sequence's."""
+        source = x if context is None else context
+        query, key, value = (self._split(t) for t in (self.to_q(x), self.to_k(source), self.to_v(source)))
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, heads, tokens, width / heads)
+        return self.to_out(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class GEGLU(nn.Module):
+    """One half of a projection, gated by the GELU of the other (Shazeer 2020, eq. 6)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * hidden)
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch hidden"]:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """The position-wise network: four times the width in between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # The identity stands where others have a dropout, so that the last layer is number 2 here too.
+        self.net = nn.Sequential(GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention where there is a context, feed-forward; each on a shortcut, normalised first."""
+
+    def __init__(self, width: int, num_heads: int, context_dim: int | None) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = Attention(width, num_heads)
+        self.reads_context = context_dim is not None
+        if self.reads_context:
+            self.norm2 = nn.LayerNorm(width)
+            self.attn2 = Attention(width, num_heads, context_dim)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens width"], context: Float[Tensor, "batch others source"] | None
+    ) -> Float[Tensor, "batch tokens width"]:
+        x = x + self.attn1(self.norm1(x))
+        if self.reads_context:
+            x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the pixels of a feature map, on a shortcut.
+
+    The projections in and out are 1x1 convolutions, as in Stable Diffusion 1.x; that out starts at zero, so the
+    whole starts as the identity (Dhariwal 2021).
+    """
+
+    def __init__(
+        self, channels: int, num_heads: int, num_blocks: int, context_dim: int | None, num_groups: int
+    ) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(num_groups, channels, eps=1e-6)
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(channels, num_heads, context_dim) for _ in range(num_blocks)
+        )
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        context: Float[Tensor, "batch tokens source"] | None,
+    ) -> Float[Tensor, "batch channels height width"]:
+        # In channels-last memory both changes of layout are views.
+        tokens = self.proj_in(self.norm(x)).permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, C)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)
+        return x + self.proj_out(tokens.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2))

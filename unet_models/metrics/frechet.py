@@ -1,0 +1,135 @@
+"""Fréchet distance between two sets of images: both taken as Gaussians in the feature space of a network.
+
+What is needed of a set is its count, mean and covariance, so features are read once, in any number of pieces:
+``FeatureMoments`` of the pieces add up to those of the whole. With Inception features (``inception``) the distance is
+the FID. It falls with the number of images (finite samples make the covariances differ): compare figures of the same
+number only, and print it beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class FeatureMoments:
+    """Count, mean and scatter of features ``(N, num_features)``, in float64.
+
+    ``mean (D,)``; ``scatter (D, D)`` is the sum of the outer products of the deviations from the mean. Sums of raw
+    squares would lose the digits of a variance that is small against the mean; these do not.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(num_features)
+        self.scatter = np.zeros((num_features, num_features))
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """Unbiased covariance ``(D, D)``: the scatter over ``count - 1``. Raises ValueError below 2 samples."""
+        if self.count < 2:
+            raise ValueError(f"a covariance needs at least 2 samples, got {self.count}")
+        return self.scatter / (self.count - 1)
+
+    def update(self, features: NDArray[Any]) -> None:
+        """Add features ``(N, D)``; ``N`` may be 0.
+
+        Raises ValueError for another shape, and for NaN or infinite values; nothing is added then.
+        """
+        check_features("features", features)
+        self._check_dimension(features.shape[1])
+        if len(features):
+            deviations = features.astype(np.float64)
+            mean = deviations.mean(axis=0)
+            deviations -= mean
+            self._add(len(features), mean, deviations.T @ deviations)
+
+    def merge(self, other: FeatureMoments) -> None:
+        """Add the moments of other samples, as if they had been given to ``update``; their order has no effect.
+
+        Raises ValueError where the number of features differs.
+        """
+        self._check_dimension(len(other.mean))
+        if other.count:
+            self._add(other.count, other.mean, other.scatter)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies as plain arrays, ``count ()``, ``mean (D,)`` and ``scatter (D, D)``: to send or to save."""
+        return {"count": np.array(self.count), "mean": self.mean.copy(), "scatter": self.scatter.copy()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FeatureMoments:
+        """The inverse of ``to_arrays``.
+
+        Raises ValueError where an array is missing, or shapes do not go together.
+        """
+        missing = {"count", "mean", "scatter"} - set(arrays)
+        if missing:
+            raise ValueError(f"moments need the arrays count, mean and scatter, got none named {sorted(missing)}")
+        mean, scatter = arrays["mean"], arrays["scatter"]
+        if mean.ndim != 1 or scatter.shape != (*mean.shape, *mean.shape):
+            raise ValueError(f"mean and scatter must be (D,) and (D, D), got {mean.shape} and {scatter.shape}")
+        moments = cls(len(mean))
+        moments.count = int(arrays["count"])
+        # Added to the zeros, not kept: what came through shared memory is read-only, and moments grow in place.
+        moments.mean += mean
+        moments.scatter += scatter
+        return moments
+
+    def _add(self, count: int, mean: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
+        """Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm" (1979), eq. 2.1, for vectors."""
+        total = self.count + count
+        apart = mean - self.mean
+        self.scatter += scatter
+        self.scatter += np.outer(apart, apart) * (self.count * count / total)
+        self.mean += apart * (count / total)
+        self.count = total
+
+    def _check_dimension(self, num_features: int) -> None:
+        if num_features != len(self.mean):
+            raise ValueError(f"moments of {len(self.mean)} features cannot take in {num_features} features")
+
+
+def frechet_distance(a: FeatureMoments, b: FeatureMoments) -> float:
+    """Squared Fréchet distance of two Gaussians, ``|m_a - m_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2))``; 0 or more.
+
+    In the square of the features' unit (Dowson & Landau 1982; Heusel et al. 2017, arXiv:1706.08500, eq. 6). The trace
+    of the root is that of ``(S_a^(1/2) S_b S_a^(1/2))^(1/2)``, whose argument is symmetric: eigenvalues in float64
+    replace a general matrix root, and covariances of too few samples to be invertible need no offset.
+
+    Raises ValueError below 2 samples on either side, and where the number of features differs.
+    """
+    if len(a.mean) != len(b.mean):
+        raise ValueError(f"both sets must have the same features, got {len(a.mean)} and {len(b.mean)} of them")
+    if min(a.count, b.count) < 2:
+        raise ValueError(f"a Fréchet distance needs at least 2 samples of each set, got {a.count} and {b.count}")
+    covariance_a, covariance_b = a.covariance, b.covariance
+    root_a = _symmetric_root(covariance_a)
+    inner = root_a @ covariance_b @ root_a
+    # Rounding leaves the product a little asymmetric, and eigenvalues of 0 a little negative.
+    eigenvalues = np.linalg.eigvalsh((inner + inner.T) / 2).clip(min=0)
+    spread = np.trace(covariance_a) + np.trace(covariance_b) - 2 * np.sqrt(eigenvalues).sum()
+    return max(float(np.sum((a.mean - b.mean) ** 2) + spread), 0.0)
+
+
+def check_features(name: str, features: NDArray[Any]) -> None:
+    """Raises ValueError unless ``features`` is a table ``(N, D)`` of finite real numbers; ``N`` may be 0."""
+    if features.ndim != 2 or features.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{name} must be real numbers in 2 axes (samples, features), got {features.dtype} of shape {features.shape}"
+        )
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{name} must be finite, got NaN or infinity in {bad.sum()} of {len(bad)} samples, first in sample "
+            f"{bad.argmax()}: look at the images and at the network's precision"
+        )
+
+
+def _symmetric_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The square root of a symmetric matrix without negative eigenvalues."""
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(eigenvalues.clip(min=0))) @ vectors.T
