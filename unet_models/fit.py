@@ -13,10 +13,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from data_pipelines.batches import VolumeBatch
+from data_pipelines.batches import Batch
 from unet_models.objectives import Objective
 from unet_models.optimisation import learning_rate
-from unet_models.specs import TrainSpec
+from unet_models.specs import LoopSpec
 from unet_models.training_state import TrainState
 
 
@@ -36,7 +36,7 @@ class Hooks(Protocol):
         ...
 
 
-def fit(state: TrainState, objective: Objective, batches: Iterable[VolumeBatch], spec: TrainSpec, hooks: Hooks) -> None:
+def fit(state: TrainState, objective: Objective, batches: Iterable[Batch], spec: LoopSpec, hooks: Hooks) -> None:
     """Train from ``state.step`` to ``spec.num_steps``. ``batches`` starts at that step and gives this rank's share."""
     device = next(state.model.parameters()).device
     model = _wrap(state.model, spec)
@@ -59,9 +59,7 @@ def fit(state: TrainState, objective: Objective, batches: Iterable[VolumeBatch],
             break
 
 
-def train_step(
-    model: nn.Module, state: TrainState, objective: Objective, batch: VolumeBatch, spec: TrainSpec
-) -> Tensor:
+def train_step(model: nn.Module, state: TrainState, objective: Objective, batch: Batch, spec: LoopSpec) -> Tensor:
     """One optimizer step; returns this rank's share of the mean loss, detached.
 
     Losses are summed over samples and divided by the global batch, so ranks may hold shares of different size and
@@ -70,10 +68,10 @@ def train_step(
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(spec.optimizer, state.step, spec.num_steps)
     scale = world_size() / spec.global_batch_size
-    total = torch.zeros((), device=batch.images.device)
+    total = torch.zeros((), device=batch.device)
     micro_batches = batch.split(spec.micro_batch_size)
     for i, micro in enumerate(micro_batches):
-        with _synchronised(model, i == len(micro_batches) - 1), autocast(spec.precision, batch.images.device):
+        with _synchronised(model, i == len(micro_batches) - 1), autocast(spec.precision, batch.device):
             loss = objective(model, micro).sum() * scale
         loss.backward()
         total += loss.detach()
@@ -97,7 +95,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def _wrap(model: nn.Module, spec: TrainSpec) -> nn.Module:
+def _wrap(model: nn.Module, spec: LoopSpec) -> nn.Module:
     model.train()
     if spec.compile:
         model.compile()
@@ -133,7 +131,7 @@ class _Meter:
         self.num_timed = 0
         self.started = time.perf_counter()
 
-    def means(self, state: TrainState, spec: TrainSpec, batch: VolumeBatch) -> dict[str, float]:
+    def means(self, state: TrainState, spec: LoopSpec, batch: Batch) -> dict[str, float]:
         mean = self.loss / self.num_steps
         if world_size() > 1:
             dist.all_reduce(mean)

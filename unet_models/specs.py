@@ -166,13 +166,9 @@ class OptimizerSpec(Spec):
     """Global gradient-norm clip; none: no clipping."""
 
 
-class TrainSpec(Spec):
-    """One training run. ``num_workers`` and the like change where it runs, not what it computes."""
+class LoopSpec(Spec):
+    """What every training has in common: the loop, whatever is trained."""
 
-    patch_size: tuple[int, ...] = (40, 56, 40)
-    """Voxels of a training patch, one number per spatial axis; the sliding window has the same size."""
-    patch_margin: int = Field(default=0, ge=0)
-    """Extra voxels read around each patch so that rotation and scaling bring in real surroundings."""
     global_batch_size: int = Field(default=2, ge=1)
     """Samples per optimizer step over all workers."""
     micro_batch_size: int | None = Field(default=None, ge=1)
@@ -180,15 +176,7 @@ class TrainSpec(Spec):
     num_steps: int = Field(default=1000, ge=1)
     """Optimizer steps."""
     seed: int = 0
-    """Batch order, patch positions and augmentation are functions of (seed, step, slot) alone."""
-    foreground_fraction: float = Field(default=1 / 3, ge=0, le=1)
-    """Last part of each batch whose patches are centred on a foreground voxel, its class drawn uniformly."""
-    model: UNetSpec = UNetSpec()
-    """The network."""
-    loss: LossSpec = LossSpec()
-    """The objective."""
-    augment: AugmentSpec = AugmentSpec()
-    """Random changes to training patches."""
+    """Batch order and all random numbers are functions of (seed, step, slot) alone."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """Optimizer and schedule."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -206,11 +194,28 @@ class TrainSpec(Spec):
     checkpoint_every_steps: int = Field(default=500, ge=1)
     """Steps between checkpoints: the most that a crash can cost."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Last checkpoints kept, beside the best by validation Dice."""
+    """Last checkpoints kept, beside the best by validation."""
     select: Literal["last", "best"] = "last"
-    """Which checkpoint is evaluated and registered. ``best`` looks at the validation split, so its Dice flatters."""
+    """Which checkpoint is evaluated and registered. ``best`` looks at the validation split, so its figure flatters."""
     log_every_steps: int = Field(default=20, ge=1)
     """Steps between log lines; metrics are means over them."""
+
+
+class TrainSpec(LoopSpec):
+    """One training of a segmentation U-Net."""
+
+    patch_size: tuple[int, ...] = (40, 56, 40)
+    """Voxels of a training patch, one number per spatial axis; the sliding window has the same size."""
+    patch_margin: int = Field(default=0, ge=0)
+    """Extra voxels read around each patch so that rotation and scaling bring in real surroundings."""
+    foreground_fraction: float = Field(default=1 / 3, ge=0, le=1)
+    """Last part of each batch whose patches are centred on a foreground voxel, its class drawn uniformly."""
+    model: UNetSpec = UNetSpec()
+    """The network."""
+    loss: LossSpec = LossSpec()
+    """The objective."""
+    augment: AugmentSpec = AugmentSpec()
+    """Random changes to training patches."""
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
@@ -222,6 +227,77 @@ class TrainSpec(Spec):
                 f"got micro_batch_size {self.micro_batch_size}"
             )
         return self
+
+
+class NoiseSpec(Spec):
+    """The diffusion process: how much noise each timestep carries, and what the network predicts."""
+
+    schedule: Literal["linear", "scaled_linear", "cosine"] = "scaled_linear"
+    """How beta grows: linearly (Ho 2020), its square root linearly (Rombach 2022), or cosine alphas (Nichol 2021)."""
+    num_timesteps: int = Field(default=1000, ge=2)
+    """Timesteps of training."""
+    beta_start: float = Field(default=0.00085, gt=0, lt=1)
+    """First beta (linear, scaled_linear)."""
+    beta_end: float = Field(default=0.012, gt=0, lt=1)
+    """Last beta (linear, scaled_linear)."""
+    zero_terminal_snr: bool = False
+    """Rescale betas so that the last timestep is pure noise (Lin 2023, algorithm 1)."""
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    """The noise, the clean latents, or the velocity (Salimans 2022)."""
+
+    @model_validator(mode="after")
+    def _terminal_step_can_be_predicted(self) -> Self:
+        if self.zero_terminal_snr and self.prediction_type == "epsilon":
+            raise ValueError(
+                "zero_terminal_snr: at the last timestep there is nothing but noise, so predicting it (epsilon) says "
+                "nothing of the image; set prediction_type to v_prediction or sample"
+            )
+        return self
+
+
+class DiffusionSpec(LoopSpec):
+    """One training of a latent-diffusion U-Net."""
+
+    model: DenoiserSpec = DenoiserSpec()
+    """The network."""
+    noise: NoiseSpec = NoiseSpec()
+    """The diffusion process."""
+    min_snr_gamma: float | None = Field(default=None, gt=0)
+    """Bound of the signal-to-noise ratio in the loss weights (Hang 2023); none: every timestep weighs the same."""
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of samples that see the empty prompt instead of their caption, which guidance needs."""
+
+
+class AutoencoderSpec(LoopSpec):
+    """One training of the image autoencoder: reconstruction and a KL term that keeps latents near a normal."""
+
+    channels: tuple[int, ...] = (32, 64, 64)
+    """Feature channels of each level; each level but the last halves the sides."""
+    num_res_blocks: int = Field(default=1, ge=1)
+    """Residual blocks in each level."""
+    latent_channels: int = Field(default=4, ge=1)
+    """Channels of the latents."""
+    kl_weight: float = Field(default=1e-6, ge=0)
+    """Weight of the KL term, summed over the latent, beside the reconstruction error, summed over the image."""
+
+
+class AlignmentSpec(LoopSpec):
+    """One training of a small CLIP: a text tower and an image tower whose vectors agree (Radford 2021)."""
+
+    vocab_size: int = Field(default=2048, ge=514)
+    """Most tokens of the byte-pair vocabulary learnt from the captions."""
+    num_tokens: int = Field(default=32, ge=4)
+    """Length that every caption is cut or padded to, start and end marks included."""
+    width: int = Field(default=128, ge=8)
+    """Width of both towers, and of the text states that the U-Net reads."""
+    num_layers: int = Field(default=3, ge=1)
+    """Transformer layers of each tower."""
+    num_heads: int = Field(default=4, ge=1)
+    """Attention heads of each layer."""
+    vector_size: int = Field(default=64, ge=2)
+    """Dimension of the space in which text and images meet."""
+    patch_pixels: int = Field(default=8, ge=1)
+    """Side of the image tower's patches."""
 
 
 class PredictSpec(Spec):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unet_models.optimisation import Ema, build_optimizer
-from unet_models.specs import TrainSpec
+from unet_models.specs import LoopSpec
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -26,11 +26,12 @@ class TrainState:
     """Optimizer steps done."""
 
 
-def build_state(model: nn.Module, spec: TrainSpec, device: torch.device) -> TrainState:
-    """A fresh state around ``model``, moved to ``device``."""
+def build_state(model: nn.Module, spec: LoopSpec, device: torch.device) -> TrainState:
+    """A fresh state around ``model``, moved to ``device``, its convolutions' weights in the asked memory format."""
     model = model.to(device)
-    if spec.channels_last:
-        memory_format = CHANNELS_LAST[len(spec.patch_size)]
+    axes = {parameter.ndim - 2 for parameter in model.parameters()} & CHANNELS_LAST.keys()
+    if spec.channels_last and axes:
+        memory_format = CHANNELS_LAST[max(axes)]
         model = model.to(memory_format=memory_format)  # type: ignore[call-overload]  # documented, missing in torch's stubs
     ema = Ema(model, spec.ema_decay) if spec.ema_decay else None
     return TrainState(model, build_optimizer(model.parameters(), spec.optimizer), ema)
