@@ -6,13 +6,16 @@ import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
 from flows.config import SegmentationConfig
 from flows.shard import shards_uri
 from flows.stages import Attempt, Record, Stage
-from unet_models.specs import TrainSpec
+from unet_models.specs import LoopSpec
+
+if TYPE_CHECKING:
+    from flows.training.task import TrainingTask
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,20 @@ def read_curves(record: Record) -> list[dict[str, float]]:
 
 
 def _train(config: SegmentationConfig, shards: Record, attempt: Attempt) -> None:
+    from flows.training.segmentation import SegmentationTask
+
+    task = SegmentationTask(
+        spec=config.train,
+        index_uri=shards.output("index"),
+        shards_uri=shards_uri(shards),
+        num_channels=len(shards.figures["channels"]),
+        classes=shards.figures["classes"],
+    )
+    run_training(task, config, attempt)
+
+
+def run_training(task: TrainingTask, config: SegmentationConfig, attempt: Attempt) -> None:
+    """Train ``task`` on Ray Train workers and declare the chosen checkpoint and the curves as outputs."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
@@ -43,18 +60,16 @@ def _train(config: SegmentationConfig, shards: Record, attempt: Attempt) -> None
     from flows.progress import FollowReports, WriteReports
     from flows.train_worker import TrainJob, limit_worker_environment, train_worker
 
-    compute, spec = config.compute, config.train
+    compute, spec = config.compute, task.loop
     ensure_ray(compute.num_cpus)
     require_resources(compute)
-    job = TrainJob(
-        spec=spec,
-        index_uri=shards.output("index"),
-        shards_uri=shards_uri(shards),
-        stage_uri=attempt.stage_uri,
-        num_channels=len(shards.figures["channels"]),
-        classes=shards.figures["classes"],
-        threads=compute.threads_per_worker,
-        loader_processes=compute.loader_processes,
+    job = TrainJob.model_validate(
+        {
+            "task": task,
+            "stage_uri": attempt.stage_uri,
+            "threads": compute.threads_per_worker,
+            "loader_processes": compute.loader_processes,
+        }
     )
     with tempfile.TemporaryDirectory(prefix="unetflow-train-") as folder:
         reports = Path(folder) / "reports.jsonl"
@@ -70,7 +85,7 @@ def _train(config: SegmentationConfig, shards: Record, attempt: Attempt) -> None
                 name=attempt.name,
                 storage_path=attempt.stage_uri,
                 failure_config=ray.train.FailureConfig(max_failures=compute.max_failures),
-                checkpoint_config=_checkpoints_to_keep(spec),
+                checkpoint_config=_checkpoints_to_keep(spec, task.score),
                 callbacks=[WriteReports(str(reports))],
                 worker_runtime_env={"env_vars": limit_worker_environment(compute.threads_per_worker)},
             ),
@@ -78,7 +93,7 @@ def _train(config: SegmentationConfig, shards: Record, attempt: Attempt) -> None
         tracker = _Tracker(config, attempt)
         with FollowReports(reports, spec.num_steps, tracker.log):
             result = trainer.fit()
-    _declare(attempt, spec, result)
+    _declare(attempt, spec, task.score, result)
     attempt.figures |= {"run_id": tracker.run_id, "num_workers": compute.num_workers}
 
 
@@ -104,16 +119,16 @@ class _Tracker:
                 self.tracking.log_metrics(self.client, self.run_id, rows)
 
 
-def _checkpoints_to_keep(spec: TrainSpec) -> Any:
-    """The newest, and the best by validation Dice where there is one."""
+def _checkpoints_to_keep(spec: LoopSpec, score: str) -> Any:
+    """The newest, and the best by validation where there is one."""
     import ray.train
 
     if not spec.validate_cases:
         return ray.train.CheckpointConfig(num_to_keep=spec.keep_checkpoints)
-    return ray.train.CheckpointConfig(num_to_keep=spec.keep_checkpoints, checkpoint_score_attribute="val/dice")
+    return ray.train.CheckpointConfig(num_to_keep=spec.keep_checkpoints, checkpoint_score_attribute=score)
 
 
-def _declare(attempt: Attempt, spec: TrainSpec, result: Any) -> None:
+def _declare(attempt: Attempt, spec: LoopSpec, score: str, result: Any) -> None:
     """Name the chosen checkpoint's files and the curves as outputs."""
     from flows.train_worker import newest_checkpoint
     from unet_models.checkpoint import MARKER, MODEL
@@ -124,7 +139,7 @@ def _declare(attempt: Attempt, spec: TrainSpec, result: Any) -> None:
     chosen = storage.join(attempt.stage_uri, *newest)
     last_marker = json.loads(storage.read_bytes(storage.join(chosen, MARKER)))
     if spec.select == "best" and result.best_checkpoints:
-        best = max(result.best_checkpoints, key=lambda pair: pair[1].get("val/dice", -1.0))
+        best = max(result.best_checkpoints, key=lambda pair: pair[1].get(score, float("-inf")))
         chosen = storage.join(attempt.uri(), Path(best[0].path).name)
     marker = json.loads(storage.read_bytes(storage.join(chosen, MARKER)))
     storage.write_bytes(attempt.uri("curves.json"), json.dumps(last_marker["curves"]).encode())

@@ -1,0 +1,91 @@
+"""A training task: described as data, sent to the workers, opened there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from data_pipelines.loader import StepBatches
+from data_pipelines.order import SampleOrder
+from data_pipelines.reader import ShardReader
+from data_pipelines.shards import read_table
+from unet_models.fit import world_size
+from unet_models.objectives import Objective
+from unet_models.specs import LoopSpec
+
+
+@dataclass(slots=True)
+class Training:
+    """An opened task: what one rank needs for ``unet_models.fit.fit``."""
+
+    model: nn.Module
+    objective: Objective
+    batches: StepBatches
+    validate: Callable[[nn.Module], dict[str, float]]
+    """Figures of a model in evaluation mode, over all ranks; empty where there is nothing to look at."""
+
+
+class TrainingTask(BaseModel):
+    """Everything a worker needs to know of what it trains; travels as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: ClassVar[str]
+    """The validation figure by which the best checkpoint is chosen, higher being better."""
+    index_uri: str
+    shards_uri: str
+
+    @property
+    def loop(self) -> LoopSpec:
+        """The settings of the loop."""
+        raise NotImplementedError
+
+    def open(self, device: torch.device, rank: int) -> Training:
+        """Build the network (not yet on ``device``) and open the data. Every rank builds the same weights."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class SplitShards:
+    """Shards, and which of their samples are on which side."""
+
+    reader: ShardReader
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+
+    @classmethod
+    def open(cls, task: TrainingTask) -> SplitShards:
+        """Read the index."""
+        index = read_table(task.index_uri)
+        split = np.array(index["split"].to_pylist())
+        reader = ShardReader(index, task.shards_uri)
+        return cls(reader, np.flatnonzero(split == "train"), np.flatnonzero(split == "val"))
+
+    def batches(self, assemble: Callable[..., Any], spec: LoopSpec, rank: int) -> StepBatches:
+        """This rank's share of every step's batch of training samples."""
+        shard_of = self.reader.shard_of[self.train_rows]
+        order = SampleOrder([self.train_rows[shard_of == shard] for shard in np.unique(shard_of)], spec.seed)
+        return StepBatches(order, assemble, spec.global_batch_size, rank, world_size())
+
+    def val_share(self, count: int, rank: int) -> np.ndarray:
+        """This rank's rows of at most ``count`` held-out samples, which are evenly spread."""
+        rows = self.val_rows
+        if len(rows) > count:
+            rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)] if count else rows[:0]
+        return rows[rank :: world_size()]
+
+
+def sum_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Element-wise sum of every rank's ``values``, on the CPU."""
+    if world_size() == 1:
+        return values
+    values = values.to(device)
+    dist.all_reduce(values)
+    return values.cpu()
