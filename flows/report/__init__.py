@@ -11,7 +11,9 @@ strip.py         one dot per case, as SVG
 overlays.py      three planes of a volume with truth and prediction, as PNG
 measures.py      how each segmentation metric is named, written and read
 cases.py         scores and pictures of cases, and where links to them lead
+common.py        sections that every report has: curves, quarantined input, configuration, lineage
 segmentation.py  the report of a segmentation run
+diffusion.py     the report of a latent-diffusion run
 """
 
 from __future__ import annotations
