@@ -87,6 +87,19 @@ class ImageBatch(Batch):
 
 
 @dataclass(frozen=True, slots=True)
+class CaptionedBatch(Batch):
+    """Images of one size with their captions."""
+
+    images: Int[Tensor, " batch channels height width"]
+    """uint8, 0..255; scaled on the training device."""
+    tokens: Int[Tensor, " batch tokens"]
+    """Token ids of the captions, all of one length."""
+    slots: tuple[int, ...]
+    keys: tuple[str, ...]
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class LatentBatch(Batch):
     """Encoded images with the states of their captions."""
 

@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from data_pipelines.batches import ImageBatch, VolumeBatch
+from data_pipelines.batches import CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
 from data_pipelines.order import SampleOrder, rank_slots
 from data_pipelines.patches import choose_corner, cut, patch_generator
 from data_pipelines.reader import ShardReader
 
 IMAGE, MASK, FOREGROUND = "image.npy", "mask.npy", "foreground.npy"
+IMAGE_PARTS = ("jpg", "png", "webp")
+MOMENTS, STATES = "moments.npy", "states.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +76,56 @@ class ImageSamples:
     """Whole encoded images, decoded to RGB; every image of the data set has one size."""
 
     reader: ShardReader
-    part: str
-    """Extension of the image's tar member: ``jpg``, ``png`` or ``webp``."""
 
     def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> ImageBatch:
         """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
-        first = decode_rgb(self.reader.read(rows[0], self.part))
+        keys = tuple(self.reader.key(row) for row in rows)
+        return ImageBatch(self.pixels(rows), slots=tuple(slots), keys=keys, step=step)
+
+    def pixels(self, rows: Sequence[int]) -> torch.Tensor:
+        """(B, 3, H, W) uint8."""
+        first = self._decode(rows[0])
         pixels = empty_batch((len(rows), *first.shape), first.dtype)
         for i, row in enumerate(rows):
-            pixels[i].numpy()[:] = decode_rgb(self.reader.read(row, self.part)) if i else first
-        return ImageBatch(
-            images=pixels.permute(0, 3, 1, 2),
-            slots=tuple(slots),
-            keys=tuple(self.reader.key(row) for row in rows),
-            step=step,
-        )
+            pixels[i].numpy()[:] = self._decode(row) if i else first
+        return pixels.permute(0, 3, 1, 2)
+
+    def _decode(self, row: int) -> np.ndarray:
+        part = next((part for part in IMAGE_PARTS if self.reader.has(row, part)), IMAGE_PARTS[0])
+        return decode_rgb(self.reader.read(row, part))
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedSamples:
+    """Images with the token ids of their captions."""
+
+    images: ImageSamples
+    tokens: torch.Tensor
+    """(N, tokens) ids of the caption of every row of the index."""
+
+    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> CaptionedBatch:
+        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+        batch = self.images(rows, slots, step)
+        return CaptionedBatch(batch.images, self.tokens[list(rows)], batch.slots, batch.keys, step)
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSamples:
+    """What the encoding stage left of images and captions: posterior moments and text states."""
+
+    reader: ShardReader
+
+    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> LatentBatch:
+        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+        moments, states = (self._stack(rows, part) for part in (MOMENTS, STATES))
+        return LatentBatch(moments, states, tuple(slots), tuple(self.reader.key(row) for row in rows), step)
+
+    def _stack(self, rows: Sequence[int], part: str) -> torch.Tensor:
+        first = self.reader.array(rows[0], part)
+        stacked = empty_batch((len(rows), *first.shape), first.dtype)
+        for i, row in enumerate(rows):
+            stacked[i].numpy()[:] = self.reader.array(row, part)
+        return stacked
 
 
 def decode_rgb(data: memoryview) -> np.ndarray:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.batches import ImageBatch, LatentBatch, VolumeBatch
+from data_pipelines.batches import CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
 from unet_models import noise
+from unet_models.alignment import contrastive_loss
 from unet_models.augment import augment
 from unet_models.losses import deeply_supervised_loss
 from unet_models.seeds import NOISE, generator, torch_generator
@@ -109,6 +110,15 @@ class Reconstruction:
         """(B, latent channels, h, w) of these images' latents."""
         factor = 2 ** (len(self.spec.channels) - 1)
         return images.shape[0], self.spec.latent_channels, images.shape[2] // factor, images.shape[3] // factor
+
+
+class Alignment:
+    """A small CLIP's: each image's vector against every caption's of the global batch, and the reverse."""
+
+    def __call__(self, model: nn.Module, batch: CaptionedBatch) -> Tensor:
+        """(B,) contrastive losses; ranks must hold equal shares, in one micro-batch."""
+        image_vectors, text_vectors, scale = model(scale_images(batch.images), batch.tokens)
+        return contrastive_loss(image_vectors.float(), text_vectors.float(), scale.float())
 
 
 def scale_images(images: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def _image_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
 
     def ours() -> Callable[[], int]:
         reader = ShardReader.from_uri(str(folder / "index" / "index.parquet"), str(folder))
-        batches = StepBatches(_order(reader), ImageSamples(reader, "jpg"), IMAGE_BATCH)
+        batches = StepBatches(_order(reader), ImageSamples(reader), IMAGE_BATCH)
         return _stream(lambda: step_loader(batches, range(10**6), NUM_WORKERS), NUM_IMAGES, lambda b: len(b.keys))
 
     def by_webdataset() -> Callable[[], int]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 
-from data_pipelines.batches import ImageBatch
+from data_pipelines.batches import CaptionedBatch, ImageBatch
 from unet_models.alignment import (
     TrainableClip,
     build_clip,
@@ -22,7 +22,7 @@ from unet_models.alignment import (
     train_tokenizer,
 )
 from unet_models.autoencoder import TrainableAutoencoder, build_autoencoder
-from unet_models.objectives import Reconstruction, scale_images
+from unet_models.objectives import Alignment, Reconstruction, scale_images
 from unet_models.specs import AlignmentSpec, AutoencoderSpec
 
 CAPTIONS = ["a small red circle", "a large blue square above a small red circle", "a cat", "emoji of a cat"] * 3
@@ -130,6 +130,23 @@ def test_two_ranks_have_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     torch.testing.assert_close(torch.cat([loss for loss, _ in parts]), whole.detach())
     torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), images.grad)
+
+
+def test_training_brings_pairs_together() -> None:
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(CAPTIONS, 560, 12)
+    model = TrainableClip(build_clip(CLIP, tokenizer, 16))
+    images = torch.stack([torch.full((3, 16, 16), 60 * i, dtype=torch.uint8) for i in range(4)])
+    batch = CaptionedBatch(images, tokenize(tokenizer, CAPTIONS[:4]), (0, 1, 2, 3), ("a", "b", "c", "d"), 0)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(120):
+        loss = Alignment()(model, batch)
+        losses.append(loss.mean().item())
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+    assert losses[-1] < 0.3 < 1 < losses[0]  # log 4 is chance
 
 
 def image_batch(num: int = 2) -> ImageBatch:

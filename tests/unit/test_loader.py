@@ -12,7 +12,15 @@ import torch
 from PIL import Image
 
 from data_pipelines.batches import VolumeBatch
-from data_pipelines.loader import ImageSamples, StepBatches, VolumePatches, decode_rgb, step_loader
+from data_pipelines.loader import (
+    CaptionedSamples,
+    ImageSamples,
+    LatentSamples,
+    StepBatches,
+    VolumePatches,
+    decode_rgb,
+    step_loader,
+)
 from data_pipelines.order import SampleOrder
 from data_pipelines.patches import cut
 from data_pipelines.reader import ShardReader
@@ -179,16 +187,34 @@ def test_decoded_pixels_are_pillows(kind: str, mode: str, subsampling: int) -> N
     np.testing.assert_array_equal(got, np.asarray(Image.open(stream).convert("RGB")))
 
 
-def test_images_come_alike_from_other_processes(tmp_path: Path) -> None:
+@pytest.fixture
+def pictures(tmp_path: Path) -> ShardReader:
+    """Four pictures in three formats, each of one colour, with encodings of their number."""
     samples = []
-    for i in range(4):
+    for i, kind in enumerate(["png", "webp", "png", "jpg"]):
         stream = io.BytesIO()
-        Image.new("RGB", (6, 5), (i, 0, 10 * i)).save(stream, "PNG")
-        samples.append(({"key": str(i)}, {"png": stream.getvalue()}))
-    reader = ShardReader(pa.Table.from_pylist(write_shard(str(tmp_path / "a.tar"), samples)), str(tmp_path))
-    order = SampleOrder([np.arange(4)], seed=0)
-    batches = StepBatches(order, ImageSamples(reader, "png"), 2)
+        Image.new("RGB", (6, 5), (50 * i,) * 3).save(stream, {"jpg": "JPEG"}.get(kind, kind), lossless=True)
+        moments, states = np.full((8, 2, 3), i, np.float16), np.full((4, 5), -i, np.float16)
+        parts = {kind: stream.getvalue(), "moments.npy": npy_bytes(moments), "states.npy": npy_bytes(states)}
+        samples.append(({"key": str(i)}, parts))
+    rows = write_shard(str(tmp_path / "a.tar"), samples)
+    names = dict.fromkeys(name for row in rows for name in row)  # not every sample has every part
+    return ShardReader(pa.table({name: [row.get(name) for row in rows] for name in names}), str(tmp_path))
+
+
+def test_images_come_alike_from_other_processes(pictures: ShardReader) -> None:
+    samples = CaptionedSamples(ImageSamples(pictures), torch.arange(4)[:, None] + torch.arange(3))
+    batches = StepBatches(SampleOrder([np.arange(4)], seed=0), samples, 2)
     for batch in [*step_loader(batches, range(2)), *step_loader(batches, range(2), num_processes=1)]:
         assert batch.images.shape == (2, 3, 5, 6)
-        for image, key in zip(batch.images, batch.keys, strict=True):
-            assert image[:, 0, 0].tolist() == [int(key), 0, 10 * int(key)]
+        for image, tokens, key in zip(batch.images, batch.tokens, batch.keys, strict=True):
+            assert set(image.flatten().tolist()) == {50 * int(key)}
+            assert tokens.tolist() == [int(key), int(key) + 1, int(key) + 2]
+
+
+def test_latents_come_with_their_states(pictures: ShardReader) -> None:
+    batch = LatentSamples(pictures)([2, 0], [5, 6], step=7)
+    assert batch.moments.shape == (2, 8, 2, 3)
+    assert batch.encoder_hidden_states.shape == (2, 4, 5)
+    assert (batch.moments[:, 0, 0, 0].tolist(), batch.encoder_hidden_states[:, 0, 0].tolist()) == ([2, 0], [-2, 0])
+    assert (batch.keys, batch.slots, batch.step) == (("2", "0"), (5, 6), 7)
