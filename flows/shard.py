@@ -53,13 +53,13 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
             "num_new": sharded.num_new,
             "spacing": spacing,
             "shards": folder,
-            "shard_sizes": _shard_sizes(storage.join(root, folder), index),
+            "shard_sizes": shard_sizes(storage.join(root, folder), index),
             "classes": dataset.classes,
             "channels": list(dataset.channels),
             "dataset": dataset.name,
         }
 
-    return Stage("shard", identity, (), compute, still_holds=_shards_are_there)
+    return Stage("shard", identity, (), compute, still_holds=shards_are_there)
 
 
 def read_problems(record: Record) -> list[Problem]:
@@ -118,12 +118,12 @@ def _write_outputs(
     return index
 
 
-def _shard_sizes(shards_uri: str, index: pa.Table) -> dict[str, int | None]:
+def shard_sizes(shards_uri: str, index: pa.Table) -> dict[str, int | None]:
     names = sorted(set(index["shard"].to_pylist()))
     return {name: storage.size(storage.join(shards_uri, name)) for name in names}
 
 
-def _shards_are_there(record: Record) -> bool:
+def shards_are_there(record: Record) -> bool:
     """Shards are named by content and never rewritten, so their sizes tell whether they are whole."""
     for name, size in record.figures["shard_sizes"].items():
         uri = storage.join(shards_uri(record), name)

@@ -1,0 +1,76 @@
+"""Stage ``shard`` of the second pipeline: captioned images -> square WebDataset shards and their index."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from data_pipelines import storage
+from data_pipelines.captioned.examples import Examples
+from data_pipelines.captioned.sharding import (
+    ShardedExamples,
+    example_digests,
+    examples_folder,
+    shard_examples,
+    split_examples,
+)
+from data_pipelines.captioned.sources import find_examples
+from data_pipelines.errors import DataError
+from data_pipelines.incremental import build_index
+from data_pipelines.shards import write_table
+from data_pipelines.specs import CaptionedSpec
+from flows.shard import shard_sizes, shards_are_there
+from flows.stages import Attempt, Stage
+
+LOCATION = {"root", "layout", "max_pixels", "shard_megabytes", "num_shapes", "shapes_seed"}
+"""Fields that say where examples come from or how shards are cut; the digests of the examples stand for them."""
+
+
+def shard_captions_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> Stage:
+    """Plan the stage: look at the source files and their digests, decode nothing.
+
+    ``num_cpus`` is what later stages will want of a Ray that is started here.
+    """
+    examples = find_examples(spec, storage.cache_folder() / "generated")
+    if spec.on_error == "stop" and not examples.examples and examples.problems:
+        raise DataError(examples.problems)
+    digests = example_digests(examples, spec)
+    folder = examples_folder(spec)
+    identity = {
+        "examples": digests,
+        "problems": [asdict(problem) for problem in examples.problems],
+        "rules": spec.model_dump(mode="json", exclude=LOCATION),
+    }
+
+    def compute(attempt: Attempt) -> None:
+        from flows.cluster import ensure_ray
+
+        ensure_ray(num_cpus)
+        shards_uri = storage.join(root, folder)
+        sharded = shard_examples(examples, spec, shards_uri, digests)
+        if sharded.problems and spec.on_error == "stop":
+            raise DataError(sharded.problems)
+        _write_outputs(attempt, examples, spec, sharded, shards_uri)
+        attempt.figures |= {"shards": folder, "resolution": spec.resolution, "dataset": examples.name}
+
+    return Stage("shard", identity, (), compute, still_holds=shards_are_there)
+
+
+def _write_outputs(
+    attempt: Attempt, examples: Examples, spec: CaptionedSpec, sharded: ShardedExamples, shards_uri: str
+) -> None:
+    index = build_index(sharded.rows, split_examples(sharded.rows, spec))
+    write_table(attempt.uri("index.parquet"), index)
+    problems = [asdict(problem) for problem in sharded.problems]
+    storage.write_bytes(attempt.uri("problems.json"), json.dumps(problems, indent=1).encode())
+    attempt.add("index", attempt.uri("index.parquet"))
+    attempt.add("problems", attempt.uri("problems.json"))
+    split = index["split"].to_pylist()
+    attempt.figures |= {
+        "num_train": split.count("train"),
+        "num_val": split.count("val"),
+        "num_new": sharded.num_new,
+        "num_quarantined": len({problem.case_id for problem in sharded.problems if problem.case_id}),
+        "left_out": sharded.left_out,
+        "shard_sizes": shard_sizes(shards_uri, index),
+    }

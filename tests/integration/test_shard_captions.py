@@ -1,0 +1,74 @@
+"""The sharding stage of captioned images: generated shapes end up in batches, once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines.captioned.shapes import check_image, write_shapes
+from data_pipelines.errors import DataError
+from data_pipelines.loader import ImageSamples
+from data_pipelines.reader import ShardReader
+from data_pipelines.shards import read_table
+from data_pipelines.specs import CaptionedSpec
+from flows.shard import read_problems, shards_uri
+from flows.shard_captions import shard_captions_stage
+from flows.stages import Done, run_stage
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    write_shapes(tmp_path / "raw", 40, 0, 32)
+    return tmp_path / "raw"
+
+
+def run(raw: Path, tmp_path: Path, **changes: object) -> Done:
+    spec = CaptionedSpec.model_validate({"root": str(raw), "resolution": 32, "val_fraction": 0.2, **changes})
+    root = str(tmp_path / "storage")
+    return run_stage(shard_captions_stage(spec, root), root)
+
+
+def test_samples_in_batches_show_what_their_captions_say(raw: Path, tmp_path: Path) -> None:
+    record = run(raw, tmp_path).record
+    index = read_table(record.output("index"))
+    assert record.figures["num_train"] + record.figures["num_val"] == 40
+    assert record.figures["num_val"] > 0
+    samples = ImageSamples(ShardReader(index, shards_uri(record)))
+    for row, (caption, text) in enumerate(zip(index["caption"].to_pylist(), _texts(samples.reader), strict=True)):
+        assert caption == text
+        pixels = samples.pixels([row])[0].permute(1, 2, 0).numpy()
+        assert all(check_image(np.ascontiguousarray(pixels), caption))
+
+
+def _texts(reader: ShardReader) -> list[str]:
+    return [bytes(reader.read(row, "txt")).decode() for row in range(reader.num_samples)]
+
+
+def test_again_it_is_found_and_new_images_cost_only_themselves(raw: Path, tmp_path: Path) -> None:
+    first = run(raw, tmp_path)
+    assert (first.cached, first.record.figures["num_new"]) == (False, 40)
+    assert run(raw, tmp_path).cached
+    before = {row["case_id"]: row["split"] for row in read_table(first.record.output("index")).to_pylist()}
+    extra = json.dumps({"file_name": "images/more.png", "caption": "a large red square"})
+    (raw / "images" / "more.png").write_bytes((raw / "images" / "000000.png").read_bytes()[:-12] + b"\0" * 12)
+    with (raw / "metadata.jsonl").open("a") as metadata:
+        metadata.write(extra + "\n")
+    grown = run(raw, tmp_path, deduplicate=False, on_error="quarantine")
+    assert not grown.cached
+    assert grown.record.figures["num_new"] <= 1
+    after = {row["case_id"]: row["split"] for row in read_table(grown.record.output("index")).to_pylist()}
+    assert before.items() <= after.items()
+
+
+def test_bad_images_stop_the_stage_or_are_set_aside(raw: Path, tmp_path: Path) -> None:
+    broken = raw / "images" / "000003.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(DataError, match="000003"):
+        run(raw, tmp_path)
+    record = run(raw, tmp_path, on_error="quarantine").record
+    assert record.figures["num_quarantined"] == 1
+    assert [Path(problem.path).name for problem in read_problems(record)] == ["000003.png"]
+    assert record.figures["num_train"] + record.figures["num_val"] == 39
