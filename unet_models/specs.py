@@ -146,6 +146,12 @@ class AugmentSpec(Spec):
     p_gamma_inverted: float = Field(default=0.1, ge=0, le=1)
     gamma: tuple[float, float] = (0.7, 1.5)
 
+    @classmethod
+    def nothing(cls) -> Self:
+        """No change at all."""
+        chances = dict.fromkeys((name for name in cls.model_fields if name.startswith("p_")), 0.0)
+        return cls.model_validate({"mirror": False, **chances})
+
 
 class OptimizerSpec(Spec):
     """Optimizer, learning rate and its schedule, which is a pure function of the step."""
@@ -298,6 +304,15 @@ class AlignmentSpec(LoopSpec):
     """Dimension of the space in which text and images meet."""
     patch_pixels: int = Field(default=8, ge=1)
     """Side of the image tower's patches."""
+
+    @model_validator(mode="after")
+    def _pairs_meet(self) -> Self:
+        if self.micro_batch_size is not None:
+            raise ValueError(
+                "micro_batch_size: every pair is compared with all others of the batch, which must not be split; "
+                f"leave it out or lower global_batch_size, got {self.micro_batch_size}"
+            )
+        return self
 
 
 class PredictSpec(Spec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -32,7 +33,7 @@ class Training:
     """Figures of a model in evaluation mode, over all ranks; empty where there is nothing to look at."""
 
 
-class TrainingTask(BaseModel):
+class TrainingTask(BaseModel, ABC):
     """Everything a worker needs to know of what it trains; travels as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,13 +44,13 @@ class TrainingTask(BaseModel):
     shards_uri: str
 
     @property
+    @abstractmethod
     def loop(self) -> LoopSpec:
         """The settings of the loop."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data. Every rank builds the same weights."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,6 @@ from unet_models.training_state import build_state
 from unet_models.unet import UNet
 
 PATCH = (40, 56, 40)
-OFF = AugmentSpec(
-    mirror=False,
-    p_rotate=0,
-    p_scale=0,
-    p_noise=0,
-    p_blur=0,
-    p_brightness=0,
-    p_contrast=0,
-    p_low_resolution=0,
-    p_gamma=0,
-    p_gamma_inverted=0,
-)
 
 
 def run(batch_size: int = 2) -> None:
@@ -51,7 +39,7 @@ def _ours(images: Tensor, masks: Tensor) -> Callable[[], int]:
         global_batch_size=len(images),
         num_steps=10**6,
         model=nnunet_hippocampus(),
-        augment=OFF,
+        augment=AugmentSpec.nothing(),
         # On a CPU samples go one by one: a batch of one is normalised without copies (see InstanceNorm).
         micro_batch_size=None if images.is_cuda else 1,
         optimizer=OptimizerSpec(name="sgd", learning_rate=0.01),

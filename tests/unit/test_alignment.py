@@ -132,6 +132,11 @@ def test_two_ranks_have_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), images.grad)
 
 
+def test_micro_batches_are_refused() -> None:
+    with pytest.raises(ValueError, match="micro_batch_size"):
+        AlignmentSpec(micro_batch_size=4)
+
+
 def test_training_brings_pairs_together() -> None:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(CAPTIONS, 560, 12)

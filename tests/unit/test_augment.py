@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,31 +17,12 @@ from unet_models.augment import Draw, augment, draw
 from unet_models.seeds import AUGMENT, generator, torch_generator
 from unet_models.specs import AugmentSpec
 
-NOTHING = AugmentSpec(
-    mirror=False,
-    p_rotate=0,
-    p_scale=0,
-    p_noise=0,
-    p_blur=0,
-    p_brightness=0,
-    p_contrast=0,
-    p_low_resolution=0,
-    p_gamma=0,
-    p_gamma_inverted=0,
-)
+NOTHING = AugmentSpec.nothing()
 EVERYTHING = AugmentSpec(
     **{name: True if name == "mirror" else 1.0 for name in NOTHING.model_dump() if name[0] in "pm"}
 )
 SIZES = {2: ((9, 15), 2), 3: ((7, 11, 16), 3)}
 """Patch sizes whose axes differ, and a margin read around them."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def with_only(**fields: Any) -> AugmentSpec:

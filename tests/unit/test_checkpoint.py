@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,6 @@ from unet_models.training_state import TrainState, build_state, evaluation_weigh
 from unet_models.unet import UNet
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def spec_of(optimizer: str = "adamw", ema: float | None = 0.5, channels_last: bool = True, ndim: int = 2) -> TrainSpec:

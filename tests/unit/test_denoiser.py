@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,6 @@ from unet_models.diffusers_format import (
     save_as_diffusers,
 )
 from unet_models.specs import DenoiserSpec
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 SMALL = DenoiserSpec(
     channels=(8, 16), attention_levels=(True, False), num_res_blocks=1, num_heads=2, context_dim=12, num_groups=4

@@ -49,14 +49,6 @@ SHARED = {
 """What is trained both in one process and in two."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @dataclass
 class Recorder:
     """Hooks that remember what they were told; with a folder, they keep a checkpoint of every step asked for."""

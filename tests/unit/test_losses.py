@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -19,14 +18,6 @@ from unet_models.losses import SMOOTH, deeply_supervised_loss, segmentation_loss
 from unet_models.specs import LossSpec
 
 TERMS = ["cross_entropy", "dice", "iou", "tversky", "focal"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def only(term: str, **fields: float | bool) -> LossSpec:

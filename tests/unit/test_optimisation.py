@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,14 +13,6 @@ from torch import nn
 
 from unet_models.optimisation import Ema, build_optimizer, learning_rate
 from unet_models.specs import OptimizerSpec
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def rates(schedule: str, warmup: int, num_steps: int) -> list[float]:

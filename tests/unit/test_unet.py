@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import monai.networks.nets
@@ -26,14 +25,6 @@ BLOCKS, NORMS, SKIPS = (
     ["concat", "add", "gated"],
 )
 DOWNS, UPS = ["strided", "max_pool"], ["transposed", "linear"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def num_parameters(model: nn.Module) -> int:
