@@ -36,6 +36,17 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Actors:
+    """Processes that keep what is dear to load, such as networks, from one shard to the next."""
+
+    make_body: Callable[[], Body]
+    """Called once in each process."""
+    size: int
+    num_cpus: float = 1
+    num_gpus: float = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Sharded:
     """What sharding found and made."""
 
@@ -50,36 +61,48 @@ def shard_missing(
     digests: Mapping[str, str],
     shards_uri: str,
     plan: Callable[[list[str]], list[Task]],
-    body: Body,
+    body: Body | Actors,
     unit: str,
     is_usable: Callable[[Row], bool] = lambda row: True,
+    verb: str = "shard",
 ) -> Sharded:
     """Shard the samples that no shard below ``shards_uri`` holds. Needs an initialised Ray.
 
     ``digests`` is sample id -> digest, in the order of the data set; ``plan`` makes tasks of the ids that are missing;
-    ``body`` writes one shard; ``unit`` is what progress counts; rows of former runs that are not usable do not count.
+    ``body`` writes one shard; ``verb`` and ``unit`` are what progress shows; rows of former runs that are not usable do
+    not count.
     """
     known = {row["digest"]: row for row in iter_known_rows(shards_uri) if is_usable(row)}
     missing = [sample_id for sample_id, digest in digests.items() if digest not in known]
     problems: list[Problem] = []
     num_new = 0
-    for rows, found in _run(plan(missing), body, unit):
+    for rows, found in _run(plan(missing), body, verb, unit):
         known |= {row["digest"]: row for row in rows}
         problems += found
         num_new += len(rows)
     return Sharded([known[digest] for digest in digests.values() if digest in known], problems, num_new)
 
 
-def _run(tasks: Sequence[Task], body: Body, unit: str) -> Iterator[tuple[list[Row], list[Problem]]]:
-    """Each shard is one task of a streaming Ray Data job; only index rows and problems come back."""
+def _run(tasks: Sequence[Task], body: Body | Actors, verb: str, unit: str) -> Iterator[tuple[list[Row], list[Problem]]]:
+    """Each shard is one item of a streaming Ray Data job; only index rows and problems come back."""
     if not tasks:
         return
     import ray.data
 
     items = [asdict(task) for task in tasks]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(_run_one, fn_args=(body,))
+    dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    if isinstance(body, Actors):
+        dataset = dataset.map(
+            _OnActor,
+            fn_args=(body.make_body,),
+            compute=ray.data.ActorPoolStrategy(size=min(body.size, len(items))),
+            num_cpus=body.num_cpus,
+            num_gpus=body.num_gpus,
+        )
+    else:
+        dataset = dataset.map(_run_one, fn_args=(body,))
     finished = ((row["num_samples"], row) for row in dataset.iter_rows())
-    for row in track(finished, "shard", unit, sum(task.num_samples for task in tasks)):
+    for row in track(finished, verb, unit, sum(task.num_samples for task in tasks)):
         yield json.loads(row["rows"]), [Problem(**problem) for problem in json.loads(row["problems"])]
 
 
@@ -87,6 +110,17 @@ def _run_one(task: dict[str, Any], body: Body) -> dict[str, Any]:
     rows, problems = body(task["text"])
     listed = json.dumps([asdict(problem) for problem in problems])
     return {"num_samples": task["num_samples"], "rows": json.dumps(rows), "problems": listed}
+
+
+class _OnActor:
+    """Makes the body with the first task. (Constructor arguments would tie the actor to the driver.)"""
+
+    body: Body | None = None
+
+    def __call__(self, task: dict[str, Any], make_body: Callable[[], Body]) -> dict[str, Any]:
+        if self.body is None:
+            self.body = make_body()
+        return _run_one(task, self.body)
 
 
 def iter_known_rows(shards_uri: str) -> Iterator[Row]:

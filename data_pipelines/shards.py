@@ -82,7 +82,7 @@ def write_table(uri: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
         pq.write_table(rows, path)
 
 
-def read_table(uri: str) -> pa.Table:
-    """Read a Parquet file whole."""
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, whole or some of its columns."""
     fs, path = storage.resolve(uri)
-    return pq.read_table(path, filesystem=fs)
+    return pq.read_table(path, columns=columns, filesystem=fs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,6 +113,17 @@ def copy_folder(source: str, target: str) -> None:
     """Copy the files directly below a folder."""
     for name in list_names(source):
         copy(join(source, name), join(target, name))
+
+
+@contextmanager
+def local_folder(uri: str) -> Iterator[Path]:
+    """The files of a folder on this machine: where they lie, or copied for the length of the block."""
+    if is_local(uri):
+        yield local_path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="unetflow-folder-") as folder:
+        copy_folder(uri, folder)
+        yield Path(folder)
 
 
 def digest(uri: str) -> str:

@@ -16,10 +16,10 @@ import typer
 from data_pipelines.errors import UserError
 
 if TYPE_CHECKING:
-    from flows.config import SegmentationConfig
+    from flows.config import Config as PipelineConfig
 
 app = typer.Typer(
-    help="From medical volumes to a registered, deployable U-Net.",
+    help="From medical volumes or captioned images to a registered, deployable U-Net.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,14 +33,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print each stage with i
 
 @app.command()
 def demo(
-    pipeline: Annotated[str, typer.Argument(help="Which pipeline: segmentation.")] = "segmentation",
+    pipeline: Annotated[str, typer.Argument(help="Which pipeline: segmentation or diffusion.")] = "segmentation",
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
     """The whole pipeline on generated data: no server, no GPU, no account."""
-    if pipeline != "segmentation":
-        raise UserError(f"demo {pipeline}: there is no such demo; choose segmentation")
-    _run(Path(str(files("flows") / "configs" / "demo_segmentation.yaml")), overrides, as_json, False)
+    path = Path(str(files("flows") / "configs" / f"demo_{pipeline}.yaml"))
+    if not path.is_file():
+        raise UserError(f"demo {pipeline}: there is no such demo; choose segmentation or diffusion")
+    _run(path, overrides, as_json, False)
 
 
 @app.command()
@@ -58,6 +59,7 @@ def _add_stage_command(name: str, about: str) -> None:
 
 
 _add_stage_command("shard", "Raw cases to shards.")
+_add_stage_command("encode", "Captioned shards to latents and text states, training the encoders first.")
 _add_stage_command("train", "Shards to a checkpoint.")
 _add_stage_command("evaluate", "Checkpoint to scores and a report.")
 _add_stage_command("register", "Checkpoint and scores to a registered model.")
@@ -68,7 +70,10 @@ def _run(path: Path, overrides: list[str] | None, as_json: bool, dry_run: bool, 
     from flows.pipeline import STAGES, Pipeline, plan
 
     config = load_config(path, overrides or ())
-    wanted = STAGES[: STAGES.index(until or "register") + 1]
+    names = STAGES[config.pipeline]
+    if until is not None and until not in names:
+        raise UserError(f"{path}: pipeline {config.pipeline} has no stage {until}; it has {', '.join(names)}")
+    wanted = names[: names.index(until or "register") + 1]
     if dry_run:
         stages = [stage for stage in plan(config) if stage["name"] in wanted]
         _print(json.dumps({"pipeline": config.pipeline, "stages": stages}) if as_json else _plan_text(stages))
@@ -80,17 +85,17 @@ def _run(path: Path, overrides: list[str] | None, as_json: bool, dry_run: bool, 
     _print(json.dumps(result) if as_json else _summary_text(result))
 
 
-def _run_flow(config: SegmentationConfig) -> dict[str, Any]:
-    from flows.prefect_flow import segmentation_flow
+def _run_flow(config: PipelineConfig) -> dict[str, Any]:
+    from flows.prefect_flow import run_flow
 
-    return segmentation_flow(config)
+    return run_flow(config)
 
 
 def _plan_text(stages: list[dict[str, Any]]) -> str:
     lines = []
     for stage in stages:
         key = stage["key"][:12] if stage["key"] else "(key known once the stage before is done)"
-        lines.append(f"{stage['name']:<10} {'done' if stage['done'] else 'to run':<7} {key}")
+        lines.append(f"{stage['name']:<18} {'done' if stage['done'] else 'to run':<7} {key}")
     return "\n".join(lines)
 
 
@@ -98,7 +103,8 @@ def _summary_text(result: dict[str, Any]) -> str:
     took = {s["name"]: "found done" if s["cached"] else f"{s['seconds']:.0f} s" for s in result["stages"]}
     lines = ["", "stages   " + ", ".join(f"{name} {text}" for name, text in took.items())]
     if result["metrics"]:
-        lines += ["", *_metrics_table(result["metrics"]), "", f"report   {result['report']}"]
+        table = _class_table if result["pipeline"] == "segmentation" else _metrics_table
+        lines += ["", *table(result["metrics"]), "", f"report   {result['report']}"]
     if result["model_uri"]:
         lines += [
             f"model    {result['model_uri']} (version {result['model_version']}: {result['reason']})",
@@ -111,6 +117,11 @@ def _summary_text(result: dict[str, Any]) -> str:
 
 
 def _metrics_table(metrics: dict[str, float]) -> list[str]:
+    width = max(map(len, metrics))
+    return [f"{name:<{width}}{value:>12.4f}" for name, value in metrics.items()]
+
+
+def _class_table(metrics: dict[str, float]) -> list[str]:
     """Classes down, measures across."""
     columns = [("dice", "Dice"), ("iou", "IoU"), ("hd95_mm", "HD95 mm"), ("surface_dice", "surface Dice")]
     classes = [name.split("/", 1)[1] for name in metrics if name.startswith("dice/")]

@@ -11,8 +11,9 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from data_pipelines.errors import UserError
-from data_pipelines.specs import DataSpec, Spec
-from unet_models.specs import PredictSpec, TrainSpec
+from data_pipelines.specs import CaptionedSpec, DataSpec, Spec
+from unet_models.diffusion_specs import AlignmentSpec, AutoencoderSpec, DiffusionSpec, SampleSpec
+from unet_models.specs import LoopSpec, PredictSpec, TrainSpec
 
 
 class ComputeSpec(Spec):
@@ -48,35 +49,88 @@ class EvaluateSpec(PredictSpec):
     """Tolerance of the surface Dice."""
 
 
+class EncodeSpec(Spec):
+    """Which networks turn captions and images into what the U-Net learns from."""
+
+    clip: str = ""
+    """Folder of a CLIP with its tokenizer (Stable Diffusion 1.x: ``openai/clip-vit-large-patch14``), or of its text
+    tower alone; empty: train a small one on the captions (``train_clip``)."""
+    autoencoder: str = ""
+    """Folder of an ``AutoencoderKL`` (Stable Diffusion 1.x: ``vae/``); empty: train one (``train_autoencoder``)."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images encoded at once."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is faster on a GPU."""
+
+
+class EvaluateImagesSpec(SampleSpec):
+    """How generated images are drawn and compared with real ones."""
+
+    num_images: int = Field(default=500, ge=8)
+    """Images drawn, one per held-out caption in turn, and real ones they are compared with."""
+    seed: int = 0
+    """Image i is a function of (seed, i), whatever the number of workers."""
+    inception_weights: str = ""
+    """File of the FID's Inception weights; empty: distances in the feature space of the image tower, named so."""
+    guidance_sweep: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    """Guidance scales that the report shows side by side."""
+    num_shown: int = Field(default=8, ge=1)
+    """Prompts, neighbours and so on shown in the report."""
+
+
 class RegistrySpec(Spec):
     """The registered model, and what it must reach to become champion."""
 
-    name: str = "unetflow-segmentation"
+    name: str = "unetflow"
     """Name of the registered model."""
     experiment: str = "unetflow"
     """MLflow experiment of the run."""
     min_metrics: dict[str, float] = Field(default={})
     """Least value of each metric for the ``champion`` alias, such as ``{dice: 0.8}``."""
-    compare_metric: str = "dice"
-    """The metric in which a new champion must beat the old one on the same evaluation data."""
+    max_metrics: dict[str, float] = Field(default={})
+    """Largest value of each metric for the ``champion`` alias, where less is better."""
+    compare_metric: str = ""
+    """The metric in which a new champion must beat the old one on the same evaluation data; empty: ``dice``, or
+    ``frechet_distance``. Of distances less is better."""
 
 
-class SegmentationConfig(Spec):
+class PipelineConfig(Spec):
+    """What every pipeline has."""
+
+    pipeline: str
+    """Which pipeline this is."""
+    storage: str = ""
+    """URI below which every stage keeps its outputs; empty: ``UNETFLOW_STORAGE``, else the user's state folder."""
+    registry: RegistrySpec = RegistrySpec()
+    """Scores and checkpoint to a registered model."""
+    compute: ComputeSpec = ComputeSpec()
+    """Where and how often."""
+
+    @property
+    def storage_uri(self) -> str:
+        """Where outputs go, as an absolute URI."""
+        uri = self.storage or os.environ.get("UNETFLOW_STORAGE") or str(state_folder())
+        return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+    def require_enough_samples(self, stage: str, spec: LoopSpec) -> None:
+        """Raise ValueError where a batch is too small for the workers."""
+        if spec.global_batch_size < self.compute.num_workers:
+            raise ValueError(
+                f"{stage}.global_batch_size ({spec.global_batch_size}) is smaller than compute.num_workers "
+                f"({self.compute.num_workers}): every worker needs at least one sample"
+            )
+
+
+class SegmentationConfig(PipelineConfig):
     """The whole segmentation pipeline."""
 
     pipeline: Literal["segmentation"] = "segmentation"
-    storage: str = ""
-    """URI below which every stage keeps its outputs; empty: ``UNETFLOW_STORAGE``, else the user's state folder."""
     data: DataSpec = DataSpec()
     """Raw data to shards."""
     train: TrainSpec = TrainSpec()
     """Shards to checkpoint."""
     evaluate: EvaluateSpec = EvaluateSpec()
     """Checkpoint to scores."""
-    registry: RegistrySpec = RegistrySpec()
-    """Scores and checkpoint to a registered model."""
-    compute: ComputeSpec = ComputeSpec()
-    """Where and how often."""
 
     @model_validator(mode="after")
     def _axes_agree(self) -> SegmentationConfig:
@@ -88,18 +142,70 @@ class SegmentationConfig(Spec):
         spacing = self.data.preprocess.spacing
         if isinstance(spacing, tuple) and len(spacing) != self.data.ndim:
             raise ValueError(f"data.preprocess.spacing has {len(spacing)} numbers, data.ndim is {self.data.ndim}")
-        if self.train.global_batch_size < self.compute.num_workers:
-            raise ValueError(
-                f"train.global_batch_size ({self.train.global_batch_size}) is smaller than compute.num_workers "
-                f"({self.compute.num_workers}): every worker needs at least one sample"
-            )
+        self.require_enough_samples("train", self.train)
         return self
 
-    @property
-    def storage_uri(self) -> str:
-        """Where outputs go, as an absolute URI."""
-        uri = self.storage or os.environ.get("UNETFLOW_STORAGE") or str(state_folder())
-        return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+class DiffusionConfig(PipelineConfig):
+    """The whole latent-diffusion pipeline."""
+
+    pipeline: Literal["diffusion"] = "diffusion"
+    data: CaptionedSpec = CaptionedSpec()
+    """Captioned images to shards."""
+    train_clip: AlignmentSpec = AlignmentSpec()
+    """The text and the image tower, where ``encode.clip`` names none."""
+    train_autoencoder: AutoencoderSpec = AutoencoderSpec()
+    """The autoencoder, where ``encode.autoencoder`` names none."""
+    encode: EncodeSpec = EncodeSpec()
+    """Shards to latents and text states."""
+    train: DiffusionSpec = DiffusionSpec()
+    """Latents to checkpoint."""
+    evaluate: EvaluateImagesSpec = EvaluateImagesSpec()
+    """Checkpoint to generated images and their scores."""
+
+    @model_validator(mode="after")
+    def _networks_agree(self) -> DiffusionConfig:
+        model = self.train.model
+        if not self.encode.clip and model.context_dim != self.train_clip.width:
+            raise ValueError(
+                f"train.model.context_dim ({model.context_dim}) must be train_clip.width ({self.train_clip.width}): "
+                "cross-attention reads the text states"
+            )
+        latent_channels = self.train_autoencoder.latent_channels
+        if not self.encode.autoencoder and {model.in_channels, model.out_channels} != {latent_channels}:
+            raise ValueError(
+                f"train.model.in_channels and out_channels ({model.in_channels}, {model.out_channels}) must be "
+                f"train_autoencoder.latent_channels ({latent_channels})"
+            )
+        factor = 2 ** (len(self.train_autoencoder.channels) - 1)
+        if not self.encode.autoencoder and self.data.resolution % factor:
+            raise ValueError(
+                f"data.resolution ({self.data.resolution}) must be a multiple of {factor}, by which train_autoencoder "
+                "shrinks images"
+            )
+        if not self.encode.clip and self.data.resolution % self.train_clip.patch_pixels:
+            raise ValueError(
+                f"data.resolution ({self.data.resolution}) must be a multiple of train_clip.patch_pixels "
+                f"({self.train_clip.patch_pixels})"
+            )
+        if not self.encode.clip:
+            self.require_enough_samples("train_clip", self.train_clip)
+            if self.train_clip.global_batch_size % self.compute.num_workers:
+                raise ValueError(
+                    f"train_clip.global_batch_size ({self.train_clip.global_batch_size}) must be a multiple of "
+                    f"compute.num_workers ({self.compute.num_workers}): every pair meets all others of the batch"
+                )
+        if not self.encode.autoencoder:
+            self.require_enough_samples("train_autoencoder", self.train_autoencoder)
+        self.require_enough_samples("train", self.train)
+        return self
+
+
+Config = SegmentationConfig | DiffusionConfig
+CONFIGS: dict[str, type[SegmentationConfig] | type[DiffusionConfig]] = {
+    "segmentation": SegmentationConfig,
+    "diffusion": DiffusionConfig,
+}
 
 
 def state_folder() -> Path:
@@ -107,10 +213,11 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "unetflow"
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SegmentationConfig:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply ``a.b=value`` overrides, values being YAML too.
 
-    Raises UserError naming the file, the field and the rule.
+    ``pipeline:`` says which configuration it is, segmentation where it is absent. Raises UserError naming the file,
+    the field and the rule.
     """
     path = Path(path)
     try:
@@ -123,8 +230,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Segmentation
         raise UserError(f"{path}: must hold fields such as `data:` and `train:`, found a {type(values).__name__}")
     for override in overrides:
         _apply(values, override)
+    kind = values.get("pipeline", "segmentation")
+    if kind not in CONFIGS:
+        raise UserError(f"{path}: pipeline: there is no {kind!r}; choose {' or '.join(CONFIGS)}")
     try:
-        return SegmentationConfig.model_validate(values)
+        return CONFIGS[kind].model_validate(values)
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(whole file)'}: {_plain(e)}" for e in error.errors()]
         raise UserError(f"{path}: {len(lines)} field(s) are wrong:\n" + "\n".join(lines)) from None

@@ -1,4 +1,4 @@
-"""The segmentation pipeline, told once: raw -> shards -> checkpoint -> scores -> registered model.
+"""Both pipelines, told once each: raw -> shards -> checkpoint -> scores -> registered model.
 
 What ``do`` does with a stage is the caller's choice: run it here, run it as a Prefect task, or only look whether it
 is done.
@@ -12,31 +12,58 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.config import SegmentationConfig
-from flows.evaluate import evaluate_stage
-from flows.register import register_stage
-from flows.shard import shard_stage
+from flows.config import Config, DiffusionConfig, SegmentationConfig
 from flows.stages import Done, Record, Stage, find_record, run_stage
-from flows.train import train_stage
 
-STAGES = ("shard", "train", "evaluate", "register")
+STAGES = {
+    "segmentation": ("shard", "train", "evaluate", "register"),
+    "diffusion": ("shard", "train_clip", "train_autoencoder", "encode", "train", "evaluate", "register"),
+}
 
 Do = Callable[[Stage], Record]
 
 
 def segmentation(config: SegmentationConfig, do: Do) -> Record:
-    """Every stage in order; each is planned from the records of those before it."""
+    """Volumes to a model that segments them. Each stage is planned from the records of those before it."""
+    from flows.segmentation.evaluate import evaluate_stage
+    from flows.segmentation.register import register_stage
+    from flows.segmentation.shard import shard_stage
+    from flows.segmentation.train import train_stage
+
     shards = do(shard_stage(config.data, config.storage_uri, config.compute.num_cpus))
     checkpoint = do(train_stage(config, shards))
     report = do(evaluate_stage(config, shards, checkpoint))
     return do(register_stage(config, shards, checkpoint, report))
 
 
+def diffusion(config: DiffusionConfig, do: Do) -> Record:
+    """Captioned images to a model that draws them."""
+    from flows.diffusion.encode import encode_stage
+    from flows.diffusion.encoders import autoencoder_stage, clip_stage
+    from flows.diffusion.evaluate import evaluate_stage
+    from flows.diffusion.register import register_stage
+    from flows.diffusion.shard import shard_stage
+    from flows.diffusion.train import train_stage
+
+    shards = do(shard_stage(config.data, config.storage_uri, config.compute.num_cpus))
+    clip = do(clip_stage(config, shards))
+    autoencoder = do(autoencoder_stage(config, shards))
+    latents = do(encode_stage(config, shards, clip, autoencoder))
+    checkpoint = do(train_stage(config, latents))
+    report = do(evaluate_stage(config, shards, clip, autoencoder, latents, checkpoint))
+    return do(register_stage(config, shards, clip, autoencoder, latents, checkpoint, report))
+
+
+def tell(config: Config, do: Do) -> Record:
+    """The pipeline that the config is of."""
+    return segmentation(config, do) if isinstance(config, SegmentationConfig) else diffusion(config, do)
+
+
 @dataclass(slots=True)
 class Pipeline:
     """Runs the stages and remembers what became of each."""
 
-    config: SegmentationConfig
+    config: Config
     run: Callable[[Stage, str], Done] = run_stage
     until: str = "register"
     """Name of the last stage to run."""
@@ -46,7 +73,7 @@ class Pipeline:
     def __call__(self) -> dict[str, Any]:
         """Run, and return the final record (``summary``)."""
         with suppress(_EnoughError):
-            segmentation(self.config, self._do)
+            tell(self.config, self._do)
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
@@ -85,7 +112,7 @@ class Pipeline:
         return self.done[-1].record
 
 
-def plan(config: SegmentationConfig, *, look_outside: bool = False) -> list[dict[str, Any]]:
+def plan(config: Config, *, look_outside: bool = False) -> list[dict[str, Any]]:
     """Each stage with its key and whether it is done; a stage that waits for another has no key yet."""
     planned: list[dict[str, Any]] = []
 
@@ -97,8 +124,8 @@ def plan(config: SegmentationConfig, *, look_outside: bool = False) -> list[dict
         return record
 
     with suppress(_EnoughError):
-        segmentation(config, look)
-    waiting = STAGES[len(planned) :]
+        tell(config, look)
+    waiting = STAGES[config.pipeline][len(planned) :]
     return [*planned, *({"name": name, "key": None, "done": False} for name in waiting)]
 
 

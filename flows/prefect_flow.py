@@ -1,4 +1,4 @@
-"""The pipeline as a Prefect flow: each stage a task with retries, a time limit, a readable name and artifacts."""
+"""The pipelines as Prefect flows: each stage a task with retries, a time limit, a readable name and artifacts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flows.config import SegmentationConfig, state_folder
+from flows.config import Config, DiffusionConfig, SegmentationConfig, state_folder
 
 
 def set_prefect_defaults() -> None:
@@ -43,8 +43,22 @@ logger = logging.getLogger(__name__)
 @flow(name="segmentation", flow_run_name="{config.registry.name}")
 def segmentation_flow(config: SegmentationConfig) -> dict[str, Any]:
     """Raw volumes to a registered segmentation model."""
-    pipeline = Pipeline(config, run=lambda stage, root: _as_task(stage, root, config))
-    return pipeline()
+    return _run(config)
+
+
+@flow(name="diffusion", flow_run_name="{config.registry.name}")
+def diffusion_flow(config: DiffusionConfig) -> dict[str, Any]:
+    """Captioned images to a registered text-to-image model."""
+    return _run(config)
+
+
+def run_flow(config: Config) -> dict[str, Any]:
+    """The flow that the config is of."""
+    return segmentation_flow(config) if isinstance(config, SegmentationConfig) else diffusion_flow(config)
+
+
+def _run(config: Config) -> dict[str, Any]:
+    return Pipeline(config, run=lambda stage, root: _as_task(stage, root, config))()
 
 
 def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
@@ -58,7 +72,7 @@ def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     return False
 
 
-def _as_task(stage: Stage, root: str, config: SegmentationConfig) -> Done:
+def _as_task(stage: Stage, root: str, config: Config) -> Done:
     compute = config.compute
 
     @task(
@@ -69,7 +83,11 @@ def _as_task(stage: Stage, root: str, config: SegmentationConfig) -> Done:
         retry_jitter_factor=0.5,
         retry_condition_fn=is_worth_retrying,
         timeout_seconds=compute.timeout_seconds,
-        tags=["unetflow", stage.name, *(["gpu"] if compute.use_gpu and stage.name in ("train", "evaluate") else [])],
+        tags=[
+            "unetflow",
+            stage.name,
+            *(["gpu"] if compute.use_gpu and stage.name not in ("shard", "register") else []),
+        ],
         persist_result=False,
         log_prints=False,
     )
@@ -98,11 +116,13 @@ def _leave_artifacts(record: Record) -> None:
 
 
 def _image_artifact(uri: str) -> None:
-    """The worst case as a picture, carried inline: the report's folder is not a web server."""
+    """The worst case, or the grid of samples, carried inline: the report's folder is not a web server."""
     import base64
 
     data = base64.b64encode(storage.read_bytes(uri)).decode()
-    create_markdown_artifact(f"![worst case](data:image/png;base64,{data})", key="overlay", description="Worst case")
+    create_markdown_artifact(
+        f"![overlay](data:image/png;base64,{data})", key="overlay", description="Worst case, or samples"
+    )
 
 
 def _metrics_table(metrics: dict[str, float]) -> str:

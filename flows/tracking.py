@@ -75,13 +75,18 @@ def log_metrics(client: MlflowClient, run_id: str, rows: Sequence[Mapping[str, f
 
     now = int(time.time() * 1000)
     metrics = [
-        Metric(name, float(value), now, int(row["step"]))
+        Metric(metric_name(name), float(value), now, int(row["step"]))
         for row in rows
         for name, value in row.items()
         if name != "step"
     ]
     for start in range(0, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+
+def metric_name(name: str) -> str:
+    """``kid[clip,n=100]`` -> ``kid/clip-n100``: MLflow takes neither brackets, commas nor equals signs."""
+    return name.replace("[", "/").replace("]", "").replace(",", "-").replace("=", "")
 
 
 @contextmanager

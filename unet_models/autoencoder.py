@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unet_models.diffusion_specs import AutoencoderSpec
 from unet_models.noise import sample_posterior
-from unet_models.specs import AutoencoderSpec
 
 
 def build_autoencoder(spec: AutoencoderSpec, resolution: int) -> Any:
@@ -26,6 +29,21 @@ def build_autoencoder(spec: AutoencoderSpec, resolution: int) -> Any:
         sample_size=resolution,
         mid_block_add_attention=False,
     )
+
+
+def load_autoencoder(folder: Path, device: torch.device | str = "cpu") -> Any:
+    """The ``diffusers.AutoencoderKL`` of a folder, frozen. Raises ValueError where the folder holds something else."""
+    from diffusers import AutoencoderKL
+
+    path = folder / "config.json"
+    try:
+        name = json.loads(path.read_text()).get("_class_name")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); name the folder of an AutoencoderKL") from None
+    if name != "AutoencoderKL":
+        raise ValueError(f"{path}: _class_name is {name!r}; give the folder of an AutoencoderKL")
+    autoencoder = AutoencoderKL.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+    return autoencoder.to(device).eval().requires_grad_(False)
 
 
 class TrainableAutoencoder(nn.Module):

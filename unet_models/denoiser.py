@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unet_models.attention import SpatialTransformer
-from unet_models.specs import DenoiserSpec
+from unet_models.diffusion_specs import DenoiserSpec
 
 
 class Denoiser(nn.Module):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unet_models.denoiser import Denoiser
-from unet_models.specs import DenoiserSpec
+from unet_models.diffusion_specs import DenoiserSpec
 
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unet_models.specs import NoiseSpec
+from unet_models.diffusion_specs import NoiseSpec
 
 Sampler = Literal["ddpm", "ddim", "dpm_solver"]
 

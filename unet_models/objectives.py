@@ -14,9 +14,10 @@ from data_pipelines.batches import CaptionedBatch, ImageBatch, LatentBatch, Volu
 from unet_models import noise
 from unet_models.alignment import contrastive_loss
 from unet_models.augment import augment
+from unet_models.diffusion_specs import AutoencoderSpec, DiffusionSpec
 from unet_models.losses import deeply_supervised_loss
 from unet_models.seeds import NOISE, generator, torch_generator
-from unet_models.specs import AutoencoderSpec, DiffusionSpec, TrainSpec
+from unet_models.specs import TrainSpec
 from unet_models.training_state import CHANNELS_LAST
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from unet_models.specs import DenoiserSpec, UNetSpec
+from unet_models.diffusion_specs import DenoiserSpec
+from unet_models.specs import UNetSpec
 
 
 def unet_2015() -> UNetSpec:

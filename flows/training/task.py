@@ -39,7 +39,8 @@ class TrainingTask(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: ClassVar[str]
-    """The validation figure by which the best checkpoint is chosen, higher being better."""
+    """The validation figure by which the best checkpoint is chosen."""
+    higher_is_better: ClassVar[bool] = True
     index_uri: str
     shards_uri: str
 

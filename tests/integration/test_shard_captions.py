@@ -15,8 +15,8 @@ from data_pipelines.loader import ImageSamples
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import read_table
 from data_pipelines.specs import CaptionedSpec
-from flows.shard import read_problems, shards_uri
-from flows.shard_captions import shard_captions_stage
+from flows.diffusion.shard import shard_stage
+from flows.sharded import read_problems, shards_uri
 from flows.stages import Done, run_stage
 
 
@@ -29,7 +29,7 @@ def raw(tmp_path: Path) -> Path:
 def run(raw: Path, tmp_path: Path, **changes: object) -> Done:
     spec = CaptionedSpec.model_validate({"root": str(raw), "resolution": 32, "val_fraction": 0.2, **changes})
     root = str(tmp_path / "storage")
-    return run_stage(shard_captions_stage(spec, root), root)
+    return run_stage(shard_stage(spec, root), root)
 
 
 def test_samples_in_batches_show_what_their_captions_say(raw: Path, tmp_path: Path) -> None:

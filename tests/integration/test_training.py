@@ -16,9 +16,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from flows.config import SegmentationConfig
-from flows.shard import shard_stage
+from flows.segmentation.shard import shard_stage
+from flows.segmentation.train import train_stage
 from flows.stages import Done, Record, run_stage
-from flows.train import read_curves, train_stage
+from flows.training.stage import read_curves
 
 TRAIN = {
     "patch_size": [32, 32, 32],

@@ -22,8 +22,8 @@ from unet_models.alignment import (
     train_tokenizer,
 )
 from unet_models.autoencoder import TrainableAutoencoder, build_autoencoder
+from unet_models.diffusion_specs import AlignmentSpec, AutoencoderSpec
 from unet_models.objectives import Alignment, Reconstruction, scale_images
-from unet_models.specs import AlignmentSpec, AutoencoderSpec
 
 CAPTIONS = ["a small red circle", "a large blue square above a small red circle", "a cat", "emoji of a cat"] * 3
 CLIP = AlignmentSpec(width=16, num_layers=1, num_heads=2, num_tokens=12, vector_size=8)

@@ -26,7 +26,7 @@ from unet_models.diffusers_format import (
     load_from_diffusers,
     save_as_diffusers,
 )
-from unet_models.specs import DenoiserSpec
+from unet_models.diffusion_specs import DenoiserSpec
 
 SMALL = DenoiserSpec(
     channels=(8, 16), attention_levels=(True, False), num_res_blocks=1, num_heads=2, context_dim=12, num_groups=4

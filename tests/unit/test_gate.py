@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flows.config import RegistrySpec
 from flows.register import decide_alias
 
 
@@ -21,6 +22,6 @@ from flows.register import decide_alias
 def test_gate(
     metrics: dict[str, float], champion: dict[str, float] | None, thresholds: dict[str, float], alias: str, reason: str
 ) -> None:
-    found, why = decide_alias(metrics, champion, thresholds, "dice")
+    found, why = decide_alias(metrics, champion, RegistrySpec(min_metrics=thresholds), "dice")
     assert found == alias
     assert reason in why

@@ -8,8 +8,8 @@ from diffusers.training_utils import compute_snr
 
 from data_pipelines.batches import LatentBatch
 from unet_models import noise
+from unet_models.diffusion_specs import DenoiserSpec, DiffusionSpec, NoiseSpec
 from unet_models.objectives import NoisePrediction
-from unet_models.specs import DenoiserSpec, DiffusionSpec, NoiseSpec
 
 LATENTS = torch.randn(4, 4, 3, 5, generator=torch.Generator().manual_seed(0))
 EPSILON = torch.randn(4, 4, 3, 5, generator=torch.Generator().manual_seed(1))

@@ -19,14 +19,14 @@ from data_pipelines.errors import DataError
 from data_pipelines.incremental import build_index
 from data_pipelines.shards import write_table
 from data_pipelines.specs import CaptionedSpec
-from flows.shard import shard_sizes, shards_are_there
+from flows.sharded import shard_sizes, shards_are_there
 from flows.stages import Attempt, Stage
 
 LOCATION = {"root", "layout", "max_pixels", "shard_megabytes", "num_shapes", "shapes_seed"}
 """Fields that say where examples come from or how shards are cut; the digests of the examples stand for them."""
 
 
-def shard_captions_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> Stage:
+def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> Stage:
     """Plan the stage: look at the source files and their digests, decode nothing.
 
     ``num_cpus`` is what later stages will want of a Ray that is started here.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,16 +11,15 @@ import pyarrow as pa
 from data_pipelines import storage
 from data_pipelines.cases import Dataset
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import DataError, Problem, UserError
+from data_pipelines.errors import DataError, UserError
 from data_pipelines.fingerprint import CaseStatistics, merge_statistics
 from data_pipelines.sharding import Sharded, build_index, sample_digests, shard_cases, shards_folder, target_spacing
 from data_pipelines.shards import write_table
 from data_pipelines.sources import find_cases
 from data_pipelines.specs import DataSpec
 from data_pipelines.splits import assign_splits
-from flows.stages import Attempt, Record, Stage
-
-logger = logging.getLogger(__name__)
+from flows.sharded import shard_sizes, shards_are_there
+from flows.stages import Attempt, Stage
 
 
 def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage:
@@ -60,16 +58,6 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
         }
 
     return Stage("shard", identity, (), compute, still_holds=shards_are_there)
-
-
-def read_problems(record: Record) -> list[Problem]:
-    """The quarantined input."""
-    return [Problem(**values) for values in json.loads(storage.read_bytes(record.output("problems")))]
-
-
-def shards_uri(record: Record) -> str:
-    """Folder of the tar files that a record's index points into."""
-    return storage.join(record.root, record.figures["shards"])
 
 
 def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]:
@@ -116,21 +104,6 @@ def _write_outputs(
         "num_quarantined": len(_left_out(dataset, sharded)),
     }
     return index
-
-
-def shard_sizes(shards_uri: str, index: pa.Table) -> dict[str, int | None]:
-    names = sorted(set(index["shard"].to_pylist()))
-    return {name: storage.size(storage.join(shards_uri, name)) for name in names}
-
-
-def shards_are_there(record: Record) -> bool:
-    """Shards are named by content and never rewritten, so their sizes tell whether they are whole."""
-    for name, size in record.figures["shard_sizes"].items():
-        uri = storage.join(shards_uri(record), name)
-        if storage.size(uri) != size:
-            logger.warning("%s is missing or cut short: sharding runs again", uri)
-            return False
-    return True
 
 
 def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:

@@ -1,16 +1,16 @@
-"""Stage ``train``: shards -> checkpoint, data-parallel on Ray Train."""
+"""A stage that trains: shards -> checkpoint, data-parallel on Ray Train, whatever the task."""
 
 from __future__ import annotations
 
 import json
 import logging
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
-from flows.config import SegmentationConfig
-from flows.shard import shards_uri
+from flows.config import Config
 from flows.stages import Attempt, Record, Stage
 from unet_models.specs import LoopSpec
 
@@ -23,14 +23,26 @@ OBSERVING = {"validate_every_steps", "validate_cases", "checkpoint_every_steps",
 """Fields that watch or save a training without changing its weights (unless the best checkpoint is selected)."""
 
 
-def train_stage(config: SegmentationConfig, shards: Record) -> Stage:
-    """Plan the stage: its key holds the shards' digest and everything that changes the weights."""
-    identity = config.train.model_dump(mode="json", exclude=OBSERVING if config.train.select == "last" else None)
+def training_stage(
+    name: str,
+    config: Config,
+    spec: LoopSpec,
+    inputs: tuple[Record, ...],
+    open_task: Callable[[Attempt], TrainingTask],
+    finish: Callable[[Attempt], None] = lambda attempt: None,
+) -> Stage:
+    """Plan the stage: its key holds its inputs' digests and everything that changes the weights.
+
+    ``open_task`` says what to train, and may write what the workers need into the attempt; ``finish`` may add outputs
+    to those of the training (``weights``, ``checkpoint``, ``curves``).
+    """
+    identity = spec.model_dump(mode="json", exclude=OBSERVING if spec.select == "last" else None)
 
     def compute(attempt: Attempt) -> None:
-        _train(config, shards, attempt)
+        _train(name, open_task(attempt), config, attempt)
+        finish(attempt)
 
-    return Stage("train", identity, (shards,), compute)
+    return Stage(name, identity, inputs, compute)
 
 
 def read_curves(record: Record) -> list[dict[str, float]]:
@@ -38,27 +50,24 @@ def read_curves(record: Record) -> list[dict[str, float]]:
     return json.loads(storage.read_bytes(record.output("curves")))
 
 
-def _train(config: SegmentationConfig, shards: Record, attempt: Attempt) -> None:
-    from flows.training.segmentation import SegmentationTask
-
-    task = SegmentationTask(
-        spec=config.train,
-        index_uri=shards.output("index"),
-        shards_uri=shards_uri(shards),
-        num_channels=len(shards.figures["channels"]),
-        classes=shards.figures["classes"],
-    )
-    run_training(task, config, attempt)
+def curves_by_name(rows: list[dict[str, float]]) -> dict[str, list[tuple[int, float]]]:
+    """Figure -> (step, value)."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step":
+                curves.setdefault(name, []).append((int(row["step"]), value))
+    return curves
 
 
-def run_training(task: TrainingTask, config: SegmentationConfig, attempt: Attempt) -> None:
+def _train(name: str, task: TrainingTask, config: Config, attempt: Attempt) -> None:
     """Train ``task`` on Ray Train workers and declare the chosen checkpoint and the curves as outputs."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
     from flows.cluster import ensure_ray, require_resources
-    from flows.progress import FollowReports, WriteReports
-    from flows.train_worker import TrainJob, limit_worker_environment, train_worker
+    from flows.training.progress import FollowReports, WriteReports
+    from flows.training.worker import TrainJob, limit_worker_environment, train_worker
 
     compute, spec = config.compute, task.loop
     ensure_ray(compute.num_cpus)
@@ -85,22 +94,22 @@ def run_training(task: TrainingTask, config: SegmentationConfig, attempt: Attemp
                 name=attempt.name,
                 storage_path=attempt.stage_uri,
                 failure_config=ray.train.FailureConfig(max_failures=compute.max_failures),
-                checkpoint_config=_checkpoints_to_keep(spec, task.score),
+                checkpoint_config=_checkpoints_to_keep(spec, task),
                 callbacks=[WriteReports(str(reports))],
                 worker_runtime_env={"env_vars": limit_worker_environment(compute.threads_per_worker)},
             ),
         )
         tracker = _Tracker(config, attempt)
-        with FollowReports(reports, spec.num_steps, tracker.log):
+        with FollowReports(reports, name, task, tracker.log):
             result = trainer.fit()
-    _declare(attempt, spec, task.score, result)
+    _declare(attempt, spec, task, result)
     attempt.figures |= {"run_id": tracker.run_id, "num_workers": compute.num_workers}
 
 
 class _Tracker:
     """Logs training's figures to one MLflow run, and goes on without it if the server fails."""
 
-    def __init__(self, config: SegmentationConfig, attempt: Attempt) -> None:
+    def __init__(self, config: Config, attempt: Attempt) -> None:
         from flows import tracking
 
         self.tracking = tracking
@@ -119,18 +128,22 @@ class _Tracker:
                 self.tracking.log_metrics(self.client, self.run_id, rows)
 
 
-def _checkpoints_to_keep(spec: LoopSpec, score: str) -> Any:
+def _checkpoints_to_keep(spec: LoopSpec, task: TrainingTask) -> Any:
     """The newest, and the best by validation where there is one."""
     import ray.train
 
     if not spec.validate_cases:
         return ray.train.CheckpointConfig(num_to_keep=spec.keep_checkpoints)
-    return ray.train.CheckpointConfig(num_to_keep=spec.keep_checkpoints, checkpoint_score_attribute=score)
+    return ray.train.CheckpointConfig(
+        num_to_keep=spec.keep_checkpoints,
+        checkpoint_score_attribute=task.score,
+        checkpoint_score_order="max" if task.higher_is_better else "min",
+    )
 
 
-def _declare(attempt: Attempt, spec: LoopSpec, score: str, result: Any) -> None:
+def _declare(attempt: Attempt, spec: LoopSpec, task: TrainingTask, result: Any) -> None:
     """Name the chosen checkpoint's files and the curves as outputs."""
-    from flows.train_worker import newest_checkpoint
+    from flows.training.worker import newest_checkpoint
     from unet_models.checkpoint import MARKER, MODEL
 
     newest = newest_checkpoint(attempt.stage_uri)
@@ -139,7 +152,8 @@ def _declare(attempt: Attempt, spec: LoopSpec, score: str, result: Any) -> None:
     chosen = storage.join(attempt.stage_uri, *newest)
     last_marker = json.loads(storage.read_bytes(storage.join(chosen, MARKER)))
     if spec.select == "best" and result.best_checkpoints:
-        best = max(result.best_checkpoints, key=lambda pair: pair[1].get(score, float("-inf")))
+        sign = 1 if task.higher_is_better else -1
+        best = max(result.best_checkpoints, key=lambda pair: sign * pair[1].get(task.score, -sign * float("inf")))
         chosen = storage.join(attempt.uri(), Path(best[0].path).name)
     marker = json.loads(storage.read_bytes(storage.join(chosen, MARKER)))
     storage.write_bytes(attempt.uri("curves.json"), json.dumps(last_marker["curves"]).encode())

@@ -17,7 +17,7 @@ from flows.config import SegmentationConfig
 from flows.report.cases import CaseView
 from flows.report.overlays import overlay_planes
 from flows.report.segmentation import segmentation_report
-from flows.shard import shards_uri
+from flows.sharded import shards_uri
 from flows.stages import Attempt, Record
 from unet_models.metrics import MetricSummary
 

@@ -15,9 +15,9 @@ from data_pipelines import storage
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table, write_table
 from flows.config import SegmentationConfig
-from flows.shard import read_problems, shards_uri
+from flows.sharded import read_problems, shards_uri
 from flows.stages import Attempt, Record, Stage
-from flows.train import read_curves
+from flows.training.stage import read_curves
 from unet_models.specs import PredictSpec
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def evaluate_stage(config: SegmentationConfig, shards: Record, training: Record)
 
 
 def build_bundle(config: SegmentationConfig, shards: Record) -> dict[str, Any]:
-    """JSON of ``flows.segmenter.Bundle``: what the weights need beside them."""
+    """JSON of ``flows.segmentation.segmenter.Bundle``: what the weights need beside them."""
     spacing = shards.figures["spacing"]
     return {
         "model": config.train.model.model_dump(mode="json"),
@@ -47,7 +47,7 @@ def build_bundle(config: SegmentationConfig, shards: Record) -> dict[str, Any]:
 
 
 def _evaluate(config: SegmentationConfig, shards: Record, training: Record, attempt: Attempt) -> None:
-    from flows.evaluation_report import write_report
+    from flows.segmentation.report import write_report
     from unet_models.metrics import summarise
 
     index = read_table(shards.output("index"))
@@ -107,7 +107,7 @@ class CaseScorer:
         import torch
 
         from data_pipelines.reader import ShardReader
-        from flows.segmenter import Bundle, Segmenter
+        from flows.segmentation.segmenter import Bundle, Segmenter
 
         job: dict[str, Any] = json.loads(storage.read_bytes(job_uri))
         torch.set_num_threads(job["threads"])

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from data_pipelines import storage
 from data_pipelines.loader import step_loader
+from flows.training.alignment import AlignmentTask
+from flows.training.autoencoder import AutoencoderTask
+from flows.training.diffusion import DiffusionTask
 from flows.training.segmentation import SegmentationTask
 from unet_models.checkpoint import load_checkpoint, save_checkpoint, verify
 from unet_models.fit import fit, world_size
@@ -35,7 +38,7 @@ class TrainJob(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: SegmentationTask
+    task: Annotated[SegmentationTask | AlignmentTask | AutoencoderTask | DiffusionTask, Field(discriminator="kind")]
     stage_uri: str
     """Folder of the stage, in which any attempt's checkpoints are looked for."""
     threads: int
@@ -70,22 +73,11 @@ def newest_checkpoint(stage_uri: str) -> tuple[str, str] | None:
         if name.startswith(CHECKPOINT_PREFIX)
     ]
     for name, attempt in sorted(found, reverse=True):
-        with local_checkpoint(storage.join(stage_uri, attempt, name)) as folder:
+        with storage.local_folder(storage.join(stage_uri, attempt, name)) as folder:
             if verify(folder):
                 return attempt, name
         logger.warning("%s/%s is incomplete: passed over", attempt, name)
     return None
-
-
-@contextmanager
-def local_checkpoint(uri: str) -> Iterator[Path]:
-    """The checkpoint's files on this machine: where they lie, or copied for the length of the block."""
-    if storage.is_local(uri):
-        yield storage.local_path(uri)
-        return
-    with tempfile.TemporaryDirectory(prefix="unetflow-checkpoint-") as folder:
-        storage.copy_folder(uri, folder)
-        yield Path(folder)
 
 
 @dataclass(slots=True)
@@ -146,7 +138,7 @@ def _resume(job: TrainJob, state: TrainState) -> list[dict[str, float]]:
     (newest,) = found
     if newest is None:
         return []
-    with local_checkpoint(storage.join(job.stage_uri, *newest)) as folder:
+    with storage.local_folder(storage.join(job.stage_uri, *newest)) as folder:
         load_checkpoint(folder, state)
         marker = verify(folder)
     logger.info("training goes on at step %d", state.step)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 
-from flows.segmenter import Segmenter
+from flows.segmentation.segmenter import Segmenter
 
 
 class RegisteredSegmenter(mlflow.pyfunc.PythonModel):

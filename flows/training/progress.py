@@ -13,9 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.train import UserCallback
+
+if TYPE_CHECKING:
+    from flows.training.task import TrainingTask
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +45,15 @@ class WriteReports(UserCallback):
 
 
 class FollowReports:
-    """``with FollowReports(path, num_steps, on_rows):`` shows progress and hands on new rows until the block ends."""
+    """``with FollowReports(path, name, task, on_rows):`` shows progress and hands on new rows until the block ends."""
 
-    def __init__(self, path: Path, num_steps: int, on_rows: Callable[[list[dict[str, float]]], None]) -> None:
-        self.path, self.num_steps, self.on_rows = path, num_steps, on_rows
+    def __init__(
+        self, path: Path, name: str, task: TrainingTask, on_rows: Callable[[list[dict[str, float]]], None]
+    ) -> None:
+        self.path, self.on_rows = path, on_rows
         self.position = 0
-        self.display = _Bar(num_steps) if sys.stderr.isatty() else _Lines(num_steps)
+        kind = _Bar if sys.stderr.isatty() else _Lines
+        self.display = kind(name, task.loop.num_steps, task.score)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="training-progress", daemon=True)
 
@@ -85,8 +91,8 @@ class FollowReports:
 class _Lines:
     """One log line now and then, for logs and pipes."""
 
-    def __init__(self, num_steps: int) -> None:
-        self.num_steps = num_steps
+    def __init__(self, name: str, num_steps: int, score: str) -> None:
+        self.name, self.num_steps, self.score = name, num_steps, score
         self.last = -math.inf
         self.known: dict[str, float] = {}
 
@@ -95,7 +101,8 @@ class _Lines:
             self.known |= row
         if time.monotonic() - self.last > LINE_EVERY_SECONDS or self.known["step"] == self.num_steps:
             self.last = time.monotonic()
-            logger.info("train: step %d/%d, %s", self.known["step"], self.num_steps, _figures(self.known))
+            figures = _figures(self.known, self.score)
+            logger.info("%s: step %d/%d, %s", self.name, self.known["step"], self.num_steps, figures)
 
     def close(self) -> None:
         pass
@@ -104,18 +111,19 @@ class _Lines:
 class _Bar:
     """A live bar on a terminal."""
 
-    def __init__(self, num_steps: int) -> None:
+    def __init__(self, name: str, num_steps: int, score: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.progress = Progress(
-            TextColumn("train"),
+            TextColumn(name),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
             console=Console(stderr=True),
         )
+        self.score = score
         self.task = self.progress.add_task("starting workers", total=num_steps)
         self.known: dict[str, float] = {}
         self.progress.start()
@@ -123,12 +131,12 @@ class _Bar:
     def show(self, rows: list[dict[str, float]]) -> None:
         for row in rows:
             self.known |= row
-        self.progress.update(self.task, completed=self.known["step"], description=_figures(self.known))
+        self.progress.update(self.task, completed=self.known["step"], description=_figures(self.known, self.score))
 
     def close(self) -> None:
         self.progress.stop()
 
 
-def _figures(row: dict[str, float]) -> str:
-    parts = [("loss", "train/loss", ".4f"), ("val Dice", "val/dice", ".4f"), ("samples/s", "samples_per_second", ".1f")]
+def _figures(row: dict[str, float], score: str) -> str:
+    parts = [("loss", "train/loss", ".4f"), (score, score, ".4f"), ("samples/s", "samples_per_second", ".1f")]
     return ", ".join(f"{label} {row[name]:{form}}" for label, name, form in parts if name in row)

@@ -1,0 +1,1 @@
+"""The stages of the latent-diffusion pipeline: captioned images -> registered model."""

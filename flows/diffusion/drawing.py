@@ -1,0 +1,239 @@
+"""What the evaluation's actors do: draw images, give real ones back, and take the features of either."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from data_pipelines import storage
+from flows.diffusion.model import Ingredients, assemble
+
+
+class Job(BaseModel):
+    """What all parts of one evaluation share; every actor reads it once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ingredients: Ingredients
+    index_uri: str
+    images_uri: str
+    samples_uri: str
+    """Folder for the generated images."""
+    inception_weights: str
+    threads: int
+    use_gpu: bool
+
+
+class Wish(BaseModel):
+    """One image to be drawn, as ``flows.diffusion.text_to_image.Request``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str
+    seed: int
+    guidance_scale: float
+
+
+class Part(BaseModel):
+    """One piece of work for an actor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """Which set of images it belongs to."""
+    kind: Literal["draw", "prior", "real", "trace"]
+    wishes: tuple[Wish, ...] = ()
+    rows: tuple[int, ...] = ()
+    """Of the index (``real``)."""
+    untrained: bool = False
+    """Draw with a network that was not trained."""
+    shard: str = ""
+    """Keep the images under this name."""
+    shows: bool = False
+    """Send the images back."""
+    measures: bool = True
+    """Take their features."""
+    checks: bool = False
+    """Read captions of generated shapes back from the pixels."""
+
+    @property
+    def num_images(self) -> int:
+        """For progress."""
+        return len(self.wishes) or len(self.rows)
+
+
+class Result(BaseModel):
+    """What came of a part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    features: dict[str, str] = {}
+    """Extractor to the ``.npy`` file of (N, D) float32, in base64."""
+    alignment: list[float] = []
+    """Cosine of each image's vector with its prompt's."""
+    right: list[list[bool]] = []
+    """For each image, which items of its caption it shows."""
+    related: list[bool] = []
+    """Whether they lie as the caption says."""
+    pngs: list[str] = []
+    restored: dict[str, str] = {}
+    """Features of real images given back by the autoencoder."""
+    squared_error: float = 0.0
+    """Mean over their values in -1..1."""
+
+
+class Drawer:
+    """An actor: loads the networks with its first part."""
+
+    job: Job | None = None
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        """``part`` (JSON of ``Part``) done, as JSON of ``Result``."""
+        if self.job is None:
+            self._load(item["job"])
+        part = Part.model_validate_json(item["part"])
+        result = {"draw": self._draw, "prior": self._prior, "real": self._real, "trace": self._trace}[part.kind](part)
+        return {"number": item["number"], "num_images": part.num_images, "result": result.model_dump_json()}
+
+    def _load(self, job_uri: str) -> None:
+        import torch
+
+        from data_pipelines.loader import ImageSamples
+        from data_pipelines.reader import ShardReader
+        from data_pipelines.shards import read_table
+        from flows.diffusion.text_to_image import TextToImage
+        from unet_models.denoiser import Denoiser
+        from unet_models.metrics.inception import load_inception
+
+        job = Job.model_validate_json(storage.read_bytes(job_uri))
+        torch.set_num_threads(job.threads)
+        device = "cuda" if job.use_gpu else "cpu"
+        with tempfile.TemporaryDirectory(prefix="unetflow-pipeline-") as folder:
+            assemble(job.ingredients, Path(folder))
+            self.model = TextToImage(Path(folder), device)
+        with storage.local_folder(job.ingredients.clip_uri) as clip_folder:
+            from unet_models.clip_folder import Clip
+
+            self.clip = Clip(clip_folder, device)
+        torch.manual_seed(0)
+        self.trained = self.model.denoiser
+        self.untrained = Denoiser(job.ingredients.model).to(device).eval()
+        self.inception = load_inception(job.inception_weights).to(device) if job.inception_weights else None
+        index = read_table(job.index_uri)
+        self.captions = index["caption"]
+        self.images = ImageSamples(ShardReader(index, job.images_uri))
+        self.job = job
+
+    def _draw(self, part: Part) -> Result:
+        from flows.diffusion.text_to_image import Request
+
+        requests = [Request(wish.prompt, wish.seed, wish.guidance_scale) for wish in part.wishes]
+        self.model.denoiser = self.untrained if part.untrained else self.trained
+        images = self.model.draw(requests)
+        prompts = [wish.prompt for wish in part.wishes]
+        if part.shard:
+            self._keep(part, images)
+        right, related = _check(images, prompts) if part.checks else ([], [])
+        return Result(
+            features=self._features(images) if part.measures else {},
+            alignment=self._alignment(images, prompts) if part.measures else [],
+            right=right,
+            related=related,
+            pngs=[base64.b64encode(png_bytes(image)).decode() for image in images] if part.shows else [],
+        )
+
+    def _prior(self, part: Part) -> Result:
+        return Result(features=self._features(self.model.draw_prior([wish.seed for wish in part.wishes])))
+
+    def _real(self, part: Part) -> Result:
+        from flows.diffusion.text_to_image import to_pixels
+        from unet_models.objectives import scale_images
+
+        scaled = scale_images(self.images.pixels(part.rows))
+        pixels = to_pixels(scaled)
+        restored = self.model.reconstruct(scaled)
+        error = (restored.astype(np.float64) - pixels) / 127.5
+        return Result(
+            features=self._features(pixels),
+            alignment=self._alignment(pixels, [self.captions[row].as_py() for row in part.rows]),
+            restored=self._features(restored),
+            squared_error=float(np.square(error).mean()),
+        )
+
+    def _trace(self, part: Part) -> Result:
+        from flows.diffusion.text_to_image import Request
+
+        self.model.denoiser = self.trained
+        (wish,) = part.wishes
+        pictures = self.model.trace(Request(wish.prompt, wish.seed, wish.guidance_scale), len(TRACE_LABELS))
+        return Result(pngs=[base64.b64encode(png_bytes(picture)).decode() for picture in pictures])
+
+    def _features(self, images: np.ndarray) -> dict[str, str]:
+        from unet_models.metrics.inception import inception_features
+
+        found = {}
+        if self.clip.has_images:
+            found["clip"] = self.clip.image_vectors(_as_tensor(images)).cpu().numpy()
+        if self.inception is not None:
+            found["inception"] = inception_features(self.inception, _as_tensor(images)).numpy()
+        return {name: _encode(values) for name, values in found.items()}
+
+    def _alignment(self, images: np.ndarray, prompts: list[str]) -> list[float]:
+        if not self.clip.has_images:
+            return []
+        cosines = (self.clip.image_vectors(_as_tensor(images)) * self.clip.text_vectors(prompts)).sum(dim=1)
+        values: list[float] = cosines.cpu().tolist()
+        return values
+
+    def _keep(self, part: Part, images: np.ndarray) -> None:
+        from data_pipelines.shards import write_shard
+
+        assert self.job is not None
+        rows = (
+            ({"key": f"{part.name}-{part.shard}-{i:05d}", **wish.model_dump()}, {"png": png_bytes(image)})
+            for i, (wish, image) in enumerate(zip(part.wishes, images, strict=True))
+        )
+        write_shard(storage.join(self.job.samples_uri, f"{part.name}-{part.shard}.tar"), rows)
+
+
+TRACE_LABELS = range(8)
+"""Pictures of a denoising strip."""
+
+
+def features_of(result: dict[str, str]) -> dict[str, np.ndarray]:
+    """Extractor to (N, D)."""
+    return {name: np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for name, text in result.items()}
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _check(images: np.ndarray, prompts: list[str]) -> tuple[list[list[bool]], list[bool]]:
+    from data_pipelines.captioned.shapes import check_image, check_relation
+
+    pairs = list(zip(images, prompts, strict=True))
+    return [check_image(*pair) for pair in pairs], [check_relation(*pair) for pair in pairs]
+
+
+def _encode(values: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    np.save(buffer, values.astype(np.float32), allow_pickle=False)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _as_tensor(images: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(images).permute(0, 3, 1, 2)

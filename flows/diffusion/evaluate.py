@@ -1,0 +1,208 @@
+"""Stage ``evaluate`` of the second pipeline: checkpoint -> generated images, compared with real ones, and a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import storage
+from data_pipelines.captioned import shapes
+from data_pipelines.progress import track
+from data_pipelines.shards import read_table
+from flows.config import DiffusionConfig
+from flows.diffusion.drawing import TRACE_LABELS, Drawer, Job, Part, Result, Wish
+from flows.diffusion.measures import measure
+from flows.diffusion.model import gather
+from flows.sharded import shards_uri
+from flows.stages import Attempt, Record, Stage
+
+MAX_REAL = 5000
+"""Real images that generated ones are compared with, evenly spaced over the training images."""
+PART_IMAGES = 256
+SAMPLE_SEED, GRID_SEED, SWEEP_SEED, TRACE_SEED, HELD_OUT_SEED = range(5)
+GRID_COLUMNS = 4
+
+
+def evaluate_stage(
+    config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record, latents: Record, training: Record
+) -> Stage:
+    """Plan the stage: its key holds the networks', the images' and the settings' identity."""
+    identity = config.evaluate.model_dump(mode="json") | {"checked": _is_checked(config)}
+
+    def compute(attempt: Attempt) -> None:
+        _evaluate(config, shards, clip, autoencoder, latents, training, attempt)
+
+    return Stage("evaluate", identity, (shards, clip, autoencoder, latents, training), compute)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything to be drawn and measured."""
+
+    prompts: list[str]
+    """One for each image of the main set."""
+    parts: list[Part]
+
+
+def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequence[str]) -> Plan:
+    """What is drawn; ``captions`` and ``splits`` are the index's columns.
+
+    Parts hold whole batches, and batches do not depend on the number of workers: neither do the images, to the bit.
+    """
+    spec, checked = config.evaluate, _is_checked(config)
+    prompts = _prompts(config, captions, splits)
+    wishes = [Wish(prompt=p, seed=image_seed(spec.seed, SAMPLE_SEED, i), guidance_scale=spec.guidance_scale)
+              for i, p in enumerate(prompts)]  # fmt: skip
+    size = _part_size(config)
+    parts = [
+        Part(name="generated", kind="draw", wishes=piece, shard=f"{number:04d}", checks=checked)
+        for number, piece in enumerate(_pieces(wishes, size))
+    ]
+    parts += [Part(name="prior", kind="prior", wishes=piece) for piece in _pieces(wishes, size)]
+    train, held_out = (np.flatnonzero(np.array(splits) == side) for side in ("train", "val"))
+    parts += [Part(name="train", kind="real", rows=piece) for piece in _pieces(_spread(train, MAX_REAL), size)]
+    parts += [Part(name="val", kind="real", rows=piece) for piece in _pieces(_spread(held_out, MAX_REAL), size)]
+    if checked:
+        unseen = shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)
+        asked = [Wish(prompt=p, seed=image_seed(spec.seed, HELD_OUT_SEED, i), guidance_scale=spec.guidance_scale)
+                 for i, p in enumerate(unseen)]  # fmt: skip
+        for name, chosen, untrained in (("held_out", asked, False), ("untrained", wishes, True)):
+            parts += [
+                Part(name=name, kind="draw", wishes=piece, untrained=untrained, measures=False, checks=True)
+                for piece in _pieces(chosen, size)
+            ]
+    return Plan(prompts, [*parts, *_shown(config, prompts)])
+
+
+def image_seed(seed: int, purpose: int, *address: int) -> int:
+    """The seed of one image: what ``predict`` must be given to draw it again."""
+    state = np.random.SeedSequence((seed, purpose, *address)).generate_state(1, np.uint32)
+    return int(state[0])
+
+
+def _evaluate(
+    config: DiffusionConfig,
+    shards: Record,
+    clip: Record,
+    autoencoder: Record,
+    latents: Record,
+    training: Record,
+    attempt: Attempt,
+) -> None:
+    from flows.diffusion.report import write_report
+
+    index = read_table(shards.output("index"))
+    plan = plan_parts(config, index["caption"].to_pylist(), index["split"].to_pylist())
+    job = Job(
+        ingredients=gather(config, clip, autoencoder, latents, training),
+        index_uri=shards.output("index"),
+        images_uri=shards_uri(shards),
+        samples_uri=attempt.uri("samples"),
+        inception_weights=config.evaluate.inception_weights,
+        threads=config.compute.threads_per_worker,
+        use_gpu=config.compute.use_gpu,
+    )
+    storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
+    results = _run(attempt.uri("job.json"), plan.parts, config)
+    measured = measure(plan.parts, results)
+    storage.write_bytes(attempt.uri("metrics.json"), json.dumps(measured.metrics, indent=1).encode())
+    attempt.add("metrics", attempt.uri("metrics.json"))
+    attempt.figures["metrics"] = measured.metrics
+    attempt.figures["num_images"] = len(plan.prompts)
+    write_report(
+        attempt,
+        config,
+        {"shard": shards, "train_clip": clip, "train_autoencoder": autoencoder, "encode": latents, "train": training},
+        list(zip(plan.parts, results, strict=True)),
+        measured,
+    )
+
+
+def _run(job_uri: str, parts: Sequence[Part], config: DiffusionConfig) -> list[Result]:
+    """Every part on one of ``num_workers`` actors, each of which loads the networks once; in the order of the parts."""
+    import ray.data
+
+    from flows.cluster import ensure_ray, require_resources
+
+    compute = config.compute
+    ensure_ray(compute.num_cpus)
+    require_resources(compute)
+    items = [{"number": i, "part": part.model_dump_json(), "job": job_uri} for i, part in enumerate(parts)]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        Drawer,
+        compute=ray.data.ActorPoolStrategy(size=compute.num_workers),
+        num_cpus=compute.threads_per_worker,
+        num_gpus=1 if compute.use_gpu else 0,
+    )
+    found = {}
+    finished = ((row["num_images"], row) for row in dataset.iter_rows())
+    for row in track(finished, "evaluate", "images", sum(part.num_images for part in parts)):
+        found[row["number"]] = Result.model_validate_json(row["result"])
+    return [found[i] for i in range(len(parts))]
+
+
+def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
+    """What the report shows beside the main set: one part a row."""
+    spec = config.evaluate
+    chosen = list(dict.fromkeys(prompts))
+    chosen = [chosen[i] for i in _spread(np.arange(len(chosen)), spec.num_shown)]
+
+    def part(name: str, row: int, prompt: str, scales: Sequence[float], purpose: int, *, same_noise: bool) -> Part:
+        wishes = [
+            Wish(
+                prompt=prompt,
+                seed=image_seed(spec.seed, purpose, row, 0 if same_noise else column),
+                guidance_scale=scale,
+            )
+            for column, scale in enumerate(scales)
+        ]
+        return Part(name=name, kind="draw", wishes=tuple(wishes), shows=True, measures=False)
+
+    columns = [spec.guidance_scale] * GRID_COLUMNS
+    parts = [part("grid", i, p, columns, GRID_SEED, same_noise=False) for i, p in enumerate(chosen)]
+    half = chosen[: max(len(chosen) // 2, 1)]
+    sweep = spec.guidance_sweep
+    parts += [part("sweep", i, p, sweep, SWEEP_SEED, same_noise=True) for i, p in enumerate(half) if sweep]
+    for i, prompt in enumerate(half[:3]):
+        wish = Wish(prompt=prompt, seed=image_seed(spec.seed, TRACE_SEED, i), guidance_scale=spec.guidance_scale)
+        parts.append(Part(name="trace", kind="trace", wishes=(wish,)))
+    return parts
+
+
+def _prompts(config: DiffusionConfig, captions: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """One prompt for each image: held-out captions in turn, or new scenes of generated shapes."""
+    spec = config.evaluate
+    if _is_checked(config):
+        return shapes.prompts(spec.num_images, spec.seed, held_out=False)
+    held_out = [caption for caption, side in zip(captions, splits, strict=True) if side == "val"]
+    return [held_out[i % len(held_out)] for i in range(spec.num_images)]
+
+
+def _is_checked(config: DiffusionConfig) -> bool:
+    """Whether images can be compared with their captions pixel by pixel."""
+    return config.data.layout == "shapes"
+
+
+def _part_size(config: DiffusionConfig) -> int:
+    """Whole batches, and work for every worker."""
+    batch = config.evaluate.batch_size
+    share = -(-config.evaluate.num_images // config.compute.num_workers)
+    return max(min(share, PART_IMAGES) // batch, 1) * batch
+
+
+def _pieces(items: Sequence[Any], size: int) -> list[tuple[Any, ...]]:
+    return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+def _spread(items: np.ndarray, most: int) -> list[int]:
+    """At most ``most`` of them, evenly spaced."""
+    if len(items) > most:
+        items = items[np.linspace(0, len(items) - 1, most).round().astype(int)]
+    return [int(item) for item in items]
+
+
+__all__ = ["TRACE_LABELS", "evaluate_stage", "image_seed", "plan_parts"]

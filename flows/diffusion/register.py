@@ -1,0 +1,102 @@
+"""Stage ``register`` of the second pipeline: the text-to-image model as MLflow keeps it, a diffusers folder within."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.config import DiffusionConfig
+from flows.diffusion.model import assemble, gather
+from flows.register import Candidate, register
+from flows.stages import Record, Stage
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+REQUIREMENTS = (
+    "torch",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "pydantic",
+    "jaxtyping",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+)
+"""What the model's own code imports; versions are those it was evaluated with."""
+
+
+def register_stage(
+    config: DiffusionConfig,
+    shards: Record,
+    clip: Record,
+    autoencoder: Record,
+    latents: Record,
+    training: Record,
+    evaluation: Record,
+) -> Stage:
+    """Plan the stage."""
+
+    def prepare(folder: Path) -> dict[str, Any]:
+        import pandas as pd
+
+        assemble(gather(config, clip, autoencoder, latents, training), folder)
+        return {"signature": _signature(), "input_example": pd.DataFrame({"prompt": ["an image"], "seed": [0]})}
+
+    candidate = Candidate(
+        description="Latent-diffusion models trained by unetflow: prompts to images.",
+        code="diffusion/registered.py",
+        requirements=REQUIREMENTS,
+        default_metric="frechet_distance",
+        card=lambda: model_card(config, shards, training, evaluation),
+        prepare=prepare,
+    )
+    return register(config, candidate, shards, clip, autoencoder, latents, training, evaluation)
+
+
+def model_card(config: DiffusionConfig, shards: Record, training: Record, evaluation: Record) -> str:
+    """Markdown that says what the model is, what it was trained on, how good it is and how to use it."""
+    figures, spec = shards.figures, config.evaluate
+    rows = [f"| {name} | {value:.4f} |" for name, value in evaluation.figures["metrics"].items()]
+    return "\n".join(
+        [
+            f"# {config.registry.name}",
+            f"Draws {figures['resolution']}x{figures['resolution']} images for prompts: a latent-diffusion U-Net "
+            f"({config.train.noise.prediction_type}), trained for {training.figures['step']} steps on "
+            f"{figures['num_train']} images of {figures['dataset']}. Evaluated on {evaluation.figures['num_images']} "
+            f"images ({spec.sampler}, {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}).",
+            "",
+            "| metric | value |",
+            "|---|---|",
+            *rows,
+            "",
+            "```python",
+            "import mlflow",
+            f'model = mlflow.pyfunc.load_model("models:/{config.registry.name}@champion")',
+            'image = model.predict({"prompt": ["..."], "seed": [0]})[0]  # (height, width, 3) uint8',
+            "```",
+            "The artifact `bundle` is a folder that `diffusers.StableDiffusionPipeline.from_pretrained` loads.",
+        ]
+    )
+
+
+def _signature() -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    return ModelSignature(
+        inputs=Schema(
+            [
+                ColSpec("string", "prompt"),
+                ColSpec("string", "negative_prompt", required=False),
+                ColSpec("long", "seed", required=False),
+                ColSpec("long", "num_inference_steps", required=False),
+                ColSpec("double", "guidance_scale", required=False),
+                ColSpec("string", "output", required=False),
+            ]
+        ),
+        outputs=Schema([ColSpec(AnyType())]),
+    )

@@ -1,0 +1,135 @@
+"""From an evaluation's pictures and scores to its report."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_pipelines import storage
+from data_pipelines.loader import ImageSamples
+from data_pipelines.reader import ShardReader
+from data_pipelines.shards import read_table
+from flows.config import DiffusionConfig
+from flows.diffusion.drawing import Part, Result, png_bytes
+from flows.diffusion.measures import Measured
+from flows.report.diffusion import Picture, PictureRow, diffusion_report
+from flows.sharded import read_problems, shards_uri
+from flows.stages import Attempt, Record
+from flows.training.stage import curves_by_name, read_curves
+
+TRAININGS = {"train_clip": "Text and image towers", "train_autoencoder": "Autoencoder", "train": "Diffusion U-Net"}
+NUM_NEIGHBOURS = 3
+
+Done = Sequence[tuple[Part, Result]]
+
+
+def write_report(
+    attempt: Attempt, config: DiffusionConfig, records: Mapping[str, Record], done: Done, measured: Measured
+) -> None:
+    """Write ``report.html`` and ``overlay.png`` (the grid of samples) into the attempt."""
+    shards = records["shard"]
+    grid = _rows(done, "grid")
+    html = diffusion_report(
+        title=f"{config.registry.name}: {shards.figures['dataset']}",
+        metrics=measured.metrics,
+        protocol=measured.protocol | _sampling(config),
+        grid=grid,
+        sweep=_rows(done, "sweep", lambda part, i: f"guidance {part.wishes[i].guidance_scale:g}"),
+        strips=_rows(done, "trace", lambda part, i: f"{i + 1}"),
+        neighbours=_neighbours(config, shards, attempt, measured),
+        curves={
+            title: curves_by_name(read_curves(records[name]))
+            for name, title in TRAININGS.items()
+            if "curves" in records[name].outputs
+        },
+        problems=read_problems(shards),
+        left_out=shards.figures["left_out"],
+        config=config.model_dump(mode="json"),
+        lineage={f"{name} key": record.key for name, record in records.items()}
+        | {
+            "evaluate key": attempt.key,
+            "training steps": str(records["train"].figures["step"]),
+            "scaling factor": f"{records['encode'].figures['scaling_factor']:.5f}",
+        },
+    )
+    storage.write_bytes(attempt.uri("report.html"), html.encode())
+    attempt.add("report", attempt.uri("report.html"))
+    if grid:
+        storage.write_bytes(attempt.uri("grid.png"), _mosaic([[p.png for p in row.pictures] for row in grid]))
+        attempt.add("overlay", attempt.uri("grid.png"))
+
+
+def _rows(done: Done, name: str, caption: object = None) -> list[PictureRow]:
+    """A row of pictures for each part of that name."""
+    rows = []
+    for part, result in done:
+        if part.name != name:
+            continue
+        pictures = []
+        for i, png in enumerate(result.pngs):
+            seed = part.wishes[i].seed if i < len(part.wishes) else part.wishes[0].seed
+            text = caption(part, i) if callable(caption) else f"seed {seed}"
+            pictures.append(Picture(base64.b64decode(png), text))
+        rows.append(PictureRow(part.wishes[0].prompt, pictures))
+    return rows
+
+
+def _neighbours(config: DiffusionConfig, shards: Record, attempt: Attempt, measured: Measured) -> list[PictureRow]:
+    """Generated images, each beside the training images nearest to it in the first extractor's space."""
+    from flows.diffusion.evaluate import MAX_REAL, _spread
+    from unet_models.metrics.manifold import nearest_neighbours
+
+    extractor = next(iter(measured.generated), None)
+    if extractor is None:
+        return []
+    index = read_table(shards.output("index"))
+    captions = index["caption"].to_pylist()
+    rows = _spread(np.flatnonzero(np.array(index["split"].to_pylist()) == "train"), MAX_REAL)
+    real = ImageSamples(ShardReader(index, shards_uri(shards)))
+    drawn, prompts = _drawn(attempt)
+    chosen = _spread(np.arange(len(drawn)), config.evaluate.num_shown)
+    distances, places = nearest_neighbours(
+        measured.generated[extractor][chosen], measured.train[extractor], min(NUM_NEIGHBOURS, len(rows))
+    )
+    shown = []
+    for i, distance, nearest in zip(chosen, distances, places, strict=True):
+        pictures = [Picture(drawn[i], "generated")]
+        for d, place in zip(distance, nearest, strict=True):
+            pixels = real.pixels([rows[place]])[0].permute(1, 2, 0).numpy()
+            pictures.append(Picture(png_bytes(pixels), captions[rows[place]], f"distance {d:.3f}"))
+        shown.append(PictureRow(prompts[i], pictures))
+    return shown
+
+
+def _drawn(attempt: Attempt) -> tuple[list[bytes], list[str]]:
+    """The main set's images and prompts, in their order."""
+    pngs, prompts = [], []
+    uri = attempt.uri("samples")
+    for name in sorted(name for name in storage.list_names(uri) if name.endswith(".parquet")):
+        index = read_table(storage.join(uri, name))
+        reader = ShardReader(index, uri)
+        pngs += [bytes(reader.read(row, "png")) for row in range(index.num_rows)]
+        prompts += index["prompt"].to_pylist()
+    return pngs, prompts
+
+
+def _sampling(config: DiffusionConfig) -> dict[str, str]:
+    spec = config.evaluate
+    return {
+        "sampler": f"{spec.sampler}, {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}",
+        "precision": spec.precision,
+        "seed": f"{spec.seed}; image i is a function of (seed, i)",
+        "distances": "float64, against training images; /prior: noise decoded, /reconstruction: images given back",
+    }
+
+
+def _mosaic(rows: Sequence[Sequence[bytes]]) -> bytes:
+    """Pictures of one size as one PNG."""
+    import io
+
+    from PIL import Image
+
+    images = [[np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in row] for row in rows]
+    return png_bytes(np.concatenate([np.concatenate(row, axis=1) for row in images]))

@@ -1,0 +1,161 @@
+"""A trained text-to-image model with all it needs, as a folder that diffusers loads too.
+
+    model_index.json                                        a ``StableDiffusionPipeline`` without safety checker
+    tokenizer/ text_encoder/ vae/ unet/ scheduler/          its parts; weights are safetensors
+    unetflow.json                                           noise process, sampling defaults, size of the latents
+
+Evaluation and the registered model both generate through ``TextToImage``, so what is registered is what was evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from unet_models.autoencoder import load_autoencoder
+from unet_models.clip_folder import Clip
+from unet_models.denoiser import Denoiser
+from unet_models.diffusers_format import load_from_diffusers, save_as_diffusers
+from unet_models.diffusion_specs import NoiseSpec, SampleSpec
+from unet_models.fit import autocast
+from unet_models.noise import build_scheduler
+from unet_models.sampling import draw_noise, sample_latents
+
+BUNDLE = "unetflow.json"
+PARTS = {
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+}
+SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpm_solver": "DPMSolverMultistepScheduler"}
+
+
+class Bundle(BaseModel):
+    """What the parts must be accompanied by to be usable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    noise: NoiseSpec
+    sample: SampleSpec
+    """What holds where a prompt says nothing else."""
+    latent_shape: tuple[int, int, int]
+    scaling_factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One image to be drawn."""
+
+    prompt: str
+    seed: int
+    guidance_scale: float
+    negative_prompt: str = ""
+
+
+def write_pipeline(
+    folder: Path, bundle: Bundle, denoiser: Denoiser, clip_folder: Path, autoencoder_folder: Path
+) -> None:
+    """Write the folder from a denoiser and the folders of the encoders."""
+    clip = Clip(clip_folder)
+    clip.tokenizer.save_pretrained(str(folder / "tokenizer"))
+    clip.text.save_pretrained(str(folder / "text_encoder"))
+    autoencoder = load_autoencoder(autoencoder_folder)
+    autoencoder.register_to_config(scaling_factor=bundle.scaling_factor)
+    autoencoder.save_pretrained(str(folder / "vae"))
+    save_as_diffusers(denoiser, folder / "unet", bundle.latent_shape[-1])
+    build_scheduler(bundle.sample.sampler, bundle.noise).save_pretrained(str(folder / "scheduler"))
+    index: dict[str, Any] = {
+        "_class_name": "StableDiffusionPipeline",
+        **PARTS,
+        "scheduler": ["diffusers", SCHEDULERS[bundle.sample.sampler]],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=1))
+    (folder / BUNDLE).write_text(bundle.model_dump_json(indent=1))
+
+
+class TextToImage:
+    """Draws images for prompts."""
+
+    def __init__(self, folder: Path, device: str | torch.device | None = None) -> None:
+        """Load what ``write_pipeline`` wrote."""
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.bundle = Bundle.model_validate_json((folder / BUNDLE).read_text())
+        self.clip = Clip(folder / "text_encoder", self.device)
+        self.autoencoder = load_autoencoder(folder / "vae", self.device)
+        self.denoiser = load_from_diffusers(folder / "unet").to(self.device)
+
+    def draw(self, requests: Sequence[Request], spec: SampleSpec | None = None) -> np.ndarray:
+        """(N, height, width, 3) uint8; an image depends on its own request alone, but for rounding."""
+        spec = spec or self.bundle.sample
+        size = spec.batch_size
+        parts = [self._draw(requests[i : i + size], spec) for i in range(0, len(requests), size)]
+        return np.concatenate(parts)
+
+    def trace(self, request: Request, num_pictures: int) -> list[np.ndarray]:
+        """The latents of one image on the way, evenly spaced from the first step to the last, each decoded."""
+        seen: list[Tensor] = []
+        self._latents([request], self.bundle.sample, lambda step, latents: seen.append(latents.clone()))
+        places = np.linspace(0, len(seen) - 1, min(num_pictures, len(seen))).round().astype(int)
+        return list(self.decode(torch.cat([seen[place] for place in places])))
+
+    def draw_prior(self, seeds: Sequence[int]) -> np.ndarray:
+        """Pure noise decoded: what a model that learnt nothing but the latents' scale would draw."""
+        return self.decode(draw_noise(self.bundle.latent_shape, [_generator(seed) for seed in seeds]).to(self.device))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Scaled latents -> (N, height, width, 3) uint8."""
+        with autocast(self.bundle.sample.precision, self.device):
+            images = self.autoencoder.decode(latents / self.bundle.scaling_factor).sample
+        return to_pixels(images)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> np.ndarray:
+        """(N, 3, height, width) in -1..1 -> (N, height, width, 3) uint8, through the mean of the posterior."""
+        with autocast(self.bundle.sample.precision, self.device):
+            return to_pixels(self.autoencoder(images.to(self.device)).sample)
+
+    def _draw(self, requests: Sequence[Request], spec: SampleSpec) -> np.ndarray:
+        return self.decode(self._latents(requests, spec))
+
+    def _latents(
+        self, requests: Sequence[Request], spec: SampleSpec, trace: Callable[[int, Tensor], None] = lambda *_: None
+    ) -> Tensor:
+        with autocast(spec.precision, self.device):
+            return sample_latents(
+                self.denoiser,
+                self.bundle.noise,
+                spec,
+                self.bundle.latent_shape,
+                [_generator(request.seed) for request in requests],
+                self.clip.text_states([request.prompt for request in requests]),
+                self.clip.text_states([request.negative_prompt for request in requests]),
+                [request.guidance_scale for request in requests],
+                trace,
+            )
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """(N, 3, H, W) in -1..1 -> (N, H, W, 3) uint8, rounded as diffusers does."""
+    scaled = (images.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    pixels: np.ndarray = (scaled * 255).round().astype(np.uint8)
+    return pixels
+
+
+def _generator(seed: int) -> torch.Generator:
+    """On the CPU: the same numbers whatever the device."""
+    return torch.Generator("cpu").manual_seed(seed)

@@ -1,0 +1,1 @@
+"""The stages of the segmentation pipeline: volumes -> registered model."""

@@ -1,0 +1,74 @@
+"""Training the image autoencoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_pipelines.loader import ImageSamples
+from flows.training.task import SplitShards, Training, TrainingTask, sum_over_ranks
+from unet_models.autoencoder import TrainableAutoencoder, build_autoencoder
+from unet_models.diffusion_specs import AutoencoderSpec
+from unet_models.fit import autocast
+from unet_models.objectives import Reconstruction, scale_images
+
+BATCH = 32
+"""Held-out images looked at together."""
+
+
+class AutoencoderTask(TrainingTask):
+    """Images to latents and back."""
+
+    score: ClassVar[str] = "val/psnr"
+    kind: Literal["autoencoder"] = "autoencoder"
+    spec: AutoencoderSpec
+    resolution: int
+
+    @property
+    def loop(self) -> AutoencoderSpec:
+        """The settings of the loop."""
+        return self.spec
+
+    def open(self, device: torch.device, rank: int) -> Training:
+        """Build the network (not yet on ``device``) and open the data."""
+        shards = SplitShards.open(self)
+        images = ImageSamples(shards.reader)
+        rows = shards.val_share(self.spec.validate_cases, rank)
+        return Training(
+            model=TrainableAutoencoder(build_autoencoder(self.spec, self.resolution)),
+            objective=Reconstruction(self.spec),
+            batches=shards.batches(images, self.spec, rank),
+            validate=_SignalToNoise(self.spec, images, rows, device),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _SignalToNoise:
+    """Peak signal-to-noise ratio of held-out images given back from the mean of their latents."""
+
+    spec: AutoencoderSpec
+    images: ImageSamples
+    rows: Sequence[int] | np.ndarray
+    device: torch.device
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        if not self.spec.validate_cases:
+            return {}
+        squared, count = 0.0, 0
+        for start in range(0, len(self.rows), BATCH):
+            images = scale_images(self.images.pixels([int(row) for row in self.rows[start : start + BATCH]]))
+            images = images.to(self.device)
+            with autocast(self.spec.precision, self.device):
+                restored = model.autoencoder(images).sample  # type: ignore[operator]  # of the mean, as by default
+            squared += float((restored.float().clamp(-1, 1) - images).square().double().sum())
+            count += images.numel()
+        totals = sum_over_ranks(torch.tensor([squared, float(count)], dtype=torch.float64), self.device)
+        error = float(totals[0] / totals[1])
+        return {"val/psnr": 10 * math.log10(4 / error)}  # values span 2, from -1 to 1
