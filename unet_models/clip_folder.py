@@ -116,7 +116,7 @@ def _read_preprocessor(folder: Path) -> tuple[int, Tensor, Tensor]:
     side = size.get("shortest_edge", size.get("height", 224)) if isinstance(size, dict) else size
     values = (found.get("image_mean", CLIP_MEAN), found.get("image_std", CLIP_DEVIATION))
     mean, deviation = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in values)
-    return int(side), mean, deviation
+    return int(side or 224), mean, deviation
 
 
 def _frozen(model: Any, device: torch.device) -> Any:
