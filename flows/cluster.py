@@ -23,6 +23,7 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     A local Ray asks every client for a token that only this process and its children know, and keeps its files in the
     user's cache folder where the path is short enough.
     """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers: networks here load in milliseconds
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not os.environ.get("UNETFLOW_DEBUG"):

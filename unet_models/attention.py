@@ -5,6 +5,7 @@ Attributes bear the names diffusers gives them, since they become the names of t
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,11 +29,31 @@ class Attention(nn.Module):
         """Each token of ``x`` becomes a mean of the context's values; without a context, of its own sequence's."""
         source = x if context is None else context
         query, key, value = (self._split(t) for t in (self.to_q(x), self.to_k(source), self.to_v(source)))
-        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, heads, tokens, width / heads)
+        mixed = attend(query, key, value)  # (B, heads, tokens, width / heads)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+SHORT = 512
+"""Tokens up to which float32 is the faster precision of attention on a CPU."""
+
+
+def attend(
+    query: Float[Tensor, "batch heads tokens head"],
+    key: Float[Tensor, "batch heads others head"],
+    value: Float[Tensor, "batch heads others head"],
+) -> Float[Tensor, "batch heads tokens head"]:
+    """Scaled dot-product attention (Vaswani 2017, eq. 1).
+
+    On a CPU the backward kernel for bfloat16 is several times slower than that for float32 where sequences are short:
+    there attention alone is computed in float32, whatever autocast says.
+    """
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[-2] <= SHORT:
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(query.float(), key.float(), value.float()).to(query.dtype)
+    return F.scaled_dot_product_attention(query, key, value)
 
 
 class GEGLU(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-UNETFLOW = Path(sys.executable).with_name("unetflow")
+from tests.integration.project import ALONE, CHECKOUT, Project
+
 CONFIG = """
 registry: {name: tiny}
 data: {layout: phantoms, num_phantoms: 8, split_seed: 1}
@@ -34,32 +33,9 @@ compute: {num_workers: 2}
 """
 
 
-class Project:
-    """An empty home and a config in it; runs the console script there."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.config = home / "tiny.yaml"
-        self.config.write_text(CONFIG)
-        self.storage = home / "storage"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "MLFLOW", "RAY"))}
-        cache = str(self.home / "cache")
-        return kept | {"HOME": str(self.home), "UNETFLOW_STORAGE": str(self.storage), "UNETFLOW_CACHE": cache}
-
-    def unetflow(self, *arguments: str) -> dict[str, Any]:
-        """stdout of the command, which must be one JSON object."""
-        command = [str(UNETFLOW), *arguments, "--json"]
-        done = subprocess.run(command, env=self.environment, cwd=self.home, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    return Project(tmp_path_factory.mktemp("home"))
+    return Project(tmp_path_factory.mktemp("home"), CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -141,18 +117,9 @@ def test_mlflow_holds_one_run_with_curves_and_lineage(project: Project, first: d
     assert "| liver |" in version.description
 
 
-CONSUMER = """
-import json, sys
-checkout = sys.argv[1]
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__name__", "")]
-sys.path[:] = [path for path in sys.path if path and not path.startswith(checkout) or "site-packages" in path]
-try:
-    import flows
-except ImportError:
-    pass
-else:
-    sys.exit("the checkout is importable: the test would prove nothing")
+CONSUMER = (
+    ALONE
+    + """
 import mlflow
 mlflow.set_tracking_uri(sys.argv[2])
 model = mlflow.pyfunc.load_model(sys.argv[3])
@@ -169,6 +136,7 @@ dice = [2 * int(((labels == k) & (truth == k)).sum()) / max(int((labels == k).su
 array = model.predict({"image": [numpy.zeros((16, 17, 18)).tolist()]})[0]
 print(json.dumps({"dice": dice, "shape": numpy.asarray(array).shape}))
 """
+)
 
 
 def test_a_consumer_without_the_checkout_gets_the_evaluated_labels(project: Project, first: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.config import RegistrySpec
-from flows.register import decide_alias
+from flows.register import decide_alias, find_metric
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,28 @@ def test_gate(
     found, why = decide_alias(metrics, champion, RegistrySpec(min_metrics=thresholds), "dice")
     assert found == alias
     assert reason in why
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "limits", "alias"),
+    [(1.0, 2.0, {}, "champion"), (2.0, 1.0, {}, "challenger"), (1.0, 2.0, {"frechet_distance": 0.5}, "challenger")],
+)
+def test_of_distances_less_is_better(ours: float, theirs: float, limits: dict[str, float], alias: str) -> None:
+    name = "frechet_distance[clip,n=10]"
+    spec = RegistrySpec(max_metrics=limits)
+    found, _ = decide_alias({name: ours, f"{name}/prior": 9.0}, {name: theirs}, spec, "frechet_distance")
+    assert found == alias
+
+
+def test_champion_without_the_compared_metric_gives_way() -> None:
+    assert decide_alias({"dice": 0.5}, {"iou": 0.9}, RegistrySpec(), "dice")[0] == "champion"
+
+
+def test_metrics_are_found_whatever_their_protocol() -> None:
+    metrics = {"kid[clip,n=100]": 0.1, "kid[clip,n=100]/prior": 0.2, "dice": 0.3}
+    assert (find_metric(metrics, "kid"), find_metric(metrics, "kid/prior"), find_metric(metrics, "dice")) == (
+        0.1,
+        0.2,
+        0.3,
+    )
+    assert find_metric(metrics, "fid") != find_metric(metrics, "fid")

@@ -1,0 +1,146 @@
+"""The whole latent-diffusion pipeline through the command line, once, on generated shapes; then what reruns do."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.reader import ShardReader
+from data_pipelines.shards import read_table
+from tests.integration.project import ALONE, CHECKOUT, Project
+
+CONFIG = """
+pipeline: diffusion
+registry: {name: tiny-shapes}
+data: {layout: shapes, num_shapes: 120, resolution: 16, val_fraction: 0.2}
+train_clip: &loop
+  {global_batch_size: 8, num_steps: 4, precision: fp32, num_layers: 1, width: 32, num_heads: 2, num_tokens: 16,
+   vocab_size: 600, vector_size: 8, validate_cases: 8, validate_every_steps: 2, checkpoint_every_steps: 2,
+   log_every_steps: 1}
+train_autoencoder:
+  {global_batch_size: 8, num_steps: 4, precision: fp32, channels: [8, 8, 8], validate_cases: 8, ema_decay: 0.9,
+   validate_every_steps: 2, checkpoint_every_steps: 2, log_every_steps: 1}
+train:
+  global_batch_size: 8
+  num_steps: 4
+  precision: fp32
+  ema_decay: 0.9
+  validate_cases: 8
+  validate_every_steps: 2
+  checkpoint_every_steps: 2
+  log_every_steps: 1
+  model: {channels: [8, 16], attention_levels: [false, true], num_res_blocks: 1, num_heads: 2, context_dim: 32,
+          num_groups: 4}
+evaluate: {num_images: 12, batch_size: 4, num_inference_steps: 3, num_shown: 2, guidance_sweep: [1.0, 3.0]}
+compute: {num_workers: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
+    """An empty home in which the pipeline ran once."""
+    found = Project(tmp_path_factory.mktemp("d"), CONFIG)
+    return found, found.unetflow("run", str(found.config))
+
+
+def test_every_stage_is_done_and_says_what_it_found(project: tuple[Project, dict[str, Any]]) -> None:
+    _, result = project
+    names = ["shard", "train_clip", "train_autoencoder", "encode", "train", "evaluate", "register"]
+    assert [stage["name"] for stage in result["stages"]] == names
+    assert result["alias"] == "champion"
+    metrics = result["metrics"]
+    assert {"caption_accuracy", "caption_accuracy/held_out", "caption_accuracy/untrained", "psnr"} <= metrics.keys()
+    assert {"frechet_distance[clip,n=12]", "frechet_distance[clip,n=12]/prior", "kid[clip,n=12]"} <= metrics.keys()
+    assert not any(name.startswith("fid") for name in metrics), "no Inception weights were given"
+    report = Path(result["report"]).read_text()
+    for text in ("Samples by prompt", "Guidance", "From noise to image", "Nearest training images", "Autoencoder"):
+        assert text in report
+
+
+def test_rerun_finds_all_done_and_one_change_costs_what_depends_on_it(project: tuple[Project, dict[str, Any]]) -> None:
+    found, _ = project
+    again = found.unetflow("run", str(found.config))
+    assert all(stage["cached"] for stage in again["stages"])
+    change = ("--set", "evaluate.guidance_scale=2.5")
+    dry = found.unetflow("run", str(found.config), *change, "--dry-run")
+    assert [stage["name"] for stage in dry["stages"] if not stage["done"]] == ["evaluate", "register"]
+    changed = found.unetflow("run", str(found.config), *change, "--set", "compute.num_workers=1")
+    assert [stage["name"] for stage in changed["stages"] if not stage["cached"]] == ["evaluate", "register"]
+
+
+def test_images_do_not_depend_on_the_number_of_workers(project: tuple[Project, dict[str, Any]]) -> None:
+    found, result = project
+    alone = found.unetflow("evaluate", str(found.config), "--set", "compute.num_workers=1", "--set", "storage=other")
+    assert _samples(alone) == _samples(result)
+    assert alone["metrics"] == pytest.approx(result["metrics"], rel=1e-9, abs=1e-12)
+
+
+def test_registered_model_draws_what_evaluation_saw(project: tuple[Project, dict[str, Any]], tmp_path: Path) -> None:
+    found, result = project
+    samples = _samples(result)
+    request = tmp_path / "request.json"
+    names = ("prompt", "seed", "guidance_scale")
+    request.write_text(json.dumps({name: [sample[name] for sample in samples[:4]] for name in names}))
+    script = (
+        ALONE
+        + f"""
+import json, mlflow, numpy as np
+mlflow.set_tracking_uri({result["tracking_uri"]!r})
+model = mlflow.pyfunc.load_model({result["model_uri"]!r})
+import pandas as pd
+images = model.predict(pd.DataFrame(json.load(open({str(request)!r}))))
+np.save({str(tmp_path / "drawn.npy")!r}, np.stack(images))
+import flows; assert "mlartifacts" in flows.__file__, flows.__file__  # the model's own copy
+from pathlib import Path
+from diffusers import StableDiffusionPipeline
+import torch
+folder = Path(flows.__file__).parents[2] / "artifacts" / "bundle"
+pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+pipeline.set_progress_bar_config(disable=True)
+asked = json.load(open({str(request)!r}))
+theirs = []
+for p, s, g in zip(asked["prompt"], asked["seed"], asked["guidance_scale"]):
+    seeded = torch.Generator().manual_seed(s)
+    theirs.append(np.asarray(pipeline(p, num_inference_steps=3, guidance_scale=g, generator=seeded).images[0]))
+np.save({str(tmp_path / "theirs.npy")!r}, np.stack(theirs))
+"""
+    )
+    command = [sys.executable, "-c", script, str(CHECKOUT)]
+    done = subprocess.run(command, env=found.environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    evaluated = np.stack([np.asarray(Image.open(io.BytesIO(sample["png"]))) for sample in samples[:4]])
+    drawn, theirs = np.load(tmp_path / "drawn.npy"), np.load(tmp_path / "theirs.npy")
+    np.testing.assert_array_equal(drawn, evaluated)
+    assert evaluated.std() > 0
+    assert np.abs(theirs.astype(int) - drawn).max() <= 1  # another order of the same sums
+
+
+def test_latents_are_shards_that_webdataset_reads(project: tuple[Project, dict[str, Any]]) -> None:
+    import webdataset
+
+    found, _ = project
+    tars = sorted(map(str, (found.storage / "latents").rglob("*.tar")))
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode())
+    assert len(samples) > 100
+    assert samples[0]["moments.npy"].shape == (8, 4, 4)
+    assert samples[0]["states.npy"].shape == (16, 32)
+
+
+def _samples(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Prompt, seed, guidance and PNG of the main set, by seed."""
+    (folder,) = {Path(result["report"]).parent / "samples"}
+    found = []
+    for path in folder.glob("*.parquet"):
+        index = read_table(str(path))
+        reader = ShardReader(index, str(folder))
+        found += [row | {"png": bytes(reader.read(i, "png"))} for i, row in enumerate(index.to_pylist())]
+    kept = ("prompt", "seed", "guidance_scale", "png")
+    return sorted(({name: sample[name] for name in kept} for sample in found), key=lambda s: s["seed"])
