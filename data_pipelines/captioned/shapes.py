@@ -30,6 +30,8 @@ RELATIONS = {"above": (0, -1), "below": (0, 1), "left of": (-1, 0), "right of": 
 """Where the first item lies as seen from the second: (x, y), y downwards."""
 HELD_OUT = frozenset({("yellow", "triangle"), ("blue", "circle")})
 
+SHARE_OF_SINGLES = 0.6
+"""Share of scenes with one item alone."""
 SUPERSAMPLING = 4
 COLOUR_TOLERANCE = 90
 """Euclidean distance in RGB up to which a pixel has a palette colour."""
@@ -93,7 +95,7 @@ def prompts(num: int, seed: int, *, held_out: bool) -> list[str]:
 
 
 def _scene(rng: np.random.Generator, combinations: list[tuple[str, str]]) -> Scene:
-    if rng.random() < 0.5:
+    if rng.random() < SHARE_OF_SINGLES:
         return Scene((_item(rng, combinations),))
     first, second = _item(rng, combinations), _item(rng, combinations)
     while second.colour == first.colour:  # two of one colour could not be told apart where they touch

@@ -59,6 +59,8 @@ class Part(BaseModel):
     """Send the images back."""
     measures: bool = True
     """Take their features."""
+    restores: bool = False
+    """Give real images back through the autoencoder, too."""
     checks: bool = False
     """Read captions of generated shapes back from the pixels."""
 
@@ -152,12 +154,13 @@ class Drawer:
         return Result(features=self._features(self.model.draw_prior([wish.seed for wish in part.wishes])))
 
     def _real(self, part: Part) -> Result:
-        from flows.diffusion.text_to_image import to_pixels
         from unet_models.objectives import scale_images
 
-        scaled = scale_images(self.images.pixels(part.rows))
-        pixels = to_pixels(scaled)
-        restored = self.model.reconstruct(scaled)
+        images = self.images.pixels(part.rows)
+        pixels = images.permute(0, 2, 3, 1).numpy()
+        if not part.restores:
+            return Result(features=self._features(pixels))
+        restored = self.model.reconstruct(scale_images(images))
         error = (restored.astype(np.float64) - pixels) / 127.5
         return Result(
             features=self._features(pixels),

@@ -65,7 +65,9 @@ def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequenc
     parts += [Part(name="prior", kind="prior", wishes=piece) for piece in _pieces(wishes, size)]
     train, held_out = (np.flatnonzero(np.array(splits) == side) for side in ("train", "val"))
     parts += [Part(name="train", kind="real", rows=piece) for piece in _pieces(_spread(train, MAX_REAL), size)]
-    parts += [Part(name="val", kind="real", rows=piece) for piece in _pieces(_spread(held_out, MAX_REAL), size)]
+    parts += [
+        Part(name="val", kind="real", rows=piece, restores=True) for piece in _pieces(_spread(held_out, MAX_REAL), size)
+    ]
     if checked:
         unseen = shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)
         asked = [Wish(prompt=p, seed=image_seed(spec.seed, HELD_OUT_SEED, i), guidance_scale=spec.guidance_scale)

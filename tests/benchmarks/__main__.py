@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [loading|training|sharding|pipeline ...]``: all of them where none is named."""
+"""``python -m tests.benchmarks [training|sharding|loading|diffusion|pipeline ...]``: all where none is named."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import loading, pipeline, sharding, training
+from tests.benchmarks import diffusion, loading, pipeline, sharding, training
 
 BENCHMARKS = {
     "training": lambda folder: training.run(),
     "sharding": sharding.run,
     "loading": loading.run,
+    "diffusion": diffusion.run,
     "pipeline": pipeline.run,
 }
 
