@@ -33,15 +33,21 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print each stage with i
 
 @app.command()
 def demo(
-    pipeline: Annotated[str, typer.Argument(help="Which pipeline: segmentation or diffusion.")] = "segmentation",
+    pipelines: Annotated[
+        list[str] | None,
+        typer.Argument(help="segmentation, diffusion; none: one after the other.", metavar="[PIPELINE]..."),
+    ] = None,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """The whole pipeline on generated data: no server, no GPU, no account."""
-    path = Path(str(files("flows") / "configs" / f"demo_{pipeline}.yaml"))
-    if not path.is_file():
-        raise UserError(f"demo {pipeline}: there is no such demo; choose segmentation or diffusion")
-    _run(path, overrides, as_json, False)
+    """Whole pipelines on generated data: no server, no GPU, no account. With --json one object a line."""
+    from flows.pipeline import STAGES
+
+    for name in pipelines or STAGES:
+        if name not in STAGES:
+            raise UserError(f"demo {name}: there is no such demo; choose {' or '.join(STAGES)}")
+    for name in pipelines or STAGES:
+        _run(Path(str(files("flows") / "configs" / f"demo_{name}.yaml")), overrides, as_json, False)
 
 
 @app.command()

@@ -17,12 +17,9 @@ LONGEST_TEMP_FOLDER = 40
 """Ray puts Unix sockets below its folder, 64 bytes further down, and the kernel limits their paths to 107 bytes."""
 
 
-def ensure_ray(num_cpus: int | None = None) -> None:
-    """Connect to Ray or start it, once per process.
-
-    A local Ray asks every client for a token that only this process and its children know, and keeps its files in the
-    user's cache folder where the path is short enough.
-    """
+def import_ray() -> None:
+    """Import Ray after setting what it reads at import. A local Ray asks every client for a token that only this
+    process and its children know."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers: networks here load in milliseconds
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -33,10 +30,19 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     if not address and "RAY_AUTH_MODE" not in os.environ:
         # A local Ray switches token authentication on by itself; without this it would write one to ~/.ray, 0644.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray.data
+    import ray.train.torch  # noqa: F401
+
+
+def ensure_ray(num_cpus: int | None = None) -> None:
+    """Connect to Ray or start it, once per process. A local one keeps its files in the user's cache folder where the
+    path is short enough."""
+    import_ray()
     import ray
 
     if ray.is_initialized():
         return
+    address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("UNETFLOW_DEBUG"))}
     if not address:
         folder = storage.cache_folder() / "ray"
@@ -48,8 +54,6 @@ def ensure_ray(num_cpus: int | None = None) -> None:
         if len(str(folder)) <= LONGEST_TEMP_FOLDER:
             options["_temp_dir"] = str(folder)
     ray.init(**options)
-    import ray.data
-
     ray.data.DataContext.get_current().enable_progress_bars = False  # stages show their own
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ from prefect.tasks import exponential_backoff  # noqa: E402
 
 from data_pipelines import storage  # noqa: E402
 from data_pipelines.errors import UserError  # noqa: E402
+from flows import tracking  # noqa: E402
+from flows.cluster import import_ray  # noqa: E402
 from flows.pipeline import Pipeline  # noqa: E402
 from flows.stages import Done, Record, Stage, run_stage  # noqa: E402
 
@@ -54,7 +58,15 @@ def diffusion_flow(config: DiffusionConfig) -> dict[str, Any]:
 
 def run_flow(config: Config) -> dict[str, Any]:
     """The flow that the config is of."""
+    # Prefect's temporary server takes seconds to start, in a process of its own: time for what stages will import.
+    threading.Thread(target=_import_ahead, args=(config.storage_uri,), name="import-ahead", daemon=True).start()
     return segmentation_flow(config) if isinstance(config, SegmentationConfig) else diffusion_flow(config)
+
+
+def _import_ahead(root: str) -> None:
+    with suppress(Exception):  # a stage that needs it will fail with the reason
+        import_ray()
+        tracking.import_mlflow(root)
 
 
 def _run(config: Config) -> dict[str, Any]:

@@ -28,19 +28,26 @@ def tracking_uri(root: str) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
-def connect(root: str) -> MlflowClient:
-    """A client of the tracking server and registry that belong to ``root``."""
-    uri = tracking_uri(root)
+def import_mlflow(root: str) -> None:
+    """Import MLflow after setting what it reads at import."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    if uri.startswith("sqlite:") and storage.is_local(root):
+    if tracking_uri(root).startswith("sqlite:") and storage.is_local(root):
         # Else MLflow makes ./mlruns wherever the command was typed.
         os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", storage.local_path(root).joinpath("mlartifacts").as_uri())
-    import mlflow
+    import mlflow  # noqa: F401
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def connect(root: str) -> MlflowClient:
+    """A client of the tracking server and registry that belong to ``root``."""
+    import_mlflow(root)
+    import mlflow
+
+    uri = tracking_uri(root)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)

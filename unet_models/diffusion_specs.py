@@ -35,7 +35,7 @@ class DenoiserSpec(Spec):
     num_class_embeds: int | None = Field(default=None, ge=1)
     """Number of class labels that may be given beside the timestep; none: no class conditioning."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout inside residual blocks."""
+    """Dropout inside residual blocks. What is dropped depends on how samples are spread over workers."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data_pipelines.batches import Batch
 from unet_models.objectives import Objective
 from unet_models.optimisation import learning_rate
+from unet_models.seeds import DROPOUT, seed_torch
 from unet_models.specs import LoopSpec
 from unet_models.training_state import TrainState
 
@@ -65,6 +66,7 @@ def train_step(model: nn.Module, state: TrainState, objective: Objective, batch:
     Losses are summed over samples and divided by the global batch, so ranks may hold shares of different size and
     gradients still are those of the global mean. DDP averages over ranks, hence the factor.
     """
+    seed_torch(spec.seed, DROPOUT, state.step, dist.get_rank() if dist.is_initialized() else 0)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(spec.optimizer, state.step, spec.num_steps)
     scale = world_size() / spec.global_batch_size

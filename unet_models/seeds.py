@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-AUGMENT, NOISE = 2, 3
+AUGMENT, NOISE, DROPOUT = 2, 3, 4
 """What a stream is for: the first number of its address. 0 and 1 are the order of samples and their patches."""
 
 
@@ -16,5 +16,14 @@ def generator(seed: int, *address: int) -> np.random.Generator:
 
 def torch_generator(device: torch.device, seed: int, *address: int) -> torch.Generator:
     """The same for numbers drawn on ``device``; equal on equal kinds of device, not across kinds."""
+    return torch.Generator(device=device).manual_seed(_number(seed, *address))
+
+
+def seed_torch(seed: int, *address: int) -> None:
+    """Set torch's own generators, which dropout draws from."""
+    torch.manual_seed(_number(seed, *address))
+
+
+def _number(seed: int, *address: int) -> int:
     state = np.random.SeedSequence((seed, *address)).generate_state(1, np.uint64)
-    return torch.Generator(device=device).manual_seed(int(state[0] >> 1))
+    return int(state[0] >> 1)

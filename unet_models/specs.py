@@ -41,7 +41,8 @@ class UNetSpec(Spec):
     deep_supervision: int = Field(default=0, ge=0)
     """Number of coarser decoder stages that also predict during training."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Channel dropout after each convolution's activation in encoder and decoder."""
+    """Channel dropout after each convolution's activation in encoder and decoder. Which channels are dropped depends on
+    how samples are spread over workers."""
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Self:

@@ -30,7 +30,7 @@ RELATIONS = {"above": (0, -1), "below": (0, 1), "left of": (-1, 0), "right of": 
 """Where the first item lies as seen from the second: (x, y), y downwards."""
 HELD_OUT = frozenset({("yellow", "triangle"), ("blue", "circle")})
 
-SHARE_OF_SINGLES = 0.6
+SHARE_OF_SINGLES = 0.75
 """Share of scenes with one item alone."""
 SUPERSAMPLING = 4
 COLOUR_TOLERANCE = 90

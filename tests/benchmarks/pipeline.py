@@ -14,7 +14,7 @@ def run(folder: Path) -> None:
     """Run the demo in an empty home through the console script and print both."""
     environment = os.environ | {"HOME": str(folder), "XDG_CACHE_HOME": "", "XDG_STATE_HOME": ""}
     started = time.perf_counter()
-    command = [str(Path(sys.executable).with_name("unetflow")), "demo", "--json"]
+    command = [str(Path(sys.executable).with_name("unetflow")), "demo", "segmentation", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     wall = time.perf_counter() - started
     stages = json.loads(done.stdout)["stages"]

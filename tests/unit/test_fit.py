@@ -183,6 +183,7 @@ RESUMED = {
         update={"model": UNetSpec(channels=(4, 8), norm="batch", block="residual"), "ema_decay": 0.9}
     ),
     "bf16": SPEC.model_copy(update={"precision": "bf16", "optimizer": OptimizerSpec()}),
+    "dropout": SPEC.model_copy(update={"model": UNetSpec(channels=(4, 8), dropout=0.5)}),
     "3-D": SPEC.model_copy(
         update={"patch_size": (4, 6, 4), "model": UNetSpec(channels=(4, 8)), "optimizer": OptimizerSpec()}
     ),
