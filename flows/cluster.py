@@ -26,6 +26,8 @@ def import_ray() -> None:
     if not os.environ.get("UNETFLOW_DEBUG"):
         # Ray's own lines drown ours; its logs lie in its session folder, and a worker's exception reaches the driver.
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+        # Its C++ core calls every actor of Ray Data an error ("has constructor arguments in the object store").
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = os.environ.get("RAY_ADDRESS")
     if not address and "RAY_AUTH_MODE" not in os.environ:
         # A local Ray switches token authentication on by itself; without this it would write one to ~/.ray, 0644.

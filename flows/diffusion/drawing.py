@@ -174,25 +174,28 @@ class Drawer:
 
         self.model.denoiser = self.trained
         (wish,) = part.wishes
-        pictures = self.model.trace(Request(wish.prompt, wish.seed, wish.guidance_scale), len(TRACE_LABELS))
+        pictures = self.model.trace(Request(wish.prompt, wish.seed, wish.guidance_scale), TRACE_PICTURES)
         return Result(pngs=[base64.b64encode(png_bytes(picture)).decode() for picture in pictures])
 
     def _features(self, images: np.ndarray) -> dict[str, str]:
         from unet_models.metrics.inception import inception_features
 
-        found = {}
-        if self.clip.has_images:
-            found["clip"] = self.clip.image_vectors(_as_tensor(images)).cpu().numpy()
-        if self.inception is not None:
-            found["inception"] = inception_features(self.inception, _as_tensor(images)).numpy()
-        return {name: _encode(values) for name, values in found.items()}
+        parts: dict[str, list[np.ndarray]] = {}
+        for batch in self.model.batches(_as_tensor(images)):
+            if self.clip.has_images:
+                parts.setdefault("clip", []).append(self.clip.image_vectors(batch).cpu().numpy())
+            if self.inception is not None:
+                parts.setdefault("inception", []).append(inception_features(self.inception, batch).cpu().numpy())
+        return {name: _encode(np.concatenate(found)) for name, found in parts.items()}
 
     def _alignment(self, images: np.ndarray, prompts: list[str]) -> list[float]:
+        import torch
+
         if not self.clip.has_images:
             return []
-        cosines = (self.clip.image_vectors(_as_tensor(images)) * self.clip.text_vectors(prompts)).sum(dim=1)
-        values: list[float] = cosines.cpu().tolist()
-        return values
+        vectors = torch.cat([self.clip.image_vectors(batch) for batch in self.model.batches(_as_tensor(images))])
+        cosines: list[float] = (vectors * self.clip.text_vectors(prompts)).sum(dim=1).cpu().tolist()
+        return cosines
 
     def _keep(self, part: Part, images: np.ndarray) -> None:
         from data_pipelines.shards import write_shard
@@ -205,8 +208,8 @@ class Drawer:
         write_shard(storage.join(self.job.samples_uri, f"{part.name}-{part.shard}.tar"), rows)
 
 
-TRACE_LABELS = range(8)
-"""Pictures of a denoising strip."""
+TRACE_PICTURES = 8
+"""Of a denoising strip."""
 
 
 def features_of(result: dict[str, str]) -> dict[str, np.ndarray]:

@@ -31,10 +31,15 @@ MODEL_FILES = (".json", ".safetensors", ".txt")
 def clip_stage(config: DiffusionConfig, shards: Record) -> Stage:
     """Plan training a CLIP on the captions, or adopting the one that ``encode.clip`` names."""
     if config.encode.clip:
-        from unet_models.clip_folder import tokenizer_folder
+        from unet_models.clip_folder import read_config, tokenizer_folder
 
         folder = Path(config.encode.clip).expanduser()
         tokenizer = _or_user_error("encode.clip", lambda: tokenizer_folder(folder))
+        if read_config(folder).get("model_type") != "clip" and not config.evaluate.inception_weights:
+            raise UserError(
+                f"encode.clip: {folder} has no image tower, so there is nothing to compare images by; name a folder "
+                "of the whole CLIP, or the FID's weights as evaluate.inception_weights"
+            )
         return _adopt("train_clip", "encode.clip", dict.fromkeys([folder, tokenizer]))
 
     def open_task(attempt: Attempt) -> TrainingTask:

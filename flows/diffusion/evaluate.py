@@ -14,7 +14,7 @@ from data_pipelines.captioned import shapes
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table
 from flows.config import DiffusionConfig
-from flows.diffusion.drawing import TRACE_LABELS, Drawer, Job, Part, Result, Wish
+from flows.diffusion.drawing import Drawer, Job, Part, Result, Wish
 from flows.diffusion.measures import measure
 from flows.diffusion.model import gather
 from flows.sharded import shards_uri
@@ -55,29 +55,37 @@ def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequenc
     """
     spec, checked = config.evaluate, _is_checked(config)
     prompts = _prompts(config, captions, splits)
-    wishes = [Wish(prompt=p, seed=image_seed(spec.seed, SAMPLE_SEED, i), guidance_scale=spec.guidance_scale)
-              for i, p in enumerate(prompts)]  # fmt: skip
+    wishes = _wishes(config, prompts, SAMPLE_SEED)
     size = _part_size(config)
     parts = [
         Part(name="generated", kind="draw", wishes=piece, shard=f"{number:04d}", checks=checked)
         for number, piece in enumerate(_pieces(wishes, size))
     ]
     parts += [Part(name="prior", kind="prior", wishes=piece) for piece in _pieces(wishes, size)]
-    train, held_out = (np.flatnonzero(np.array(splits) == side) for side in ("train", "val"))
-    parts += [Part(name="train", kind="real", rows=piece) for piece in _pieces(_spread(train, MAX_REAL), size)]
-    parts += [
-        Part(name="val", kind="real", rows=piece, restores=True) for piece in _pieces(_spread(held_out, MAX_REAL), size)
-    ]
+    for side in ("train", "val"):
+        pieces = _pieces(real_rows(splits, side), size)
+        parts += [Part(name=side, kind="real", rows=piece, restores=side == "val") for piece in pieces]
     if checked:
         unseen = shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)
-        asked = [Wish(prompt=p, seed=image_seed(spec.seed, HELD_OUT_SEED, i), guidance_scale=spec.guidance_scale)
-                 for i, p in enumerate(unseen)]  # fmt: skip
+        asked = _wishes(config, unseen, HELD_OUT_SEED)
         for name, chosen, untrained in (("held_out", asked, False), ("untrained", wishes, True)):
             parts += [
                 Part(name=name, kind="draw", wishes=piece, untrained=untrained, measures=False, checks=True)
                 for piece in _pieces(chosen, size)
             ]
     return Plan(prompts, [*parts, *_shown(config, prompts)])
+
+
+def real_rows(splits: Sequence[str], side: str) -> list[int]:
+    """Index rows of the real images of one side that are looked at."""
+    return spread(np.flatnonzero(np.array(splits) == side), MAX_REAL)
+
+
+def spread(items: np.ndarray, most: int) -> list[int]:
+    """At most ``most`` of them, evenly spaced."""
+    if len(items) > most:
+        items = items[np.linspace(0, len(items) - 1, most).round().astype(int)]
+    return [int(item) for item in items]
 
 
 def image_seed(seed: int, purpose: int, *address: int) -> int:
@@ -151,7 +159,7 @@ def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
     """What the report shows beside the main set: one part a row."""
     spec = config.evaluate
     chosen = list(dict.fromkeys(prompts))
-    chosen = [chosen[i] for i in _spread(np.arange(len(chosen)), spec.num_shown)]
+    chosen = [chosen[i] for i in spread(np.arange(len(chosen)), spec.num_shown)]
 
     def part(name: str, row: int, prompt: str, scales: Sequence[float], purpose: int, *, same_noise: bool) -> Part:
         wishes = [
@@ -173,6 +181,15 @@ def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
         wish = Wish(prompt=prompt, seed=image_seed(spec.seed, TRACE_SEED, i), guidance_scale=spec.guidance_scale)
         parts.append(Part(name="trace", kind="trace", wishes=(wish,)))
     return parts
+
+
+def _wishes(config: DiffusionConfig, prompts: Sequence[str], purpose: int) -> list[Wish]:
+    """Image i of a set."""
+    spec = config.evaluate
+    return [
+        Wish(prompt=prompt, seed=image_seed(spec.seed, purpose, i), guidance_scale=spec.guidance_scale)
+        for i, prompt in enumerate(prompts)
+    ]
 
 
 def _prompts(config: DiffusionConfig, captions: Sequence[str], splits: Sequence[str]) -> list[str]:
@@ -198,13 +215,3 @@ def _part_size(config: DiffusionConfig) -> int:
 
 def _pieces(items: Sequence[Any], size: int) -> list[tuple[Any, ...]]:
     return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
-
-
-def _spread(items: np.ndarray, most: int) -> list[int]:
-    """At most ``most`` of them, evenly spaced."""
-    if len(items) > most:
-        items = items[np.linspace(0, len(items) - 1, most).round().astype(int)]
-    return [int(item) for item in items]
-
-
-__all__ = ["TRACE_LABELS", "evaluate_stage", "image_seed", "plan_parts"]

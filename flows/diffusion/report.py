@@ -78,7 +78,7 @@ def _rows(done: Done, name: str, caption: object = None) -> list[PictureRow]:
 
 def _neighbours(config: DiffusionConfig, shards: Record, attempt: Attempt, measured: Measured) -> list[PictureRow]:
     """Generated images, each beside the training images nearest to it in the first extractor's space."""
-    from flows.diffusion.evaluate import MAX_REAL, _spread
+    from flows.diffusion.evaluate import real_rows, spread
     from unet_models.metrics.manifold import nearest_neighbours
 
     extractor = next(iter(measured.generated), None)
@@ -86,10 +86,10 @@ def _neighbours(config: DiffusionConfig, shards: Record, attempt: Attempt, measu
         return []
     index = read_table(shards.output("index"))
     captions = index["caption"].to_pylist()
-    rows = _spread(np.flatnonzero(np.array(index["split"].to_pylist()) == "train"), MAX_REAL)
+    rows = real_rows(index["split"].to_pylist(), "train")
     real = ImageSamples(ShardReader(index, shards_uri(shards)))
     drawn, prompts = _drawn(attempt)
-    chosen = _spread(np.arange(len(drawn)), config.evaluate.num_shown)
+    chosen = spread(np.arange(len(drawn)), config.evaluate.num_shown)
     distances, places = nearest_neighbours(
         measured.generated[extractor][chosen], measured.train[extractor], min(NUM_NEIGHBOURS, len(rows))
     )

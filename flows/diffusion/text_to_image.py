@@ -102,8 +102,8 @@ class TextToImage:
         """(N, height, width, 3) uint8; an image depends on its own request alone, but for rounding."""
         spec = spec or self.bundle.sample
         size = spec.batch_size
-        parts = [self._draw(requests[i : i + size], spec) for i in range(0, len(requests), size)]
-        return np.concatenate(parts)
+        parts = [requests[i : i + size] for i in range(0, len(requests), size)]
+        return np.concatenate([self.decode(self._latents(part, spec)) for part in parts])
 
     def trace(self, request: Request, num_pictures: int) -> list[np.ndarray]:
         """The latents of one image on the way, evenly spaced from the first step to the last, each decoded."""
@@ -114,23 +114,26 @@ class TextToImage:
 
     def draw_prior(self, seeds: Sequence[int]) -> np.ndarray:
         """Pure noise decoded: what a model that learnt nothing but the latents' scale would draw."""
-        return self.decode(draw_noise(self.bundle.latent_shape, [_generator(seed) for seed in seeds]).to(self.device))
+        return self.decode(draw_noise(self.bundle.latent_shape, [_generator(seed) for seed in seeds]))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Scaled latents -> (N, height, width, 3) uint8."""
         with autocast(self.bundle.sample.precision, self.device):
-            images = self.autoencoder.decode(latents / self.bundle.scaling_factor).sample
-        return to_pixels(images)
+            scaled = latents.to(self.device) / self.bundle.scaling_factor
+            parts = [to_pixels(self.autoencoder.decode(part).sample) for part in self.batches(scaled)]
+        return np.concatenate(parts)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> np.ndarray:
         """(N, 3, height, width) in -1..1 -> (N, height, width, 3) uint8, through the mean of the posterior."""
         with autocast(self.bundle.sample.precision, self.device):
-            return to_pixels(self.autoencoder(images.to(self.device)).sample)
+            parts = [to_pixels(self.autoencoder(part.to(self.device)).sample) for part in self.batches(images)]
+        return np.concatenate(parts)
 
-    def _draw(self, requests: Sequence[Request], spec: SampleSpec) -> np.ndarray:
-        return self.decode(self._latents(requests, spec))
+    def batches(self, values: Tensor) -> tuple[Tensor, ...]:
+        """As many at once as are drawn at once."""
+        return values.split(self.bundle.sample.batch_size)
 
     def _latents(
         self, requests: Sequence[Request], spec: SampleSpec, trace: Callable[[int, Tensor], None] = lambda *_: None
