@@ -8,6 +8,7 @@ own sharding, and a run that broke off goes on where it stopped.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ from data_pipelines import storage
 from data_pipelines.errors import Problem
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -124,12 +127,23 @@ class _OnActor:
 
 
 def iter_known_rows(shards_uri: str) -> Iterator[Row]:
-    """Rows of every finished shard whose tar file is there, without the parts that only their neighbours have."""
-    names = set(storage.list_names(shards_uri))
-    for name in sorted(names):
-        if name.endswith(".parquet") and name.removesuffix(".parquet") + ".tar" in names:
-            for row in read_table(storage.join(shards_uri, name)).to_pylist():
-                yield {column: value for column, value in row.items() if value is not None}
+    """Rows of every finished shard whose tar file is whole, without the parts that only their neighbours have."""
+    for name in sorted(storage.list_names(shards_uri)):
+        if not name.endswith(".parquet"):
+            continue
+        uri = storage.join(shards_uri, name)
+        table = read_table(uri).to_pylist()
+        rows = [{column: value for column, value in row.items() if value is not None} for row in table]
+        if (storage.size(uri.removesuffix(".parquet") + ".tar") or 0) >= max(map(_end, rows), default=0):
+            yield from rows
+        else:
+            logger.warning("%s: its tar file is missing or cut short; its samples are sharded again", uri)
+
+
+def _end(row: Row) -> int:
+    """Where in its shard the sample's last part ends."""
+    parts = [name.removeprefix("offset:") for name in row if name.startswith("offset:")]
+    return max((row[f"offset:{part}"] + row[f"size:{part}"] for part in parts), default=0)
 
 
 def group_by_size(

@@ -17,6 +17,10 @@ LONGEST_TEMP_FOLDER = 40
 """Ray puts Unix sockets below its folder, 64 bytes further down, and the kernel limits their paths to 107 bytes."""
 
 
+_TOKEN = secrets.token_hex(32)
+"""One for the process, whichever of its threads asks first."""
+
+
 def import_ray() -> None:
     """Import Ray after setting what it reads at import. A local Ray asks every client for a token that only this
     process and its children know."""
@@ -31,7 +35,7 @@ def import_ray() -> None:
     address = os.environ.get("RAY_ADDRESS")
     if not address and "RAY_AUTH_MODE" not in os.environ:
         # A local Ray switches token authentication on by itself; without this it would write one to ~/.ray, 0644.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
     import ray.data
     import ray.train.torch  # noqa: F401
 

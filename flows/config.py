@@ -67,7 +67,7 @@ class EvaluateImagesSpec(SampleSpec):
     """How generated images are drawn and compared with real ones."""
 
     num_images: int = Field(default=500, ge=8)
-    """Images drawn, one per held-out caption in turn, and real ones they are compared with."""
+    """Images drawn, one per held-out caption in turn; they are compared with up to 5,000 training images."""
     seed: int = 0
     """Image i is a function of (seed, i), whatever the number of workers."""
     inception_weights: str = ""
@@ -177,6 +177,10 @@ class DiffusionConfig(PipelineConfig):
                 f"train.model.in_channels and out_channels ({model.in_channels}, {model.out_channels}) must be "
                 f"train_autoencoder.latent_channels ({latent_channels})"
             )
+        if model.context_dim is None or model.num_class_embeds is not None:
+            raise ValueError(
+                "train.model: this pipeline conditions on text alone; give context_dim, and leave num_class_embeds out"
+            )
         factor = 2 ** (len(self.train_autoencoder.channels) - 1)
         if not self.encode.autoencoder and self.data.resolution % factor:
             raise ValueError(
@@ -198,6 +202,11 @@ class DiffusionConfig(PipelineConfig):
         if not self.encode.autoencoder:
             self.require_enough_samples("train_autoencoder", self.train_autoencoder)
         self.require_enough_samples("train", self.train)
+        if self.evaluate.num_inference_steps >= self.train.noise.num_timesteps:
+            raise ValueError(
+                f"evaluate.num_inference_steps ({self.evaluate.num_inference_steps}) must be below "
+                f"train.noise.num_timesteps ({self.train.noise.num_timesteps})"
+            )
         return self
 
 

@@ -39,12 +39,13 @@ def segmentation(config: SegmentationConfig, do: Do) -> Record:
 def diffusion(config: DiffusionConfig, do: Do) -> Record:
     """Captioned images to a model that draws them."""
     from flows.diffusion.encode import encode_stage
-    from flows.diffusion.encoders import autoencoder_stage, clip_stage
+    from flows.diffusion.encoders import autoencoder_stage, check_given, clip_stage
     from flows.diffusion.evaluate import evaluate_stage
     from flows.diffusion.register import register_stage
     from flows.diffusion.shard import shard_stage
     from flows.diffusion.train import train_stage
 
+    check_given(config)
     shards = do(shard_stage(config.data, config.storage_uri, config.compute.num_cpus))
     clip = do(clip_stage(config, shards))
     autoencoder = do(autoencoder_stage(config, shards))

@@ -59,8 +59,12 @@ def diffusion_flow(config: DiffusionConfig) -> dict[str, Any]:
 def run_flow(config: Config) -> dict[str, Any]:
     """The flow that the config is of."""
     # Prefect's temporary server takes seconds to start, in a process of its own: time for what stages will import.
-    threading.Thread(target=_import_ahead, args=(config.storage_uri,), name="import-ahead", daemon=True).start()
-    return segmentation_flow(config) if isinstance(config, SegmentationConfig) else diffusion_flow(config)
+    ahead = threading.Thread(target=_import_ahead, args=(config.storage_uri,), name="import-ahead", daemon=True)
+    ahead.start()
+    try:
+        return segmentation_flow(config) if isinstance(config, SegmentationConfig) else diffusion_flow(config)
+    finally:
+        ahead.join()  # an interpreter that ends in the middle of an import crashes
 
 
 def _import_ahead(root: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ class Candidate:
     """Distributions that the code imports; their versions are those the model was evaluated with."""
     default_metric: str
     """Compared with the champion's where the config names none."""
+    evaluation_data: str
+    """Digest of all that metrics depend on beside the model: they compare only where it is equal."""
     card: Callable[[], str]
     """Markdown that says what the model is, how good it is and how to use it."""
     prepare: Callable[[Path], dict[str, Any]]
@@ -70,12 +73,15 @@ def decide_alias(
     for name, most in spec.max_metrics.items():
         if not find_metric(metrics, name) <= most:
             return CHALLENGER, f"{name} is {find_metric(metrics, name):.4f}, above the threshold {most}"
+    name = spec.compare_metric or default_metric
+    ours = find_metric(metrics, name)
+    if math.isnan(ours):
+        return CHALLENGER, f"{name} was not measured, so nothing can be compared; there are {sorted(metrics)}"
     if champion is None:
         return CHAMPION, "thresholds met, and no champion was evaluated on the same data"
-    name = spec.compare_metric or default_metric
-    ours, theirs = find_metric(metrics, name), find_metric(champion, name)
+    theirs = find_metric(champion, name)
     sign = -1 if _base(name) in LESS_IS_BETTER else 1
-    if sign * ours > sign * theirs or theirs != theirs:  # a champion without this metric has nothing to defend
+    if sign * ours > sign * theirs or math.isnan(theirs):  # a champion without this metric has nothing to defend
         return CHAMPION, f"{name} {ours:.4f} beats the champion's {theirs:.4f} on the same data"
     return CHALLENGER, f"{name} {ours:.4f} does not beat the champion's {theirs:.4f} on the same data"
 
@@ -110,7 +116,7 @@ def _register(config: Config, candidate: Candidate, records: dict[str, Record], 
     client.log_artifact(run_id, _local(evaluation.output("report")), "evaluation")
     _log_dataset(client, run_id, shards)
     model_uri = _log_model(config, candidate, training, evaluation, run_id)
-    data = evaluation_data(shards)
+    data = candidate.evaluation_data
     tags = {f"unetflow.{stage}_key": record.key for stage, record in records.items()}
     tags |= {f"unetflow.{stage}_digest": record.digest for stage, record in records.items()}
     tags |= {EVALUATION_TAG: data, "unetflow.metrics": json.dumps(_comparable(metrics, config.registry.compare_metric))}
@@ -129,8 +135,8 @@ def _register(config: Config, candidate: Candidate, records: dict[str, Record], 
     }
 
 
-def evaluation_data(shards: Record) -> str:
-    """Digest of the held-out samples: metrics compare only where it is equal."""
+def held_out_digest(shards: Record) -> str:
+    """Digest of the held-out samples."""
     from data_pipelines.digests import digest_of
 
     index = read_table(shards.output("index"), columns=["digest", "split"]).to_pylist()

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 RECORD = "record.json"
+OBSERVATIONS = {"curves", "checkpoint"}
+"""Outputs that tell of a training, its pace among other things; what comes of it lies in the others."""
 
 
 class Output(BaseModel):
@@ -65,8 +67,9 @@ class Record(BaseModel):
 
     @property
     def digest(self) -> str:
-        """What later stages depend on: the content, not when or where it was made."""
-        return digest_of([self.stage, self.key, {name: o.sha256 for name, o in self.outputs.items()}])
+        """What later stages depend on: the content, not when, where or how fast it was made."""
+        contents = {name: output.sha256 for name, output in self.outputs.items() if name not in OBSERVATIONS}
+        return digest_of([self.stage, self.key, contents])
 
 
 @dataclass(slots=True)

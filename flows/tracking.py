@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
@@ -33,9 +34,10 @@ def import_mlflow(root: str) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    if tracking_uri(root).startswith("sqlite:") and storage.is_local(root):
+    if (uri := tracking_uri(root)).startswith("sqlite:///"):
         # Else MLflow makes ./mlruns wherever the command was typed.
-        os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", storage.local_path(root).joinpath("mlartifacts").as_uri())
+        artifacts = Path(uri.removeprefix("sqlite:///")).absolute().with_name("mlartifacts")
+        os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", artifacts.as_uri())
     import mlflow  # noqa: F401
 
     for name in ("mlflow", "alembic"):

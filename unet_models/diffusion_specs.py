@@ -127,6 +127,8 @@ class AlignmentSpec(LoopSpec):
 
     @model_validator(mode="after")
     def _pairs_meet(self) -> Self:
+        if self.width % self.num_heads:
+            raise ValueError(f"width ({self.width}) must be a multiple of num_heads ({self.num_heads})")
         if self.micro_batch_size is not None:
             raise ValueError(
                 "micro_batch_size: every pair is compared with all others of the batch, which must not be split; "

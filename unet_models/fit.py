@@ -33,7 +33,7 @@ class Hooks(Protocol):
         ...
 
     def checkpoint(self, state: TrainState, metrics: dict[str, float]) -> None:
-        """Keep ``state`` together with the newest figures."""
+        """Keep ``state`` together with its figures, those of validation among them where this step was validated."""
         ...
 
 
@@ -49,12 +49,13 @@ def fit(state: TrainState, objective: Objective, batches: Iterable[Batch], spec:
         is_last = state.step == spec.num_steps
         is_kept = state.step % spec.checkpoint_every_steps == 0 or is_last
         if state.step % spec.log_every_steps == 0 or is_kept:  # so that no checkpoint follows a loss that is not finite
-            hooks.log(state.step, metrics := metrics | meter.means(state, spec, batch))
+            hooks.log(state.step, metrics := meter.means(state, spec, batch))
+        measured: dict[str, float] = {}
         if state.step % spec.validate_every_steps == 0 or is_last:
-            metrics = metrics | hooks.validate(state)
+            measured = hooks.validate(state)
             meter.restart_clock()
         if is_kept:
-            hooks.checkpoint(state, metrics)
+            hooks.checkpoint(state, metrics | measured)
             meter.restart_clock()
         if is_last:
             break

@@ -33,7 +33,7 @@ def build_scheduler(sampler: Sampler, spec: NoiseSpec) -> Any:
         "timestep_spacing": "trailing" if spec.zero_terminal_snr else "leading",
     }
     if sampler == "ddpm":
-        return DDPMScheduler(**shared, clip_sample=False)
+        return DDPMScheduler(**shared, clip_sample=False, steps_offset=1)
     if sampler == "ddim":
         return DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     return DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++", steps_offset=1)

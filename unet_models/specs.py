@@ -155,11 +155,22 @@ class LoopSpec(Spec):
     checkpoint_every_steps: int = Field(default=500, ge=1)
     """Steps between checkpoints: the most that a crash can cost."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Last checkpoints kept, beside the best by validation."""
+    """Checkpoints kept, the best by validation (the last, where there is none), beside the newest."""
     select: Literal["last", "best"] = "last"
     """Which checkpoint is evaluated and registered. ``best`` looks at the validation split, so its figure flatters."""
     log_every_steps: int = Field(default=20, ge=1)
     """Steps between log lines; metrics are means over them."""
+
+    @model_validator(mode="after")
+    def _best_is_known(self) -> Self:
+        if self.select == "best" and not self.validate_cases:
+            raise ValueError("select: best needs validation; set validate_cases above 0")
+        if self.select == "best" and self.checkpoint_every_steps % self.validate_every_steps:
+            raise ValueError(
+                f"select: best needs a validation at every checkpoint; make checkpoint_every_steps "
+                f"({self.checkpoint_every_steps}) a multiple of validate_every_steps ({self.validate_every_steps})"
+            )
+        return self
 
 
 class TrainSpec(LoopSpec):

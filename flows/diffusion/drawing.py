@@ -110,7 +110,6 @@ class Drawer:
         from data_pipelines.reader import ShardReader
         from data_pipelines.shards import read_table
         from flows.diffusion.text_to_image import TextToImage
-        from unet_models.denoiser import Denoiser
         from unet_models.metrics.inception import load_inception
 
         job = Job.model_validate_json(storage.read_bytes(job_uri))
@@ -123,9 +122,7 @@ class Drawer:
             from unet_models.clip_folder import Clip
 
             self.clip = Clip(clip_folder, device)
-        torch.manual_seed(0)
         self.trained = self.model.denoiser
-        self.untrained = Denoiser(job.ingredients.model).to(device).eval()
         self.inception = load_inception(job.inception_weights).to(device) if job.inception_weights else None
         index = read_table(job.index_uri)
         self.captions = index["caption"]
@@ -136,7 +133,7 @@ class Drawer:
         from flows.diffusion.text_to_image import Request
 
         requests = [Request(wish.prompt, wish.seed, wish.guidance_scale) for wish in part.wishes]
-        self.model.denoiser = self.untrained if part.untrained else self.trained
+        self.model.denoiser = self._untrained() if part.untrained else self.trained
         images = self.model.draw(requests)
         prompts = [wish.prompt for wish in part.wishes]
         if part.shard:
@@ -197,6 +194,14 @@ class Drawer:
         cosines: list[float] = (vectors * self.clip.text_vectors(prompts)).sum(dim=1).cpu().tolist()
         return cosines
 
+    def _untrained(self) -> Any:
+        import torch
+
+        from unet_models.denoiser import Denoiser
+
+        torch.manual_seed(0)
+        return Denoiser(self.trained.spec).to(self.model.device).eval()
+
     def _keep(self, part: Part, images: np.ndarray) -> None:
         from data_pipelines.shards import write_shard
 
@@ -205,7 +210,8 @@ class Drawer:
             ({"key": f"{part.name}-{part.shard}-{i:05d}", **wish.model_dump()}, {"png": png_bytes(image)})
             for i, (wish, image) in enumerate(zip(part.wishes, images, strict=True))
         )
-        write_shard(storage.join(self.job.samples_uri, f"{part.name}-{part.shard}.tar"), rows)
+        attempt = self.job.samples_uri.split("/")[-2]  # readers keep remote shards by name, so names must be unique
+        write_shard(storage.join(self.job.samples_uri, f"{attempt}-{part.name}-{part.shard}.tar"), rows)
 
 
 TRACE_PICTURES = 8

@@ -97,7 +97,7 @@ def _encode(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: 
     latents = build_index(sharded.rows, {case_id: row["split"] for case_id, row in rows.items()})
     write_table(attempt.uri("index.parquet"), latents)
     attempt.add("index", attempt.uri("index.parquet"))
-    storage.write_bytes(attempt.uri("empty_prompt.npy"), npy_bytes(_empty_prompt(network_folder(clip))))
+    storage.write_bytes(attempt.uri("empty_prompt.npy"), npy_bytes(_empty_prompt(network_folder(clip), config)))
     attempt.add("empty_prompt", attempt.uri("empty_prompt.npy"))
     attempt.figures |= {
         "scaling_factor": scaling_factor([row for row in latents.to_pylist() if row["split"] == "train"]),
@@ -189,10 +189,13 @@ def _half(values: Any) -> bytes:
     return npy_bytes(values.numpy().astype(np.float16))
 
 
-def _empty_prompt(clip_uri: str) -> np.ndarray:
-    """(tokens, width) states of the empty prompt, as exact as those of the captions."""
-    from unet_models.clip_folder import Clip
+def _empty_prompt(clip_uri: str, config: DiffusionConfig) -> np.ndarray:
+    """(tokens, width) states of the empty prompt, in the precision of the captions'."""
+    import torch
 
-    with storage.local_folder(clip_uri) as folder:
+    from unet_models.clip_folder import Clip
+    from unet_models.fit import autocast
+
+    with storage.local_folder(clip_uri) as folder, autocast(config.encode.precision, torch.device("cpu")):
         states: np.ndarray = Clip(folder).text_states([""])[0].float().numpy().astype(np.float16)
     return states

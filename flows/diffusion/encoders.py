@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
 from data_pipelines.digests import file_digests
@@ -31,15 +31,10 @@ MODEL_FILES = (".json", ".safetensors", ".txt")
 def clip_stage(config: DiffusionConfig, shards: Record) -> Stage:
     """Plan training a CLIP on the captions, or adopting the one that ``encode.clip`` names."""
     if config.encode.clip:
-        from unet_models.clip_folder import read_config, tokenizer_folder
+        from unet_models.clip_folder import tokenizer_folder
 
         folder = Path(config.encode.clip).expanduser()
         tokenizer = _or_user_error("encode.clip", lambda: tokenizer_folder(folder))
-        if read_config(folder).get("model_type") != "clip" and not config.evaluate.inception_weights:
-            raise UserError(
-                f"encode.clip: {folder} has no image tower, so there is nothing to compare images by; name a folder "
-                "of the whole CLIP, or the FID's weights as evaluate.inception_weights"
-            )
         return _adopt("train_clip", "encode.clip", dict.fromkeys([folder, tokenizer]))
 
     def open_task(attempt: Attempt) -> TrainingTask:
@@ -100,6 +95,47 @@ def autoencoder_stage(config: DiffusionConfig, shards: Record) -> Stage:
     return training_stage("train_autoencoder", config, config.train_autoencoder, (shards,), open_task, finish)
 
 
+def check_given(config: DiffusionConfig) -> None:
+    """Raise UserError where a network or file that the config names does not fit, before anything is computed."""
+    model, encode = config.train.model, config.encode
+    weights = config.evaluate.inception_weights
+    if weights and not Path(weights).expanduser().is_file():
+        raise UserError(f"evaluate.inception_weights: {weights} is not a file; leave it out, or name the FID's weights")
+    if encode.clip:
+        found = _described("encode.clip", encode.clip)
+        width = found.get("text_config", found).get("hidden_size")
+        if width != model.context_dim:
+            raise UserError(
+                f"train.model.context_dim is {model.context_dim}, the states of encode.clip are {width} wide"
+            )
+        if found.get("model_type") != "clip" and not weights:
+            raise UserError(
+                f"encode.clip: {encode.clip} has no image tower, so there is nothing to compare images by; name a "
+                "folder of the whole CLIP, or the FID's weights as evaluate.inception_weights"
+            )
+    if encode.autoencoder:
+        found = _described("encode.autoencoder", encode.autoencoder)
+        channels, factor = found.get("latent_channels", 4), 2 ** (len(found.get("block_out_channels", [0])) - 1)
+        if {model.in_channels, model.out_channels} != {channels}:
+            raise UserError(
+                f"train.model.in_channels and out_channels are {model.in_channels} and {model.out_channels}, "
+                f"the latents of encode.autoencoder have {channels} channels"
+            )
+        if config.data.resolution % factor:
+            raise UserError(
+                f"data.resolution is {config.data.resolution}, encode.autoencoder needs a multiple of {factor}"
+            )
+
+
+def _described(field: str, folder: str) -> dict[str, Any]:
+    from unet_models.clip_folder import read_config
+
+    try:
+        return read_config(Path(folder).expanduser())
+    except ValueError as error:
+        raise UserError(f"{field}: {error}") from None
+
+
 def network_folder(record: Record) -> str:
     """URI of the network's folder."""
     return record.output(CONFIG).rsplit("/", 1)[0]
@@ -113,10 +149,10 @@ def _adopt(stage: str, field: str, folders: list[Path] | dict[Path, None]) -> St
         for path in sorted(folder.glob("*"))
         if path.is_file() and path.suffix in MODEL_FILES
     }
-    if CONFIG not in files or not any(path.suffix == ".safetensors" for path in files.values()):
+    if CONFIG not in files or not {"model.safetensors", "diffusion_pytorch_model.safetensors"} & files.keys():
         raise UserError(
-            f"{field}: {next(iter(folders))} must hold {CONFIG} and the weights as .safetensors, as save_pretrained "
-            f"writes them; found {sorted(files) or 'nothing'}"
+            f"{field}: {next(iter(folders))} must hold {CONFIG} and the weights in one .safetensors file, as "
+            f"save_pretrained writes them; found {sorted(files) or 'nothing'}"
         )
     digests = file_digests(files.values())
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_pipelines import storage
 from data_pipelines.captioned import shapes
+from data_pipelines.digests import file_digests
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table
 from flows.config import DiffusionConfig
@@ -32,6 +34,8 @@ def evaluate_stage(
 ) -> Stage:
     """Plan the stage: its key holds the networks', the images' and the settings' identity."""
     identity = config.evaluate.model_dump(mode="json") | {"checked": _is_checked(config)}
+    if weights := config.evaluate.inception_weights:
+        identity["inception_weights"] = file_digests([Path(weights)])[Path(weights)]
 
     def compute(attempt: Attempt) -> None:
         _evaluate(config, shards, clip, autoencoder, latents, training, attempt)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines import storage
+from data_pipelines.digests import digest_of
 from flows.config import DiffusionConfig
 from flows.diffusion.model import assemble, gather
 from flows.register import Candidate, register
@@ -45,11 +47,17 @@ def register_stage(
         assemble(gather(config, clip, autoencoder, latents, training), folder)
         return {"signature": _signature(), "input_example": pd.DataFrame({"prompt": ["an image"], "seed": [0]})}
 
+    weights = config.evaluate.inception_weights
+    file_digest = storage.digest(weights) if weights else ""
     candidate = Candidate(
         description="Latent-diffusion models trained by unetflow: prompts to images.",
         code="diffusion/registered.py",
         requirements=REQUIREMENTS,
-        default_metric="frechet_distance",
+        default_metric="fid" if config.evaluate.inception_weights else "frechet_distance",
+        # Distances are to the training images, in the space of that very CLIP, and depend on N and the seed.
+        evaluation_data=digest_of(
+            [shards.digest, clip.digest, config.evaluate.num_images, config.evaluate.seed, file_digest]
+        ),
         card=lambda: model_card(config, shards, training, evaluation),
         prepare=prepare,
     )
@@ -92,9 +100,10 @@ def _signature() -> ModelSignature:
             [
                 ColSpec("string", "prompt"),
                 ColSpec("string", "negative_prompt", required=False),
-                ColSpec("long", "seed", required=False),
-                ColSpec("long", "num_inference_steps", required=False),
-                ColSpec("double", "guidance_scale", required=False),
+                # Any type: MLflow would refuse 7 as a double, and a column of whole numbers with a gap.
+                ColSpec(AnyType(), "seed", required=False),
+                ColSpec(AnyType(), "num_inference_steps", required=False),
+                ColSpec(AnyType(), "guidance_scale", required=False),
                 ColSpec("string", "output", required=False),
             ]
         ),

@@ -22,6 +22,7 @@ from mlflow.models import set_model
 from PIL import Image
 
 from flows.diffusion.text_to_image import Request, TextToImage
+from unet_models.diffusion_specs import SampleSpec
 
 
 class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
@@ -34,17 +35,18 @@ class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
         """Images, or the paths they were written to, one per row. Rows of equal step counts are drawn together."""
         rows = [
-            {name: value for name, value in row.items() if not (value is None or value != value)}
-            for row in model_input.to_dict("records")
+            {name: value for name, value in row.items() if not pd.isna(value)} for row in model_input.to_dict("records")
         ]
+        for row in rows:
+            if not row.get("output", "x.png").lower().endswith(".png"):
+                raise ValueError(f"output must end in .png, got {row['output']!r}")
         default = self.model.bundle.sample
         steps = [int(row.get("num_inference_steps", default.num_inference_steps)) for row in rows]
         images: dict[int, np.ndarray] = {}
         for count in sorted(set(steps)):
             chosen = [i for i, of_row in enumerate(steps) if of_row == count]
-            drawn = self.model.draw(
-                [self._request(rows[i]) for i in chosen], default.model_copy(update={"num_inference_steps": count})
-            )
+            spec = SampleSpec.model_validate(default.model_dump() | {"num_inference_steps": count})
+            drawn = self.model.draw([self._request(rows[i]) for i in chosen], spec)
             images |= zip(chosen, drawn, strict=True)
         return [_deliver(images[i], row) for i, row in enumerate(rows)]
 

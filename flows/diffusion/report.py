@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.loader import ImageSamples
@@ -88,31 +89,33 @@ def _neighbours(config: DiffusionConfig, shards: Record, attempt: Attempt, measu
     captions = index["caption"].to_pylist()
     rows = real_rows(index["split"].to_pylist(), "train")
     real = ImageSamples(ShardReader(index, shards_uri(shards)))
-    drawn, prompts = _drawn(attempt)
-    chosen = spread(np.arange(len(drawn)), config.evaluate.num_shown)
+    drawn = _Drawn(attempt.uri("samples"))
+    chosen = spread(np.arange(len(drawn.prompts)), config.evaluate.num_shown)
     distances, places = nearest_neighbours(
         measured.generated[extractor][chosen], measured.train[extractor], min(NUM_NEIGHBOURS, len(rows))
     )
     shown = []
     for i, distance, nearest in zip(chosen, distances, places, strict=True):
-        pictures = [Picture(drawn[i], "generated")]
+        pictures = [Picture(drawn.png(i), "generated")]
         for d, place in zip(distance, nearest, strict=True):
             pixels = real.pixels([rows[place]])[0].permute(1, 2, 0).numpy()
             pictures.append(Picture(png_bytes(pixels), captions[rows[place]], f"distance {d:.3f}"))
-        shown.append(PictureRow(prompts[i], pictures))
+        shown.append(PictureRow(drawn.prompts[i], pictures))
     return shown
 
 
-def _drawn(attempt: Attempt) -> tuple[list[bytes], list[str]]:
+class _Drawn:
     """The main set's images and prompts, in their order."""
-    pngs, prompts = [], []
-    uri = attempt.uri("samples")
-    for name in sorted(name for name in storage.list_names(uri) if name.endswith(".parquet")):
-        index = read_table(storage.join(uri, name))
-        reader = ShardReader(index, uri)
-        pngs += [bytes(reader.read(row, "png")) for row in range(index.num_rows)]
-        prompts += index["prompt"].to_pylist()
-    return pngs, prompts
+
+    def __init__(self, uri: str) -> None:
+        names = sorted(name for name in storage.list_names(uri) if name.endswith(".parquet"))
+        index = pa.concat_tables([read_table(storage.join(uri, name)) for name in names])
+        self.prompts: list[str] = index["prompt"].to_pylist()
+        self.reader = ShardReader(index, uri)
+
+    def png(self, i: int) -> bytes:
+        """Image number ``i`` as a file."""
+        return bytes(self.reader.read(i, "png"))
 
 
 def _sampling(config: DiffusionConfig) -> dict[str, str]:

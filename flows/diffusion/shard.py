@@ -22,7 +22,7 @@ from data_pipelines.specs import CaptionedSpec
 from flows.sharded import shard_sizes, shards_are_there
 from flows.stages import Attempt, Stage
 
-LOCATION = {"root", "layout", "max_pixels", "shard_megabytes", "num_shapes", "shapes_seed"}
+LOCATION = {"root", "layout", "shard_megabytes", "num_shapes", "shapes_seed"}
 """Fields that say where examples come from or how shards are cut; the digests of the examples stand for them."""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipelines import storage
 from flows.config import SegmentationConfig
-from flows.register import Candidate, register
+from flows.register import Candidate, held_out_digest, register
 from flows.segmentation.evaluate import build_bundle
 from flows.stages import Record, Stage
 
@@ -36,6 +36,7 @@ def register_stage(config: SegmentationConfig, shards: Record, training: Record,
         code="segmentation/registered.py",
         requirements=REQUIREMENTS,
         default_metric="dice",
+        evaluation_data=held_out_digest(shards),
         card=lambda: model_card(config, shards, training, evaluation),
         prepare=prepare,
     )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MISTAKES = (ValueError, FloatingPointError)
+
 OBSERVING = {"validate_every_steps", "validate_cases", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps"}
 """Fields that watch or save a training without changing its weights (unless the best checkpoint is selected)."""
 
@@ -64,6 +66,7 @@ def _train(name: str, task: TrainingTask, config: Config, attempt: Attempt) -> N
     """Train ``task`` on Ray Train workers and declare the chosen checkpoint and the curves as outputs."""
     import ray.train
     from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import WorkerGroupError
 
     from flows.cluster import ensure_ray, require_resources
     from flows.training.progress import FollowReports, WriteReports
@@ -101,8 +104,13 @@ def _train(name: str, task: TrainingTask, config: Config, attempt: Attempt) -> N
         )
         tracker = _Tracker(config, attempt)
         with FollowReports(reports, name, task, tracker.log):
-            result = trainer.fit()
-    _declare(attempt, spec, task, result)
+            try:
+                trainer.fit()
+            except WorkerGroupError as error:
+                # A mistake in data or settings keeps its type and words, so that it is not tried again.
+                mistakes = (e for e in error.worker_failures.values() if isinstance(e, MISTAKES))
+                raise next(mistakes, error) from None
+    _declare(attempt, spec, task)
     attempt.figures |= {"run_id": tracker.run_id, "num_workers": compute.num_workers}
 
 
@@ -141,23 +149,21 @@ def _checkpoints_to_keep(spec: LoopSpec, task: TrainingTask) -> Any:
     )
 
 
-def _declare(attempt: Attempt, spec: LoopSpec, task: TrainingTask, result: Any) -> None:
-    """Name the chosen checkpoint's files and the curves as outputs."""
-    from flows.training.worker import newest_checkpoint
+def _declare(attempt: Attempt, spec: LoopSpec, task: TrainingTask) -> None:
+    """Name the chosen checkpoint's files and the curves as outputs. Any attempt's checkpoints count."""
+    from flows.training.worker import iter_checkpoints
     from unet_models.checkpoint import MARKER, MODEL
 
-    newest = newest_checkpoint(attempt.stage_uri)
+    newest = next(iter_checkpoints(attempt.stage_uri), None)
     if newest is None:
         raise RuntimeError(f"training ended without a complete checkpoint below {attempt.stage_uri}")
-    chosen = storage.join(attempt.stage_uri, *newest)
-    last_marker = json.loads(storage.read_bytes(storage.join(chosen, MARKER)))
-    if spec.select == "best" and result.best_checkpoints:
+    uri, marker = newest
+    storage.write_bytes(attempt.uri("curves.json"), json.dumps(marker["curves"]).encode())
+    scored = [c for c in iter_checkpoints(attempt.stage_uri) if task.score in c[1]["metrics"]]
+    if spec.select == "best" and scored:
         sign = 1 if task.higher_is_better else -1
-        best = max(result.best_checkpoints, key=lambda pair: sign * pair[1].get(task.score, -sign * float("inf")))
-        chosen = storage.join(attempt.uri(), Path(best[0].path).name)
-    marker = json.loads(storage.read_bytes(storage.join(chosen, MARKER)))
-    storage.write_bytes(attempt.uri("curves.json"), json.dumps(last_marker["curves"]).encode())
+        uri, marker = max(scored, key=lambda c: sign * c[1]["metrics"][task.score])
     attempt.add("curves", attempt.uri("curves.json"))
-    attempt.add("weights", storage.join(chosen, MODEL))
-    attempt.add("checkpoint", storage.join(chosen, MARKER))
+    attempt.add("weights", storage.join(uri, MODEL))
+    attempt.add("checkpoint", storage.join(uri, MARKER))
     attempt.figures["step"] = marker["step"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import ray.train
 import ray.train.torch
@@ -19,6 +19,7 @@ from torch import nn
 
 from data_pipelines import storage
 from data_pipelines.loader import step_loader
+from flows.stages import RECORD
 from flows.training.alignment import AlignmentTask
 from flows.training.autoencoder import AutoencoderTask
 from flows.training.diffusion import DiffusionTask
@@ -63,21 +64,23 @@ def train_worker(loop: dict[str, str]) -> None:
     fit(state, training.objective, loader, spec, hooks)
 
 
-def newest_checkpoint(stage_uri: str) -> tuple[str, str] | None:
-    """(attempt, checkpoint) names of the complete checkpoint with the highest step; incomplete ones are passed over."""
+def iter_checkpoints(stage_uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """URI and marker of the complete checkpoints of all attempts, highest step first; others are passed over."""
     found = [
         (name, attempt)
         for attempt in storage.list_names(stage_uri)
-        if not attempt.startswith(".")
+        if not attempt.startswith(".") and attempt != RECORD
         for name in storage.list_names(storage.join(stage_uri, attempt))
         if name.startswith(CHECKPOINT_PREFIX)
     ]
     for name, attempt in sorted(found, reverse=True):
-        with storage.local_folder(storage.join(stage_uri, attempt, name)) as folder:
-            if verify(folder):
-                return attempt, name
-        logger.warning("%s/%s is incomplete: passed over", attempt, name)
-    return None
+        uri = storage.join(stage_uri, attempt, name)
+        with storage.local_folder(uri) as folder:
+            marker = verify(folder)
+        if marker is not None:
+            yield uri, marker
+        else:
+            logger.warning("%s/%s is incomplete: passed over", attempt, name)
 
 
 @dataclass(slots=True)
@@ -106,7 +109,8 @@ class RayHooks:
         checkpoint = None
         if self.rank == 0:
             folder = Path(tempfile.mkdtemp(prefix="unetflow-checkpoint-"))
-            save_checkpoint(folder, state, {"spec": self.spec.model_dump(mode="json"), "curves": self.curves})
+            described = {"spec": self.spec.model_dump(mode="json"), "curves": self.curves, "metrics": metrics}
+            save_checkpoint(folder, state, described)
             checkpoint = ray.train.Checkpoint(str(folder))
         ray.train.report(
             {"step": state.step, **metrics},
@@ -132,17 +136,17 @@ def _prepare_device(job: TrainJob) -> torch.device:
 
 def _resume(job: TrainJob, state: TrainState) -> list[dict[str, float]]:
     """Load the newest checkpoint, if any; returns the curves up to it."""
-    found = [newest_checkpoint(job.stage_uri) if ray.train.get_context().get_world_rank() == 0 else None]
+    found = [next(iter_checkpoints(job.stage_uri), None) if ray.train.get_context().get_world_rank() == 0 else None]
     if world_size() > 1:
         dist.broadcast_object_list(found, src=0)  # one rank looks: all must start from the same step
     (newest,) = found
     if newest is None:
         return []
-    with storage.local_folder(storage.join(job.stage_uri, *newest)) as folder:
+    uri, marker = newest
+    with storage.local_folder(uri) as folder:
         load_checkpoint(folder, state)
-        marker = verify(folder)
     logger.info("training goes on at step %d", state.step)
-    return list(marker["curves"]) if marker else []
+    return list(marker["curves"])
 
 
 def limit_worker_environment(threads: int) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from data_pipelines.errors import UserError
 from flows.config import DiffusionConfig
 from flows.diffusion.drawing import Part, Result
 from flows.diffusion.encode import scaling_factor
-from flows.diffusion.encoders import autoencoder_stage, clip_stage
+from flows.diffusion.encoders import autoencoder_stage, check_given, clip_stage
 from flows.diffusion.evaluate import plan_parts
 from flows.diffusion.measures import measure
 from flows.stages import Record
@@ -216,3 +218,32 @@ def test_other_networks_are_refused_by_name(tmp_path: Path) -> None:
         Clip(tmp_path)
     with pytest.raises(ValueError, match="_class_name is 'VQModel'"):
         load_autoencoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encode": {"clip": "CLIP"}}, "context_dim is 128, the states of encode.clip are 32 wide"),
+        ({"encode": {"clip": "TEXT"}}, "has no image tower"),
+        ({"encode": {"autoencoder": "VAE"}}, "in_channels and out_channels are 4 and 4, the latents .* have 16"),
+        ({"data": {"resolution": 9}, "encode": {"autoencoder": "HALVES", "clip": "GOOD"}}, "needs a multiple of 2"),
+        ({"evaluate": {"inception_weights": "/nowhere.pth"}}, "/nowhere.pth is not a file"),
+    ],
+)
+def test_given_networks_must_fit_before_anything_runs(
+    changes: dict[str, dict[str, object]], message: str, tmp_path: Path
+) -> None:
+    described = {
+        "CLIP": {"model_type": "clip", "text_config": {"hidden_size": 32}},
+        "GOOD": {"model_type": "clip", "text_config": {"hidden_size": 128}},
+        "TEXT": {"model_type": "clip_text_model", "hidden_size": 128},
+        "VAE": {"latent_channels": 16, "block_out_channels": [8]},
+        "HALVES": {"latent_channels": 4, "block_out_channels": [8, 8]},
+    }
+    for name, config in described.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    encode = {field: str(tmp_path / str(name)) for field, name in changes.get("encode", {}).items()}
+    data = {"layout": "shapes"} | changes.get("data", {})
+    with pytest.raises(UserError, match=message):
+        check_given(_config(**{**changes, "encode": encode, "data": data}))

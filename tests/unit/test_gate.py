@@ -16,7 +16,7 @@ from flows.register import decide_alias, find_metric
         ({"dice": 0.9}, {"dice": 0.9}, {}, "challenger", "does not beat"),
         ({"dice": 0.9}, None, {"dice": 0.95}, "challenger", "below the threshold 0.95"),
         ({"dice": float("nan")}, None, {"dice": 0.1}, "challenger", "below the threshold"),
-        ({}, None, {"surface_dice": 0.1}, "challenger", "surface_dice is nan"),
+        ({"dice": 0.9}, None, {"surface_dice": 0.1}, "challenger", "surface_dice is nan"),
     ],
 )
 def test_gate(
@@ -50,3 +50,11 @@ def test_metrics_are_found_whatever_their_protocol() -> None:
         0.3,
     )
     assert find_metric(metrics, "fid") != find_metric(metrics, "fid")
+
+
+@pytest.mark.parametrize("champion", [None, {}, {"fid[n=10]": 5.0}])
+def test_model_without_the_compared_metric_never_becomes_champion(champion: dict[str, float] | None) -> None:
+    found, why = decide_alias({"fid[n=10]": 1.0}, champion, RegistrySpec(), "frechet_distance")
+    assert found == "challenger"
+    assert "frechet_distance was not measured" in why
+    assert "fid[n=10]" in why

@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as npst
 
 from data_pipelines import reader, storage
 from data_pipelines.errors import UserError
+from data_pipelines.incremental import iter_known_rows
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard
 
@@ -224,3 +225,15 @@ def test_remote_shards_are_fetched_once_into_a_bounded_cache(remote: Mapping[str
     (remote["store"] / "2.tar").unlink()
     again = ShardReader(pa.Table.from_pylist(rows), "mock://store", cache_megabytes=1)
     assert again.array(2, "x.npy")[-1] == 2
+
+
+def test_shard_whose_tar_was_cut_short_counts_as_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a", "b"):
+        write_shard(str(tmp_path / f"{name}.tar"), [({"key": name}, {"x.npy": npy_bytes(np.arange(999))})])
+    assert [row["key"] for row in iter_known_rows(str(tmp_path))] == ["a", "b"]
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[:4096])
+    assert [row["key"] for row in iter_known_rows(str(tmp_path))] == ["b"]
+    assert "a.parquet: its tar file is missing or cut short" in caplog.text
+    (tmp_path / "b.tar").unlink()
+    assert not list(iter_known_rows(str(tmp_path)))
