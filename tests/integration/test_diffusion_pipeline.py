@@ -100,11 +100,18 @@ folder = Path(flows.__file__).parents[2] / "artifacts" / "bundle"
 pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
 pipeline.set_progress_bar_config(disable=True)
 asked = json.load(open({str(request)!r}))
-theirs = []
-for p, s, g in zip(asked["prompt"], asked["seed"], asked["guidance_scale"]):
-    seeded = torch.Generator().manual_seed(s)
-    theirs.append(np.asarray(pipeline(p, num_inference_steps=3, guidance_scale=g, generator=seeded).images[0]))
-np.save({str(tmp_path / "theirs.npy")!r}, np.stack(theirs))
+def theirs(prompt, seed, scale, negative=""):
+    generator = torch.Generator().manual_seed(seed)
+    found = pipeline(prompt, negative_prompt=negative, num_inference_steps=3, guidance_scale=scale, generator=generator)
+    return np.asarray(found.images[0])
+rows = zip(asked["prompt"], asked["seed"], asked["guidance_scale"])
+np.save({str(tmp_path / "theirs.npy")!r}, np.stack([theirs(*row) for row in rows]))
+# Whole numbers for a fraction, a gap among whole numbers, steps as floats.
+odd = pd.DataFrame({{"prompt": ["a large red square"] * 2, "seed": [5, None], "guidance_scale": [3, 3],
+                    "num_inference_steps": [3.0, 3.0], "negative_prompt": ["a small blue circle", None]}})
+np.save({str(tmp_path / "odd.npy")!r}, np.stack(model.predict(odd)))
+rows = [("a large red square", 5, 3.0, "a small blue circle"), ("a large red square", 0, 3.0)]
+np.save({str(tmp_path / "odd_theirs.npy")!r}, np.stack([theirs(*row) for row in rows]))
 """
     )
     command = [sys.executable, "-c", script, str(CHECKOUT)]
@@ -114,7 +121,10 @@ np.save({str(tmp_path / "theirs.npy")!r}, np.stack(theirs))
     drawn, theirs = np.load(tmp_path / "drawn.npy"), np.load(tmp_path / "theirs.npy")
     np.testing.assert_array_equal(drawn, evaluated)
     assert evaluated.std() > 0
-    assert np.abs(theirs.astype(int) - drawn).max() <= 1  # another order of the same sums
+    odd, odd_theirs = np.load(tmp_path / "odd.npy"), np.load(tmp_path / "odd_theirs.npy")
+    for ours, other in ((drawn, theirs), (odd, odd_theirs)):
+        assert np.abs(other.astype(int) - ours).max() <= 1  # another order of the same sums
+    assert (odd[0] != odd[1]).any()
 
 
 def test_latents_are_shards_that_webdataset_reads(project: tuple[Project, dict[str, Any]]) -> None:
