@@ -22,8 +22,8 @@ from unet_models.diffusion_specs import AlignmentSpec
 
 EMBEDDING_DEVIATION = 0.5
 """Of fresh token and position embeddings. From CLIP's 0.02 a short training leaves text states that are mixtures of the
-whole caption; from this each still says which word it is of, and the U-Net learns which colour goes with which shape in
-about half the steps."""
+whole caption; from this each still says which word it is of, and the U-Net learns sooner which colour goes with which
+shape (after 500 steps of 32 generated images 0.33 of the items were right instead of 0.17, one run each)."""
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
