@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.config import Config, DiffusionConfig, SegmentationConfig
-from flows.stages import Done, Record, Stage, find_record, run_stage
+from flows.place import run_in_place
+from flows.stages import Done, Record, Stage, find_record
 
 STAGES = {
     "segmentation": ("shard", "train", "evaluate", "register"),
@@ -65,7 +66,7 @@ class Pipeline:
     """Runs the stages and remembers what became of each."""
 
     config: Config
-    run: Callable[[Stage, str], Done] = run_stage
+    run: Callable[[Stage, Config], Done] = run_in_place
     until: str = "register"
     """Name of the last stage to run."""
     done: list[Done] = field(default_factory=list)
@@ -107,7 +108,7 @@ class Pipeline:
         }
 
     def _do(self, stage: Stage) -> Record:
-        self.done.append(self.run(stage, self.config.storage_uri))
+        self.done.append(self.run(stage, self.config))
         if stage.name == self.until:
             raise _EnoughError
         return self.done[-1].record

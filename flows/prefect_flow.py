@@ -39,7 +39,8 @@ from data_pipelines.errors import UserError  # noqa: E402
 from flows import tracking  # noqa: E402
 from flows.cluster import import_ray  # noqa: E402
 from flows.pipeline import Pipeline  # noqa: E402
-from flows.stages import Done, Record, Stage, run_stage  # noqa: E402
+from flows.place import run_in_place  # noqa: E402
+from flows.stages import Done, Record, Stage  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def _import_ahead(root: str) -> None:
 
 
 def _run(config: Config) -> dict[str, Any]:
-    return Pipeline(config, run=lambda stage, root: _as_task(stage, root, config))()
+    return Pipeline(config, run=_as_task)()
 
 
 def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
@@ -88,7 +89,7 @@ def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     return False
 
 
-def _as_task(stage: Stage, root: str, config: Config) -> Done:
+def _as_task(stage: Stage, config: Config) -> Done:
     compute = config.compute
 
     @task(
@@ -108,7 +109,7 @@ def _as_task(stage: Stage, root: str, config: Config) -> Done:
         log_prints=False,
     )
     def run_as_task() -> Done:
-        done = run_stage(stage, root)
+        done = run_in_place(stage, config)
         _leave_artifacts(done.record)
         return done
 

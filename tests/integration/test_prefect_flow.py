@@ -38,11 +38,11 @@ def run_as_flow(compute: Callable[[int], None], root: Path) -> tuple[Done | Base
         storage.write_bytes(attempt.uri("out"), b"x")
         attempt.add("out", attempt.uri("out"))
 
-    config = SegmentationConfig(compute=ComputeSpec(retries=2, retry_delay_seconds=0))
+    config = SegmentationConfig(storage=str(root), compute=ComputeSpec(retries=2, retry_delay_seconds=0))
 
     @flow(name="one-stage")
     def one_stage() -> Done:
-        return prefect_flow._as_task(Stage("count", {}, (), work), str(root), config)
+        return prefect_flow._as_task(Stage("count", {}, (), work), config)
 
     try:
         return one_stage(), len(tries)

@@ -1,0 +1,49 @@
+"""``unetflow``: the verbs, in data order. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from flows.cli import (
+    jobs,  # noqa: F401
+    pipelines,  # noqa: F401 - defines its verbs
+)
+from flows.cli.app import app, keep_stdout_for_results
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    for name in ("flows", "data_pipelines", "unet_models"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: a user's mistake is a message and exit code 2, never a traceback (UNETFLOW_DEBUG=1 shows it)."""
+    keep_stdout_for_results()
+    _configure_logging()
+    sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command line in this process; returns its exit code."""
+    try:
+        app(list(arguments), prog_name="unetflow", standalone_mode=False)
+    except typer.TyperException as error:
+        error.show() if hasattr(error, "show") else sys.stderr.write(f"unetflow: {error}\n")
+        return error.exit_code
+    except typer.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("unetflow: stopped; the same command goes on from the last checkpoint\n")
+        return 130
+    except (ValueError, FloatingPointError, OSError) as error:  # UserError is a ValueError
+        if os.environ.get("UNETFLOW_DEBUG"):
+            raise
+        sys.stderr.write(f"unetflow: {error}\n")
+        return 2
+    return 0

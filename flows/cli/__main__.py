@@ -1,0 +1,5 @@
+"""``python -m flows.cli``: the console script where none is installed, as in a Ray job."""
+
+from flows.cli import main
+
+main()

@@ -1,0 +1,124 @@
+"""The way into a cluster: its Jobs API, its token, and whether both sides run the same versions."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from unittest import mock
+from urllib.parse import urlsplit
+
+from data_pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+"""Address of the cluster that this process is a job of."""
+PATIENCE_SECONDS = 300.0
+"""How long a cluster may be out of reach before whoever follows a job gives up."""
+
+T = TypeVar("T")
+
+
+def jobs_address() -> str | None:
+    """Where stages run as jobs: ``RAY_ADDRESS`` where it is HTTP, or what ``submit`` says; None: they run here."""
+    if address := os.environ.get("UNETFLOW_JOBS_ADDRESS"):
+        return address
+    address = os.environ.get("RAY_ADDRESS", "")
+    return address if address.startswith(("http://", "https://")) else None
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """A client of the cluster at ``address`` (``http://HOST:8265``, or ``auto`` inside a job).
+
+    Raises UserError where the address is no URL, a token is missing or wrong, nothing answers, or the versions of Ray
+    or Python differ.
+    """
+    if address != AUTO:
+        _require_url(address)
+        _require_token(address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    # Ray lets RAY_ADDRESS overrule the argument, but not this one.
+    overruling = {} if address == AUTO else {"RAY_API_SERVER_ADDRESS": address}
+    try:
+        with mock.patch.dict(os.environ, overruling):
+            client = JobSubmissionClient(None if address == AUTO else address)
+        _require_same_versions(client, address)
+    except AuthenticationError:
+        raise UserError(
+            f"{address}: the cluster refused the token; set RAY_AUTH_TOKEN to the cluster's own "
+            f"({'it is set, and wrong' if os.environ.get('RAY_AUTH_TOKEN') else 'it is missing'})"
+        ) from None
+    except ConnectionError:
+        raise UserError(
+            f"{address}: no Ray dashboard answers; start one with `ray start --head`, or forward its port 8265 to here"
+        ) from None
+    return client
+
+
+def patiently(call: Callable[[], T], doing: str) -> T:
+    """The call's result, however often the connection breaks; after ``PATIENCE_SECONDS`` without any, its error."""
+    import requests
+
+    since = time.monotonic()
+    delay = 1.0
+    while True:
+        try:
+            return call()
+        except (ConnectionError, requests.RequestException) as error:
+            if time.monotonic() - since > PATIENCE_SECONDS:
+                raise
+            logger.warning("%s: the cluster cannot be reached, trying again (%s)", doing, type(error).__name__)
+            time.sleep(delay)
+            delay = min(delay * 2, 15.0)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the URL's host is this machine."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require_url(address: str) -> None:
+    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+        raise UserError(f"{address}: jobs go to the dashboard's URL; write it as http://HOST:8265")
+
+
+def _require_token(address: str) -> None:
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if named or (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # without it Ray's client keeps the token to itself
+    elif not is_loopback(address):
+        raise UserError(
+            f"{address}: an open cluster runs anybody's code, and this is not loopback: set RAY_AUTH_TOKEN (the "
+            "cluster's token; `ray get-auth-token` on its head prints it)"
+        )
+    if urlsplit(address).scheme == "http" and not is_loopback(address):
+        logger.warning("%s: the token travels unencrypted; put TLS before the dashboard, or use a tunnel", address)
+
+
+def _require_same_versions(client: JobSubmissionClient, address: str) -> None:
+    """Ray refuses what another Ray or Python pickled, but only after everything was sent."""
+    import ray
+
+    answer = client._do_request("GET", "/api/v0/cluster_metadata")
+    there = answer.json()["data"] if answer.ok else {"rayVersion": client.get_version()}
+    here = {"Ray": ray.__version__, "Python": platform.python_version()}
+    other = {"Ray": there.get("rayVersion"), "Python": there.get("pythonVersion")}
+    wrong = [f"{name} {here[name]} here, {other[name]} there" for name in here if other[name] not in (here[name], None)]
+    if wrong:
+        raise UserError(f"{address}: versions differ: {'; '.join(wrong)}. Nothing was sent; use the cluster's versions")
