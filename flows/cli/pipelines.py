@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -61,6 +62,9 @@ _add_stage_command("register", "Checkpoint and scores to a registered model.")
 @app.command("stage", hidden=True)
 def stage(name: str, config: Config) -> None:
     """What a job of a cluster runs: one stage, those before it being done."""
+    of_others = logging.Filter()
+    of_others.filter = lambda record: "found done" not in record.msg  # type: ignore[method-assign]
+    logging.getLogger("flows.stages").addFilter(of_others)
     _run(config, None, True, False, until=name)
 
 

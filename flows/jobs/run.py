@@ -31,7 +31,8 @@ DRIVER_MEMORY = 1 << 30
 takes no CPU from the workers."""
 MISTAKE = 2
 """Exit code of ``unetflow`` where trying again is of no use."""
-BANNER = re.compile(r"^\[?\d{4}-\d\d-\d\d .*(job_manager\.py|Runtime env)|^Running entrypoint for job ")
+OF_RAY = re.compile(r"^\[?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+.*(\tINFO |\tWARNING | I \d)|^Running entrypoint for job ")
+"""Lines that Ray writes about itself; ours begin with the time of day."""
 PIPELINE, STAGE, OWNER, KEY = "unetflow.pipeline", "unetflow.stage", "unetflow.owner", "unetflow.key"
 """Metadata of jobs: a pipeline's model name; a stage's name, the pipeline job it was started for, and its key."""
 
@@ -58,7 +59,7 @@ def ensure_job(client: JobSubmissionClient, request: Request, config: Config) ->
     if attempts and not attempts[-1][1].status.is_terminal():
         return str(attempts[-1][1].submission_id), False
     job_id = f"{request.name}-{attempts[-1][0] + 1 if attempts else 1}"
-    with packed(config) as folder, _quiet("ray.dashboard", "ray._private.runtime_env"):
+    with packed(config) as folder:
         try:
             client.submit_job(
                 entrypoint=request.entrypoint,
@@ -142,7 +143,7 @@ def run_as_job(stage: Stage, config: Config, address: str, owner: str) -> Done:
 
 
 class Relay:
-    """Copies a job's output to stderr, line by line, without Ray's own banner; keeps the result."""
+    """Copies a job's output to stderr, line by line, without what Ray says of itself; keeps the result."""
 
     def __init__(self) -> None:
         self.result: dict[str, Any] | None = None
@@ -151,7 +152,7 @@ class Relay:
     def __call__(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            if BANNER.match(line) or not line.strip():
+            if OF_RAY.match(line) or not line.strip():
                 continue
             if line.startswith("{"):
                 with suppress(ValueError):
@@ -189,18 +190,3 @@ def _tail(client: JobSubmissionClient, job_id: str, write: Callable[[str], None]
             asyncio.run(once())
             return
         stop.wait(POLL_SECONDS)
-
-
-class _quiet:  # noqa: N801 - reads as a verb
-    """Libraries' loggers at warning level for the length of the block."""
-
-    def __init__(self, *names: str) -> None:
-        self.levels = {name: logging.getLogger(name).level for name in names}
-
-    def __enter__(self) -> None:
-        for name in self.levels:
-            logging.getLogger(name).setLevel(logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        for name, level in self.levels.items():
-            logging.getLogger(name).setLevel(level)

