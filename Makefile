@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check stack bench lock clean
 
 demo: .venv/installed
 	$(BIN)/unetflow demo
@@ -17,6 +17,9 @@ check: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+stack: .venv/installed-stack
+	$(BIN)/python infra/stack.py
+
 bench: .venv/installed-test
 	$(BIN)/python -m tests.benchmarks
 
@@ -27,6 +30,10 @@ bench: .venv/installed-test
 
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+.venv/installed-stack: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[stack]'
 	touch $@
 
 lock: .venv/installed-test

@@ -109,8 +109,7 @@ class PipelineConfig(Spec):
     @property
     def storage_uri(self) -> str:
         """Where outputs go, as an absolute URI."""
-        uri = self.storage or os.environ.get("UNETFLOW_STORAGE") or str(state_folder())
-        return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+        return storage_root(self.storage)
 
     def require_enough_samples(self, stage: str, spec: LoopSpec) -> None:
         """Raise ValueError where a batch is too small for the workers."""
@@ -220,6 +219,12 @@ CONFIGS: dict[str, type[SegmentationConfig] | type[DiffusionConfig]] = {
 def state_folder() -> Path:
     """This user's state: below ``XDG_STATE_HOME``, else ``~/.local/state``."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "unetflow"
+
+
+def storage_root(named: str = "") -> str:
+    """Absolute URI of the storage: the one named, ``UNETFLOW_STORAGE``, or the user's state folder."""
+    uri = named or os.environ.get("UNETFLOW_STORAGE") or str(state_folder())
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -115,12 +115,12 @@ def _register(config: Config, candidate: Candidate, records: dict[str, Record], 
     tracking.log_metrics(client, run_id, [{"step": training.figures["step"], **metrics}])
     client.log_artifact(run_id, _local(evaluation.output("report")), "evaluation")
     _log_dataset(client, run_id, shards)
-    model_uri = _log_model(config, candidate, training, evaluation, run_id)
+    model_id = _log_model(config, candidate, training, evaluation, run_id)
     data = candidate.evaluation_data
     tags = {f"unetflow.{stage}_key": record.key for stage, record in records.items()}
     tags |= {f"unetflow.{stage}_digest": record.digest for stage, record in records.items()}
     tags |= {EVALUATION_TAG: data, "unetflow.metrics": json.dumps(_comparable(metrics, config.registry.compare_metric))}
-    version = _create_version(client, name, candidate, model_uri, run_id, tags)
+    version = _create_version(client, name, candidate, model_id, run_id, tags)
     alias, reason = _promote(client, config, candidate, version, metrics, data)
     client.set_model_version_tag(name, version, "unetflow.gate", f"{alias}: {reason}")
     logger.info("register: version %s of %s is %s: %s", version, name, alias, reason)
@@ -144,7 +144,7 @@ def held_out_digest(shards: Record) -> str:
 
 
 def _create_version(
-    client: MlflowClient, name: str, candidate: Candidate, model_uri: str, run_id: str, tags: dict[str, str]
+    client: MlflowClient, name: str, candidate: Candidate, model_id: str, run_id: str, tags: dict[str, str]
 ) -> str:
     from mlflow.exceptions import MlflowException
 
@@ -153,7 +153,9 @@ def _create_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = client.create_model_version(name, model_uri, run_id, tags=tags, description=candidate.card())
+    source = client.create_model_version(
+        name, f"models:/{model_id}", run_id, tags=tags, description=candidate.card(), model_id=model_id
+    )
     return str(source.version)
 
 
@@ -186,7 +188,7 @@ def _promote(
 
 
 def _log_model(config: Config, candidate: Candidate, training: Record, evaluation: Record, run_id: str) -> str:
-    """Log the pyfunc with its files and the code it needs; returns its URI."""
+    """Log the pyfunc with its files and the code it needs; returns its id."""
     import importlib.metadata
 
     import mlflow
@@ -209,7 +211,7 @@ def _log_model(config: Config, candidate: Candidate, training: Record, evaluatio
                 metadata={"train_key": training.key, "evaluate_key": evaluation.key},
                 **described,
             )
-    return str(info.model_uri)
+    return str(info.model_id)
 
 
 def _log_dataset(client: MlflowClient, run_id: str, shards: Record) -> None:

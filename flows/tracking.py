@@ -33,6 +33,7 @@ def import_mlflow(root: str) -> None:
     """Import MLflow after setting what it reads at import."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     if (uri := tracking_uri(root)).startswith("sqlite:///"):
         # Else MLflow makes ./mlruns wherever the command was typed.

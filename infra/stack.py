@@ -26,7 +26,15 @@ from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 BIN = Path(sys.executable).parent
-PORTS = {"postgres": 5432, "mlflow": 5000, "prefect": 4200, "ray": 6379, "dashboard": 8265}
+PORTS = {
+    "postgres": 5432,
+    "mlflow": 5000,
+    "prefect": 4200,
+    "ray": 6379,
+    "dashboard": 8265,
+    "head_agent": 52365,  # both nodes of Ray would take this one, and the later takes no jobs
+    "worker_agent": 52366,
+}
 """Where each server would like to listen; where something else does, it takes any free port."""
 HEALTHY_WITHIN_SECONDS = 180.0
 GRACE_SECONDS = 15.0
@@ -115,9 +123,9 @@ def pick_ports() -> dict[str, int]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((LOOPBACK, port))
+                probe.bind(("", port))  # Ray listens on the machine's address, not on loopback
             except OSError:
-                probe.bind((LOOPBACK, 0))
+                probe.bind(("", 0))
             chosen[name] = probe.getsockname()[1]
     return chosen
 
@@ -244,8 +252,9 @@ def ray_nodes(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str])
     shared = ["--node-ip-address", LOOPBACK, "--disable-usage-stats", "--block"]
     head = [str(BIN / "ray"), "start", "--head", "--port", str(ports["ray"]), "--num-cpus", "0", *shared]
     head += ["--dashboard-host", LOOPBACK, "--dashboard-port", str(ports["dashboard"]), "--temp-dir", str(temporary)]
-    head += ["--object-store-memory", str(100 << 20)]
+    head += ["--object-store-memory", str(100 << 20), "--dashboard-agent-listen-port", str(ports["head_agent"])]
     worker = [str(BIN / "ray"), "start", "--address", f"{LOOPBACK}:{ports['ray']}", *shared]
+    worker += ["--dashboard-agent-listen-port", str(ports["worker_agent"])]
     worker += ["--num-cpus", str(max(2, os.cpu_count() or 1)), "--object-store-memory", str(512 << 20)]
     url = f"http://{LOOPBACK}:{ports['dashboard']}"
     token = secret["RAY_TOKEN"]
@@ -261,6 +270,7 @@ def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[dict[s
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
+    (folder / "stack.env").unlink(missing_ok=True)  # of a stack that was killed
     secret, ports = write_secrets(folder), pick_ports()
     clients = client_variables(secret, ports, folder / "storage")
     services = [

@@ -9,10 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from flows.cli import (
-    jobs,  # noqa: F401
-    pipelines,  # noqa: F401 - defines its verbs
-)
+from flows.cli import jobs, models, pipelines  # noqa: F401 - they define the verbs
 from flows.cli.app import app, keep_stdout_for_results
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flows.jobs.pipeline import JobRow
+    from flows.models import ModelVersion
 
 
 def plan_text(stages: list[dict[str, Any]]) -> str:
@@ -61,4 +62,18 @@ def jobs_text(rows: Sequence[JobRow]) -> str:
     for row in rows:
         indent = "" if row.job_id == row.owner else "  "
         lines.append(f"{indent + row.what:<28} {row.state:<10} {row.seconds:>7.0f} s  {row.job_id}")
+    return "\n".join(lines)
+
+
+def models_text(versions: Sequence[ModelVersion], *, lineage: bool) -> str:
+    """A line a version, its metrics beside it; with ``lineage`` what it was made from below."""
+    if not versions:
+        return "the registry is empty"
+    lines = []
+    for version in versions:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in list(version.metrics.items())[:4])
+        aliases = ", ".join(f"@{alias}" for alias in version.aliases)
+        lines.append(f"{version.name:<32} {version.version:>4}  {aliases:<22} {metrics}")
+        if lineage:
+            lines += [f"    {name:<28} {value}" for name, value in {"gate": version.gate, **version.tags}.items()]
     return "\n".join(lines)

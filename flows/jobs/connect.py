@@ -49,8 +49,8 @@ def connect(address: str) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("modules.job.sdk", "modules.dashboard_sdk"):
-        logging.getLogger(f"ray.dashboard.{name}").setLevel(logging.WARNING)
+    for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Ray lets RAY_ADDRESS overrule the argument, but not this one.
     overruling = {} if address == AUTO else {"RAY_API_SERVER_ADDRESS": address}
     try:

@@ -32,6 +32,7 @@ FORWARDED = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_DEFAULT_REGION",
+    "UNETFLOW_STORAGE",
     "UNETFLOW_DEBUG",
     "GLOO_SOCKET_IFNAME",
     "NCCL_SOCKET_IFNAME",
@@ -46,8 +47,8 @@ def forwarded_variables() -> dict[str, str]:
 
 
 @contextmanager
-def packed(config: Config) -> Iterator[Path]:
-    """A folder with the code, the config and, in a checkout, the lock; equal input gives equal bytes."""
+def packed(config: Config | None) -> Iterator[Path]:
+    """A folder with the code, the config if any and, in a checkout, the lock; equal input gives equal bytes."""
     source = Path(__file__).resolve().parents[2]
     with tempfile.TemporaryDirectory(prefix="unetflow-job-") as folder:
         target = Path(folder)
@@ -59,7 +60,8 @@ def packed(config: Config) -> Iterator[Path]:
                     shutil.copyfile(file, copied)
         if (source / LOCK).is_file():
             shutil.copyfile(source / LOCK, target / LOCK)
-        (target / CONFIG).write_text(yaml.safe_dump(_resolved(config), sort_keys=False))
+        if config is not None:
+            (target / CONFIG).write_text(yaml.safe_dump(_resolved(config), sort_keys=False))
         yield target
 
 

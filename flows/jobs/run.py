@@ -34,7 +34,9 @@ MISTAKE = 2
 OF_RAY = re.compile(r"^\[?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+.*(\tINFO |\tWARNING | I \d)|^Running entrypoint for job ")
 """Lines that Ray writes about itself; ours begin with the time of day."""
 PIPELINE, STAGE, OWNER, KEY = "unetflow.pipeline", "unetflow.stage", "unetflow.owner", "unetflow.key"
-"""Metadata of jobs: a pipeline's model name; a stage's name, the pipeline job it was started for, and its key."""
+PREDICTION = "unetflow.prediction"
+"""Metadata of jobs: a pipeline's model name; a stage's name, the pipeline job it was started for, and its key; a
+prediction's model."""
 
 
 class JobFailedError(ChildProcessError):
@@ -53,26 +55,34 @@ class Request:
     install: bool = False
 
 
-def ensure_job(client: JobSubmissionClient, request: Request, config: Config) -> tuple[str, bool]:
+def ensure_job(client: JobSubmissionClient, request: Request, config: Config | None = None) -> tuple[str, bool]:
     """(id, whether it is new): the attempt that waits or runs, else a new one."""
     attempts = sorted(_attempts(client, request.name), key=lambda found: found[0])
     if attempts and not attempts[-1][1].status.is_terminal():
         return str(attempts[-1][1].submission_id), False
     job_id = f"{request.name}-{attempts[-1][0] + 1 if attempts else 1}"
     with packed(config) as folder:
-        try:
-            client.submit_job(
-                entrypoint=request.entrypoint,
-                submission_id=job_id,
-                runtime_env=runtime_environment(folder, request.variables, install=request.install),
-                metadata=request.metadata,
-                entrypoint_memory=DRIVER_MEMORY,
-            )
-        except RuntimeError as error:
-            if "already exists" not in str(error):
-                raise
-            return job_id, False  # somebody else asked for the same, a moment earlier
-    return job_id, True
+        environment = runtime_environment(folder, request.variables, install=request.install)
+        return job_id, patiently(lambda: _submit(client, job_id, request, environment), job_id)
+
+
+def _submit(client: JobSubmissionClient, job_id: str, request: Request, environment: dict[str, Any]) -> bool:
+    """False where somebody else asked for the same a moment earlier."""
+    try:
+        client.submit_job(
+            entrypoint=request.entrypoint,
+            submission_id=job_id,
+            runtime_env=environment,
+            metadata=request.metadata,
+            entrypoint_memory=DRIVER_MEMORY,
+        )
+    except RuntimeError as error:
+        if "already exists" in str(error):
+            return False
+        if "No available agent" in str(error):  # a cluster that has just started
+            raise ConnectionError(f"{job_id}: no node of the cluster takes jobs yet") from None
+        raise
+    return True
 
 
 def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], None]) -> JobDetails:

@@ -1,0 +1,99 @@
+"""The verbs for those who consume models: predict with one, list them, choose the champion."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.app import Json, app, print_result
+from flows.cli.tables import models_text
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="models:/NAME@champion or models:/NAME/VERSION", metavar="MODEL")],
+    source: Annotated[
+        str, typer.Argument(help="Volumes: a file, a folder or a glob; prompts: a file.", metavar="INPUT")
+    ],
+    output: Annotated[str, typer.Argument(help="Folder for the results.", metavar="OUTPUT")],
+    num_workers: Annotated[int, typer.Option(min=1, help="Actors that predict side by side.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPUs of each.")] = 1,
+    use_gpu: Annotated[bool, typer.Option("--gpu", help="One GPU for each.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A registered model over many inputs. Typed again, it goes on with what is missing."""
+    from data_pipelines.errors import UserError
+    from flows.config import ComputeSpec, storage_root
+    from flows.jobs.connect import jobs_address
+    from flows.predict import predict as predict_all
+
+    if address := jobs_address():
+        result = _predict_as_job(address, [model, source, output], num_workers, threads, use_gpu)
+    else:
+        compute = ComputeSpec(num_workers=num_workers, threads_per_worker=threads, use_gpu=use_gpu)
+        result = predict_all(model, source, output, compute, storage_root())
+    if as_json:
+        print_result(json.dumps(result))
+    else:
+        print_result(f"{result['output']}: {result['num_predicted']} predicted, {result['num_found_done']} found done")
+    if failures := result["failures"]:
+        raise UserError(f"{len(failures)} of the inputs could not be predicted:\n  " + "\n  ".join(failures.values()))
+
+
+@app.command("models")
+def models(
+    name: Annotated[str | None, typer.Argument(help="One model; none: all.")] = None, as_json: Json = False
+) -> None:
+    """Registered versions: metrics, aliases, and with a name where each comes from."""
+    from flows.config import storage_root
+    from flows.models import list_versions
+
+    versions = list_versions(storage_root(), name)
+    print_result(
+        json.dumps([asdict(v) for v in versions]) if as_json else models_text(versions, lineage=name is not None)
+    )
+
+
+@app.command("champion")
+def champion(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str | None, typer.Argument(help="Its new champion; none: the one before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Roll back: make the champion before this one champion again, or the version you name."""
+    from flows.config import storage_root
+    from flows.models import set_champion
+
+    chosen = set_champion(storage_root(), name, version)
+    print_result(json.dumps(asdict(chosen)) if as_json else f"models:/{name}@champion is version {chosen.version} now")
+
+
+def _predict_as_job(address: str, places: list[str], num_workers: int, threads: int, use_gpu: bool) -> dict[str, Any]:
+    """Run it on the cluster, which has to reach the input and the output by the same paths."""
+    from pathlib import Path
+
+    from data_pipelines.digests import digest_of
+    from flows.jobs.connect import connect
+    from flows.jobs.run import PREDICTION, Relay, Request, ensure_job, follow, require_success
+
+    model, *paths = places
+    words = [model, *(str(Path(path).expanduser().absolute()) for path in paths)]
+    words += ["--num-workers", str(num_workers), "--threads", str(threads), *(["--gpu"] if use_gpu else []), "--json"]
+    client = connect(address)
+    request = Request(
+        name=f"predict-{digest_of(words)[:12]}",
+        entrypoint=f"python -m flows.cli predict {shlex.join(words)}",
+        metadata={PREDICTION: model},
+        variables={},
+    )
+    job_id, _ = ensure_job(client, request)
+    relay = Relay()
+    info = follow(client, job_id, relay)
+    if relay.result is None:
+        require_success(info)
+        raise RuntimeError(f"job {job_id} ended without a result")
+    return relay.result
