@@ -56,8 +56,7 @@ def train_worker(loop: dict[str, str]) -> None:
     training = job.task.open(device, rank)
     state = build_state(training.model, spec, device)
     hooks = RayHooks(spec, training.validate, rank, _resume(job, state))
-    if state.step == spec.num_steps:  # the last checkpoint stands already; say so again, so that it is found
-        hooks.checkpoint(state, {})
+    if state.step == spec.num_steps:  # a former attempt's last checkpoint stands, and is looked for below the stage
         return
     steps = range(state.step, spec.num_steps)
     loader = step_loader(training.batches, steps, job.loader_processes, pin_memory=device.type == "cuda")
