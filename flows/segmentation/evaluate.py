@@ -15,9 +15,8 @@ from data_pipelines import storage
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table, write_table
 from flows.config import SegmentationConfig
-from flows.sharded import read_problems, shards_uri
+from flows.sharded import shards_uri
 from flows.stages import Attempt, Record, Stage
-from flows.training.stage import read_curves
 from unet_models.specs import PredictSpec
 
 logger = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ def _evaluate(config: SegmentationConfig, shards: Record, training: Record, atte
     attempt.figures["metrics"] = _flat_metrics(summaries)
     attempt.figures["num_cases"] = len(rows)
     attempt.figures["predictions"] = f"{attempt.name}/predictions"
-    write_report(attempt, config, shards, training, summaries, case_rows, read_curves(training), read_problems(shards))
+    write_report(attempt, config, shards, training, summaries, case_rows)
 
 
 def _score_all(job_uri: str, rows: list[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
