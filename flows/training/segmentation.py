@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -31,11 +30,6 @@ class SegmentationTask(TrainingTask):
     num_channels: int
     classes: dict[str, int]
 
-    @property
-    def loop(self) -> TrainSpec:
-        """The settings of the loop."""
-        return self.spec
-
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
         spec = self.spec
@@ -62,7 +56,7 @@ class _MeanDice:
 
     task: SegmentationTask
     reader: ShardReader
-    rows: Sequence[int] | np.ndarray
+    rows: np.ndarray
     device: torch.device
 
     def __call__(self, model: nn.Module) -> dict[str, float]:

@@ -116,7 +116,7 @@ def _build_trainer(task: TrainingTask, compute: ComputeSpec, attempt: Attempt, r
             name=attempt.name,
             storage_path=attempt.stage_uri,
             failure_config=ray.train.FailureConfig(max_failures=compute.max_failures),
-            checkpoint_config=_checkpoints_to_keep(task.loop, task),
+            checkpoint_config=_checkpoints_to_keep(task),
             callbacks=[WriteReports(str(reports))],
             worker_runtime_env={"env_vars": limit_worker_environment(compute.threads_per_worker)},
         ),
@@ -145,14 +145,14 @@ class _Tracker:
                 self.tracking.log_metrics(self.client, self.run_id, rows)
 
 
-def _checkpoints_to_keep(spec: LoopSpec, task: TrainingTask) -> Any:
+def _checkpoints_to_keep(task: TrainingTask) -> Any:
     """The newest, and the best by validation where there is one."""
     import ray.train
 
-    if not spec.validate_cases:
-        return ray.train.CheckpointConfig(num_to_keep=spec.keep_checkpoints)
+    if not task.spec.validate_cases:
+        return ray.train.CheckpointConfig(num_to_keep=task.spec.keep_checkpoints)
     return ray.train.CheckpointConfig(
-        num_to_keep=spec.keep_checkpoints,
+        num_to_keep=task.spec.keep_checkpoints,
         checkpoint_score_attribute=task.score,
         checkpoint_score_order="max" if task.higher_is_better else "min",
     )
@@ -169,7 +169,7 @@ def _declare(attempt: Attempt, task: TrainingTask) -> None:
         raise RuntimeError(f"training ended without a complete checkpoint below {attempt.stage_uri}")
     uri, marker = newest
     storage.write_bytes(attempt.uri("curves.json"), json.dumps(marker["curves"]).encode())
-    if task.loop.select == "best":
+    if task.spec.select == "best":
         scored = [c for c in (newest, *checkpoints) if task.score in c[1]["metrics"]]
         sign = 1 if task.higher_is_better else -1
         uri, marker = max(scored, key=lambda c: sign * c[1]["metrics"][task.score], default=newest)

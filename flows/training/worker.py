@@ -49,7 +49,7 @@ class TrainJob(BaseModel):
 def train_worker(loop: dict[str, str]) -> None:
     """Train from the newest complete checkpoint of any attempt, or from the start, to the last step."""
     job = TrainJob.model_validate_json(loop["job"])
-    spec = job.task.loop
+    spec = job.task.spec
     rank = ray.train.get_context().get_world_rank()
     device = _prepare_device(job)
     torch.manual_seed(spec.seed)
