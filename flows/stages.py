@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
+from data_pipelines.specs import Spec
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,8 @@ OBSERVATIONS = {"curves", "checkpoint"}
 """Outputs that tell of a training, its pace among other things; what comes of it lies in the others."""
 
 
-class Output(BaseModel):
+class Output(Spec):
     """One file a stage made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     uri: str
     """Relative to the stage's folder, or absolute for files that several runs share."""
@@ -40,10 +39,8 @@ class Output(BaseModel):
     sha256: str
 
 
-class Record(BaseModel):
+class Record(Spec):
     """What a finished stage leaves behind: locations, digests and figures, never tensors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str
     key: str

@@ -137,6 +137,19 @@ class AlignmentSpec(LoopSpec):
         return self
 
 
+class ImageRequest(Spec):
+    """One image to be drawn."""
+
+    prompt: str
+    """What it shows."""
+    seed: int
+    """The same seed gives the same image."""
+    guidance_scale: float
+    """As ``SampleSpec.guidance_scale``."""
+    negative_prompt: str = ""
+    """What to stay away from."""
+
+
 class SampleSpec(Spec):
     """How images are drawn from a trained model."""
 

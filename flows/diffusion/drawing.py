@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from data_pipelines import storage
+from data_pipelines.specs import Spec
 from flows.diffusion.model import Ingredients, assemble
+from unet_models.diffusion_specs import ImageRequest
 
 
-class Job(BaseModel):
+class Job(Spec):
     """What all parts of one evaluation share; every actor reads it once."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ingredients: Ingredients
     index_uri: str
@@ -30,25 +30,13 @@ class Job(BaseModel):
     use_gpu: bool
 
 
-class Wish(BaseModel):
-    """One image to be drawn, as ``flows.diffusion.text_to_image.Request``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prompt: str
-    seed: int
-    guidance_scale: float
-
-
-class Part(BaseModel):
+class Part(Spec):
     """One piece of work for an actor."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """Which set of images it belongs to."""
     kind: Literal["draw", "prior", "real", "trace"]
-    wishes: tuple[Wish, ...] = ()
+    requests: tuple[ImageRequest, ...] = ()
     rows: tuple[int, ...] = ()
     """Of the index (``real``)."""
     untrained: bool = False
@@ -67,24 +55,22 @@ class Part(BaseModel):
     @property
     def num_images(self) -> int:
         """For progress."""
-        return len(self.wishes) or len(self.rows)
+        return len(self.requests) or len(self.rows)
 
 
-class Result(BaseModel):
+class Result(Spec):
     """What came of a part."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    features: dict[str, str] = {}
+    features: dict[str, str] = Field(default={})
     """Extractor to the ``.npy`` file of (N, D) float32, in base64."""
-    alignment: list[float] = []
+    alignment: list[float] = Field(default=[])
     """Cosine of each image's vector with its prompt's."""
-    right: list[list[bool]] = []
+    right: list[list[bool]] = Field(default=[])
     """For each image, which items of its caption it shows."""
-    related: list[bool] = []
+    related: list[bool] = Field(default=[])
     """Whether they lie as the caption says."""
-    pngs: list[str] = []
-    restored: dict[str, str] = {}
+    pngs: list[str] = Field(default=[])
+    restored: dict[str, str] = Field(default={})
     """Features of real images given back by the autoencoder."""
     squared_error: float = 0.0
     """Mean over their values in -1..1."""
@@ -130,12 +116,9 @@ class Drawer:
         self.job = job
 
     def _draw(self, part: Part) -> Result:
-        from flows.diffusion.text_to_image import Request
-
-        requests = [Request(wish.prompt, wish.seed, wish.guidance_scale) for wish in part.wishes]
         self.model.denoiser = self._untrained() if part.untrained else self.trained
-        images = self.model.draw(requests)
-        prompts = [wish.prompt for wish in part.wishes]
+        images = self.model.draw(part.requests)
+        prompts = [request.prompt for request in part.requests]
         if part.shard:
             self._keep(part, images)
         right, related = _check(images, prompts) if part.checks else ([], [])
@@ -148,7 +131,7 @@ class Drawer:
         )
 
     def _prior(self, part: Part) -> Result:
-        return Result(features=self._features(self.model.draw_prior([wish.seed for wish in part.wishes])))
+        return Result(features=self._features(self.model.draw_prior([request.seed for request in part.requests])))
 
     def _real(self, part: Part) -> Result:
         from unet_models.objectives import scale_images
@@ -167,11 +150,9 @@ class Drawer:
         )
 
     def _trace(self, part: Part) -> Result:
-        from flows.diffusion.text_to_image import Request
-
         self.model.denoiser = self.trained
-        (wish,) = part.wishes
-        pictures = self.model.trace(Request(wish.prompt, wish.seed, wish.guidance_scale), TRACE_PICTURES)
+        (request,) = part.requests
+        pictures = self.model.trace(request, TRACE_PICTURES)
         return Result(pngs=[base64.b64encode(png_bytes(picture)).decode() for picture in pictures])
 
     def _features(self, images: np.ndarray) -> dict[str, str]:
@@ -207,8 +188,8 @@ class Drawer:
 
         assert self.job is not None
         rows = (
-            ({"key": f"{part.name}-{part.shard}-{i:05d}", **wish.model_dump()}, {"png": png_bytes(image)})
-            for i, (wish, image) in enumerate(zip(part.wishes, images, strict=True))
+            ({"key": f"{part.name}-{part.shard}-{i:05d}", **request.model_dump()}, {"png": png_bytes(image)})
+            for i, (request, image) in enumerate(zip(part.requests, images, strict=True))
         )
         attempt = self.job.samples_uri.split("/")[-2]  # readers keep remote shards by name, so names must be unique
         write_shard(storage.join(self.job.samples_uri, f"{attempt}-{part.name}-{part.shard}.tar"), rows)

@@ -16,11 +16,12 @@ from data_pipelines.digests import file_digests
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table
 from flows.config import DiffusionConfig
-from flows.diffusion.drawing import Drawer, Job, Part, Result, Wish
+from flows.diffusion.drawing import Drawer, Job, Part, Result
 from flows.diffusion.measures import measure
 from flows.diffusion.model import gather
 from flows.sharded import shards_uri
 from flows.stages import Attempt, Record, Stage
+from unet_models.diffusion_specs import ImageRequest
 
 MAX_REAL = 5000
 """Real images that generated ones are compared with, evenly spaced over the training images."""
@@ -59,22 +60,22 @@ def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequenc
     """
     spec, checked = config.evaluate, _is_checked(config)
     prompts = _prompts(config, captions, splits)
-    wishes = _wishes(config, prompts, SAMPLE_SEED)
+    requests = _requests(config, prompts, SAMPLE_SEED)
     size = _part_size(config)
     parts = [
-        Part(name="generated", kind="draw", wishes=piece, shard=f"{number:04d}", checks=checked)
-        for number, piece in enumerate(_pieces(wishes, size))
+        Part(name="generated", kind="draw", requests=piece, shard=f"{number:04d}", checks=checked)
+        for number, piece in enumerate(_pieces(requests, size))
     ]
-    parts += [Part(name="prior", kind="prior", wishes=piece) for piece in _pieces(wishes, size)]
+    parts += [Part(name="prior", kind="prior", requests=piece) for piece in _pieces(requests, size)]
     for side in ("train", "val"):
         pieces = _pieces(real_rows(splits, side), size)
         parts += [Part(name=side, kind="real", rows=piece, restores=side == "val") for piece in pieces]
     if checked:
         unseen = shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)
-        asked = _wishes(config, unseen, HELD_OUT_SEED)
-        for name, chosen, untrained in (("held_out", asked, False), ("untrained", wishes, True)):
+        asked = _requests(config, unseen, HELD_OUT_SEED)
+        for name, chosen, untrained in (("held_out", asked, False), ("untrained", requests, True)):
             parts += [
-                Part(name=name, kind="draw", wishes=piece, untrained=untrained, measures=False, checks=True)
+                Part(name=name, kind="draw", requests=piece, untrained=untrained, measures=False, checks=True)
                 for piece in _pieces(chosen, size)
             ]
     return Plan(prompts, [*parts, *_shown(config, prompts)])
@@ -166,15 +167,11 @@ def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
     chosen = [chosen[i] for i in spread(np.arange(len(chosen)), spec.num_shown)]
 
     def part(name: str, row: int, prompt: str, scales: Sequence[float], purpose: int, *, same_noise: bool) -> Part:
-        wishes = [
-            Wish(
-                prompt=prompt,
-                seed=image_seed(spec.seed, purpose, row, 0 if same_noise else column),
-                guidance_scale=scale,
-            )
+        requests = tuple(
+            _request(config, prompt, scale, purpose, row, 0 if same_noise else column)
             for column, scale in enumerate(scales)
-        ]
-        return Part(name=name, kind="draw", wishes=tuple(wishes), shows=True, measures=False)
+        )
+        return Part(name=name, kind="draw", requests=requests, shows=True, measures=False)
 
     columns = [spec.guidance_scale] * GRID_COLUMNS
     parts = [part("grid", i, p, columns, GRID_SEED, same_noise=False) for i, p in enumerate(chosen)]
@@ -182,18 +179,20 @@ def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
     sweep = spec.guidance_sweep
     parts += [part("sweep", i, p, sweep, SWEEP_SEED, same_noise=True) for i, p in enumerate(half) if sweep]
     for i, prompt in enumerate(half[:3]):
-        wish = Wish(prompt=prompt, seed=image_seed(spec.seed, TRACE_SEED, i), guidance_scale=spec.guidance_scale)
-        parts.append(Part(name="trace", kind="trace", wishes=(wish,)))
+        request = _request(config, prompt, spec.guidance_scale, TRACE_SEED, i)
+        parts.append(Part(name="trace", kind="trace", requests=(request,)))
     return parts
 
 
-def _wishes(config: DiffusionConfig, prompts: Sequence[str], purpose: int) -> list[Wish]:
+def _requests(config: DiffusionConfig, prompts: Sequence[str], purpose: int) -> list[ImageRequest]:
     """Image i of a set."""
-    spec = config.evaluate
-    return [
-        Wish(prompt=prompt, seed=image_seed(spec.seed, purpose, i), guidance_scale=spec.guidance_scale)
-        for i, prompt in enumerate(prompts)
-    ]
+    scale = config.evaluate.guidance_scale
+    return [_request(config, prompt, scale, purpose, i) for i, prompt in enumerate(prompts)]
+
+
+def _request(config: DiffusionConfig, prompt: str, scale: float, purpose: int, *address: int) -> ImageRequest:
+    seed = image_seed(config.evaluate.seed, purpose, *address)
+    return ImageRequest(prompt=prompt, seed=seed, guidance_scale=scale)
 
 
 def _prompts(config: DiffusionConfig, captions: Sequence[str], splits: Sequence[str]) -> list[str]:

@@ -6,19 +6,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from data_pipelines import storage
+from data_pipelines.specs import Spec
 from flows.config import DiffusionConfig
 from flows.diffusion.encoders import network_folder
 from flows.stages import Record
 from unet_models.diffusion_specs import DenoiserSpec, NoiseSpec, SampleSpec
 
 
-class Ingredients(BaseModel):
+class Ingredients(Spec):
     """Where the parts lie, and what goes beside them; travels as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights_uri: str
     clip_uri: str

@@ -37,7 +37,7 @@ def write_report(
         metrics=measured.metrics,
         protocol=measured.protocol | _sampling(config),
         grid=grid,
-        sweep=_rows(done, "sweep", lambda part, i: f"guidance {part.wishes[i].guidance_scale:g}"),
+        sweep=_rows(done, "sweep", lambda part, i: f"guidance {part.requests[i].guidance_scale:g}"),
         strips=_rows(done, "trace", lambda part, i: f"{i + 1}"),
         neighbours=_neighbours(config, shards, attempt, measured),
         curves={
@@ -70,10 +70,10 @@ def _rows(done: Done, name: str, caption: object = None) -> list[PictureRow]:
             continue
         pictures = []
         for i, png in enumerate(result.pngs):
-            seed = part.wishes[i].seed if i < len(part.wishes) else part.wishes[0].seed
+            seed = part.requests[i].seed if i < len(part.requests) else part.requests[0].seed
             text = caption(part, i) if callable(caption) else f"seed {seed}"
             pictures.append(Picture(base64.b64decode(png), text))
-        rows.append(PictureRow(part.wishes[0].prompt, pictures))
+        rows.append(PictureRow(part.requests[0].prompt, pictures))
     return rows
 
 

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from data_pipelines.loader import StepBatches
 from data_pipelines.order import SampleOrder
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import read_table
+from data_pipelines.specs import Spec
 from unet_models.fit import autocast, world_size
 from unet_models.objectives import Objective
 from unet_models.specs import LoopSpec
@@ -36,10 +36,8 @@ class Training:
     """Figures of a model in evaluation mode, over all ranks; empty where there is nothing to look at."""
 
 
-class TrainingTask(BaseModel, ABC):
+class TrainingTask(Spec, ABC):
     """Everything a worker needs to know of what it trains; travels as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: ClassVar[str]
     """The validation figure by which the best checkpoint is chosen."""

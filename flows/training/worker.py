@@ -14,11 +14,12 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from data_pipelines import storage
 from data_pipelines.loader import step_loader
+from data_pipelines.specs import Spec
 from flows.stages import RECORD
 from flows.training.alignment import AlignmentTask
 from flows.training.autoencoder import AutoencoderTask
@@ -34,10 +35,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_PREFIX = "step-"
 
 
-class TrainJob(BaseModel):
+class TrainJob(Spec):
     """Everything a worker needs to know; travels as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Annotated[SegmentationTask | AlignmentTask | AutoencoderTask | DiffusionTask, Field(discriminator="kind")]
     stage_uri: str
