@@ -18,9 +18,9 @@ from data_pipelines.shards import read_table
 from flows.config import DiffusionConfig
 from flows.diffusion.drawing import Drawer, Job, Part, Result
 from flows.diffusion.measures import measure
-from flows.diffusion.model import gather
+from flows.diffusion.model import Trained, gather
 from flows.sharded import shards_uri
-from flows.stages import Attempt, Record, Stage
+from flows.stages import Attempt, Stage
 from unet_models.diffusion_specs import ImageRequest
 
 MAX_REAL = 5000
@@ -30,18 +30,16 @@ SAMPLE_SEED, GRID_SEED, SWEEP_SEED, TRACE_SEED, HELD_OUT_SEED = range(5)
 GRID_COLUMNS = 4
 
 
-def evaluate_stage(
-    config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record, latents: Record, training: Record
-) -> Stage:
+def evaluate_stage(config: DiffusionConfig, trained: Trained) -> Stage:
     """Plan the stage: its key holds the networks', the images' and the settings' identity."""
     identity = config.evaluate.model_dump(mode="json") | {"checked": _is_checked(config)}
     if weights := config.evaluate.inception_weights:
         identity["inception_weights"] = file_digests([Path(weights)])[Path(weights)]
 
     def compute(attempt: Attempt) -> None:
-        _evaluate(config, shards, clip, autoencoder, latents, training, attempt)
+        _evaluate(config, trained, attempt)
 
-    return Stage("evaluate", identity, (shards, clip, autoencoder, latents, training), compute)
+    return Stage("evaluate", identity, trained.records, compute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +97,14 @@ def image_seed(seed: int, purpose: int, *address: int) -> int:
     return int(state[0])
 
 
-def _evaluate(
-    config: DiffusionConfig,
-    shards: Record,
-    clip: Record,
-    autoencoder: Record,
-    latents: Record,
-    training: Record,
-    attempt: Attempt,
-) -> None:
+def _evaluate(config: DiffusionConfig, trained: Trained, attempt: Attempt) -> None:
     from flows.diffusion.report import write_report
 
+    shards = trained.shards
     index = read_table(shards.output("index"))
     plan = plan_parts(config, index["caption"].to_pylist(), index["split"].to_pylist())
     job = Job(
-        ingredients=gather(config, clip, autoencoder, latents, training),
+        ingredients=gather(config, trained),
         index_uri=shards.output("index"),
         images_uri=shards_uri(shards),
         samples_uri=attempt.uri("samples"),
@@ -128,13 +119,7 @@ def _evaluate(
     attempt.add("metrics", attempt.uri("metrics.json"))
     attempt.figures["metrics"] = measured.metrics
     attempt.figures["num_images"] = len(plan.prompts)
-    write_report(
-        attempt,
-        config,
-        {"shard": shards, "train_clip": clip, "train_autoencoder": autoencoder, "encode": latents, "train": training},
-        list(zip(plan.parts, results, strict=True)),
-        measured,
-    )
+    write_report(attempt, config, trained, list(zip(plan.parts, results, strict=True)), measured)
 
 
 def _run(job_uri: str, parts: Sequence[Part], config: DiffusionConfig) -> list[Result]:

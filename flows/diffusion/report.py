@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from data_pipelines.shards import read_table
 from flows.config import DiffusionConfig
 from flows.diffusion.drawing import Part, Result, png_bytes
 from flows.diffusion.measures import Measured
+from flows.diffusion.model import Trained
 from flows.report.diffusion import Picture, PictureRow, diffusion_report
 from flows.sharded import read_problems, shards_uri
 from flows.stages import Attempt, Record
@@ -26,11 +27,9 @@ NUM_NEIGHBOURS = 3
 Done = Sequence[tuple[Part, Result]]
 
 
-def write_report(
-    attempt: Attempt, config: DiffusionConfig, records: Mapping[str, Record], done: Done, measured: Measured
-) -> None:
+def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, done: Done, measured: Measured) -> None:
     """Write ``report.html`` and ``overlay.png`` (the grid of samples) into the attempt."""
-    shards = records["shard"]
+    shards = trained.shards
     grid = _rows(done, "grid")
     html = diffusion_report(
         title=f"{config.registry.name}: {shards.figures['dataset']}",
@@ -41,18 +40,18 @@ def write_report(
         strips=_rows(done, "trace", lambda part, i: f"{i + 1}"),
         neighbours=_neighbours(config, shards, attempt, measured),
         curves={
-            title: curves_by_name(read_curves(records[name]))
-            for name, title in TRAININGS.items()
-            if "curves" in records[name].outputs
+            TRAININGS[record.stage]: curves_by_name(read_curves(record))
+            for record in trained.records
+            if "curves" in record.outputs
         },
         problems=read_problems(shards),
         left_out=shards.figures["left_out"],
         config=config.model_dump(mode="json"),
-        lineage={f"{name} key": record.key for name, record in records.items()}
+        lineage={f"{record.stage} key": record.key for record in trained.records}
         | {
             "evaluate key": attempt.key,
-            "training steps": str(records["train"].figures["step"]),
-            "scaling factor": f"{records['encode'].figures['scaling_factor']:.5f}",
+            "training steps": str(trained.training.figures["step"]),
+            "scaling factor": f"{trained.latents.figures['scaling_factor']:.5f}",
         },
     )
     storage.write_bytes(attempt.uri("report.html"), html.encode())

@@ -18,12 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.specs import Spec
 from unet_models.autoencoder import load_autoencoder
 from unet_models.clip_folder import Clip
 from unet_models.denoiser import Denoiser
 from unet_models.diffusers_format import load_from_diffusers, save_as_diffusers
-from unet_models.diffusion_specs import ImageRequest, NoiseSpec, SampleSpec
+from unet_models.diffusion_specs import Bundle, ImageRequest, SampleSpec
 from unet_models.fit import autocast
 from unet_models.noise import build_scheduler
 from unet_models.sampling import draw_noise, sample_latents
@@ -36,17 +35,6 @@ PARTS = {
     "unet": ["diffusers", "UNet2DConditionModel"],
 }
 SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpm_solver": "DPMSolverMultistepScheduler"}
-
-
-class Bundle(Spec):
-    """What the parts must be accompanied by to be usable."""
-
-    format: int = 1
-    noise: NoiseSpec
-    sample: SampleSpec
-    """What holds where a prompt says nothing else."""
-    latent_shape: tuple[int, int, int]
-    scaling_factor: float
 
 
 def write_pipeline(
