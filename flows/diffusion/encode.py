@@ -21,6 +21,7 @@ from data_pipelines.incremental import Actors, Body, Row, Task, build_index, gro
 from data_pipelines.loader import IMAGE_PARTS, MOMENTS, STATES, ImageSamples
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard, write_table
+from flows.cluster import ensure_workers
 from flows.config import DiffusionConfig
 from flows.diffusion.encoders import network_folder
 from flows.sharded import shard_sizes, shards_are_there, shards_uri
@@ -61,11 +62,8 @@ class Work:
 
 
 def _encode(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record, attempt: Attempt) -> None:
-    from flows.cluster import ensure_ray, require_resources
-
     compute = config.compute
-    ensure_ray(compute.num_cpus)
-    require_resources(compute)
+    ensure_workers(compute)
     index = read_table(shards.output("index"))
     rows = {row["case_id"]: row for row in index.to_pylist()}
     encoders = digest_of([FORMAT, clip.digest, autoencoder.digest, config.encode.precision])

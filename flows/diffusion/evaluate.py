@@ -15,6 +15,7 @@ from data_pipelines.captioned import shapes
 from data_pipelines.digests import file_digests
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table
+from flows.cluster import iter_on_actors
 from flows.config import DiffusionConfig
 from flows.diffusion.drawing import Drawer, Job, Part, Result
 from flows.diffusion.measures import measure
@@ -123,23 +124,10 @@ def _evaluate(config: DiffusionConfig, trained: Trained, attempt: Attempt) -> No
 
 
 def _run(job_uri: str, parts: Sequence[Part], config: DiffusionConfig) -> list[Result]:
-    """Every part on one of ``num_workers`` actors, each of which loads the networks once; in the order of the parts."""
-    import ray.data
-
-    from flows.cluster import ensure_ray, require_resources
-
-    compute = config.compute
-    ensure_ray(compute.num_cpus)
-    require_resources(compute)
+    """What came of every part, in the order of the parts."""
     items = [{"number": i, "part": part.model_dump_json(), "job": job_uri} for i, part in enumerate(parts)]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        Drawer,
-        compute=ray.data.ActorPoolStrategy(size=compute.num_workers),
-        num_cpus=compute.threads_per_worker,
-        num_gpus=1 if compute.use_gpu else 0,
-    )
     found = {}
-    finished = ((row["num_images"], row) for row in dataset.iter_rows())
+    finished = ((row["num_images"], row) for row in iter_on_actors(Drawer, items, config.compute))
     for row in track(finished, "evaluate", "images", sum(part.num_images for part in parts)):
         found[row["number"]] = Result.model_validate_json(row["result"])
     return [found[i] for i in range(len(parts))]

@@ -19,6 +19,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.incremental import build_index
 from data_pipelines.shards import write_table
 from data_pipelines.specs import CaptionedSpec
+from flows.cluster import ensure_ray
 from flows.sharded import shard_sizes, shards_are_there
 from flows.stages import Attempt, Stage
 
@@ -43,8 +44,6 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
     }
 
     def compute(attempt: Attempt) -> None:
-        from flows.cluster import ensure_ray
-
         ensure_ray(num_cpus)
         shards_uri = storage.join(root, folder)
         sharded = shard_examples(examples, spec, shards_uri, digests)

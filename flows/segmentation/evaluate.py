@@ -14,6 +14,7 @@ import numpy as np
 from data_pipelines import storage
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table, write_table
+from flows.cluster import iter_on_actors
 from flows.config import SegmentationConfig
 from flows.sharded import shards_uri
 from flows.stages import Attempt, Record, Stage
@@ -77,22 +78,10 @@ def _evaluate(config: SegmentationConfig, shards: Record, training: Record, atte
 
 
 def _score_all(job_uri: str, rows: list[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
-    """Every case on one of ``num_workers`` actors, each of which loads the model once."""
-    import ray.data
-
-    from flows.cluster import ensure_ray, require_resources
-
-    compute = config.compute
-    ensure_ray(compute.num_cpus)
-    require_resources(compute)
+    """The scores of every case, a row per class."""
     items = [{"row": row, "job": job_uri} for row in rows]
-    dataset = ray.data.from_items(items, override_num_blocks=len(rows)).map(
-        CaseScorer,
-        compute=ray.data.ActorPoolStrategy(size=compute.num_workers),
-        num_cpus=compute.threads_per_worker,
-        num_gpus=1 if compute.use_gpu else 0,
-    )
-    for result in track(((1, result) for result in dataset.iter_rows()), "evaluate", "cases", len(rows)):
+    finished = ((1, result) for result in iter_on_actors(CaseScorer, items, config.compute))
+    for result in track(finished, "evaluate", "cases", len(rows)):
         yield from json.loads(result["scores"])
 
 

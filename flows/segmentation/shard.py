@@ -18,6 +18,7 @@ from data_pipelines.shards import write_table
 from data_pipelines.sources import find_cases
 from data_pipelines.specs import DataSpec
 from data_pipelines.splits import assign_splits
+from flows.cluster import ensure_ray
 from flows.sharded import shard_sizes, shards_are_there
 from flows.stages import Attempt, Stage
 
@@ -41,8 +42,6 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
     }
 
     def compute(attempt: Attempt) -> None:
-        from flows.cluster import ensure_ray
-
         ensure_ray(num_cpus)
         sharded = shard_cases(dataset, spec, storage.join(root, folder), digests, spacing)
         splits = _split(dataset, spec, sharded)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
+from flows.cluster import ensure_workers
 from flows.config import ComputeSpec, Config
 from flows.stages import Attempt, Record, Stage
 from unet_models.specs import LoopSpec
@@ -68,11 +69,9 @@ def _train(name: str, task: TrainingTask, config: Config, attempt: Attempt) -> N
     """Train ``task`` on Ray Train workers and declare the chosen checkpoint and the curves as outputs."""
     from ray.train.v2.api.exceptions import WorkerGroupError
 
-    from flows.cluster import ensure_ray, require_resources
     from flows.training.progress import FollowReports
 
-    ensure_ray(config.compute.num_cpus)
-    require_resources(config.compute)
+    ensure_workers(config.compute)
     with tempfile.TemporaryDirectory(prefix="unetflow-train-") as folder:
         reports = Path(folder) / "reports.jsonl"
         trainer = _build_trainer(task, config.compute, attempt, reports)
