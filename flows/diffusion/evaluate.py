@@ -13,6 +13,7 @@ import numpy as np
 from data_pipelines import storage
 from data_pipelines.captioned import shapes
 from data_pipelines.digests import file_digests
+from data_pipelines.order import evenly_spaced
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table
 from flows.cluster import iter_on_actors
@@ -82,14 +83,7 @@ def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequenc
 
 def real_rows(splits: Sequence[str], side: str) -> list[int]:
     """Index rows of the real images of one side that are looked at."""
-    return spread(np.flatnonzero(np.array(splits) == side), MAX_REAL)
-
-
-def spread(items: np.ndarray, most: int) -> list[int]:
-    """At most ``most`` of them, evenly spaced."""
-    if len(items) > most:
-        items = items[np.linspace(0, len(items) - 1, most).round().astype(int)]
-    return [int(item) for item in items]
+    return evenly_spaced([row for row, split in enumerate(splits) if split == side], MAX_REAL)
 
 
 def image_seed(seed: int, purpose: int, *address: int) -> int:
@@ -136,8 +130,7 @@ def _run(job_uri: str, parts: Sequence[Part], config: DiffusionConfig) -> list[R
 def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
     """What the report shows beside the main set: one part a row."""
     spec = config.evaluate
-    chosen = list(dict.fromkeys(prompts))
-    chosen = [chosen[i] for i in spread(np.arange(len(chosen)), spec.num_shown)]
+    chosen = evenly_spaced(list(dict.fromkeys(prompts)), spec.num_shown)
 
     def part(name: str, row: int, prompt: str, scales: Sequence[float], purpose: int, *, same_noise: bool) -> Part:
         requests = tuple(

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.loader import ImageSamples
+from data_pipelines.order import evenly_spaced
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import read_table
 from flows.config import DiffusionConfig
@@ -78,7 +79,7 @@ def _rows(done: Done, name: str, caption: object = None) -> list[PictureRow]:
 
 def _neighbours(config: DiffusionConfig, shards: Record, attempt: Attempt, measured: Measured) -> list[PictureRow]:
     """Generated images, each beside the training images nearest to it in the first extractor's space."""
-    from flows.diffusion.evaluate import real_rows, spread
+    from flows.diffusion.evaluate import real_rows
     from unet_models.metrics.manifold import nearest_neighbours
 
     extractor = next(iter(measured.generated), None)
@@ -89,7 +90,7 @@ def _neighbours(config: DiffusionConfig, shards: Record, attempt: Attempt, measu
     rows = real_rows(index["split"].to_pylist(), "train")
     real = ImageSamples(ShardReader(index, shards_uri(shards)))
     drawn = _Drawn(attempt.uri("samples"))
-    chosen = spread(np.arange(len(drawn.prompts)), config.evaluate.num_shown)
+    chosen = evenly_spaced(range(len(drawn.prompts)), config.evaluate.num_shown)
     distances, places = nearest_neighbours(
         measured.generated[extractor][chosen], measured.train[extractor], min(NUM_NEIGHBOURS, len(rows))
     )

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipelines.order import evenly_spaced
 from unet_models.autoencoder import load_autoencoder
 from unet_models.clip_folder import Clip
 from unet_models.denoiser import Denoiser
@@ -84,8 +85,7 @@ class TextToImage:
         """The latents of one image on the way, evenly spaced from the first step to the last, each decoded."""
         seen: list[Tensor] = []
         self._latents([request], self.bundle.sample, lambda step, latents: seen.append(latents.clone()))
-        places = np.linspace(0, len(seen) - 1, min(num_pictures, len(seen))).round().astype(int)
-        return list(self.decode(torch.cat([seen[place] for place in places])))
+        return list(self.decode(torch.cat(evenly_spaced(seen, num_pictures))))
 
     def draw_prior(self, seeds: Sequence[int]) -> np.ndarray:
         """Pure noise decoded: what a model that learnt nothing but the latents' scale would draw."""

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -45,7 +44,7 @@ class _SignalToNoise:
 
     spec: AutoencoderSpec
     images: ImageSamples
-    rows: np.ndarray
+    rows: list[int]
     device: torch.device
 
     @torch.no_grad()

@@ -56,7 +56,7 @@ class _MeanDice:
 
     task: SegmentationTask
     reader: ShardReader
-    rows: np.ndarray
+    rows: list[int]
     device: torch.device
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
@@ -66,7 +66,7 @@ class _MeanDice:
         sums = torch.zeros(2, len(classes) - 1, dtype=torch.float64)
         with autocast(self.task.spec.precision, self.device):
             for row in self.rows:
-                scores = self._dice(model, int(row))
+                scores = self._dice(model, row)
                 sums += torch.stack([scores.nan_to_num(), scores.isfinite().double()])
         totals, counts = sum_over_ranks(sums, self.device)
         names = [name for name, value in classes.items() if value]

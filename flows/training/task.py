@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from data_pipelines.loader import StepBatches
-from data_pipelines.order import SampleOrder
+from data_pipelines.order import SampleOrder, evenly_spaced
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import read_table
 from data_pipelines.specs import Spec
@@ -74,12 +74,9 @@ class SplitShards:
         order = SampleOrder([self.train_rows[shard_of == shard] for shard in np.unique(shard_of)], spec.seed)
         return StepBatches(order, assemble, spec.global_batch_size, rank, world_size())
 
-    def val_share(self, count: int, rank: int) -> np.ndarray:
-        """This rank's rows of at most ``count`` held-out samples, which are evenly spread."""
-        rows = self.val_rows
-        if len(rows) > count:
-            rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)] if count else rows[:0]
-        return rows[rank :: world_size()]
+    def val_share(self, count: int, rank: int) -> list[int]:
+        """This rank's rows of at most ``count`` held-out samples, which are evenly spaced."""
+        return evenly_spaced(self.val_rows.tolist(), count)[rank :: world_size()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class HeldOutLoss:
     spec: LoopSpec
     objective: Objective
     assemble: Callable[[Sequence[int], Sequence[int], int], Any]
-    rows: np.ndarray
+    rows: list[int]
     """This rank's, of the index."""
     device: torch.device
     batch_size: int = BATCH
@@ -106,10 +103,10 @@ class HeldOutLoss:
         return {"val/loss": total / count} if count else {}
 
 
-def iter_batches(rows: np.ndarray, size: int = BATCH) -> Iterator[list[int]]:
+def iter_batches(rows: list[int], size: int = BATCH) -> Iterator[list[int]]:
     """``rows`` in their order, ``size`` at a time."""
     for start in range(0, len(rows), size):
-        yield rows[start : start + size].tolist()
+        yield rows[start : start + size]
 
 
 def sum_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -26,11 +25,10 @@ def _own_value(model: nn.Module, batch: ImageBatch) -> torch.Tensor:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 def test_held_out_loss_is_the_mean_over_samples_however_they_are_batched(batch_size: int) -> None:
-    rows = np.array([3, 5, 10])
-    loss = HeldOutLoss(LoopSpec(num_steps=7), _own_value, _rows_as_images, rows, torch.device("cpu"), batch_size)
+    loss = HeldOutLoss(LoopSpec(num_steps=7), _own_value, _rows_as_images, [3, 5, 10], torch.device("cpu"), batch_size)
     assert loss(nn.Identity()) == {"val/loss": 6.0}
 
 
 def test_without_held_out_samples_there_is_no_loss() -> None:
-    loss = HeldOutLoss(LoopSpec(), _own_value, _rows_as_images, np.array([], int), torch.device("cpu"))
+    loss = HeldOutLoss(LoopSpec(), _own_value, _rows_as_images, [], torch.device("cpu"))
     assert loss(nn.Identity()) == {}
