@@ -12,8 +12,6 @@ from data_pipelines import storage
 from data_pipelines.errors import UserError
 from flows.config import ComputeSpec
 
-logger = logging.getLogger(__name__)
-
 LONGEST_TEMP_FOLDER = 40
 """Ray puts Unix sockets below its folder, 64 bytes further down, and the kernel limits their paths to 107 bytes."""
 

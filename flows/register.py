@@ -113,7 +113,8 @@ def _register(config: Config, candidate: Candidate, records: dict[str, Record], 
     run_id = tracking.open_run(client, root, config.registry.experiment, training.key, name)
     tracking.log_parameters(client, run_id, config.model_dump(mode="json"))
     tracking.log_metrics(client, run_id, [{"step": training.figures["step"], **metrics}])
-    client.log_artifact(run_id, _local(evaluation.output("report")), "evaluation")
+    with storage.local_file(evaluation.output("report")) as report:
+        client.log_artifact(run_id, str(report), "evaluation")
     _log_dataset(client, run_id, shards)
     model_uri = _log_model(config, candidate, training, evaluation, run_id)
     data = candidate.evaluation_data
@@ -242,11 +243,3 @@ def _is_registered(record: Record, root: str) -> bool:
         logger.warning("register: the recorded model version is not in the registry (%s); it runs again", error)
         return False
     return True
-
-
-def _local(uri: str) -> str:
-    if storage.is_local(uri):
-        return str(storage.local_path(uri))
-    path = storage.cache_folder() / "artifacts" / uri.rsplit("/", 1)[-1]
-    storage.copy(uri, str(path))
-    return str(path)

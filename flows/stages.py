@@ -38,6 +38,10 @@ class Output(Spec):
     size: int
     sha256: str
 
+    def within(self, stage_uri: str) -> str:
+        """The URI in full."""
+        return self.uri if self.uri.startswith("/") or "://" in self.uri else storage.join(stage_uri, self.uri)
+
 
 class Record(Spec):
     """What a finished stage leaves behind: locations, digests and figures, never tensors."""
@@ -54,8 +58,7 @@ class Record(Spec):
 
     def output(self, name: str) -> str:
         """URI of an output."""
-        uri = self.outputs[name].uri
-        return uri if uri.startswith("/") or "://" in uri else storage.join(self.uri, uri)
+        return self.outputs[name].within(self.uri)
 
     @property
     def root(self) -> str:
@@ -82,6 +85,10 @@ class Attempt:
     def uri(self, *parts: str) -> str:
         """A place in the attempt's folder."""
         return storage.join(self.stage_uri, self.name, *parts)
+
+    def output(self, name: str) -> str:
+        """URI of a declared output."""
+        return self.outputs[name].within(self.stage_uri)
 
     def add(self, name: str, uri: str) -> None:
         """Declare a written file as an output."""

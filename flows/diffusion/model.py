@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,11 +63,10 @@ def assemble(ingredients: Ingredients, folder: Path) -> None:
     from unet_models.denoiser import Denoiser
 
     denoiser = Denoiser(ingredients.model)
-    with ExitStack() as stack:
-        where, name = ingredients.weights_uri.rsplit("/", 1)
-        weights, clip, autoencoder = (
-            stack.enter_context(storage.local_folder(uri))
-            for uri in (where, ingredients.clip_uri, ingredients.autoencoder_uri)
-        )
-        denoiser.load_state_dict(load_file(weights / name))
+    with storage.local_file(ingredients.weights_uri) as weights:
+        denoiser.load_state_dict(load_file(weights))
+    with (
+        storage.local_folder(ingredients.clip_uri) as clip,
+        storage.local_folder(ingredients.autoencoder_uri) as autoencoder,
+    ):
         write_pipeline(folder, ingredients.bundle, denoiser, clip, autoencoder)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +16,6 @@ from flows.config import SegmentationConfig
 from flows.sharded import shards_uri
 from flows.stages import Attempt, Record, Stage
 from unet_models.specs import PredictSpec
-
-logger = logging.getLogger(__name__)
 
 
 def evaluate_stage(config: SegmentationConfig, shards: Record, training: Record) -> Stage:
@@ -100,9 +95,7 @@ class CaseScorer:
         job: dict[str, Any] = json.loads(storage.read_bytes(job_uri))
         torch.set_num_threads(job["threads"])
         self.reader = ShardReader.from_uri(job["index_uri"], job["shards_uri"])
-        with tempfile.TemporaryDirectory(prefix="unetflow-weights-") as folder:
-            weights = Path(folder) / "model.safetensors"
-            storage.copy(job["weights_uri"], str(weights))
+        with storage.local_file(job["weights_uri"]) as weights:
             device = "cuda" if job["use_gpu"] else "cpu"
             self.segmenter = Segmenter(Bundle.model_validate(job["bundle"]), weights, device)
         self.job = job

@@ -88,15 +88,8 @@ def _view(reader: ShardReader, attempt: Attempt, role: Any, case_id: str, dice: 
     geometry = json.loads(bytes(reader.read(row, "geometry.json")))
     geometry.pop("affine")
     done = Preprocessing.from_json(geometry)
-    stored = _read_prediction(attempt.uri("predictions", f"{case_id}.nii.gz"))
+    with storage.local_file(attempt.uri("predictions", f"{case_id}.nii.gz")) as path:
+        stored = np.asarray(read_volume(path, 1 << 40).array)
     prediction = prepare_labels(stored.reshape(done.stored_shape), done)
     planes = overlay_planes(reader.array(row, "image.npy"), reader.array(row, "mask.npy"), prediction, done.spacing)
     return CaseView(case_id, role, dice, planes)
-
-
-def _read_prediction(uri: str) -> np.ndarray:
-    if storage.is_local(uri):
-        return np.asarray(read_volume(storage.local_path(uri), 1 << 40).array)
-    local = storage.cache_folder() / "predictions" / uri.rsplit("/", 1)[-1]
-    storage.copy(uri, str(local))
-    return np.asarray(read_volume(local, 1 << 40).array)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
     from flows.training.task import TrainingTask
-
-logger = logging.getLogger(__name__)
 
 MISTAKES = (ValueError, FloatingPointError)
 
