@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines import storage
 from data_pipelines.shards import read_table
 from flows.config import Config, RegistrySpec
+from flows.report.readings import split_name, without_protocol
 from flows.stages import Attempt, Record, Stage
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def decide_alias(
     if champion is None:
         return CHAMPION, "thresholds met, and no champion was evaluated on the same data"
     theirs = find_metric(champion, name)
-    sign = -1 if _base(name) in LESS_IS_BETTER else 1
+    sign = -1 if split_name(name)[0] in LESS_IS_BETTER else 1
     if sign * ours > sign * theirs or math.isnan(theirs):  # a champion without this metric has nothing to defend
         return CHAMPION, f"{name} {ours:.4f} beats the champion's {theirs:.4f} on the same data"
     return CHALLENGER, f"{name} {ours:.4f} does not beat the champion's {theirs:.4f} on the same data"
@@ -90,16 +90,7 @@ def find_metric(metrics: Mapping[str, float], name: str) -> float:
     """The value under ``name``, or under ``name[...]`` with whatever extractor and N; NaN where there is none."""
     if name in metrics:
         return metrics[name]
-    return next((value for found, value in metrics.items() if _without_protocol(found) == name), float("nan"))
-
-
-def _without_protocol(name: str) -> str:
-    """``frechet_distance[clip,n=100]/prior`` -> ``frechet_distance/prior``."""
-    return re.sub(r"\[[^\]]*\]", "", name)
-
-
-def _base(name: str) -> str:
-    return _without_protocol(name).split("/")[0]
+    return next((value for found, value in metrics.items() if without_protocol(found) == name), float("nan"))
 
 
 def _register(config: Config, candidate: Candidate, records: dict[str, Record], attempt: Attempt) -> None:

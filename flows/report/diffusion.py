@@ -18,7 +18,7 @@ from flows.report.common import (
     training_section,
 )
 from flows.report.html import render
-from flows.report.readings import read_metric, split_name
+from flows.report.readings import read_metric, split_name, without_protocol
 
 __all__ = ["Picture", "PictureRow", "diffusion_report"]
 
@@ -98,8 +98,7 @@ def _most_telling(metrics: Mapping[str, float]) -> list[str]:
     """Names of at most three metrics for the headline; the first ones given where none of them is known."""
     by_kind: dict[str, str] = {}
     for name in metrics:
-        base, _, part = split_name(name)
-        by_kind.setdefault(f"{base}/{part}" if part else base, name)
+        by_kind.setdefault(without_protocol(name), name)
     return ([by_kind[kind] for kind in HEADLINE if kind in by_kind] or list(metrics))[:NUM_HEADLINE]
 
 

@@ -117,3 +117,9 @@ def split_name(name: str) -> tuple[str, str, str]:
     """Metric, extractor and part of a name; the latter two may be empty."""
     match = re.fullmatch(r"([^\[\]/]+)(?:\[([^\[\]]*)\])?(?:/(.+))?", name)
     return (match[1], match[2] or "", match[3] or "") if match else (name, "", "")
+
+
+def without_protocol(name: str) -> str:
+    """``frechet_distance[clip,n=100]/prior`` -> ``frechet_distance/prior``."""
+    base, _, part = split_name(name)
+    return f"{base}/{part}" if part else base
