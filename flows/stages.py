@@ -86,6 +86,11 @@ class Attempt:
         """A place in the attempt's folder."""
         return storage.join(self.stage_uri, self.name, *parts)
 
+    def write(self, name: str, file: str, data: bytes) -> None:
+        """Write a file of the attempt's folder and declare it as an output."""
+        storage.write_bytes(self.uri(file), data)
+        self.add(name, self.uri(file))
+
     def output(self, name: str) -> str:
         """URI of a declared output."""
         return self.outputs[name].within(self.stage_uri)

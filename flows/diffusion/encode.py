@@ -18,12 +18,12 @@ from data_pipelines.errors import Problem
 from data_pipelines.incremental import Actors, Row, Task, build_index, group_by_size, shard_missing
 from data_pipelines.loader import IMAGE_PARTS, MOMENTS, STATES, ImageSamples
 from data_pipelines.reader import ShardReader
-from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard, write_table
+from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard
 from data_pipelines.specs import Spec
 from flows.cluster import ensure_workers
 from flows.config import DiffusionConfig
 from flows.diffusion.encoders import network_folder
-from flows.sharded import shard_sizes, shards_are_there, shards_uri
+from flows.sharded import add_index, shards_are_there, shards_uri
 from flows.stages import Attempt, Record, Stage
 
 FORMAT = 1
@@ -79,16 +79,12 @@ def _encode(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: 
     pool = Actors(ShardEncoder, compute.num_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
     sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
     latents = build_index(sharded.rows, {case_id: row["split"] for case_id, row in rows.items()})
-    write_table(attempt.uri("index.parquet"), latents)
-    attempt.add("index", attempt.uri("index.parquet"))
-    storage.write_bytes(attempt.uri("empty_prompt.npy"), npy_bytes(_empty_prompt(encoding)))
-    attempt.add("empty_prompt", attempt.uri("empty_prompt.npy"))
+    add_index(attempt, latents, shards.root, folder)
+    attempt.write("empty_prompt", "empty_prompt.npy", npy_bytes(_empty_prompt(encoding)))
     attempt.figures |= {
         "scaling_factor": scaling_factor([row for row in latents.to_pylist() if row["split"] == "train"]),
         "latent_shape": sharded.rows[0]["latent_shape"],
         "num_new": sharded.num_new,
-        "shards": folder,
-        "shard_sizes": shard_sizes(uri, latents),
     }
 
 

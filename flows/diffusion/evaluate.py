@@ -110,8 +110,7 @@ def _evaluate(config: DiffusionConfig, trained: Trained, attempt: Attempt) -> No
     storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
     results = _run(attempt.uri("job.json"), plan.parts, config)
     measured = measure(plan.parts, results)
-    storage.write_bytes(attempt.uri("metrics.json"), json.dumps(measured.metrics, indent=1).encode())
-    attempt.add("metrics", attempt.uri("metrics.json"))
+    attempt.write("metrics", "metrics.json", json.dumps(measured.metrics, indent=1).encode())
     attempt.figures["metrics"] = measured.metrics
     attempt.figures["num_images"] = len(plan.prompts)
     write_report(attempt, config, trained, list(zip(plan.parts, results, strict=True)), measured)

@@ -55,11 +55,9 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
             "scaling factor": f"{trained.latents.figures['scaling_factor']:.5f}",
         },
     )
-    storage.write_bytes(attempt.uri("report.html"), html.encode())
-    attempt.add("report", attempt.uri("report.html"))
+    attempt.write("report", "report.html", html.encode())
     if grid:
-        storage.write_bytes(attempt.uri("grid.png"), _mosaic([[p.png for p in row.pictures] for row in grid]))
-        attempt.add("overlay", attempt.uri("grid.png"))
+        attempt.write("overlay", "overlay.png", _mosaic([[p.png for p in row.pictures] for row in grid]))
 
 
 def _rows(done: Done, name: str, caption: object = None) -> list[PictureRow]:

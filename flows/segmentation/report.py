@@ -43,11 +43,9 @@ def write_report(
         _lineage(attempt, shards, training),
         shards.figures["classes"],
     )
-    storage.write_bytes(attempt.uri("report.html"), html.encode())
-    attempt.add("report", attempt.uri("report.html"))
+    attempt.write("report", "report.html", html.encode())
     if views:
-        storage.write_bytes(attempt.uri("overlay.png"), views[0].planes[0].png)
-        attempt.add("overlay", attempt.uri("overlay.png"))
+        attempt.write("overlay", "overlay.png", views[0].planes[0].png)
 
 
 def _lineage(attempt: Attempt, shards: Record, training: Record) -> dict[str, str]:

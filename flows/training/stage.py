@@ -164,12 +164,11 @@ def _declare(attempt: Attempt, task: TrainingTask) -> None:
     if newest is None:
         raise RuntimeError(f"training ended without a complete checkpoint below {attempt.stage_uri}")
     uri, marker = newest
-    storage.write_bytes(attempt.uri("curves.json"), json.dumps(marker["curves"]).encode())
+    attempt.write("curves", "curves.json", json.dumps(marker["curves"]).encode())
     if task.spec.select == "best":
         scored = [c for c in (newest, *checkpoints) if task.score in c[1]["metrics"]]
         sign = 1 if task.higher_is_better else -1
         uri, marker = max(scored, key=lambda c: sign * c[1]["metrics"][task.score], default=newest)
-    attempt.add("curves", attempt.uri("curves.json"))
     attempt.add("weights", storage.join(uri, MODEL))
     attempt.add("checkpoint", storage.join(uri, MARKER))
     attempt.figures["step"] = marker["step"]
