@@ -9,17 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from data_pipelines.checks import CheckedCase
+from data_pipelines.specs import Spec
 from data_pipelines.volumes import Geometry
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class ChannelStatistics(_Record):
+class ChannelStatistics(Spec):
     """Intensities of one channel inside the foreground (every class but the background)."""
 
     mean: float
@@ -32,7 +28,7 @@ class ChannelStatistics(_Record):
     percentile_99_5: float
 
 
-class CaseStatistics(_Record):
+class CaseStatistics(Spec):
     """One case. Where its label is background only, the intensities are those of the whole image."""
 
     case_id: str
@@ -45,7 +41,7 @@ class CaseStatistics(_Record):
     """Number of voxels of each class, indexed by class value."""
 
 
-class Fingerprint(_Record):
+class Fingerprint(Spec):
     """All cases together."""
 
     num_cases: int

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 ORDER = 0
 """First number of the address of these random streams, apart from those of patches and augmentation."""
 
@@ -73,3 +75,9 @@ def rank_slots(global_batch_size: int, rank: int, world_size: int) -> range:
             "raise it or ask for fewer workers"
         )
     return range(rank * global_batch_size // world_size, (rank + 1) * global_batch_size // world_size)
+
+
+def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
+    """At most ``most`` of them, from the first to the last."""
+    places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[place] for place in places]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,8 +33,6 @@ __all__ = [
     "shards_folder",
     "target_spacing",
 ]
-
-logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Raise when samples change for the same source and spec: former shards are then left alone and not reused."""

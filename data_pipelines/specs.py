@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Spec(BaseModel):
-    """Base of every configuration model: frozen, and a misspelt field is an error."""
+    """Base of configurations, and of records that travel as JSON: frozen, and a misspelt field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

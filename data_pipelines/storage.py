@@ -126,6 +126,18 @@ def local_folder(uri: str) -> Iterator[Path]:
         yield Path(folder)
 
 
+@contextmanager
+def local_file(uri: str) -> Iterator[Path]:
+    """A file on this machine: where it lies, or copied for the length of the block."""
+    if is_local(uri):
+        yield local_path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="unetflow-file-") as folder:
+        path = Path(folder) / uri.rsplit("/", 1)[-1]
+        copy(uri, str(path))
+        yield path
+
+
 def digest(uri: str) -> str:
     """SHA-256 of a file's bytes."""
     fs, path = resolve(uri)

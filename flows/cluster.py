@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_pipelines import storage
 from data_pipelines.errors import UserError
 from flows.config import ComputeSpec
-
-logger = logging.getLogger(__name__)
 
 LONGEST_TEMP_FOLDER = 40
 """Ray puts Unix sockets below its folder, 64 bytes further down, and the kernel limits their paths to 107 bytes."""
@@ -64,8 +63,9 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
-def require_resources(compute: ComputeSpec) -> None:
-    """Raise UserError where the cluster can never hold the workers: Ray Train would wait for ever."""
+def ensure_workers(compute: ComputeSpec) -> None:
+    """Connect to Ray or start it. Raises UserError where it can never hold the workers: they would be waited for."""
+    ensure_ray(compute.num_cpus)
     import ray
 
     have = ray.cluster_resources()
@@ -76,3 +76,17 @@ def require_resources(compute: ComputeSpec) -> None:
                 f"compute.num_workers={compute.num_workers} needs {number} {kind}s, the Ray cluster has "
                 f"{have.get(kind, 0):g}: lower compute.num_workers or compute.threads_per_worker, or add nodes"
             )
+
+
+def iter_on_actors(actor: type, items: Sequence[dict[str, Any]], compute: ComputeSpec) -> Iterator[dict[str, Any]]:
+    """What ``actor()(item)`` returns for each of ``items``, as it is done, on ``num_workers`` actors."""
+    ensure_workers(compute)
+    import ray.data
+
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        actor,
+        compute=ray.data.ActorPoolStrategy(size=compute.num_workers),
+        num_cpus=compute.threads_per_worker,
+        num_gpus=1 if compute.use_gpu else 0,
+    )
+    yield from dataset.iter_rows()

@@ -42,6 +42,7 @@ def diffusion(config: DiffusionConfig, do: Do) -> Record:
     from flows.diffusion.encode import encode_stage
     from flows.diffusion.encoders import autoencoder_stage, check_given, clip_stage
     from flows.diffusion.evaluate import evaluate_stage
+    from flows.diffusion.model import Trained
     from flows.diffusion.register import register_stage
     from flows.diffusion.shard import shard_stage
     from flows.diffusion.train import train_stage
@@ -52,8 +53,9 @@ def diffusion(config: DiffusionConfig, do: Do) -> Record:
     autoencoder = do(autoencoder_stage(config, shards))
     latents = do(encode_stage(config, shards, clip, autoencoder))
     checkpoint = do(train_stage(config, latents))
-    report = do(evaluate_stage(config, shards, clip, autoencoder, latents, checkpoint))
-    return do(register_stage(config, shards, clip, autoencoder, latents, checkpoint, report))
+    trained = Trained(shards, clip, autoencoder, latents, checkpoint)
+    report = do(evaluate_stage(config, trained))
+    return do(register_stage(config, trained, report))
 
 
 def tell(config: Config, do: Do) -> Record:

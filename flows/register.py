@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines import storage
 from data_pipelines.shards import read_table
 from flows.config import Config, RegistrySpec
+from flows.report.readings import split_name, without_protocol
 from flows.stages import Attempt, Record, Stage
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def decide_alias(
     if champion is None:
         return CHAMPION, "thresholds met, and no champion was evaluated on the same data"
     theirs = find_metric(champion, name)
-    sign = -1 if _base(name) in LESS_IS_BETTER else 1
+    sign = -1 if split_name(name)[0] in LESS_IS_BETTER else 1
     if sign * ours > sign * theirs or math.isnan(theirs):  # a champion without this metric has nothing to defend
         return CHAMPION, f"{name} {ours:.4f} beats the champion's {theirs:.4f} on the same data"
     return CHALLENGER, f"{name} {ours:.4f} does not beat the champion's {theirs:.4f} on the same data"
@@ -90,16 +90,7 @@ def find_metric(metrics: Mapping[str, float], name: str) -> float:
     """The value under ``name``, or under ``name[...]`` with whatever extractor and N; NaN where there is none."""
     if name in metrics:
         return metrics[name]
-    return next((value for found, value in metrics.items() if _without_protocol(found) == name), float("nan"))
-
-
-def _without_protocol(name: str) -> str:
-    """``frechet_distance[clip,n=100]/prior`` -> ``frechet_distance/prior``."""
-    return re.sub(r"\[[^\]]*\]", "", name)
-
-
-def _base(name: str) -> str:
-    return _without_protocol(name).split("/")[0]
+    return next((value for found, value in metrics.items() if without_protocol(found) == name), float("nan"))
 
 
 def _register(config: Config, candidate: Candidate, records: dict[str, Record], attempt: Attempt) -> None:
@@ -113,7 +104,8 @@ def _register(config: Config, candidate: Candidate, records: dict[str, Record], 
     run_id = tracking.open_run(client, root, config.registry.experiment, training.key, name)
     tracking.log_parameters(client, run_id, config.model_dump(mode="json"))
     tracking.log_metrics(client, run_id, [{"step": training.figures["step"], **metrics}])
-    client.log_artifact(run_id, _local(evaluation.output("report")), "evaluation")
+    with storage.local_file(evaluation.output("report")) as report:
+        client.log_artifact(run_id, str(report), "evaluation")
     _log_dataset(client, run_id, shards)
     model_id = _log_model(config, candidate, training, evaluation, run_id)
     data = candidate.evaluation_data
@@ -244,11 +236,3 @@ def _is_registered(record: Record, root: str) -> bool:
         logger.warning("register: the recorded model version is not in the registry (%s); it runs again", error)
         return False
     return True
-
-
-def _local(uri: str) -> str:
-    if storage.is_local(uri):
-        return str(storage.local_path(uri))
-    path = storage.cache_folder() / "artifacts" / uri.rsplit("/", 1)[-1]
-    storage.copy(uri, str(path))
-    return str(path)

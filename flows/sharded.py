@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.errors import Problem
-from flows.stages import Record
+from data_pipelines.shards import write_table
+from flows.stages import Attempt, Record
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +27,25 @@ def shards_uri(record: Record) -> str:
     return storage.join(record.root, record.figures["shards"])
 
 
-def shard_sizes(shards_uri: str, index: pa.Table) -> dict[str, int | None]:
-    names = sorted(set(index["shard"].to_pylist()))
-    return {name: storage.size(storage.join(shards_uri, name)) for name in names}
+def add_index(attempt: Attempt, index: pa.Table, root: str, folder: str) -> None:
+    """Write the index; note how it is split, and its shards, which lie in ``folder`` below the storage ``root``."""
+    write_table(attempt.uri("index.parquet"), index)
+    attempt.add("index", attempt.uri("index.parquet"))
+    split = index["split"].to_pylist()
+    uri = storage.join(root, folder)
+    attempt.figures |= {
+        "num_train": split.count("train"),
+        "num_val": split.count("val"),
+        "shards": folder,
+        "shard_sizes": {
+            name: storage.size(storage.join(uri, name)) for name in sorted(set(index["shard"].to_pylist()))
+        },
+    }
+
+
+def add_problems(attempt: Attempt, problems: Sequence[Problem]) -> None:
+    """Write down the quarantined input."""
+    attempt.write("problems", "problems.json", json.dumps([asdict(p) for p in problems], indent=1).encode())
 
 
 def shards_are_there(record: Record) -> bool:

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
+from data_pipelines.specs import Spec
 
 logger = logging.getLogger(__name__)
 
@@ -29,21 +30,21 @@ OBSERVATIONS = {"curves", "checkpoint"}
 """Outputs that tell of a training, its pace among other things; what comes of it lies in the others."""
 
 
-class Output(BaseModel):
+class Output(Spec):
     """One file a stage made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     uri: str
     """Relative to the stage's folder, or absolute for files that several runs share."""
     size: int
     sha256: str
 
+    def within(self, stage_uri: str) -> str:
+        """The URI in full."""
+        return self.uri if self.uri.startswith("/") or "://" in self.uri else storage.join(stage_uri, self.uri)
 
-class Record(BaseModel):
+
+class Record(Spec):
     """What a finished stage leaves behind: locations, digests and figures, never tensors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str
     key: str
@@ -57,8 +58,7 @@ class Record(BaseModel):
 
     def output(self, name: str) -> str:
         """URI of an output."""
-        uri = self.outputs[name].uri
-        return uri if uri.startswith("/") or "://" in uri else storage.join(self.uri, uri)
+        return self.outputs[name].within(self.uri)
 
     @property
     def root(self) -> str:
@@ -85,6 +85,15 @@ class Attempt:
     def uri(self, *parts: str) -> str:
         """A place in the attempt's folder."""
         return storage.join(self.stage_uri, self.name, *parts)
+
+    def write(self, name: str, file: str, data: bytes) -> None:
+        """Write a file of the attempt's folder and declare it as an output."""
+        storage.write_bytes(self.uri(file), data)
+        self.add(name, self.uri(file))
+
+    def output(self, name: str) -> str:
+        """URI of a declared output."""
+        return self.outputs[name].within(self.stage_uri)
 
     def add(self, name: str, uri: str) -> None:
         """Declare a written file as an output."""

@@ -137,6 +137,19 @@ class AlignmentSpec(LoopSpec):
         return self
 
 
+class ImageRequest(Spec):
+    """One image to be drawn."""
+
+    prompt: str
+    """What it shows."""
+    seed: int
+    """The same seed gives the same image."""
+    guidance_scale: float
+    """As ``SampleSpec.guidance_scale``."""
+    negative_prompt: str = ""
+    """What to stay away from."""
+
+
 class SampleSpec(Spec):
     """How images are drawn from a trained model."""
 
@@ -150,3 +163,17 @@ class SampleSpec(Spec):
     """Images drawn at once."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """fp32 gives the same image on every machine up to rounding; bf16 is faster on a GPU."""
+
+
+class Bundle(Spec):
+    """What the networks of a text-to-image model must be accompanied by to be usable."""
+
+    format: int = 1
+    noise: NoiseSpec
+    """The diffusion process."""
+    sample: SampleSpec
+    """What holds where a request says nothing else."""
+    latent_shape: tuple[int, int, int]
+    """Channels, height and width of an image's latents."""
+    scaling_factor: float
+    """What latents are multiplied by before the diffusion process."""

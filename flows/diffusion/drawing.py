@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import io
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from data_pipelines import storage
+from data_pipelines.shards import npy_bytes, read_table, write_shard
+from data_pipelines.specs import Spec
 from flows.diffusion.model import Ingredients, assemble
+from unet_models.diffusion_specs import ImageRequest
 
 
-class Job(BaseModel):
+class Job(Spec):
     """What all parts of one evaluation share; every actor reads it once."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ingredients: Ingredients
     index_uri: str
@@ -30,25 +32,13 @@ class Job(BaseModel):
     use_gpu: bool
 
 
-class Wish(BaseModel):
-    """One image to be drawn, as ``flows.diffusion.text_to_image.Request``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prompt: str
-    seed: int
-    guidance_scale: float
-
-
-class Part(BaseModel):
+class Part(Spec):
     """One piece of work for an actor."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """Which set of images it belongs to."""
     kind: Literal["draw", "prior", "real", "trace"]
-    wishes: tuple[Wish, ...] = ()
+    requests: tuple[ImageRequest, ...] = ()
     rows: tuple[int, ...] = ()
     """Of the index (``real``)."""
     untrained: bool = False
@@ -67,24 +57,22 @@ class Part(BaseModel):
     @property
     def num_images(self) -> int:
         """For progress."""
-        return len(self.wishes) or len(self.rows)
+        return len(self.requests) or len(self.rows)
 
 
-class Result(BaseModel):
+class Result(Spec):
     """What came of a part."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    features: dict[str, str] = {}
+    features: dict[str, str] = Field(default={})
     """Extractor to the ``.npy`` file of (N, D) float32, in base64."""
-    alignment: list[float] = []
+    alignment: list[float] = Field(default=[])
     """Cosine of each image's vector with its prompt's."""
-    right: list[list[bool]] = []
+    right: list[list[bool]] = Field(default=[])
     """For each image, which items of its caption it shows."""
-    related: list[bool] = []
+    related: list[bool] = Field(default=[])
     """Whether they lie as the caption says."""
-    pngs: list[str] = []
-    restored: dict[str, str] = {}
+    pngs: list[str] = Field(default=[])
+    restored: dict[str, str] = Field(default={})
     """Features of real images given back by the autoencoder."""
     squared_error: float = 0.0
     """Mean over their values in -1..1."""
@@ -108,8 +96,8 @@ class Drawer:
 
         from data_pipelines.loader import ImageSamples
         from data_pipelines.reader import ShardReader
-        from data_pipelines.shards import read_table
         from flows.diffusion.text_to_image import TextToImage
+        from unet_models.clip_folder import Clip
         from unet_models.metrics.inception import load_inception
 
         job = Job.model_validate_json(storage.read_bytes(job_uri))
@@ -119,8 +107,6 @@ class Drawer:
             assemble(job.ingredients, Path(folder))
             self.model = TextToImage(Path(folder), device)
         with storage.local_folder(job.ingredients.clip_uri) as clip_folder:
-            from unet_models.clip_folder import Clip
-
             self.clip = Clip(clip_folder, device)
         self.trained = self.model.denoiser
         self.inception = load_inception(job.inception_weights).to(device) if job.inception_weights else None
@@ -130,68 +116,66 @@ class Drawer:
         self.job = job
 
     def _draw(self, part: Part) -> Result:
-        from flows.diffusion.text_to_image import Request
-
-        requests = [Request(wish.prompt, wish.seed, wish.guidance_scale) for wish in part.wishes]
         self.model.denoiser = self._untrained() if part.untrained else self.trained
-        images = self.model.draw(requests)
-        prompts = [wish.prompt for wish in part.wishes]
+        images = self.model.draw(part.requests)
+        prompts = [request.prompt for request in part.requests]
         if part.shard:
             self._keep(part, images)
+        features = self._features(images) if part.measures else {}
         right, related = _check(images, prompts) if part.checks else ([], [])
         return Result(
-            features=self._features(images) if part.measures else {},
-            alignment=self._alignment(images, prompts) if part.measures else [],
+            features=_as_text(features),
+            alignment=self._alignment(features, prompts),
             right=right,
             related=related,
-            pngs=[base64.b64encode(png_bytes(image)).decode() for image in images] if part.shows else [],
+            pngs=_pngs(images) if part.shows else [],
         )
 
     def _prior(self, part: Part) -> Result:
-        return Result(features=self._features(self.model.draw_prior([wish.seed for wish in part.wishes])))
+        images = self.model.draw_prior([request.seed for request in part.requests])
+        return Result(features=_as_text(self._features(images)))
 
     def _real(self, part: Part) -> Result:
         from unet_models.objectives import scale_images
 
         images = self.images.pixels(part.rows)
         pixels = images.permute(0, 2, 3, 1).numpy()
+        features = self._features(pixels)
         if not part.restores:
-            return Result(features=self._features(pixels))
+            return Result(features=_as_text(features))
         restored = self.model.reconstruct(scale_images(images))
         error = (restored.astype(np.float64) - pixels) / 127.5
         return Result(
-            features=self._features(pixels),
-            alignment=self._alignment(pixels, [self.captions[row].as_py() for row in part.rows]),
-            restored=self._features(restored),
+            features=_as_text(features),
+            alignment=self._alignment(features, [self.captions[row].as_py() for row in part.rows]),
+            restored=_as_text(self._features(restored)),
             squared_error=float(np.square(error).mean()),
         )
 
     def _trace(self, part: Part) -> Result:
-        from flows.diffusion.text_to_image import Request
-
         self.model.denoiser = self.trained
-        (wish,) = part.wishes
-        pictures = self.model.trace(Request(wish.prompt, wish.seed, wish.guidance_scale), TRACE_PICTURES)
-        return Result(pngs=[base64.b64encode(png_bytes(picture)).decode() for picture in pictures])
+        (request,) = part.requests
+        return Result(pngs=_pngs(self.model.trace(request, TRACE_PICTURES)))
 
-    def _features(self, images: np.ndarray) -> dict[str, str]:
+    def _features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Extractor to (N, D) float32."""
+        import torch
+
         from unet_models.metrics.inception import inception_features
 
         parts: dict[str, list[np.ndarray]] = {}
-        for batch in self.model.batches(_as_tensor(images)):
+        for batch in self.model.batches(torch.from_numpy(images).permute(0, 3, 1, 2)):
             if self.clip.has_images:
                 parts.setdefault("clip", []).append(self.clip.image_vectors(batch).cpu().numpy())
             if self.inception is not None:
                 parts.setdefault("inception", []).append(inception_features(self.inception, batch).cpu().numpy())
-        return {name: _encode(np.concatenate(found)) for name, found in parts.items()}
+        return {name: np.concatenate(found) for name, found in parts.items()}
 
-    def _alignment(self, images: np.ndarray, prompts: list[str]) -> list[float]:
-        import torch
-
-        if not self.clip.has_images:
+    def _alignment(self, features: dict[str, np.ndarray], prompts: list[str]) -> list[float]:
+        """Cosine of each image with its prompt; none where there are no vectors of images."""
+        if "clip" not in features:
             return []
-        vectors = torch.cat([self.clip.image_vectors(batch) for batch in self.model.batches(_as_tensor(images))])
-        cosines: list[float] = (vectors * self.clip.text_vectors(prompts)).sum(dim=1).cpu().tolist()
+        cosines: list[float] = (features["clip"] * self.clip.text_vectors(prompts).cpu().numpy()).sum(axis=1).tolist()
         return cosines
 
     def _untrained(self) -> Any:
@@ -203,12 +187,10 @@ class Drawer:
         return Denoiser(self.trained.spec).to(self.model.device).eval()
 
     def _keep(self, part: Part, images: np.ndarray) -> None:
-        from data_pipelines.shards import write_shard
-
         assert self.job is not None
         rows = (
-            ({"key": f"{part.name}-{part.shard}-{i:05d}", **wish.model_dump()}, {"png": png_bytes(image)})
-            for i, (wish, image) in enumerate(zip(part.wishes, images, strict=True))
+            ({"key": f"{part.name}-{part.shard}-{i:05d}", **request.model_dump()}, {"png": png_bytes(image)})
+            for i, (request, image) in enumerate(zip(part.requests, images, strict=True))
         )
         attempt = self.job.samples_uri.split("/")[-2]  # readers keep remote shards by name, so names must be unique
         write_shard(storage.join(self.job.samples_uri, f"{attempt}-{part.name}-{part.shard}.tar"), rows)
@@ -239,13 +221,11 @@ def _check(images: np.ndarray, prompts: list[str]) -> tuple[list[list[bool]], li
     return [check_image(*pair) for pair in pairs], [check_relation(*pair) for pair in pairs]
 
 
-def _encode(values: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    np.save(buffer, values.astype(np.float32), allow_pickle=False)
-    return base64.b64encode(buffer.getvalue()).decode()
+def _pngs(images: Iterable[np.ndarray]) -> list[str]:
+    """PNG files in base64."""
+    return [base64.b64encode(png_bytes(image)).decode() for image in images]
 
 
-def _as_tensor(images: np.ndarray) -> Any:
-    import torch
-
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+def _as_text(features: dict[str, np.ndarray]) -> dict[str, str]:
+    """The inverse of ``features_of``."""
+    return {name: base64.b64encode(npy_bytes(values)).decode() for name, values in features.items()}

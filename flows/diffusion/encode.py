@@ -6,10 +6,8 @@ dropout. A sample is encoded once for each pair of encoders; a run that broke of
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,16 +15,16 @@ import numpy as np
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import Problem
-from data_pipelines.incremental import Actors, Body, Row, Task, build_index, group_by_size, shard_missing
+from data_pipelines.incremental import Actors, Row, Task, build_index, group_by_size, shard_missing
 from data_pipelines.loader import IMAGE_PARTS, MOMENTS, STATES, ImageSamples
 from data_pipelines.reader import ShardReader
-from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard, write_table
+from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard
+from data_pipelines.specs import Spec
+from flows.cluster import ensure_workers
 from flows.config import DiffusionConfig
 from flows.diffusion.encoders import network_folder
-from flows.sharded import shard_sizes, shards_are_there, shards_uri
+from flows.sharded import add_index, shards_are_there, shards_uri
 from flows.stages import Attempt, Record, Stage
-
-logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Raise when latents change for the same images and encoders."""
@@ -43,15 +41,10 @@ def encode_stage(config: DiffusionConfig, shards: Record, clip: Record, autoenco
     return Stage("encode", identity, (shards, clip, autoencoder), compute, still_holds=shards_are_there)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One shard of latents to be written, as text."""
+class Encoding(Spec):
+    """How every shard is encoded."""
 
-    uri: str
     images_uri: str
-    rows: list[Row]
-    """Index rows of the images."""
-    digests: list[str]
     clip_uri: str
     autoencoder_uri: str
     batch_size: int
@@ -60,52 +53,63 @@ class Work:
     use_gpu: bool
 
 
-def _encode(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record, attempt: Attempt) -> None:
-    from flows.cluster import ensure_ray, require_resources
+class Work(Spec):
+    """One shard of latents to be written; travels as JSON."""
 
+    encoding: Encoding
+    uri: str
+    rows: list[Row]
+    """Index rows of the images."""
+    digests: list[str]
+
+
+def _encode(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record, attempt: Attempt) -> None:
     compute = config.compute
-    ensure_ray(compute.num_cpus)
-    require_resources(compute)
-    index = read_table(shards.output("index"))
-    rows = {row["case_id"]: row for row in index.to_pylist()}
+    ensure_workers(compute)
+    rows = {row["case_id"]: row for row in read_table(shards.output("index")).to_pylist()}
     encoders = digest_of([FORMAT, clip.digest, autoencoder.digest, config.encode.precision])
     digests = {case_id: digest_of([encoders, row["digest"]]) for case_id, row in rows.items()}
     folder = f"latents/{encoders[:12]}"
-    uri = storage.join(attempt.stage_uri.rsplit("/", 2)[0], folder)
-    settings = {
-        "images_uri": shards_uri(shards),
-        "clip_uri": network_folder(clip),
-        "autoencoder_uri": network_folder(autoencoder),
-        "batch_size": config.encode.batch_size,
-        "precision": config.encode.precision,
-        "threads": compute.threads_per_worker,
-        "use_gpu": compute.use_gpu,
-    }
+    uri = storage.join(shards.root, folder)
+    encoding = _encoding(config, shards, clip, autoencoder)
 
     def plan(missing: list[str]) -> list[Task]:
-        chosen = sorted((rows[case_id] for case_id in missing), key=lambda row: row["shard"])  # stable: by shard
-        tasks = []
-        for group in group_by_size(chosen, lambda _: 0.0, 1.0, MAX_PER_SHARD):
-            names = [digests[row["case_id"]] for row in group]
-            kept = [{name: value for name, value in row.items() if value is not None} for row in group]
-            work = Work(storage.join(uri, shard_name(names)), rows=kept, digests=names, **settings)  # type: ignore[arg-type]
-            tasks.append(Task(json.dumps(asdict(work)), len(group)))
-        return tasks
+        return _plan([rows[case_id] for case_id in missing], digests, uri, encoding)
 
-    pool = Actors(make_encoder, compute.num_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
+    pool = Actors(ShardEncoder, compute.num_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
     sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
     latents = build_index(sharded.rows, {case_id: row["split"] for case_id, row in rows.items()})
-    write_table(attempt.uri("index.parquet"), latents)
-    attempt.add("index", attempt.uri("index.parquet"))
-    storage.write_bytes(attempt.uri("empty_prompt.npy"), npy_bytes(_empty_prompt(network_folder(clip), config)))
-    attempt.add("empty_prompt", attempt.uri("empty_prompt.npy"))
+    add_index(attempt, latents, shards.root, folder)
+    attempt.write("empty_prompt", "empty_prompt.npy", npy_bytes(_empty_prompt(encoding)))
     attempt.figures |= {
         "scaling_factor": scaling_factor([row for row in latents.to_pylist() if row["split"] == "train"]),
         "latent_shape": sharded.rows[0]["latent_shape"],
         "num_new": sharded.num_new,
-        "shards": folder,
-        "shard_sizes": shard_sizes(uri, latents),
     }
+
+
+def _encoding(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record) -> Encoding:
+    return Encoding(
+        images_uri=shards_uri(shards),
+        clip_uri=network_folder(clip),
+        autoencoder_uri=network_folder(autoencoder),
+        batch_size=config.encode.batch_size,
+        precision=config.encode.precision,
+        threads=config.compute.threads_per_worker,
+        use_gpu=config.compute.use_gpu,
+    )
+
+
+def _plan(rows: list[Row], digests: Mapping[str, str], shards_uri: str, encoding: Encoding) -> list[Task]:
+    """Images that lie together are encoded together. ``digests`` is case_id -> that of its latents."""
+    tasks = []
+    ordered = sorted(rows, key=lambda row: row["shard"])
+    for group in group_by_size(ordered, lambda _: 0.0, 1.0, MAX_PER_SHARD):
+        names = [digests[row["case_id"]] for row in group]
+        kept = [{name: value for name, value in row.items() if value is not None} for row in group]
+        work = Work(encoding=encoding, uri=storage.join(shards_uri, shard_name(names)), rows=kept, digests=names)
+        tasks.append(Task(work.model_dump_json(), len(group)))
+    return tasks
 
 
 def scaling_factor(rows: list[Row]) -> float:
@@ -113,11 +117,6 @@ def scaling_factor(rows: list[Row]) -> float:
     first = np.mean([row["latent_mean"] for row in rows])
     second = np.mean([row["latent_square"] for row in rows])
     return float(1 / np.sqrt(second - first**2))
-
-
-def make_encoder() -> Body:
-    """What an actor keeps."""
-    return ShardEncoder()
 
 
 @dataclass(slots=True)
@@ -129,22 +128,25 @@ class ShardEncoder:
 
     def __call__(self, text: str) -> tuple[list[Row], list[Problem]]:
         """Write the shard; returns its index rows."""
-        work = Work(**json.loads(text))
-        self._load(work)
+        work = Work.model_validate_json(text)
+        self._load(work.encoding)
         return write_shard(work.uri, self._samples(work)), []
 
-    def _load(self, work: Work) -> None:
+    def _load(self, encoding: Encoding) -> None:
         import torch
 
         from unet_models.autoencoder import load_autoencoder
         from unet_models.clip_folder import Clip
 
-        wanted = (work.clip_uri, work.autoencoder_uri)
+        wanted = (encoding.clip_uri, encoding.autoencoder_uri)
         if self.loaded == wanted:
             return
-        device = "cuda" if work.use_gpu else "cpu"
-        torch.set_num_threads(work.threads)
-        with storage.local_folder(work.clip_uri) as clip, storage.local_folder(work.autoencoder_uri) as autoencoder:
+        device = "cuda" if encoding.use_gpu else "cpu"
+        torch.set_num_threads(encoding.threads)
+        with (
+            storage.local_folder(encoding.clip_uri) as clip,
+            storage.local_folder(encoding.autoencoder_uri) as autoencoder,
+        ):
             self.networks = Clip(clip, device), load_autoencoder(autoencoder, device)
         self.loaded = wanted
 
@@ -154,9 +156,9 @@ class ShardEncoder:
         columns = ["key", "shard", *(f"{what}:{part}" for part in IMAGE_PARTS for what in ("offset", "size"))]
         present = {name for row in work.rows for name in row}
         table = pa.table({name: [row.get(name) for row in work.rows] for name in columns if name in present})
-        images = ImageSamples(ShardReader(table, work.images_uri))
-        for start in range(0, len(work.rows), work.batch_size):
-            chosen = range(start, min(start + work.batch_size, len(work.rows)))
+        images = ImageSamples(ShardReader(table, work.encoding.images_uri))
+        for start in range(0, len(work.rows), work.encoding.batch_size):
+            chosen = range(start, min(start + work.encoding.batch_size, len(work.rows)))
             yield from self._batch(work, images, chosen)
 
     def _batch(self, work: Work, images: ImageSamples, chosen: range) -> Iterator[tuple[Row, dict[str, bytes]]]:
@@ -168,7 +170,7 @@ class ShardEncoder:
         assert self.networks is not None
         clip, autoencoder = self.networks
         pixels = scale_images(images.pixels(chosen).to(clip.device))
-        with torch.no_grad(), autocast(work.precision, clip.device):
+        with torch.no_grad(), autocast(work.encoding.precision, clip.device):
             moments = autoencoder.encode(pixels).latent_dist.parameters.float().cpu()
             states = clip.text_states([work.rows[i]["caption"] for i in chosen]).float().cpu()
         for i, moment, state in zip(chosen, moments, states, strict=True):
@@ -189,13 +191,13 @@ def _half(values: Any) -> bytes:
     return npy_bytes(values.numpy().astype(np.float16))
 
 
-def _empty_prompt(clip_uri: str, config: DiffusionConfig) -> np.ndarray:
+def _empty_prompt(encoding: Encoding) -> np.ndarray:
     """(tokens, width) states of the empty prompt, in the precision of the captions'."""
     import torch
 
     from unet_models.clip_folder import Clip
     from unet_models.fit import autocast
 
-    with storage.local_folder(clip_uri) as folder, autocast(config.encode.precision, torch.device("cpu")):
+    with storage.local_folder(encoding.clip_uri) as folder, autocast(encoding.precision, torch.device("cpu")):
         states: np.ndarray = Clip(folder).text_states([""])[0].float().numpy().astype(np.float16)
     return states

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from data_pipelines import storage
 from data_pipelines.digests import file_digests
@@ -21,8 +21,11 @@ from flows.stages import Attempt, Record, Stage
 from flows.training.stage import training_stage
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from flows.training.task import TrainingTask
 
+T = TypeVar("T")
 CONFIG = "config.json"
 MODEL_FILES = (".json", ".safetensors", ".txt")
 """Suffixes of what belongs to a network's folder; pickles do not."""
@@ -34,15 +37,15 @@ def clip_stage(config: DiffusionConfig, shards: Record) -> Stage:
         from unet_models.clip_folder import tokenizer_folder
 
         folder = Path(config.encode.clip).expanduser()
-        tokenizer = _or_user_error("encode.clip", lambda: tokenizer_folder(folder))
+        tokenizer = _look_at("encode.clip", folder, tokenizer_folder)
         return _adopt("train_clip", "encode.clip", dict.fromkeys([folder, tokenizer]))
 
     def open_task(attempt: Attempt) -> TrainingTask:
         from flows.training.alignment import AlignmentTask
         from unet_models.alignment import train_tokenizer
 
-        index = read_table(shards.output("index"))
-        captions = index.filter(_is_train(index))["caption"].to_pylist()
+        index = read_table(shards.output("index"), columns=["caption", "split"]).to_pylist()
+        captions = [row["caption"] for row in index if row["split"] == "train"]
         spec = config.train_clip
         tokenizer = train_tokenizer(captions, spec.vocab_size, spec.num_tokens)
         with tempfile.TemporaryDirectory(prefix="unetflow-tokenizer-") as folder:
@@ -97,43 +100,43 @@ def autoencoder_stage(config: DiffusionConfig, shards: Record) -> Stage:
 
 def check_given(config: DiffusionConfig) -> None:
     """Raise UserError where a network or file that the config names does not fit, before anything is computed."""
-    model, encode = config.train.model, config.encode
     weights = config.evaluate.inception_weights
     if weights and not Path(weights).expanduser().is_file():
         raise UserError(f"evaluate.inception_weights: {weights} is not a file; leave it out, or name the FID's weights")
-    if encode.clip:
-        found = _described("encode.clip", encode.clip)
-        width = found.get("text_config", found).get("hidden_size")
-        if width != model.context_dim:
-            raise UserError(
-                f"train.model.context_dim is {model.context_dim}, the states of encode.clip are {width} wide"
-            )
-        if found.get("model_type") != "clip" and not weights:
-            raise UserError(
-                f"encode.clip: {encode.clip} has no image tower, so there is nothing to compare images by; name a "
-                "folder of the whole CLIP, or the FID's weights as evaluate.inception_weights"
-            )
-    if encode.autoencoder:
-        found = _described("encode.autoencoder", encode.autoencoder)
-        channels, factor = found.get("latent_channels", 4), 2 ** (len(found.get("block_out_channels", [0])) - 1)
-        if {model.in_channels, model.out_channels} != {channels}:
-            raise UserError(
-                f"train.model.in_channels and out_channels are {model.in_channels} and {model.out_channels}, "
-                f"the latents of encode.autoencoder have {channels} channels"
-            )
-        if config.data.resolution % factor:
-            raise UserError(
-                f"data.resolution is {config.data.resolution}, encode.autoencoder needs a multiple of {factor}"
-            )
+    if config.encode.clip:
+        _check_clip(config)
+    if config.encode.autoencoder:
+        _check_autoencoder(config)
 
 
-def _described(field: str, folder: str) -> dict[str, Any]:
+def _check_clip(config: DiffusionConfig) -> None:
     from unet_models.clip_folder import read_config
 
-    try:
-        return read_config(Path(folder).expanduser())
-    except ValueError as error:
-        raise UserError(f"{field}: {error}") from None
+    folder, wanted = config.encode.clip, config.train.model.context_dim
+    found = _look_at("encode.clip", Path(folder).expanduser(), read_config)
+    width = found.get("text_config", found).get("hidden_size")
+    if width != wanted:
+        raise UserError(f"train.model.context_dim is {wanted}, the states of encode.clip are {width} wide")
+    if found.get("model_type") != "clip" and not config.evaluate.inception_weights:
+        raise UserError(
+            f"encode.clip: {folder} has no image tower, so there is nothing to compare images by; name a "
+            "folder of the whole CLIP, or the FID's weights as evaluate.inception_weights"
+        )
+
+
+def _check_autoencoder(config: DiffusionConfig) -> None:
+    from unet_models.clip_folder import read_config
+
+    model = config.train.model
+    found = _look_at("encode.autoencoder", Path(config.encode.autoencoder).expanduser(), read_config)
+    channels, factor = found.get("latent_channels", 4), 2 ** (len(found.get("block_out_channels", [0])) - 1)
+    if {model.in_channels, model.out_channels} != {channels}:
+        raise UserError(
+            f"train.model.in_channels and out_channels are {model.in_channels} and {model.out_channels}, "
+            f"the latents of encode.autoencoder have {channels} channels"
+        )
+    if config.data.resolution % factor:
+        raise UserError(f"data.resolution is {config.data.resolution}, encode.autoencoder needs a multiple of {factor}")
 
 
 def network_folder(record: Record) -> str:
@@ -163,18 +166,19 @@ def _adopt(stage: str, field: str, folders: list[Path] | dict[Path, None]) -> St
     return Stage(stage, {"adopted": {name: digests[path] for name, path in files.items()}}, (), compute)
 
 
-def _or_user_error(field: str, call: Callable[[], Path]) -> Path:
+def _look_at(field: str, folder: Path, look: Callable[[Path], T]) -> T:
+    """What ``look`` finds in the folder that ``field`` of the config names. Raises UserError where it finds fault."""
     try:
-        return call()
+        return look(folder)
     except ValueError as error:
         raise UserError(f"{field}: {error}") from None
 
 
-def _load_trained(attempt: Attempt, model: object) -> None:
+def _load_trained(attempt: Attempt, model: nn.Module) -> None:
     from safetensors.torch import load_file
 
-    with storage.local_folder(storage.join(attempt.stage_uri, attempt.outputs["weights"].uri).rsplit("/", 1)[0]) as at:
-        model.load_state_dict(load_file(at / "model.safetensors"))  # type: ignore[attr-defined]
+    with storage.local_file(attempt.output("weights")) as path:
+        model.load_state_dict(load_file(path))
 
 
 def _leave_folder(attempt: Attempt, save: Callable[[Path], None]) -> None:
@@ -184,9 +188,3 @@ def _leave_folder(attempt: Attempt, save: Callable[[Path], None]) -> None:
         storage.copy_folder(name, attempt.uri("folder"))
         for path in sorted(Path(name).iterdir()):
             attempt.add(path.name, attempt.uri("folder", path.name))
-
-
-def _is_train(index: object) -> object:
-    import pyarrow.compute as pc
-
-    return pc.equal(index["split"], "train")  # type: ignore[index]

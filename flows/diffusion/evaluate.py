@@ -13,14 +13,17 @@ import numpy as np
 from data_pipelines import storage
 from data_pipelines.captioned import shapes
 from data_pipelines.digests import file_digests
+from data_pipelines.order import evenly_spaced
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table
+from flows.cluster import iter_on_actors
 from flows.config import DiffusionConfig
-from flows.diffusion.drawing import Drawer, Job, Part, Result, Wish
+from flows.diffusion.drawing import Drawer, Job, Part, Result
 from flows.diffusion.measures import measure
-from flows.diffusion.model import gather
+from flows.diffusion.model import Trained, gather
 from flows.sharded import shards_uri
-from flows.stages import Attempt, Record, Stage
+from flows.stages import Attempt, Stage
+from unet_models.diffusion_specs import ImageRequest
 
 MAX_REAL = 5000
 """Real images that generated ones are compared with, evenly spaced over the training images."""
@@ -29,18 +32,16 @@ SAMPLE_SEED, GRID_SEED, SWEEP_SEED, TRACE_SEED, HELD_OUT_SEED = range(5)
 GRID_COLUMNS = 4
 
 
-def evaluate_stage(
-    config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record, latents: Record, training: Record
-) -> Stage:
+def evaluate_stage(config: DiffusionConfig, trained: Trained) -> Stage:
     """Plan the stage: its key holds the networks', the images' and the settings' identity."""
     identity = config.evaluate.model_dump(mode="json") | {"checked": _is_checked(config)}
     if weights := config.evaluate.inception_weights:
         identity["inception_weights"] = file_digests([Path(weights)])[Path(weights)]
 
     def compute(attempt: Attempt) -> None:
-        _evaluate(config, shards, clip, autoencoder, latents, training, attempt)
+        _evaluate(config, trained, attempt)
 
-    return Stage("evaluate", identity, (shards, clip, autoencoder, latents, training), compute)
+    return Stage("evaluate", identity, trained.records, compute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +60,22 @@ def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequenc
     """
     spec, checked = config.evaluate, _is_checked(config)
     prompts = _prompts(config, captions, splits)
-    wishes = _wishes(config, prompts, SAMPLE_SEED)
+    requests = _requests(config, prompts, SAMPLE_SEED)
     size = _part_size(config)
     parts = [
-        Part(name="generated", kind="draw", wishes=piece, shard=f"{number:04d}", checks=checked)
-        for number, piece in enumerate(_pieces(wishes, size))
+        Part(name="generated", kind="draw", requests=piece, shard=f"{number:04d}", checks=checked)
+        for number, piece in enumerate(_pieces(requests, size))
     ]
-    parts += [Part(name="prior", kind="prior", wishes=piece) for piece in _pieces(wishes, size)]
+    parts += [Part(name="prior", kind="prior", requests=piece) for piece in _pieces(requests, size)]
     for side in ("train", "val"):
         pieces = _pieces(real_rows(splits, side), size)
         parts += [Part(name=side, kind="real", rows=piece, restores=side == "val") for piece in pieces]
     if checked:
         unseen = shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)
-        asked = _wishes(config, unseen, HELD_OUT_SEED)
-        for name, chosen, untrained in (("held_out", asked, False), ("untrained", wishes, True)):
+        asked = _requests(config, unseen, HELD_OUT_SEED)
+        for name, chosen, untrained in (("held_out", asked, False), ("untrained", requests, True)):
             parts += [
-                Part(name=name, kind="draw", wishes=piece, untrained=untrained, measures=False, checks=True)
+                Part(name=name, kind="draw", requests=piece, untrained=untrained, measures=False, checks=True)
                 for piece in _pieces(chosen, size)
             ]
     return Plan(prompts, [*parts, *_shown(config, prompts)])
@@ -82,14 +83,7 @@ def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequenc
 
 def real_rows(splits: Sequence[str], side: str) -> list[int]:
     """Index rows of the real images of one side that are looked at."""
-    return spread(np.flatnonzero(np.array(splits) == side), MAX_REAL)
-
-
-def spread(items: np.ndarray, most: int) -> list[int]:
-    """At most ``most`` of them, evenly spaced."""
-    if len(items) > most:
-        items = items[np.linspace(0, len(items) - 1, most).round().astype(int)]
-    return [int(item) for item in items]
+    return evenly_spaced([row for row, split in enumerate(splits) if split == side], MAX_REAL)
 
 
 def image_seed(seed: int, purpose: int, *address: int) -> int:
@@ -98,21 +92,14 @@ def image_seed(seed: int, purpose: int, *address: int) -> int:
     return int(state[0])
 
 
-def _evaluate(
-    config: DiffusionConfig,
-    shards: Record,
-    clip: Record,
-    autoencoder: Record,
-    latents: Record,
-    training: Record,
-    attempt: Attempt,
-) -> None:
+def _evaluate(config: DiffusionConfig, trained: Trained, attempt: Attempt) -> None:
     from flows.diffusion.report import write_report
 
+    shards = trained.shards
     index = read_table(shards.output("index"))
     plan = plan_parts(config, index["caption"].to_pylist(), index["split"].to_pylist())
     job = Job(
-        ingredients=gather(config, clip, autoencoder, latents, training),
+        ingredients=gather(config, trained),
         index_uri=shards.output("index"),
         images_uri=shards_uri(shards),
         samples_uri=attempt.uri("samples"),
@@ -123,37 +110,17 @@ def _evaluate(
     storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
     results = _run(attempt.uri("job.json"), plan.parts, config)
     measured = measure(plan.parts, results)
-    storage.write_bytes(attempt.uri("metrics.json"), json.dumps(measured.metrics, indent=1).encode())
-    attempt.add("metrics", attempt.uri("metrics.json"))
+    attempt.write("metrics", "metrics.json", json.dumps(measured.metrics, indent=1).encode())
     attempt.figures["metrics"] = measured.metrics
     attempt.figures["num_images"] = len(plan.prompts)
-    write_report(
-        attempt,
-        config,
-        {"shard": shards, "train_clip": clip, "train_autoencoder": autoencoder, "encode": latents, "train": training},
-        list(zip(plan.parts, results, strict=True)),
-        measured,
-    )
+    write_report(attempt, config, trained, list(zip(plan.parts, results, strict=True)), measured)
 
 
 def _run(job_uri: str, parts: Sequence[Part], config: DiffusionConfig) -> list[Result]:
-    """Every part on one of ``num_workers`` actors, each of which loads the networks once; in the order of the parts."""
-    import ray.data
-
-    from flows.cluster import ensure_ray, require_resources
-
-    compute = config.compute
-    ensure_ray(compute.num_cpus)
-    require_resources(compute)
+    """What came of every part, in the order of the parts."""
     items = [{"number": i, "part": part.model_dump_json(), "job": job_uri} for i, part in enumerate(parts)]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        Drawer,
-        compute=ray.data.ActorPoolStrategy(size=compute.num_workers),
-        num_cpus=compute.threads_per_worker,
-        num_gpus=1 if compute.use_gpu else 0,
-    )
     found = {}
-    finished = ((row["num_images"], row) for row in dataset.iter_rows())
+    finished = ((row["num_images"], row) for row in iter_on_actors(Drawer, items, config.compute))
     for row in track(finished, "evaluate", "images", sum(part.num_images for part in parts)):
         found[row["number"]] = Result.model_validate_json(row["result"])
     return [found[i] for i in range(len(parts))]
@@ -162,19 +129,14 @@ def _run(job_uri: str, parts: Sequence[Part], config: DiffusionConfig) -> list[R
 def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
     """What the report shows beside the main set: one part a row."""
     spec = config.evaluate
-    chosen = list(dict.fromkeys(prompts))
-    chosen = [chosen[i] for i in spread(np.arange(len(chosen)), spec.num_shown)]
+    chosen = evenly_spaced(list(dict.fromkeys(prompts)), spec.num_shown)
 
     def part(name: str, row: int, prompt: str, scales: Sequence[float], purpose: int, *, same_noise: bool) -> Part:
-        wishes = [
-            Wish(
-                prompt=prompt,
-                seed=image_seed(spec.seed, purpose, row, 0 if same_noise else column),
-                guidance_scale=scale,
-            )
+        requests = tuple(
+            _request(config, prompt, scale, purpose, row, 0 if same_noise else column)
             for column, scale in enumerate(scales)
-        ]
-        return Part(name=name, kind="draw", wishes=tuple(wishes), shows=True, measures=False)
+        )
+        return Part(name=name, kind="draw", requests=requests, shows=True, measures=False)
 
     columns = [spec.guidance_scale] * GRID_COLUMNS
     parts = [part("grid", i, p, columns, GRID_SEED, same_noise=False) for i, p in enumerate(chosen)]
@@ -182,18 +144,20 @@ def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
     sweep = spec.guidance_sweep
     parts += [part("sweep", i, p, sweep, SWEEP_SEED, same_noise=True) for i, p in enumerate(half) if sweep]
     for i, prompt in enumerate(half[:3]):
-        wish = Wish(prompt=prompt, seed=image_seed(spec.seed, TRACE_SEED, i), guidance_scale=spec.guidance_scale)
-        parts.append(Part(name="trace", kind="trace", wishes=(wish,)))
+        request = _request(config, prompt, spec.guidance_scale, TRACE_SEED, i)
+        parts.append(Part(name="trace", kind="trace", requests=(request,)))
     return parts
 
 
-def _wishes(config: DiffusionConfig, prompts: Sequence[str], purpose: int) -> list[Wish]:
+def _requests(config: DiffusionConfig, prompts: Sequence[str], purpose: int) -> list[ImageRequest]:
     """Image i of a set."""
-    spec = config.evaluate
-    return [
-        Wish(prompt=prompt, seed=image_seed(spec.seed, purpose, i), guidance_scale=spec.guidance_scale)
-        for i, prompt in enumerate(prompts)
-    ]
+    scale = config.evaluate.guidance_scale
+    return [_request(config, prompt, scale, purpose, i) for i, prompt in enumerate(prompts)]
+
+
+def _request(config: DiffusionConfig, prompt: str, scale: float, purpose: int, *address: int) -> ImageRequest:
+    seed = image_seed(config.evaluate.seed, purpose, *address)
+    return ImageRequest(prompt=prompt, seed=seed, guidance_scale=scale)
 
 
 def _prompts(config: DiffusionConfig, captions: Sequence[str], splits: Sequence[str]) -> list[str]:

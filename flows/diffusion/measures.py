@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from flows.diffusion.drawing import Part, Result, features_of
 
 Features = dict[str, np.ndarray]
 """Extractor to (N, D)."""
+DISTANT = {"generated": "", "prior": "/prior", "restored": "/reconstruction"}
+"""Sets whose distance from the training images is measured, to what is added to its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,58 +29,79 @@ class Measured:
 
 def measure(parts: Sequence[Part], results: Sequence[Result]) -> Measured:
     """All metrics of an evaluation; ``results`` are those of ``parts``, in their order."""
+    done = list(zip(parts, results, strict=True))
+    sets = {
+        name: _gather([result.features for part, result in done if part.name == name])
+        for name in ("generated", "prior", "train", "val")
+    }
+    sets["restored"] = _gather([result.restored for part, result in done if part.name == "val"])
+    metrics = _captions(done)
+    protocol: dict[str, str] = {}
+    for extractor in sets["generated"]:
+        features = {name: found[extractor] for name, found in sets.items()}
+        metrics |= _frechet(extractor, features) | _comparisons(extractor, features)
+        protocol |= _protocol(extractor, features)
+    metrics |= _alignment(done) | {"psnr": _psnr(done)}
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return Measured(finite, protocol, sets["generated"], sets["train"])
+
+
+def _frechet(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How far each set of more than one image is from the training images. ``features`` is set to (N, D)."""
     from unet_models.metrics.frechet import FeatureMoments, frechet_distance
+
+    moments = {}
+    for name in ("train", *DISTANT):
+        moments[name] = FeatureMoments(features[name].shape[1])
+        moments[name].update(features[name])
+    metrics = {}
+    for name, suffix in DISTANT.items():
+        count = len(features[name])
+        if count > 1:
+            metric = f"fid[n={count}]" if extractor == "inception" else f"frechet_distance[{extractor},n={count}]"
+            metrics[metric + suffix] = frechet_distance(moments[name], moments["train"])
+    return metrics
+
+
+def _comparisons(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Quality, variety and copies of the generated images, sample by sample."""
     from unet_models.metrics.kernel import kernel_distance
     from unet_models.metrics.manifold import memorisation, precision_recall
 
-    done = list(zip(parts, results, strict=True))
-    sets: dict[str, Features] = {}
-    for name in ("generated", "prior", "train", "val"):
-        sets[name] = _gather([result.features for part, result in done if part.name == name])
-    sets["restored"] = _gather([result.restored for part, result in done if part.name == "val"])
+    generated, train = features["generated"], features["train"]
+    precision, recall = precision_recall(train, generated)
+    nearest = memorisation(generated, train, features["val"])
+    metrics = {
+        "kid": kernel_distance(generated, train)[0],
+        "precision": precision,
+        "recall": recall,
+        "nearest_ratio": nearest["median_ratio"],
+        "nearer_than_held_out": nearest["closer_than_held_out_p5"],
+    }
+    return {f"{name}[{extractor},n={len(generated)}]": value for name, value in metrics.items()}
 
-    def distance(name: str, extractor: str) -> float:
-        moments = []
-        for chosen in (sets[name], sets["train"]):
-            moments.append(FeatureMoments(chosen[extractor].shape[1]))
-            moments[-1].update(chosen[extractor])
-        return frechet_distance(*moments)
 
-    metrics: dict[str, float] = _captions(done)
-    protocol: dict[str, str] = {}
-    for extractor, generated in sets["generated"].items():
-        train, val = sets["train"][extractor], sets["val"][extractor]
-        tag = f"[{extractor},n={len(generated)}]"
-        frechet = f"fid[n={len(generated)}]" if extractor == "inception" else f"frechet_distance{tag}"
-        metrics[frechet] = distance("generated", extractor)
-        metrics[f"{frechet}/prior"] = distance("prior", extractor)
-        restored = frechet.replace(f"n={len(generated)}", f"n={len(val)}")
-        if len(val) > 1:
-            metrics[f"{restored}/reconstruction"] = distance("restored", extractor)
-        metrics[f"kid{tag}"] = kernel_distance(generated, train)[0]
-        metrics[f"precision{tag}"], metrics[f"recall{tag}"] = precision_recall(train, generated)
-        nearest = memorisation(generated, train, val)
-        metrics[f"nearest_ratio{tag}"] = nearest["median_ratio"]
-        metrics[f"nearer_than_held_out{tag}"] = nearest["closer_than_held_out_p5"]
-        protocol |= {
-            "N": f"{len(generated)} generated images",
-            "real images": f"{len(train)} of the training images; {len(val)} held-out ones for reconstruction",
-            f"feature dimension[{extractor},n={len(generated)}]": str(generated.shape[1]),
-        }
-        if extractor == "inception":
-            from unet_models.metrics.inception import PROTOCOL
+def _protocol(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """What else a figure depends on."""
+    count, dimension = features["generated"].shape
+    protocol = {
+        "N": f"{count} generated images",
+        "real images": f"{len(features['train'])} of the training images; {len(features['val'])} held-out ones for "
+        "reconstruction",
+        f"feature dimension[{extractor},n={count}]": str(dimension),
+    }
+    if extractor == "inception":
+        from unet_models.metrics.inception import PROTOCOL
 
-            protocol["Inception"] = str(PROTOCOL)
-    metrics |= _alignment(done)
-    errors = [(result.squared_error, len(part.rows)) for part, result in done if part.name == "val"]
-    error = sum(e * n for e, n in errors) / sum(n for _, n in errors)
-    metrics["psnr"] = 10 * math.log10(4 / max(error, 1e-12))
-    return Measured(
-        {name: value for name, value in metrics.items() if math.isfinite(value)},
-        protocol,
-        sets["generated"],
-        sets["train"],
-    )
+        protocol["Inception"] = PROTOCOL
+    return protocol
+
+
+def _psnr(done: Sequence[tuple[Part, Result]]) -> float:
+    """Peak signal-to-noise ratio, in dB, of the restored images."""
+    val = [(result.squared_error, len(part.rows)) for part, result in done if part.name == "val"]
+    error = sum(squared * count for squared, count in val) / sum(count for _, count in val)
+    return 10 * math.log10(4 / max(error, 1e-12))  # values span 2, from -1 to 1
 
 
 def _captions(done: Sequence[tuple[Part, Result]]) -> dict[str, float]:

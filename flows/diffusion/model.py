@@ -2,70 +2,71 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
 
 from data_pipelines import storage
+from data_pipelines.specs import Spec
 from flows.config import DiffusionConfig
 from flows.diffusion.encoders import network_folder
 from flows.stages import Record
-from unet_models.diffusion_specs import DenoiserSpec, NoiseSpec, SampleSpec
+from unet_models.diffusion_specs import Bundle, DenoiserSpec, SampleSpec
 
 
-class Ingredients(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The records of all stages up to the training of the noise predictor."""
+
+    shards: Record
+    clip: Record
+    autoencoder: Record
+    latents: Record
+    training: Record
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """In the order of the stages."""
+        return self.shards, self.clip, self.autoencoder, self.latents, self.training
+
+
+class Ingredients(Spec):
     """Where the parts lie, and what goes beside them; travels as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights_uri: str
     clip_uri: str
     autoencoder_uri: str
     model: DenoiserSpec
-    noise: NoiseSpec
-    sample: SampleSpec
-    latent_shape: tuple[int, int, int]
-    scaling_factor: float
+    bundle: Bundle
 
 
-def gather(
-    config: DiffusionConfig, clip: Record, autoencoder: Record, latents: Record, training: Record
-) -> Ingredients:
+def gather(config: DiffusionConfig, trained: Trained) -> Ingredients:
     """Name the parts."""
     return Ingredients(
-        weights_uri=training.output("weights"),
-        clip_uri=network_folder(clip),
-        autoencoder_uri=network_folder(autoencoder),
+        weights_uri=trained.training.output("weights"),
+        clip_uri=network_folder(trained.clip),
+        autoencoder_uri=network_folder(trained.autoencoder),
         model=config.train.model,
-        noise=config.train.noise,
-        sample=SampleSpec(**config.evaluate.model_dump(include=set(SampleSpec.model_fields))),
-        latent_shape=latents.figures["latent_shape"],
-        scaling_factor=latents.figures["scaling_factor"],
+        bundle=Bundle(
+            noise=config.train.noise,
+            sample=SampleSpec(**config.evaluate.model_dump(include=set(SampleSpec.model_fields))),
+            latent_shape=trained.latents.figures["latent_shape"],
+            scaling_factor=trained.latents.figures["scaling_factor"],
+        ),
     )
 
 
-def assemble(ingredients: Ingredients, folder: Path) -> Any:
-    """Write the pipeline folder; returns the denoiser."""
+def assemble(ingredients: Ingredients, folder: Path) -> None:
+    """Write the pipeline folder."""
     from safetensors.torch import load_file
 
-    from flows.diffusion.text_to_image import Bundle, write_pipeline
+    from flows.diffusion.text_to_image import write_pipeline
     from unet_models.denoiser import Denoiser
 
     denoiser = Denoiser(ingredients.model)
-    with ExitStack() as stack:
-        where, name = ingredients.weights_uri.rsplit("/", 1)
-        weights, clip, autoencoder = (
-            stack.enter_context(storage.local_folder(uri))
-            for uri in (where, ingredients.clip_uri, ingredients.autoencoder_uri)
-        )
-        denoiser.load_state_dict(load_file(weights / name))
-        bundle = Bundle(
-            noise=ingredients.noise,
-            sample=ingredients.sample,
-            latent_shape=ingredients.latent_shape,
-            scaling_factor=ingredients.scaling_factor,
-        )
-        write_pipeline(folder, bundle, denoiser, clip, autoencoder)
-    return denoiser
+    with storage.local_file(ingredients.weights_uri) as weights:
+        denoiser.load_state_dict(load_file(weights))
+    with (
+        storage.local_folder(ingredients.clip_uri) as clip,
+        storage.local_folder(ingredients.autoencoder_uri) as autoencoder,
+    ):
+        write_pipeline(folder, ingredients.bundle, denoiser, clip, autoencoder)

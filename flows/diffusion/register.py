@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from flows.config import DiffusionConfig
-from flows.diffusion.model import assemble, gather
+from flows.diffusion.model import Trained, assemble, gather
 from flows.register import Candidate, register
 from flows.stages import Record, Stage
 
@@ -30,21 +30,13 @@ REQUIREMENTS = (
 """What the model's own code imports; versions are those it was evaluated with."""
 
 
-def register_stage(
-    config: DiffusionConfig,
-    shards: Record,
-    clip: Record,
-    autoencoder: Record,
-    latents: Record,
-    training: Record,
-    evaluation: Record,
-) -> Stage:
+def register_stage(config: DiffusionConfig, trained: Trained, evaluation: Record) -> Stage:
     """Plan the stage."""
 
     def prepare(folder: Path) -> dict[str, Any]:
         import pandas as pd
 
-        assemble(gather(config, clip, autoencoder, latents, training), folder)
+        assemble(gather(config, trained), folder)
         return {"signature": _signature(), "input_example": pd.DataFrame({"prompt": ["an image"], "seed": [0]})}
 
     weights = config.evaluate.inception_weights
@@ -56,12 +48,12 @@ def register_stage(
         default_metric="fid" if config.evaluate.inception_weights else "frechet_distance",
         # Distances are to the training images, in the space of that very CLIP, and depend on N and the seed.
         evaluation_data=digest_of(
-            [shards.digest, clip.digest, config.evaluate.num_images, config.evaluate.seed, file_digest]
+            [trained.shards.digest, trained.clip.digest, config.evaluate.num_images, config.evaluate.seed, file_digest]
         ),
-        card=lambda: model_card(config, shards, training, evaluation),
+        card=lambda: model_card(config, trained.shards, trained.training, evaluation),
         prepare=prepare,
     )
-    return register(config, candidate, shards, clip, autoencoder, latents, training, evaluation)
+    return register(config, candidate, *trained.records, evaluation)
 
 
 def model_card(config: DiffusionConfig, shards: Record, training: Record, evaluation: Record) -> str:

@@ -21,8 +21,8 @@ import pandas as pd
 from mlflow.models import set_model
 from PIL import Image
 
-from flows.diffusion.text_to_image import Request, TextToImage
-from unet_models.diffusion_specs import SampleSpec
+from flows.diffusion.text_to_image import TextToImage
+from unet_models.diffusion_specs import ImageRequest, SampleSpec
 
 
 class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
@@ -50,11 +50,15 @@ class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
             images |= zip(chosen, drawn, strict=True)
         return [_deliver(images[i], row) for i, row in enumerate(rows)]
 
-    def _request(self, row: dict[str, Any]) -> Request:
+    def _request(self, row: dict[str, Any]) -> ImageRequest:
         if "prompt" not in row:
             raise ValueError(f"each row needs `prompt`, got columns {sorted(row)}")
-        scale = float(row.get("guidance_scale", self.model.bundle.sample.guidance_scale))
-        return Request(str(row["prompt"]), int(row.get("seed", 0)), scale, str(row.get("negative_prompt", "")))
+        return ImageRequest(
+            prompt=str(row["prompt"]),
+            seed=int(row.get("seed", 0)),
+            guidance_scale=float(row.get("guidance_scale", self.model.bundle.sample.guidance_scale)),
+            negative_prompt=str(row.get("negative_prompt", "")),
+        )
 
 
 def _deliver(image: np.ndarray, row: dict[str, Any]) -> Any:

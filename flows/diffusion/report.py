@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.loader import ImageSamples
+from data_pipelines.order import evenly_spaced
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import read_table
 from flows.config import DiffusionConfig
 from flows.diffusion.drawing import Part, Result, png_bytes
 from flows.diffusion.measures import Measured
+from flows.diffusion.model import Trained
 from flows.report.diffusion import Picture, PictureRow, diffusion_report
 from flows.sharded import read_problems, shards_uri
 from flows.stages import Attempt, Record
@@ -26,40 +28,36 @@ NUM_NEIGHBOURS = 3
 Done = Sequence[tuple[Part, Result]]
 
 
-def write_report(
-    attempt: Attempt, config: DiffusionConfig, records: Mapping[str, Record], done: Done, measured: Measured
-) -> None:
+def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, done: Done, measured: Measured) -> None:
     """Write ``report.html`` and ``overlay.png`` (the grid of samples) into the attempt."""
-    shards = records["shard"]
+    shards = trained.shards
     grid = _rows(done, "grid")
     html = diffusion_report(
         title=f"{config.registry.name}: {shards.figures['dataset']}",
         metrics=measured.metrics,
         protocol=measured.protocol | _sampling(config),
         grid=grid,
-        sweep=_rows(done, "sweep", lambda part, i: f"guidance {part.wishes[i].guidance_scale:g}"),
+        sweep=_rows(done, "sweep", lambda part, i: f"guidance {part.requests[i].guidance_scale:g}"),
         strips=_rows(done, "trace", lambda part, i: f"{i + 1}"),
         neighbours=_neighbours(config, shards, attempt, measured),
         curves={
-            title: curves_by_name(read_curves(records[name]))
-            for name, title in TRAININGS.items()
-            if "curves" in records[name].outputs
+            TRAININGS[record.stage]: curves_by_name(read_curves(record))
+            for record in trained.records
+            if "curves" in record.outputs
         },
         problems=read_problems(shards),
         left_out=shards.figures["left_out"],
         config=config.model_dump(mode="json"),
-        lineage={f"{name} key": record.key for name, record in records.items()}
+        lineage={f"{record.stage} key": record.key for record in trained.records}
         | {
             "evaluate key": attempt.key,
-            "training steps": str(records["train"].figures["step"]),
-            "scaling factor": f"{records['encode'].figures['scaling_factor']:.5f}",
+            "training steps": str(trained.training.figures["step"]),
+            "scaling factor": f"{trained.latents.figures['scaling_factor']:.5f}",
         },
     )
-    storage.write_bytes(attempt.uri("report.html"), html.encode())
-    attempt.add("report", attempt.uri("report.html"))
+    attempt.write("report", "report.html", html.encode())
     if grid:
-        storage.write_bytes(attempt.uri("grid.png"), _mosaic([[p.png for p in row.pictures] for row in grid]))
-        attempt.add("overlay", attempt.uri("grid.png"))
+        attempt.write("overlay", "overlay.png", _mosaic([[p.png for p in row.pictures] for row in grid]))
 
 
 def _rows(done: Done, name: str, caption: object = None) -> list[PictureRow]:
@@ -70,16 +68,16 @@ def _rows(done: Done, name: str, caption: object = None) -> list[PictureRow]:
             continue
         pictures = []
         for i, png in enumerate(result.pngs):
-            seed = part.wishes[i].seed if i < len(part.wishes) else part.wishes[0].seed
+            seed = part.requests[i].seed if i < len(part.requests) else part.requests[0].seed
             text = caption(part, i) if callable(caption) else f"seed {seed}"
             pictures.append(Picture(base64.b64decode(png), text))
-        rows.append(PictureRow(part.wishes[0].prompt, pictures))
+        rows.append(PictureRow(part.requests[0].prompt, pictures))
     return rows
 
 
 def _neighbours(config: DiffusionConfig, shards: Record, attempt: Attempt, measured: Measured) -> list[PictureRow]:
     """Generated images, each beside the training images nearest to it in the first extractor's space."""
-    from flows.diffusion.evaluate import real_rows, spread
+    from flows.diffusion.evaluate import real_rows
     from unet_models.metrics.manifold import nearest_neighbours
 
     extractor = next(iter(measured.generated), None)
@@ -90,7 +88,7 @@ def _neighbours(config: DiffusionConfig, shards: Record, attempt: Attempt, measu
     rows = real_rows(index["split"].to_pylist(), "train")
     real = ImageSamples(ShardReader(index, shards_uri(shards)))
     drawn = _Drawn(attempt.uri("samples"))
-    chosen = spread(np.arange(len(drawn.prompts)), config.evaluate.num_shown)
+    chosen = evenly_spaced(range(len(drawn.prompts)), config.evaluate.num_shown)
     distances, places = nearest_neighbours(
         measured.generated[extractor][chosen], measured.train[extractor], min(NUM_NEIGHBOURS, len(rows))
     )

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from data_pipelines import storage
-from data_pipelines.captioned.examples import Examples
-from data_pipelines.captioned.sharding import (
-    ShardedExamples,
-    example_digests,
-    examples_folder,
-    shard_examples,
-    split_examples,
-)
+from data_pipelines.captioned.sharding import example_digests, examples_folder, shard_examples, split_examples
 from data_pipelines.captioned.sources import find_examples
 from data_pipelines.errors import DataError
 from data_pipelines.incremental import build_index
-from data_pipelines.shards import write_table
 from data_pipelines.specs import CaptionedSpec
-from flows.sharded import shard_sizes, shards_are_there
+from flows.cluster import ensure_ray
+from flows.sharded import add_index, add_problems, shards_are_there
 from flows.stages import Attempt, Stage
 
 LOCATION = {"root", "layout", "shard_megabytes", "num_shapes", "shapes_seed"}
@@ -43,34 +35,18 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
     }
 
     def compute(attempt: Attempt) -> None:
-        from flows.cluster import ensure_ray
-
         ensure_ray(num_cpus)
-        shards_uri = storage.join(root, folder)
-        sharded = shard_examples(examples, spec, shards_uri, digests)
+        sharded = shard_examples(examples, spec, storage.join(root, folder), digests)
         if sharded.problems and spec.on_error == "stop":
             raise DataError(sharded.problems)
-        _write_outputs(attempt, examples, spec, sharded, shards_uri)
-        attempt.figures |= {"shards": folder, "resolution": spec.resolution, "dataset": examples.name}
+        add_index(attempt, build_index(sharded.rows, split_examples(sharded.rows, spec)), root, folder)
+        add_problems(attempt, sharded.problems)
+        attempt.figures |= {
+            "num_new": sharded.num_new,
+            "num_quarantined": len({problem.case_id for problem in sharded.problems if problem.case_id}),
+            "left_out": sharded.left_out,
+            "resolution": spec.resolution,
+            "dataset": examples.name,
+        }
 
     return Stage("shard", identity, (), compute, still_holds=shards_are_there)
-
-
-def _write_outputs(
-    attempt: Attempt, examples: Examples, spec: CaptionedSpec, sharded: ShardedExamples, shards_uri: str
-) -> None:
-    index = build_index(sharded.rows, split_examples(sharded.rows, spec))
-    write_table(attempt.uri("index.parquet"), index)
-    problems = [asdict(problem) for problem in sharded.problems]
-    storage.write_bytes(attempt.uri("problems.json"), json.dumps(problems, indent=1).encode())
-    attempt.add("index", attempt.uri("index.parquet"))
-    attempt.add("problems", attempt.uri("problems.json"))
-    split = index["split"].to_pylist()
-    attempt.figures |= {
-        "num_train": split.count("train"),
-        "num_val": split.count("val"),
-        "num_new": sharded.num_new,
-        "num_quarantined": len({problem.case_id for problem in sharded.problems if problem.case_id}),
-        "left_out": sharded.left_out,
-        "shard_sizes": shard_sizes(shards_uri, index),
-    }

@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from data_pipelines.order import evenly_spaced
 from unet_models.autoencoder import load_autoencoder
 from unet_models.clip_folder import Clip
 from unet_models.denoiser import Denoiser
 from unet_models.diffusers_format import load_from_diffusers, save_as_diffusers
-from unet_models.diffusion_specs import NoiseSpec, SampleSpec
+from unet_models.diffusion_specs import Bundle, ImageRequest, SampleSpec
 from unet_models.fit import autocast
 from unet_models.noise import build_scheduler
 from unet_models.sampling import draw_noise, sample_latents
@@ -37,29 +36,6 @@ PARTS = {
     "unet": ["diffusers", "UNet2DConditionModel"],
 }
 SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpm_solver": "DPMSolverMultistepScheduler"}
-
-
-class Bundle(BaseModel):
-    """What the parts must be accompanied by to be usable."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int = 1
-    noise: NoiseSpec
-    sample: SampleSpec
-    """What holds where a prompt says nothing else."""
-    latent_shape: tuple[int, int, int]
-    scaling_factor: float
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One image to be drawn."""
-
-    prompt: str
-    seed: int
-    guidance_scale: float
-    negative_prompt: str = ""
 
 
 def write_pipeline(
@@ -98,19 +74,18 @@ class TextToImage:
         self.autoencoder = load_autoencoder(folder / "vae", self.device)
         self.denoiser = load_from_diffusers(folder / "unet").to(self.device)
 
-    def draw(self, requests: Sequence[Request], spec: SampleSpec | None = None) -> np.ndarray:
+    def draw(self, requests: Sequence[ImageRequest], spec: SampleSpec | None = None) -> np.ndarray:
         """(N, height, width, 3) uint8; an image depends on its own request alone, but for rounding."""
         spec = spec or self.bundle.sample
         size = spec.batch_size
         parts = [requests[i : i + size] for i in range(0, len(requests), size)]
         return np.concatenate([self.decode(self._latents(part, spec)) for part in parts])
 
-    def trace(self, request: Request, num_pictures: int) -> list[np.ndarray]:
+    def trace(self, request: ImageRequest, num_pictures: int) -> list[np.ndarray]:
         """The latents of one image on the way, evenly spaced from the first step to the last, each decoded."""
         seen: list[Tensor] = []
         self._latents([request], self.bundle.sample, lambda step, latents: seen.append(latents.clone()))
-        places = np.linspace(0, len(seen) - 1, min(num_pictures, len(seen))).round().astype(int)
-        return list(self.decode(torch.cat([seen[place] for place in places])))
+        return list(self.decode(torch.cat(evenly_spaced(seen, num_pictures))))
 
     def draw_prior(self, seeds: Sequence[int]) -> np.ndarray:
         """Pure noise decoded: what a model that learnt nothing but the latents' scale would draw."""
@@ -136,7 +111,7 @@ class TextToImage:
         return values.split(self.bundle.sample.batch_size)
 
     def _latents(
-        self, requests: Sequence[Request], spec: SampleSpec, trace: Callable[[int, Tensor], None] = lambda *_: None
+        self, requests: Sequence[ImageRequest], spec: SampleSpec, trace: Callable[[int, Tensor], None] = lambda *_: None
     ) -> Tensor:
         with autocast(spec.precision, self.device):
             return sample_latents(

@@ -10,6 +10,7 @@ curves.py        training curves -> charts, one per quantity
 strip.py         one dot per case, as SVG
 overlays.py      three planes of a volume with truth and prediction, as PNG
 measures.py      how each segmentation metric is named, written and read
+readings.py      how each metric of generated images is named and read
 cases.py         scores and pictures of cases, and where links to them lead
 common.py        sections that every report has: curves, quarantined input, configuration, lineage
 segmentation.py  the report of a segmentation run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from data_pipelines.errors import Problem
@@ -19,6 +18,7 @@ from flows.report.common import (
     training_section,
 )
 from flows.report.html import render
+from flows.report.readings import read_metric, split_name, without_protocol
 
 __all__ = ["Picture", "PictureRow", "diffusion_report"]
 
@@ -81,119 +81,6 @@ def diffusion_report(
     return render(title, subtitle, [section for section in sections if section.blocks])
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a metric is named and read; an unknown one has its own name and no more."""
-
-    title: str
-    better: str = ""
-    meaning: str = ""
-
-    @property
-    def sentence(self) -> str:
-        """Title, direction and meaning in one."""
-        return f"{self.title}, {self.better}: {self.meaning}" if self.meaning else ""
-
-
-HIGHER, LOWER = "higher is better", "lower is better"
-READINGS = {
-    "caption_accuracy": Reading(
-        "Caption accuracy",
-        HIGHER,
-        "Share of the items named in the prompts that the generated images show in the right colour and shape, read "
-        "back from the pixels. 0 is none, 1 is all.",
-    ),
-    "caption_accuracy/held_out": Reading(
-        "Caption accuracy (held out)",
-        HIGHER,
-        "The same for combinations of colour and shape that no training image shows: it tells composing from "
-        "memorising. Far below the plain caption accuracy, the model repeats what it saw.",
-    ),
-    "relation_accuracy": Reading(
-        "Relation accuracy",
-        HIGHER,
-        "Share of the generated images whose items lie to one another as the prompt says. 0 is none, 1 is all.",
-    ),
-    "frechet_distance": Reading(
-        "Fréchet distance",
-        LOWER,
-        "How far the generated images as a whole are from the real ones, in quality and in variety: the distance "
-        "between normal distributions fitted to the features of either. 0 is no difference; there is no upper end. It "
-        "compares only with values of the same extractor, resizing, N and real images.",
-    ),
-    "kid": Reading(
-        "KID",
-        LOWER,
-        "Kernel distance between the features of generated and real images. 0 is no difference. On average it does "
-        "not depend on N, so it is the one to trust when N is small; then chance may take it a little below 0.",
-    ),
-    "precision": Reading(
-        "Precision",
-        HIGHER,
-        "Share of the generated images that look like real ones: their features lie among those of real images. 0 to "
-        "1. High with low recall: good pictures, few kinds.",
-    ),
-    "recall": Reading(
-        "Recall",
-        HIGHER,
-        "Share of the real images that the model could have made: their features lie among those of generated images. "
-        "0 to 1. It falls when the model leaves out kinds of image.",
-    ),
-    "density": Reading(
-        "Density",
-        HIGHER,
-        "Like precision, but counts in how many real neighbourhoods a generated image lies, so single odd real images "
-        "weigh less. It may exceed 1.",
-    ),
-    "coverage": Reading(
-        "Coverage",
-        HIGHER,
-        "Share of the real images with a generated one in their neighbourhood. 0 to 1. Like recall, but harder to "
-        "raise with odd images.",
-    ),
-    "alignment": Reading(
-        "Alignment",
-        HIGHER,
-        "How well the images fit their prompts: the cosine between the features of image and text, averaged. 1 is the "
-        "most possible, but real images with their own captions stay far below it: they are the yardstick.",
-    ),
-    "psnr": Reading(
-        "PSNR (dB)",
-        HIGHER,
-        "How exactly the autoencoder gives back an image, pixel by pixel; 6 dB more is half the error. Samples cannot "
-        "be sharper than what it gives back.",
-    ),
-    "ssim": Reading(
-        "SSIM",
-        HIGHER,
-        "How well the autoencoder keeps local structure (brightness, contrast, pattern) of an image. 1 is identical.",
-    ),
-    "lpips": Reading(
-        "LPIPS",
-        LOWER,
-        "How different an image and what the autoencoder gives back look to a network trained on human judgement. 0 "
-        "is identical.",
-    ),
-}
-
-
-def read_metric(name: str) -> Reading:
-    """How to read a metric: ``kid[clip]/held_out`` is KID on the features of ``clip``, of the part ``held_out``."""
-    base, extractor, part = _split_name(name)
-    exact = READINGS.get(f"{base}/{part}")
-    known = exact or READINGS.get(base)
-    if known is None:
-        return Reading(name)
-    details = ", ".join(filter(None, [extractor, "" if exact else part.replace("_", " ")]))
-    return Reading(f"{known.title} ({details})" if details else known.title, known.better, known.meaning)
-
-
-def _split_name(name: str) -> tuple[str, str, str]:
-    """Metric, extractor and part of a name; the latter two may be empty."""
-    match = re.fullmatch(r"([^\[\]/]+)(?:\[([^\[\]]*)\])?(?:/(.+))?", name)
-    return (match[1], match[2] or "", match[3] or "") if match else (name, "", "")
-
-
 def _headline(metrics: Mapping[str, float], protocol: Mapping[str, str], problems: Sequence[Problem]) -> Section:
     chosen = {name: read_metric(name) for name in _most_telling(metrics)}
     items = [KeyValue(reading.title, number_text(metrics[name]), reading.better) for name, reading in chosen.items()]
@@ -211,8 +98,7 @@ def _most_telling(metrics: Mapping[str, float]) -> list[str]:
     """Names of at most three metrics for the headline; the first ones given where none of them is known."""
     by_kind: dict[str, str] = {}
     for name in metrics:
-        base, _, part = _split_name(name)
-        by_kind.setdefault(f"{base}/{part}" if part else base, name)
+        by_kind.setdefault(without_protocol(name), name)
     return ([by_kind[kind] for kind in HEADLINE if kind in by_kind] or list(metrics))[:NUM_HEADLINE]
 
 
@@ -221,7 +107,7 @@ def _caution(metrics: Mapping[str, float], protocol: Mapping[str, str]) -> str:
     num_images = _count(protocol, "n", "num images")
     if num_images is None:
         return ""
-    distances = [name for name in metrics if _split_name(name)[0] == "frechet_distance"]
+    distances = [name for name in metrics if split_name(name)[0] == "frechet_distance"]
     dimensions = {read_metric(name).title: _feature_dimension(name, protocol) for name in distances}
     short = [
         f"{title} has {dimension:,} features{'' if stated else ' (assumed)'} and would need "
@@ -240,7 +126,7 @@ def _caution(metrics: Mapping[str, float], protocol: Mapping[str, str]) -> str:
 
 def _feature_dimension(name: str, protocol: Mapping[str, str]) -> tuple[int, bool]:
     """Number of features behind a Fréchet distance, and whether that is stated or known rather than assumed."""
-    extractor = _split_name(name)[1]
+    extractor = split_name(name)[1]
     if stated := _count(protocol, f"feature dimension[{extractor.casefold()}]", "feature dimension"):
         return stated, True
     known = "inception" in (extractor or protocol.get("extractor", "")).casefold()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +11,11 @@ import numpy as np
 from data_pipelines import storage
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table, write_table
+from flows.cluster import iter_on_actors
 from flows.config import SegmentationConfig
-from flows.sharded import read_problems, shards_uri
+from flows.sharded import shards_uri
 from flows.stages import Attempt, Record, Stage
-from flows.training.stage import read_curves
 from unet_models.specs import PredictSpec
-
-logger = logging.getLogger(__name__)
 
 
 def evaluate_stage(config: SegmentationConfig, shards: Record, training: Record) -> Stage:
@@ -74,26 +69,14 @@ def _evaluate(config: SegmentationConfig, shards: Record, training: Record, atte
     attempt.figures["metrics"] = _flat_metrics(summaries)
     attempt.figures["num_cases"] = len(rows)
     attempt.figures["predictions"] = f"{attempt.name}/predictions"
-    write_report(attempt, config, shards, training, summaries, case_rows, read_curves(training), read_problems(shards))
+    write_report(attempt, config, shards, training, summaries, case_rows)
 
 
 def _score_all(job_uri: str, rows: list[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
-    """Every case on one of ``num_workers`` actors, each of which loads the model once."""
-    import ray.data
-
-    from flows.cluster import ensure_ray, require_resources
-
-    compute = config.compute
-    ensure_ray(compute.num_cpus)
-    require_resources(compute)
+    """The scores of every case, a row per class."""
     items = [{"row": row, "job": job_uri} for row in rows]
-    dataset = ray.data.from_items(items, override_num_blocks=len(rows)).map(
-        CaseScorer,
-        compute=ray.data.ActorPoolStrategy(size=compute.num_workers),
-        num_cpus=compute.threads_per_worker,
-        num_gpus=1 if compute.use_gpu else 0,
-    )
-    for result in track(((1, result) for result in dataset.iter_rows()), "evaluate", "cases", len(rows)):
+    finished = ((1, result) for result in iter_on_actors(CaseScorer, items, config.compute))
+    for result in track(finished, "evaluate", "cases", len(rows)):
         yield from json.loads(result["scores"])
 
 
@@ -112,9 +95,7 @@ class CaseScorer:
         job: dict[str, Any] = json.loads(storage.read_bytes(job_uri))
         torch.set_num_threads(job["threads"])
         self.reader = ShardReader.from_uri(job["index_uri"], job["shards_uri"])
-        with tempfile.TemporaryDirectory(prefix="unetflow-weights-") as folder:
-            weights = Path(folder) / "model.safetensors"
-            storage.copy(job["weights_uri"], str(weights))
+        with storage.local_file(job["weights_uri"]) as weights:
             device = "cuda" if job["use_gpu"] else "cpu"
             self.segmenter = Segmenter(Bundle.model_validate(job["bundle"]), weights, device)
         self.job = job

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import storage
-from data_pipelines.errors import Problem
 from data_pipelines.preprocess import Preprocessing, prepare_labels
 from data_pipelines.reader import ShardReader
 from data_pipelines.volumes import read_volume
@@ -17,8 +16,9 @@ from flows.config import SegmentationConfig
 from flows.report.cases import CaseView
 from flows.report.overlays import overlay_planes
 from flows.report.segmentation import segmentation_report
-from flows.sharded import shards_uri
+from flows.sharded import read_problems, shards_uri
 from flows.stages import Attempt, Record
+from flows.training.stage import curves_by_name, read_curves
 from unet_models.metrics import MetricSummary
 
 
@@ -29,43 +29,41 @@ def write_report(
     training: Record,
     summaries: Sequence[MetricSummary],
     case_rows: Sequence[dict[str, Any]],
-    curve_rows: Sequence[dict[str, float]],
-    problems: Sequence[Problem],
 ) -> None:
-    """Write ``report.html`` and ``overlay.png`` into the attempt."""
-    reader = ShardReader.from_uri(shards.output("index"), shards_uri(shards))
-    views = [
-        _view(reader, attempt, role, case_id, dice, row) for role, (case_id, dice, row) in _choose(case_rows).items()
-    ]
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for curve_row in curve_rows:
-        for name, value in curve_row.items():
-            if name != "step":
-                curves.setdefault(name, []).append((int(curve_row["step"]), value))
+    """Write ``report.html`` and ``overlay.png`` (the worst case) into the attempt."""
+    views = _views(attempt, shards, case_rows)
     html = segmentation_report(
         f"{config.registry.name}: {shards.figures['dataset']}",
         summaries,
         case_rows,
-        curves,
+        curves_by_name(read_curves(training)),
         views,
-        problems,
+        read_problems(shards),
         config.model_dump(mode="json"),
-        {
-            "shard key": shards.key,
-            "shard digest": shards.digest,
-            "train key": training.key,
-            "train digest": training.digest,
-            "evaluate key": attempt.key,
-            "training steps": str(training.figures["step"]),
-        },
+        _lineage(attempt, shards, training),
         shards.figures["classes"],
     )
-    storage.write_bytes(attempt.uri("report.html"), html.encode())
-    attempt.add("report", attempt.uri("report.html"))
+    attempt.write("report", "report.html", html.encode())
     if views:
-        worst = views[0].planes[0].png
-        storage.write_bytes(attempt.uri("overlay.png"), worst)
-        attempt.add("overlay", attempt.uri("overlay.png"))
+        attempt.write("overlay", "overlay.png", views[0].planes[0].png)
+
+
+def _lineage(attempt: Attempt, shards: Record, training: Record) -> dict[str, str]:
+    return {
+        "shard key": shards.key,
+        "shard digest": shards.digest,
+        "train key": training.key,
+        "train digest": training.digest,
+        "evaluate key": attempt.key,
+        "training steps": str(training.figures["step"]),
+    }
+
+
+def _views(attempt: Attempt, shards: Record, case_rows: Sequence[dict[str, Any]]) -> list[CaseView]:
+    """The worst case, the median and the best."""
+    reader = ShardReader.from_uri(shards.output("index"), shards_uri(shards))
+    chosen = _choose(case_rows)
+    return [_view(reader, attempt, role, case_id, dice, row) for role, (case_id, dice, row) in chosen.items()]
 
 
 def _choose(case_rows: Sequence[dict[str, Any]]) -> dict[str, tuple[str, float, int]]:
@@ -88,15 +86,8 @@ def _view(reader: ShardReader, attempt: Attempt, role: Any, case_id: str, dice: 
     geometry = json.loads(bytes(reader.read(row, "geometry.json")))
     geometry.pop("affine")
     done = Preprocessing.from_json(geometry)
-    stored = _read_prediction(attempt.uri("predictions", f"{case_id}.nii.gz"))
+    with storage.local_file(attempt.uri("predictions", f"{case_id}.nii.gz")) as path:
+        stored = np.asarray(read_volume(path, 1 << 40).array)
     prediction = prepare_labels(stored.reshape(done.stored_shape), done)
     planes = overlay_planes(reader.array(row, "image.npy"), reader.array(row, "mask.npy"), prediction, done.spacing)
     return CaseView(case_id, role, dice, planes)
-
-
-def _read_prediction(uri: str) -> np.ndarray:
-    if storage.is_local(uri):
-        return np.asarray(read_volume(storage.local_path(uri), 1 << 40).array)
-    local = storage.cache_folder() / "predictions" / uri.rsplit("/", 1)[-1]
-    storage.copy(uri, str(local))
-    return np.asarray(read_volume(local, 1 << 40).array)

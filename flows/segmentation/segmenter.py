@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 
 from data_pipelines.preprocess import Preprocessing, prepare, restore_labels
-from data_pipelines.specs import PreprocessSpec
+from data_pipelines.specs import PreprocessSpec, Spec
 from data_pipelines.volumes import Geometry, read_volume, write_nifti, write_picture
 from unet_models.fit import autocast
 from unet_models.sliding_window import predict_logits
@@ -27,10 +26,8 @@ WEIGHTS = "model.safetensors"
 MAX_VOXELS = 1 << 30
 
 
-class Bundle(BaseModel):
+class Bundle(Spec):
     """What a weights file must be accompanied by to be usable."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = 1
     model: UNetSpec

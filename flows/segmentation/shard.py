@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-
-import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.cases import Dataset
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import DataError, UserError
-from data_pipelines.fingerprint import CaseStatistics, merge_statistics
+from data_pipelines.fingerprint import CaseStatistics, Fingerprint, merge_statistics
 from data_pipelines.sharding import Sharded, build_index, sample_digests, shard_cases, shards_folder, target_spacing
-from data_pipelines.shards import write_table
 from data_pipelines.sources import find_cases
 from data_pipelines.specs import DataSpec
 from data_pipelines.splits import assign_splits
-from flows.sharded import shard_sizes, shards_are_there
+from flows.cluster import ensure_ray
+from flows.sharded import add_index, add_problems, shards_are_there
 from flows.stages import Attempt, Stage
 
 
@@ -41,17 +38,17 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
     }
 
     def compute(attempt: Attempt) -> None:
-        from flows.cluster import ensure_ray
-
         ensure_ray(num_cpus)
         sharded = shard_cases(dataset, spec, storage.join(root, folder), digests, spacing)
         splits = _split(dataset, spec, sharded)
-        index = _write_outputs(attempt, dataset, spec, sharded, splits)
+        add_index(attempt, build_index(sharded.rows, splits), root, folder)
+        add_problems(attempt, sharded.problems)
+        fingerprint = _fingerprint(dataset, sharded)
+        attempt.write("fingerprint", "fingerprint.json", fingerprint.model_dump_json(indent=1).encode())
         attempt.figures |= {
             "num_new": sharded.num_new,
             "spacing": spacing,
-            "shards": folder,
-            "shard_sizes": shard_sizes(storage.join(root, folder), index),
+            "num_quarantined": len(_left_out(dataset, sharded)),
             "classes": dataset.classes,
             "channels": list(dataset.channels),
             "dataset": dataset.name,
@@ -85,25 +82,9 @@ def _left_out(dataset: Dataset, sharded: Sharded) -> set[str]:
     return {case.case_id for case in dataset.cases if case.case_id not in good} | named
 
 
-def _write_outputs(
-    attempt: Attempt, dataset: Dataset, spec: DataSpec, sharded: Sharded, splits: dict[str, str]
-) -> pa.Table:
-    rows, problems = sharded.rows, sharded.problems
-    index = build_index(rows, splits)
-    statistics = [CaseStatistics.model_validate_json(row["statistics"]) for row in rows]
-    fingerprint = merge_statistics(statistics, dataset.classes, dataset.channels)
-    write_table(attempt.uri("index.parquet"), index)
-    storage.write_bytes(attempt.uri("fingerprint.json"), fingerprint.model_dump_json(indent=1).encode())
-    storage.write_bytes(attempt.uri("problems.json"), json.dumps([asdict(p) for p in problems], indent=1).encode())
-    for name, file in (("index", "index.parquet"), ("fingerprint", "fingerprint.json"), ("problems", "problems.json")):
-        attempt.add(name, attempt.uri(file))
-    split_column = index["split"].to_pylist()
-    attempt.figures |= {
-        "num_train": split_column.count("train"),
-        "num_val": split_column.count("val"),
-        "num_quarantined": len(_left_out(dataset, sharded)),
-    }
-    return index
+def _fingerprint(dataset: Dataset, sharded: Sharded) -> Fingerprint:
+    statistics = [CaseStatistics.model_validate_json(row["statistics"]) for row in sharded.rows]
+    return merge_statistics(statistics, dataset.classes, dataset.channels)
 
 
 def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
 from data_pipelines.loader import ImageSamples
-from flows.training.task import SplitShards, Training, TrainingTask, sum_over_ranks
+from flows.training.task import SplitShards, Training, TrainingTask, iter_batches, sum_over_ranks
 from unet_models.autoencoder import TrainableAutoencoder, build_autoencoder
 from unet_models.diffusion_specs import AutoencoderSpec
 from unet_models.fit import autocast
 from unet_models.objectives import Reconstruction, scale_images
-
-BATCH = 32
-"""Held-out images looked at together."""
 
 
 class AutoencoderTask(TrainingTask):
@@ -29,11 +24,6 @@ class AutoencoderTask(TrainingTask):
     kind: Literal["autoencoder"] = "autoencoder"
     spec: AutoencoderSpec
     resolution: int
-
-    @property
-    def loop(self) -> AutoencoderSpec:
-        """The settings of the loop."""
-        return self.spec
 
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
@@ -54,7 +44,7 @@ class _SignalToNoise:
 
     spec: AutoencoderSpec
     images: ImageSamples
-    rows: Sequence[int] | np.ndarray
+    rows: list[int]
     device: torch.device
 
     @torch.no_grad()
@@ -62,9 +52,8 @@ class _SignalToNoise:
         if not self.spec.validate_cases:
             return {}
         squared, count = 0.0, 0
-        for start in range(0, len(self.rows), BATCH):
-            images = scale_images(self.images.pixels([int(row) for row in self.rows[start : start + BATCH]]))
-            images = images.to(self.device)
+        for rows in iter_batches(self.rows):
+            images = scale_images(self.images.pixels(rows)).to(self.device)
             with autocast(self.spec.precision, self.device):
                 restored = model.autoencoder(images).sample  # type: ignore[operator]  # of the mean, as by default
             squared += float((restored.float().clamp(-1, 1) - images).square().double().sum())

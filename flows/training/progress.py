@@ -53,7 +53,7 @@ class FollowReports:
         self.path, self.on_rows = path, on_rows
         self.position = 0
         kind = _Bar if sys.stderr.isatty() else _Lines
-        self.display = kind(name, task.loop.num_steps, task.score)
+        self.display = kind(name, task.spec.num_steps, task.score)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="training-progress", daemon=True)
 

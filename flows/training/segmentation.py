@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -31,11 +30,6 @@ class SegmentationTask(TrainingTask):
     num_channels: int
     classes: dict[str, int]
 
-    @property
-    def loop(self) -> TrainSpec:
-        """The settings of the loop."""
-        return self.spec
-
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
         spec = self.spec
@@ -62,7 +56,7 @@ class _MeanDice:
 
     task: SegmentationTask
     reader: ShardReader
-    rows: Sequence[int] | np.ndarray
+    rows: list[int]
     device: torch.device
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
@@ -72,7 +66,7 @@ class _MeanDice:
         sums = torch.zeros(2, len(classes) - 1, dtype=torch.float64)
         with autocast(self.task.spec.precision, self.device):
             for row in self.rows:
-                scores = self._dice(model, int(row))
+                scores = self._dice(model, row)
                 sums += torch.stack([scores.nan_to_num(), scores.isfinite().double()])
         totals, counts = sum_over_ranks(sums, self.device)
         names = [name for name, value in classes.items() if value]

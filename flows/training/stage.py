@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
-from flows.config import Config
+from flows.cluster import ensure_workers
+from flows.config import ComputeSpec, Config
 from flows.stages import Attempt, Record, Stage
 from unet_models.specs import LoopSpec
 
 if TYPE_CHECKING:
-    from flows.training.task import TrainingTask
+    from ray.train.torch import TorchTrainer
 
-logger = logging.getLogger(__name__)
+    from flows.training.task import TrainingTask
 
 MISTAKES = (ValueError, FloatingPointError)
 
@@ -64,44 +64,14 @@ def curves_by_name(rows: list[dict[str, float]]) -> dict[str, list[tuple[int, fl
 
 def _train(name: str, task: TrainingTask, config: Config, attempt: Attempt) -> None:
     """Train ``task`` on Ray Train workers and declare the chosen checkpoint and the curves as outputs."""
-    import ray.train
-    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import WorkerGroupError
 
-    from flows.cluster import ensure_ray, require_resources
-    from flows.training.progress import FollowReports, WriteReports
-    from flows.training.worker import TrainJob, limit_worker_environment, train_worker
+    from flows.training.progress import FollowReports
 
-    compute, spec = config.compute, task.loop
-    ensure_ray(compute.num_cpus)
-    require_resources(compute)
-    job = TrainJob.model_validate(
-        {
-            "task": task,
-            "stage_uri": attempt.stage_uri,
-            "threads": compute.threads_per_worker,
-            "loader_processes": compute.loader_processes,
-        }
-    )
+    ensure_workers(config.compute)
     with tempfile.TemporaryDirectory(prefix="unetflow-train-") as folder:
         reports = Path(folder) / "reports.jsonl"
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={"job": job.model_dump_json()},
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=compute.num_workers,
-                use_gpu=compute.use_gpu,
-                resources_per_worker={"CPU": compute.threads_per_worker} | ({"GPU": 1} if compute.use_gpu else {}),
-            ),
-            run_config=ray.train.RunConfig(
-                name=attempt.name,
-                storage_path=attempt.stage_uri,
-                failure_config=ray.train.FailureConfig(max_failures=compute.max_failures),
-                checkpoint_config=_checkpoints_to_keep(spec, task),
-                callbacks=[WriteReports(str(reports))],
-                worker_runtime_env={"env_vars": limit_worker_environment(compute.threads_per_worker)},
-            ),
-        )
+        trainer = _build_trainer(task, config.compute, attempt, reports)
         tracker = _Tracker(config, attempt)
         with FollowReports(reports, name, task, tracker.log):
             try:
@@ -110,8 +80,43 @@ def _train(name: str, task: TrainingTask, config: Config, attempt: Attempt) -> N
                 # A mistake in data or settings keeps its type and words, so that it is not tried again.
                 mistakes = (e for e in error.worker_failures.values() if isinstance(e, MISTAKES))
                 raise next(mistakes, error) from None
-    _declare(attempt, spec, task)
-    attempt.figures |= {"run_id": tracker.run_id, "num_workers": compute.num_workers}
+    _declare(attempt, task)
+    attempt.figures |= {"run_id": tracker.run_id, "num_workers": config.compute.num_workers}
+
+
+def _build_trainer(task: TrainingTask, compute: ComputeSpec, attempt: Attempt, reports: Path) -> TorchTrainer:
+    """Workers that train ``task`` into the attempt and say how far they are in ``reports``."""
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from flows.training.progress import WriteReports
+    from flows.training.worker import TrainJob, limit_worker_environment, train_worker
+
+    job = TrainJob.model_validate(
+        {
+            "task": task,
+            "stage_uri": attempt.stage_uri,
+            "threads": compute.threads_per_worker,
+            "loader_processes": compute.loader_processes,
+        }
+    )
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job.model_dump_json()},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=compute.num_workers,
+            use_gpu=compute.use_gpu,
+            resources_per_worker={"CPU": compute.threads_per_worker} | ({"GPU": 1} if compute.use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=attempt.name,
+            storage_path=attempt.stage_uri,
+            failure_config=ray.train.FailureConfig(max_failures=compute.max_failures),
+            checkpoint_config=_checkpoints_to_keep(task),
+            callbacks=[WriteReports(str(reports))],
+            worker_runtime_env={"env_vars": limit_worker_environment(compute.threads_per_worker)},
+        ),
+    )
 
 
 class _Tracker:
@@ -136,34 +141,34 @@ class _Tracker:
                 self.tracking.log_metrics(self.client, self.run_id, rows)
 
 
-def _checkpoints_to_keep(spec: LoopSpec, task: TrainingTask) -> Any:
+def _checkpoints_to_keep(task: TrainingTask) -> Any:
     """The newest, and the best by validation where there is one."""
     import ray.train
 
-    if not spec.validate_cases:
-        return ray.train.CheckpointConfig(num_to_keep=spec.keep_checkpoints)
+    if not task.spec.validate_cases:
+        return ray.train.CheckpointConfig(num_to_keep=task.spec.keep_checkpoints)
     return ray.train.CheckpointConfig(
-        num_to_keep=spec.keep_checkpoints,
+        num_to_keep=task.spec.keep_checkpoints,
         checkpoint_score_attribute=task.score,
         checkpoint_score_order="max" if task.higher_is_better else "min",
     )
 
 
-def _declare(attempt: Attempt, spec: LoopSpec, task: TrainingTask) -> None:
+def _declare(attempt: Attempt, task: TrainingTask) -> None:
     """Name the chosen checkpoint's files and the curves as outputs. Any attempt's checkpoints count."""
     from flows.training.worker import iter_checkpoints
     from unet_models.checkpoint import MARKER, MODEL
 
-    newest = next(iter_checkpoints(attempt.stage_uri), None)
+    checkpoints = iter_checkpoints(attempt.stage_uri)
+    newest = next(checkpoints, None)
     if newest is None:
         raise RuntimeError(f"training ended without a complete checkpoint below {attempt.stage_uri}")
     uri, marker = newest
-    storage.write_bytes(attempt.uri("curves.json"), json.dumps(marker["curves"]).encode())
-    scored = [c for c in iter_checkpoints(attempt.stage_uri) if task.score in c[1]["metrics"]]
-    if spec.select == "best" and scored:
+    attempt.write("curves", "curves.json", json.dumps(marker["curves"]).encode())
+    if task.spec.select == "best":
+        scored = [c for c in (newest, *checkpoints) if task.score in c[1]["metrics"]]
         sign = 1 if task.higher_is_better else -1
-        uri, marker = max(scored, key=lambda c: sign * c[1]["metrics"][task.score])
-    attempt.add("curves", attempt.uri("curves.json"))
+        uri, marker = max(scored, key=lambda c: sign * c[1]["metrics"][task.score], default=newest)
     attempt.add("weights", storage.join(uri, MODEL))
     attempt.add("checkpoint", storage.join(uri, MARKER))
     attempt.figures["step"] = marker["step"]

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from data_pipelines.loader import StepBatches
-from data_pipelines.order import SampleOrder
+from data_pipelines.order import SampleOrder, evenly_spaced
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import read_table
-from unet_models.fit import world_size
+from data_pipelines.specs import Spec
+from unet_models.fit import autocast, world_size
 from unet_models.objectives import Objective
 from unet_models.specs import LoopSpec
+
+BATCH = 32
+"""Held-out samples looked at together."""
 
 
 @dataclass(slots=True)
@@ -33,21 +36,16 @@ class Training:
     """Figures of a model in evaluation mode, over all ranks; empty where there is nothing to look at."""
 
 
-class TrainingTask(BaseModel, ABC):
+class TrainingTask(Spec, ABC):
     """Everything a worker needs to know of what it trains; travels as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: ClassVar[str]
     """The validation figure by which the best checkpoint is chosen."""
     higher_is_better: ClassVar[bool] = True
+    spec: LoopSpec
+    """The settings of the loop, and in each task those of its network and objective."""
     index_uri: str
     shards_uri: str
-
-    @property
-    @abstractmethod
-    def loop(self) -> LoopSpec:
-        """The settings of the loop."""
 
     @abstractmethod
     def open(self, device: torch.device, rank: int) -> Training:
@@ -76,12 +74,39 @@ class SplitShards:
         order = SampleOrder([self.train_rows[shard_of == shard] for shard in np.unique(shard_of)], spec.seed)
         return StepBatches(order, assemble, spec.global_batch_size, rank, world_size())
 
-    def val_share(self, count: int, rank: int) -> np.ndarray:
-        """This rank's rows of at most ``count`` held-out samples, which are evenly spread."""
-        rows = self.val_rows
-        if len(rows) > count:
-            rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)] if count else rows[:0]
-        return rows[rank :: world_size()]
+    def val_share(self, count: int, rank: int) -> list[int]:
+        """This rank's rows of at most ``count`` held-out samples, which are evenly spaced."""
+        return evenly_spaced(self.val_rows.tolist(), count)[rank :: world_size()]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutLoss:
+    """The mean loss of held-out samples, with the same noise each time."""
+
+    spec: LoopSpec
+    objective: Objective
+    assemble: Callable[[Sequence[int], Sequence[int], int], Any]
+    rows: list[int]
+    """This rank's, of the index."""
+    device: torch.device
+    batch_size: int = BATCH
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        sums = torch.zeros(2, dtype=torch.float64)
+        for rows in iter_batches(self.rows, self.batch_size):
+            batch = self.assemble(rows, rows, self.spec.num_steps).to(self.device)  # a step that training never has
+            with autocast(self.spec.precision, self.device):
+                losses = self.objective(model, batch)
+            sums += torch.tensor([float(losses.double().sum()), len(rows)], dtype=torch.float64)
+        total, count = sum_over_ranks(sums, self.device).tolist()
+        return {"val/loss": total / count} if count else {}
+
+
+def iter_batches(rows: list[int], size: int = BATCH) -> Iterator[list[int]]:
+    """``rows`` in their order, ``size`` at a time."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def sum_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -14,11 +14,12 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from data_pipelines import storage
 from data_pipelines.loader import step_loader
+from data_pipelines.specs import Spec
 from flows.stages import RECORD
 from flows.training.alignment import AlignmentTask
 from flows.training.autoencoder import AutoencoderTask
@@ -34,10 +35,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_PREFIX = "step-"
 
 
-class TrainJob(BaseModel):
+class TrainJob(Spec):
     """Everything a worker needs to know; travels as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Annotated[SegmentationTask | AlignmentTask | AutoencoderTask | DiffusionTask, Field(discriminator="kind")]
     stage_uri: str
@@ -49,15 +48,14 @@ class TrainJob(BaseModel):
 def train_worker(loop: dict[str, str]) -> None:
     """Train from the newest complete checkpoint of any attempt, or from the start, to the last step."""
     job = TrainJob.model_validate_json(loop["job"])
-    spec = job.task.loop
+    spec = job.task.spec
     rank = ray.train.get_context().get_world_rank()
     device = _prepare_device(job)
     torch.manual_seed(spec.seed)
     training = job.task.open(device, rank)
     state = build_state(training.model, spec, device)
     hooks = RayHooks(spec, training.validate, rank, _resume(job, state))
-    if state.step == spec.num_steps:  # the last checkpoint stands already; say so again, so that it is found
-        hooks.checkpoint(state, {})
+    if state.step == spec.num_steps:  # a former attempt's last checkpoint stands, and is looked for below the stage
         return
     steps = range(state.step, spec.num_steps)
     loader = step_loader(training.batches, steps, job.loader_processes, pin_memory=device.type == "cuda")

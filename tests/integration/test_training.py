@@ -88,6 +88,21 @@ def test_stopped_and_started_again_gives_the_same_bits(reference: tuple[Record, 
     assert losses(done.record) == losses(record)
 
 
+def test_a_finished_training_without_its_record_is_not_trained_again(
+    reference: tuple[Record, Path], tmp_path: Path
+) -> None:
+    """Storage as a run leaves it that died between its last checkpoint and its record."""
+    record, storage = reference
+    shutil.copytree(storage, tmp_path / "storage")
+    stage = tmp_path / "storage" / "train" / record.key
+    (stage / "record.json").unlink()
+    done, _ = train(configure(tmp_path / "storage", 2))
+    assert not done.cached
+    assert_same_weights(done.record, record)
+    assert losses(done.record) == losses(record)
+    assert len(list(stage.glob("*/step-00000006"))) == 1
+
+
 def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval(
     reference: tuple[Record, Path], tmp_path: Path
 ) -> None:

@@ -53,11 +53,11 @@ def test_what_is_drawn_does_not_depend_on_the_number_of_workers(workers: int) ->
     plan = plan_parts(_config(evaluate=evaluate, compute={"num_workers": workers}), captions, splits)
     alone = plan_parts(_config(evaluate=evaluate, compute={"num_workers": 1}), captions, splits)
     for name in ("generated", "prior", "held_out"):
-        wishes = [[w for p in found.parts if p.name == name for w in p.wishes] for found in (plan, alone)]
-        assert wishes[0] == wishes[1]
-    sizes = [len(part.wishes) for part in plan.parts if part.name == "generated"]
+        requests = [[r for p in found.parts if p.name == name for r in p.requests] for found in (plan, alone)]
+        assert requests[0] == requests[1]
+    sizes = [len(part.requests) for part in plan.parts if part.name == "generated"]
     assert all(size % 4 == 0 for size in sizes[:-1]), "batches must begin at the same images"
-    assert len({wish.seed for part in plan.parts for wish in part.wishes if part.name == "generated"}) == 37
+    assert len({r.seed for part in plan.parts for r in part.requests if part.name == "generated"}) == 37
 
 
 def test_real_captions_are_asked_for_in_turn() -> None:

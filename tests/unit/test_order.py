@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.order import SampleOrder, rank_slots
+from data_pipelines.order import SampleOrder, evenly_spaced, rank_slots
 
 sizes_of_shards = st.lists(st.integers(0, 7), min_size=1, max_size=12).filter(any)
 seeds = st.integers(0, 2**31)
@@ -106,6 +106,14 @@ def test_slices_of_the_ranks_make_the_global_batch(batch: int, data: st.DataObje
 def test_more_workers_than_samples_is_said() -> None:
     with pytest.raises(ValueError, match=r"train\.global_batch_size \(2\).*number of workers \(3\)"):
         rank_slots(2, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("most", "chosen"), [(0, ""), (1, "a"), (2, "ag"), (3, "adg"), (4, "aceg"), (7, "abcdefg"), (9, "abcdefg")]
+)
+def test_evenly_spaced_choices(most: int, chosen: str) -> None:
+    assert evenly_spaced("abcdefg", most) == list(chosen)
+    assert evenly_spaced("", most) == []
 
 
 def test_numbers_do_not_change_between_versions() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from data_pipelines.errors import Problem
 from flows.report import Section, render
-from flows.report.diffusion import READINGS, Picture, PictureRow, diffusion_report, read_metric
+from flows.report.diffusion import Picture, PictureRow, diffusion_report
+from flows.report.readings import READINGS, read_metric
 from tests.unit.test_report import ATTACK, NAN, Page, png
 from tests.unit.test_report import report as segmentation
 

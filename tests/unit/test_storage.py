@@ -107,7 +107,9 @@ def test_folders_are_copied_file_by_file(tmp_path: Path) -> None:
     assert {name: (tmp_path / "to" / name).read_bytes() for name in names(tmp_path / "to")} == {"a": b"a", "b": b"b"}
 
 
-def test_object_stores_get_the_finished_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``s3://bucket`` lies in ``tmp_path``."""
     monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path / "cache"))
     store = pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem())
     (tmp_path / "bucket").mkdir()
@@ -115,6 +117,21 @@ def test_object_stores_get_the_finished_file_only(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(
         storage, "resolve", lambda uri: (store, uri.removeprefix("s3://")) if uri.startswith("s3://") else local(uri)
     )
+
+
+@pytest.mark.usefixtures("object_store")
+def test_a_remote_file_is_here_for_the_length_of_the_block(tmp_path: Path) -> None:
+    storage.write_bytes("s3://bucket/a.bin", b"abc")
+    with storage.local_file("s3://bucket/a.bin") as path:
+        assert (path.name, path.read_bytes()) == ("a.bin", b"abc")
+    assert not path.exists()
+    with storage.local_file(str(tmp_path / "bucket" / "a.bin")) as path:
+        assert path == tmp_path / "bucket" / "a.bin"
+    assert path.exists()
+
+
+@pytest.mark.usefixtures("object_store")
+def test_object_stores_get_the_finished_file_only(tmp_path: Path) -> None:
     storage.write_bytes("s3://bucket/a", b"abc")
     assert storage.read_bytes("s3://bucket/a") == b"abc"
 
