@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
+from data_pipelines.digests import digest_of
 from data_pipelines.shards import read_table
 from flows.config import Config, RegistrySpec
+from flows.lineage import code_version
+from flows.models import CHAMPION, promote
 from flows.report.readings import split_name, without_protocol
 from flows.stages import Attempt, Record, Stage
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHALLENGER = "challenger"
 EVALUATION_TAG = "unetflow.evaluation_data"
 LESS_IS_BETTER = {"frechet_distance", "fid", "kid", "hd95_mm"}
 
@@ -111,6 +114,7 @@ def _register(config: Config, candidate: Candidate, records: dict[str, Record], 
     data = candidate.evaluation_data
     tags = {f"unetflow.{stage}_key": record.key for stage, record in records.items()}
     tags |= {f"unetflow.{stage}_digest": record.digest for stage, record in records.items()}
+    tags |= {"unetflow.code": code_version(), "unetflow.config_digest": digest_of(config.model_dump(mode="json"))}
     tags |= {EVALUATION_TAG: data, "unetflow.metrics": json.dumps(_comparable(metrics, config.registry.compare_metric))}
     version = _create_version(client, name, candidate, model_id, run_id, tags)
     alias, reason = _promote(client, config, candidate, version, metrics, data)
@@ -129,8 +133,6 @@ def _register(config: Config, candidate: Candidate, records: dict[str, Record], 
 
 def held_out_digest(shards: Record) -> str:
     """Digest of the held-out samples."""
-    from data_pipelines.digests import digest_of
-
     index = read_table(shards.output("index"), columns=["digest", "split"]).to_pylist()
     return digest_of(sorted(row["digest"] for row in index if row["split"] == "val"))
 
@@ -175,7 +177,10 @@ def _promote(
     except MlflowException:
         pass  # no champion yet
     alias, reason = decide_alias(metrics, champion, config.registry, candidate.default_metric)
-    client.set_registered_model_alias(name, alias, version)
+    if alias == CHAMPION:
+        promote(client, name, version)
+    else:
+        client.set_registered_model_alias(name, alias, version)
     return alias, reason
 
 

@@ -40,7 +40,9 @@ def predict(
         print_result(json.dumps(result))
     else:
         print_result(f"{result['output']}: {result['num_predicted']} predicted, {result['num_found_done']} found done")
-    if failures := result["failures"]:
+    if (failures := result["failures"]) and address:
+        raise typer.Exit(2)  # the job has said which
+    if failures:
         raise UserError(f"{len(failures)} of the inputs could not be predicted:\n  " + "\n  ".join(failures.values()))
 
 

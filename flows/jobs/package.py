@@ -14,6 +14,7 @@ import yaml
 
 from data_pipelines.digests import digest_of
 from flows.config import Config
+from flows.lineage import VARIABLE, code_version
 
 PACKAGES = ("data_pipelines", "unet_models", "flows")
 CODE = (".py", ".yaml", ".j2")
@@ -83,7 +84,7 @@ def runtime_environment(folder: Path, variables: dict[str, str], *, install: boo
     """Ray's ``runtime_env`` of a job; ``install``: with the lock's versions, in an environment made for the job."""
     environment: dict[str, Any] = {
         "working_dir": str(folder),
-        "env_vars": forwarded_variables() | variables,
+        "env_vars": forwarded_variables() | {VARIABLE: code_version()} | variables,
     }
     if install:
         environment["pip"] = {"packages": ["-r ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/" + LOCK]}
