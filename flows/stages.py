@@ -137,6 +137,18 @@ def find_record(stage: Stage, root: str, *, look_outside: bool = True) -> Record
     ``look_outside=False`` leaves out the question whether its effects on servers still stand.
     """
     uri = storage.join(root, stage.name, stage.key)
+    if (record := read_record(uri)) is None:
+        return None
+    for name, output in record.outputs.items():
+        found = record.output(name)
+        if storage.size(found) != output.size or storage.digest(found) != output.sha256:
+            logger.warning("%s: output %s is missing or changed, the stage runs again", uri, name)
+            return None
+    return record if not look_outside or stage.still_holds(record) else None
+
+
+def read_record(uri: str) -> Record | None:
+    """The record in a stage's folder, its outputs unchecked; None where there is none that can be read."""
     try:
         record = Record.model_validate_json(storage.read_bytes(storage.join(uri, RECORD)))
     except FileNotFoundError:
@@ -144,13 +156,7 @@ def find_record(stage: Stage, root: str, *, look_outside: bool = True) -> Record
     except (ValidationError, ValueError) as error:
         logger.warning("%s: unreadable record, the stage runs again: %s", uri, error)
         return None
-    record = record.model_copy(update={"uri": uri})  # storage may have moved as a whole
-    for name, output in record.outputs.items():
-        found = record.output(name)
-        if storage.size(found) != output.size or storage.digest(found) != output.sha256:
-            logger.warning("%s: output %s is missing or changed, the stage runs again", uri, name)
-            return None
-    return record if not look_outside or stage.still_holds(record) else None
+    return record.model_copy(update={"uri": uri})  # storage may have moved as a whole
 
 
 def run_stage(stage: Stage, root: str) -> Done:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from unet_models.specs import LoopSpec, Spec
+from unet_models.specs import LoopSpec, ModelTrainSpec, Spec
 
 
 class DenoiserSpec(Spec):
@@ -81,7 +81,7 @@ class NoiseSpec(Spec):
         return self
 
 
-class DiffusionSpec(LoopSpec):
+class DiffusionSpec(ModelTrainSpec):
     """One training of a latent-diffusion U-Net."""
 
     model: DenoiserSpec = DenoiserSpec()

@@ -173,7 +173,15 @@ class LoopSpec(Spec):
         return self
 
 
-class TrainSpec(LoopSpec):
+class ModelTrainSpec(LoopSpec):
+    """A training whose outcome is registered."""
+
+    warm_start: Literal["", "champion"] = ""
+    """Begin with the weights of the registered champion, where there is one, instead of random ones: for a data set
+    that grows from night to night."""
+
+
+class TrainSpec(ModelTrainSpec):
     """One training of a segmentation U-Net."""
 
     patch_size: tuple[int, ...] = (40, 56, 40)

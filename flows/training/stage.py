@@ -12,7 +12,8 @@ from data_pipelines import storage
 from flows.cluster import ensure_workers
 from flows.config import ComputeSpec, Config
 from flows.stages import Attempt, Record, Stage
-from unet_models.specs import LoopSpec
+from flows.training.warm_start import find_base
+from unet_models.specs import LoopSpec, ModelTrainSpec
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -38,10 +39,18 @@ def training_stage(
     ``open_task`` says what to train, and may write what the workers need into the attempt; ``finish`` may add outputs
     to those of the training (``weights``, ``checkpoint``, ``curves``).
     """
-    identity = spec.model_dump(mode="json", exclude=OBSERVING if spec.select == "last" else None)
+    unseen = {"warm_start"} | (OBSERVING if spec.select == "last" else set())
+    identity = spec.model_dump(mode="json", exclude=unseen)
+    base = find_base(config, inputs) if isinstance(spec, ModelTrainSpec) and spec.warm_start else None
+    if base is not None:
+        identity["warm_start"] = base.sha256
 
     def compute(attempt: Attempt) -> None:
-        _train(name, open_task(attempt), config, attempt)
+        task = open_task(attempt)
+        if base is not None:
+            attempt.figures["warm_start"] = base.figures
+            task = task.model_copy(update={"warm_start_uri": base.uri})
+        _train(name, task, config, attempt)
         finish(attempt)
 
     return Stage(name, identity, inputs, compute)

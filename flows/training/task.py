@@ -46,6 +46,8 @@ class TrainingTask(Spec, ABC):
     """The settings of the loop, and in each task those of its network and objective."""
     index_uri: str
     shards_uri: str
+    warm_start_uri: str = ""
+    """Weights to begin with; empty: random ones."""
 
     @abstractmethod
     def open(self, device: torch.device, rank: int) -> Training:

@@ -15,6 +15,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 from pydantic import Field
+from safetensors.torch import load_file
 from torch import nn
 
 from data_pipelines import storage
@@ -53,6 +54,8 @@ def train_worker(loop: dict[str, str]) -> None:
     device = _prepare_device(job)
     torch.manual_seed(spec.seed)
     training = job.task.open(device, rank)
+    if job.task.warm_start_uri:
+        _warm_start(training.model, job.task.warm_start_uri)
     state = build_state(training.model, spec, device)
     hooks = RayHooks(spec, training.validate, rank, _resume(job, state))
     if state.step == spec.num_steps:  # a former attempt's last checkpoint stands, and is looked for below the stage
@@ -60,6 +63,17 @@ def train_worker(loop: dict[str, str]) -> None:
     steps = range(state.step, spec.num_steps)
     loader = step_loader(training.batches, steps, job.loader_processes, pin_memory=device.type == "cuda")
     fit(state, training.objective, loader, spec, hooks)
+
+
+def _warm_start(model: nn.Module, uri: str) -> None:
+    with storage.local_file(uri) as path:
+        try:
+            model.load_state_dict(load_file(path))
+        except RuntimeError as error:
+            raise ValueError(
+                f"train.warm_start: the champion's weights do not fit this network; keep train.model as the champion "
+                f"has it, or leave warm_start out ({str(error).splitlines()[0]})"
+            ) from None
 
 
 def iter_checkpoints(stage_uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
