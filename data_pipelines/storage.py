@@ -73,6 +73,12 @@ def write_bytes(uri: str, data: bytes) -> None:
         path.write_bytes(data)
 
 
+def delete(uri: str) -> None:
+    """Remove a file."""
+    fs, path = resolve(uri)
+    fs.delete_file(path)
+
+
 @contextmanager
 def local_copy_of(uri: str) -> Iterator[Path]:
     """A temporary local path to write to; it becomes ``uri`` when the block ends without an error."""

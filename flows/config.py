@@ -94,6 +94,15 @@ class RegistrySpec(Spec):
     ``frechet_distance``. Of distances less is better."""
 
 
+class NotifySpec(Spec):
+    """Who hears of failures and of new champions."""
+
+    webhook: str = ""
+    """URL that gets a POST of ``{"text": ...}``, as Slack, Mattermost and Teams workflows take it; empty: nobody."""
+    block: str = ""
+    """Prefect notification block, as ``TYPE/NAME`` such as ``slack-webhook/ml``; empty: none."""
+
+
 class PipelineConfig(Spec):
     """What every pipeline has."""
 
@@ -105,6 +114,8 @@ class PipelineConfig(Spec):
     """Scores and checkpoint to a registered model."""
     compute: ComputeSpec = ComputeSpec()
     """Where and how often."""
+    notify: NotifySpec = NotifySpec()
+    """Who hears of it."""
 
     @property
     def storage_uri(self) -> str:

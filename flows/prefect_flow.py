@@ -30,7 +30,7 @@ def set_prefect_defaults() -> None:
 
 set_prefect_defaults()
 
-from prefect import flow, task  # noqa: E402 - its settings are read at import
+from prefect import flow, runtime, task  # noqa: E402 - its settings are read at import
 from prefect.artifacts import create_link_artifact, create_markdown_artifact  # noqa: E402
 from prefect.tasks import exponential_backoff  # noqa: E402
 
@@ -38,6 +38,8 @@ from data_pipelines import storage  # noqa: E402
 from data_pipelines.errors import UserError  # noqa: E402
 from flows import tracking  # noqa: E402
 from flows.cluster import import_ray  # noqa: E402
+from flows.doctor.servers import require_servers  # noqa: E402
+from flows.notify import report_link, tell_of_champion, tell_of_failure  # noqa: E402
 from flows.pipeline import Pipeline  # noqa: E402
 from flows.place import run_in_place  # noqa: E402
 from flows.stages import Done, Record, Stage  # noqa: E402
@@ -59,6 +61,7 @@ def diffusion_flow(config: DiffusionConfig) -> dict[str, Any]:
 
 def run_flow(config: Config) -> dict[str, Any]:
     """The flow that the config is of."""
+    require_servers()
     # Prefect's temporary server takes seconds to start, in a process of its own: time for what stages will import.
     ahead = threading.Thread(target=_import_ahead, args=(config.storage_uri,), name="import-ahead", daemon=True)
     ahead.start()
@@ -75,7 +78,18 @@ def _import_ahead(root: str) -> None:
 
 
 def _run(config: Config) -> dict[str, Any]:
-    return Pipeline(config, run=_as_task)()
+    try:
+        result = Pipeline(config, run=_as_task)()
+    except BaseException as error:
+        tell_of_failure(config.notify, config.registry.name, f"{type(error).__name__}: {error}", _own_page())
+        raise
+    tell_of_champion(config.notify, result)
+    return result
+
+
+def _own_page() -> str:
+    """The run's page in Prefect's UI."""
+    return runtime.flow_run.ui_url or ""
 
 
 def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
@@ -121,7 +135,7 @@ def _leave_artifacts(record: Record) -> None:
     try:
         if record.stage == "evaluate":
             create_markdown_artifact(_metrics_table(record.figures["metrics"]), key="metrics", description="Scores")
-            create_link_artifact(_link(record.output("report")), key="report", link_text="Evaluation report")
+            create_link_artifact(report_link(record.output("report")), key="report", link_text="Evaluation report")
             if "overlay" in record.outputs:
                 _image_artifact(record.output("overlay"))
         elif record.stage == "register":
@@ -145,7 +159,3 @@ def _image_artifact(uri: str) -> None:
 def _metrics_table(metrics: dict[str, float]) -> str:
     rows = [f"| {name} | {value:.4f} |" for name, value in metrics.items()]
     return "\n".join(["| metric | value |", "|---|---|", *rows])
-
-
-def _link(uri: str) -> str:
-    return storage.local_path(uri).as_uri() if storage.is_local(uri) else uri

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from flows.cli import jobs, models, pipelines  # noqa: F401 - they define the verbs
+from flows.cli import doctor, jobs, models, pipelines, schedule  # noqa: F401 - they define the verbs
 from flows.cli.app import app, keep_stdout_for_results
 
 
@@ -29,11 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command line in this process; returns its exit code."""
     try:
-        app(list(arguments), prog_name="unetflow", standalone_mode=False)
+        returned = app(list(arguments), prog_name="unetflow", standalone_mode=False)
     except typer.TyperException as error:
         error.show() if hasattr(error, "show") else sys.stderr.write(f"unetflow: {error}\n")
-        return error.exit_code
-    except typer.Exit as error:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("unetflow: stopped; the same command goes on from the last checkpoint\n")
@@ -43,4 +41,4 @@ def run_command(arguments: Sequence[str]) -> int:
             raise
         sys.stderr.write(f"unetflow: {error}\n")
         return 2
-    return 0
+    return returned if isinstance(returned, int) else 0  # the code of a typer.Exit

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flows.doctor.finding import Finding
     from flows.jobs.pipeline import JobRow
     from flows.models import ModelVersion
 
@@ -76,4 +77,15 @@ def models_text(versions: Sequence[ModelVersion], *, lineage: bool) -> str:
         lines.append(f"{version.name:<32} {version.version:>4}  {aliases:<22} {metrics}")
         if lineage:
             lines += [f"    {name:<28} {value}" for name, value in {"gate": version.gate, **version.tags}.items()]
+    return "\n".join(lines)
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """A line a finding, the remedy below it."""
+    marks = {"ok": "ok      ", "warning": "warning ", "bad": "BAD     "}
+    lines = []
+    for finding in findings:
+        lines.append(f"{marks[finding.state]}{finding.subject:<16}{finding.text}")
+        if finding.remedy:
+            lines.append(f"{'':<24}-> {finding.remedy}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from data_pipelines import storage
 from data_pipelines.errors import UserError
 from flows.config import Config
+from flows.doctor.servers import require_servers
 from flows.jobs.connect import AUTO, connect, is_loopback
 from flows.jobs.package import CONFIG, digest_of_folder, packed
 from flows.jobs.run import OWNER, PIPELINE, STAGE, Request, ensure_job, job_info
@@ -38,6 +39,7 @@ class JobRow:
 def submit_pipeline(config: Config, address: str, *, install: bool = False) -> tuple[JobSubmissionClient, str, bool]:
     """(client, job id, whether it is new): the same config and code while it runs is the same job."""
     client = connect(address)
+    require_servers()
     _require_shared_storage(config, address)
     with packed(config) as folder:
         digest = digest_of_folder(folder)

@@ -1,0 +1,192 @@
+"""The servers that the environment names: do they answer, do they ask who is there, do they know us?"""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from data_pipelines.errors import UserError
+from flows.config import Config
+from flows.doctor.finding import Finding, bad, ok, warning
+from flows.jobs.connect import connect, is_loopback
+
+TIMEOUT_SECONDS = 10.0
+LARGEST_SKEW_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; status 0 where nothing did."""
+
+    status: int
+    body: bytes = b""
+    skew_seconds: float = 0.0
+    """How far the server's clock is ahead of ours."""
+    error: str = ""
+
+
+def ask(url: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """GET, whatever comes of it."""
+    request = urllib.request.Request(url, headers=dict(headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            return Answer(answer.status, answer.read(), _skew(answer.headers.get("Date")))
+    except urllib.error.HTTPError as error:
+        return Answer(error.code, error.read(), _skew(error.headers.get("Date")))
+    except (OSError, ValueError) as error:
+        return Answer(0, error=str(getattr(error, "reason", error)))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server, a page of it that asks who is there, and what we say then."""
+
+    name: str
+    url: str
+    closed_path: str
+    headers: dict[str, str]
+    variable: str
+    """Names the credentials."""
+
+    def problem(self) -> Finding | None:
+        """Why it cannot be used, if so."""
+        answer = ask(self.url + self.closed_path, self.headers)
+        if answer.status == 0:
+            text = f"{self.url} does not answer ({answer.error})"
+            return bad(self.name, text, f"start it, or correct the address: curl {self.url}")
+        if answer.status in (401, 403):
+            said = "wrong" if self.headers else "missing"
+            return bad(self.name, f"{self.url}: {self.variable} is {said}", f"export {self.variable}=...")
+        if answer.status != 200:
+            text = f"{self.url}{self.closed_path} answers {answer.status}"
+            return bad(self.name, text, f"look at its log; curl {self.url}")
+        return None
+
+    def check(self) -> Iterator[Finding]:
+        """Reachable, asking for credentials, taking ours, and of our time."""
+        if problem := self.problem():
+            yield problem
+            return
+        stranger = ask(self.url + self.closed_path)
+        advice = f"switch its authentication on ({self.variable})"
+        if stranger.status in (401, 403):
+            yield ok(self.name, f"{self.url} answers, and asks for credentials")
+        elif is_loopback(self.url):
+            yield warning(self.name, f"{self.url} answers anybody on this machine", advice)
+        else:
+            yield bad(self.name, f"{self.url} answers anybody", advice)
+        if abs(stranger.skew_seconds) > LARGEST_SKEW_SECONDS:
+            yield bad(f"{self.name} clock", f"is {stranger.skew_seconds:+.0f} s from ours", "timedatectl set-ntp true")
+
+
+def prefect_server() -> Server | None:
+    """What ``PREFECT_API_URL`` names."""
+    url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
+    headers = _basic(os.environ.get("PREFECT_API_AUTH_STRING", ""))
+    if key := os.environ.get("PREFECT_API_KEY"):
+        headers = {"Authorization": f"Bearer {key}"}
+    return Server("prefect", url, "/admin/version", headers, "PREFECT_API_AUTH_STRING") if url else None
+
+
+def mlflow_server() -> Server | None:
+    """What ``MLFLOW_TRACKING_URI`` names, if it is a server."""
+    url = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    headers = _basic(f"{user}:{password}") if user and password else {}
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        headers = {"Authorization": f"Bearer {token}"}
+    inside = "/api/2.0/mlflow/registered-models/search?max_results=1"
+    variable = "MLFLOW_TRACKING_PASSWORD" if user else "MLFLOW_TRACKING_USERNAME"
+    return Server("mlflow", url, inside, headers, variable) if url.startswith("http") else None
+
+
+def require_servers() -> None:
+    """Before long work begins: raise UserError where a named server does not answer, or does not know us."""
+    for server in (prefect_server(), mlflow_server()):
+        if server and (problem := server.problem()):
+            raise UserError(f"{server.name}: {problem.text}; {problem.remedy}")
+
+
+def check_prefect() -> Iterator[Finding]:
+    """``PREFECT_API_URL``."""
+    server = prefect_server()
+    if server is None:
+        yield ok("prefect", "PREFECT_API_URL is not set: each run starts a temporary server")
+        return
+    yield from server.check()
+    answer = ask(server.url + server.closed_path, server.headers)
+    if answer.status == 200:
+        yield _same_version("prefect", json.loads(answer.body))
+
+
+def check_mlflow() -> Iterator[Finding]:
+    """``MLFLOW_TRACKING_URI``."""
+    server = mlflow_server()
+    if server is None:
+        yield ok("mlflow", f"{os.environ.get('MLFLOW_TRACKING_URI') or 'SQLite below the storage folder'}: no server")
+        return
+    yield from server.check()
+    answer = ask(f"{server.url}/version", server.headers)
+    if answer.status == 200:
+        yield _same_version("mlflow", answer.body.decode())
+
+
+def check_ray(config: Config | None) -> Iterator[Finding]:
+    """``RAY_ADDRESS`` where it is a dashboard's URL, and whether the cluster can hold the config."""
+    url = os.environ.get("RAY_ADDRESS", "").rstrip("/")
+    if not url.startswith("http"):
+        yield ok("ray", f"{url or 'RAY_ADDRESS is not set: each run starts a Ray of its own'}")
+        return
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    server = Server("ray", url, "/api/version", headers, "RAY_AUTH_TOKEN")
+    yield from server.check()
+    if server.problem():
+        return
+    try:
+        connect(url)
+        yield ok("ray versions", "Ray and Python are those of the cluster")
+    except UserError as error:
+        yield bad("ray versions", str(error), "install the cluster's versions, or make the cluster from the lock")
+    yield _check_resources(url, headers, config)
+
+
+def _check_resources(url: str, headers: Mapping[str, str], config: Config | None) -> Finding:
+    answer = ask(f"{url}/api/v0/nodes?limit=10000", headers)
+    if answer.status != 200:
+        return warning("ray resources", f"the state API answers {answer.status}", f"curl {url}/api/v0/nodes")
+    nodes = [node for node in json.loads(answer.body)["data"]["result"]["result"] if node["state"] == "ALIVE"]
+    have = {kind: sum(node["resources_total"].get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
+    text = f"{len(nodes)} nodes, {have['CPU']:g} CPUs, {have['GPU']:g} GPUs"
+    if config is None:
+        return ok("ray resources", text)
+    compute = config.compute
+    want = {"CPU": compute.num_cpus, "GPU": compute.num_workers * compute.use_gpu}
+    if short := [f"{want[kind]} {kind}s" for kind in want if have[kind] < want[kind]]:
+        return bad("ray resources", f"{text}; the config needs {', '.join(short)}", "--set compute.num_workers=1")
+    return ok("ray resources", f"{text}; enough for the config")
+
+
+def _same_version(subject: str, there: str) -> Finding:
+    here = importlib.metadata.version(subject)
+    if there == here:
+        return ok(f"{subject} version", here)
+    return warning(f"{subject} version", f"{here} here, {there} there", f"pip install {subject}=={there}")
+
+
+def _basic(login: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
+
+
+def _skew(date: str | None) -> float:
+    if not date:
+        return 0.0
+    return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds() + 0.5  # the header has whole seconds
