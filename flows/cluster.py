@@ -69,8 +69,7 @@ def ensure_workers(compute: ComputeSpec) -> None:
     import ray
 
     have = ray.cluster_resources()
-    want = {"CPU": compute.num_cpus, "GPU": compute.num_workers * compute.use_gpu}
-    for kind, number in want.items():
+    for kind, number in compute.least_resources.items():
         if have.get(kind, 0) < number:
             raise UserError(
                 f"compute.num_workers={compute.num_workers} needs {number} {kind}s, the Ray cluster has "
@@ -85,7 +84,7 @@ def iter_on_actors(actor: type, items: Sequence[dict[str, Any]], compute: Comput
 
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
         actor,
-        compute=ray.data.ActorPoolStrategy(size=compute.num_workers),
+        compute=ray.data.ActorPoolStrategy(min_size=compute.least_workers, max_size=compute.most_workers),
         num_cpus=compute.threads_per_worker,
         num_gpus=1 if compute.use_gpu else 0,
     )

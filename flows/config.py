@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -19,8 +19,9 @@ from unet_models.specs import LoopSpec, PredictSpec, TrainSpec
 class ComputeSpec(Spec):
     """Where stages run and how often they are tried. Nothing here changes what is computed, but for rounding."""
 
-    num_workers: int = Field(default=2, ge=1)
-    """Ray Train workers (data-parallel ranks) and evaluation actors."""
+    num_workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 2
+    """Ray Train workers (data-parallel ranks) and evaluation actors; ``[least, most]``: as many as the cluster has, and
+    when a node is lost, training goes on with those that are left."""
     use_gpu: bool = False
     """One GPU per worker."""
     threads_per_worker: int = Field(default=1, ge=1)
@@ -37,9 +38,30 @@ class ComputeSpec(Spec):
     """Longest time for one stage; none: no limit."""
 
     @property
+    def least_workers(self) -> int:
+        """Without so many nothing runs."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """More are not used."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+
+    @property
     def num_cpus(self) -> int:
         """CPUs that all workers reserve together."""
-        return self.num_workers * self.threads_per_worker
+        return self.most_workers * self.threads_per_worker
+
+    @property
+    def least_resources(self) -> dict[str, int]:
+        """What Ray must have, by its names."""
+        return {"CPU": self.least_workers * self.threads_per_worker, "GPU": self.least_workers * self.use_gpu}
+
+    @model_validator(mode="after")
+    def _least_is_not_most(self) -> ComputeSpec:
+        if self.least_workers > self.most_workers:
+            raise ValueError(f"num_workers: the first of [least, most] must not be larger, got {self.num_workers}")
+        return self
 
 
 class EvaluateSpec(PredictSpec):
@@ -124,10 +146,10 @@ class PipelineConfig(Spec):
 
     def require_enough_samples(self, stage: str, spec: LoopSpec) -> None:
         """Raise ValueError where a batch is too small for the workers."""
-        if spec.global_batch_size < self.compute.num_workers:
+        if spec.global_batch_size < self.compute.most_workers:
             raise ValueError(
                 f"{stage}.global_batch_size ({spec.global_batch_size}) is smaller than compute.num_workers "
-                f"({self.compute.num_workers}): every worker needs at least one sample"
+                f"({self.compute.most_workers}): every worker needs at least one sample"
             )
 
 
@@ -204,7 +226,8 @@ class DiffusionConfig(PipelineConfig):
             )
         if not self.encode.clip:
             self.require_enough_samples("train_clip", self.train_clip)
-            if self.train_clip.global_batch_size % self.compute.num_workers:
+            counts = range(self.compute.least_workers, self.compute.most_workers + 1)
+            if any(self.train_clip.global_batch_size % count for count in counts):
                 raise ValueError(
                     f"train_clip.global_batch_size ({self.train_clip.global_batch_size}) must be a multiple of "
                     f"compute.num_workers ({self.compute.num_workers}): every pair meets all others of the batch"

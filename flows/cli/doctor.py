@@ -21,7 +21,7 @@ def doctor(
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Versions, servers, credentials, storage, GPUs: what is wrong, and what mends it. Exit code 1 where something is."""
+    """Versions, servers, credentials, storage, GPUs: what is wrong, and what mends it; exit code 1 if so."""
     from flows.config import load_config
     from flows.doctor import examine
 

@@ -76,7 +76,7 @@ def _encode(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: 
     def plan(missing: list[str]) -> list[Task]:
         return _plan([rows[case_id] for case_id in missing], digests, uri, encoding)
 
-    pool = Actors(ShardEncoder, compute.num_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
+    pool = Actors(ShardEncoder, compute.most_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
     sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
     latents = build_index(sharded.rows, {case_id: row["split"] for case_id, row in rows.items()})
     add_index(attempt, latents, shards.root, folder)

@@ -177,7 +177,7 @@ def _is_checked(config: DiffusionConfig) -> bool:
 def _part_size(config: DiffusionConfig) -> int:
     """Whole batches, and work for every worker."""
     batch = config.evaluate.batch_size
-    share = -(-config.evaluate.num_images // config.compute.num_workers)
+    share = -(-config.evaluate.num_images // config.compute.most_workers)
     return max(min(share, PART_IMAGES) // batch, 1) * batch
 
 

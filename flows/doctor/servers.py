@@ -169,7 +169,7 @@ def _check_resources(url: str, headers: Mapping[str, str], config: Config | None
     if config is None:
         return ok("ray resources", text)
     compute = config.compute
-    want = {"CPU": compute.num_cpus, "GPU": compute.num_workers * compute.use_gpu}
+    want = compute.least_resources
     if short := [f"{want[kind]} {kind}s" for kind in want if have[kind] < want[kind]]:
         return bad("ray resources", f"{text}; the config needs {', '.join(short)}", "--set compute.num_workers=1")
     return ok("ray resources", f"{text}; enough for the config")
