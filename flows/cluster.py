@@ -52,6 +52,7 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     if not address:
         folder = storage.cache_folder() / "ray"
         options |= {
+            "address": "local",  # else a Ray that somebody else started on this machine would be joined
             "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),
             "include_dashboard": False,
             "object_store_memory": 512 << 20,

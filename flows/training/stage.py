@@ -73,11 +73,11 @@ def curves_by_name(rows: list[dict[str, float]]) -> dict[str, list[tuple[int, fl
 
 def _train(name: str, task: TrainingTask, config: Config, attempt: Attempt) -> None:
     """Train ``task`` on Ray Train workers and declare the chosen checkpoint and the curves as outputs."""
+    ensure_workers(config.compute)  # before Ray is imported, which reads its settings then
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     from flows.training.progress import FollowReports
 
-    ensure_workers(config.compute)
     with tempfile.TemporaryDirectory(prefix="unetflow-train-") as folder:
         reports = Path(folder) / "reports.jsonl"
         trainer = _build_trainer(task, config.compute, attempt, reports)
