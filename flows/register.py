@@ -70,7 +70,7 @@ def register(config: Config, candidate: Candidate, shards: Record, *inputs: Reco
 def write_exports(folder: Path, networks: Mapping[str, Callable[[], Traced]], spec: RegistrySpec) -> None:
     """Write the networks into the model's folder in the formats of ``spec.export``.
 
-    Raises UserError where a network cannot be exported, which keeps nothing else of the model from being registered.
+    Raises UserError where a network cannot be exported; its message says how to register the model without.
     """
     from unet_models.export import export_networks
 

@@ -14,6 +14,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from data_pipelines.errors import UserError
+from flows.config import RegistrySpec
+from flows.register import write_exports
 from unet_models import export
 from unet_models.autoencoder import build_autoencoder
 from unet_models.denoiser import Denoiser
@@ -166,10 +169,12 @@ def test_other_families(family: dict[str, Any], ndim: int, tmp_path: Path) -> No
         assert_equal(runs, network, {"images": torch.randn(size[: 2 + ndim])})
 
 
-def test_weights_other_than_float32_are_refused() -> None:
+def test_a_network_that_cannot_be_exported_is_named_with_the_remedy(tmp_path: Path) -> None:
     network = UNet(UNetSpec(channels=(4, 8)), 1, 2, ndim=2).to(torch.bfloat16)
-    with pytest.raises(ValueError, match=r"float32 on the CPU, got torch\.bfloat16"):
-        trace_unet(network, 1, 2)
+    with pytest.raises(
+        UserError, match=r"(?s)unet cannot .* float32 on the CPU, got .*bfloat16.*registry\.export=\[\]"
+    ):
+        write_exports(tmp_path, {"unet": lambda: trace_unet(network, 1, 2)}, RegistrySpec())
 
 
 # --- Latent diffusion ------------------------------------------------------------------------------------------------
