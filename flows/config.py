@@ -114,6 +114,8 @@ class RegistrySpec(Spec):
     compare_metric: str = ""
     """The metric in which a new champion must beat the old one on the same evaluation data; empty: ``dice``, or
     ``frechet_distance``. Of distances less is better."""
+    export: tuple[Literal["onnx", "torch_export"], ...] = ("onnx", "torch_export")
+    """Formats in which the networks also lie beside the weights, in float32, for programs without Python or MLflow."""
 
 
 class NotifySpec(Spec):

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
+from data_pipelines.errors import UserError
 from data_pipelines.shards import read_table
 from flows.config import Config, RegistrySpec
 from flows.lineage import code_version
@@ -22,6 +24,8 @@ from flows.stages import Attempt, Record, Stage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from unet_models.export import Traced
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +68,24 @@ def register(config: Config, candidate: Candidate, shards: Record, *inputs: Reco
         _register(config, candidate, {record.stage: record for record in (shards, *inputs)}, attempt)
 
     return Stage("register", identity, inputs, compute, lambda record: _is_registered(record, root))
+
+
+def write_exports(folder: Path, networks: Mapping[str, Callable[[], Traced]], spec: RegistrySpec) -> None:
+    """Write the networks into the model's folder in the formats of ``spec.export``.
+
+    Raises UserError where a network cannot be exported; its message says how to register the model without.
+    """
+    from unet_models.export import export_networks
+
+    started = time.perf_counter()
+    try:
+        export_networks(folder, networks, spec.export)
+    except Exception as error:  # torch raises many kinds
+        raise UserError(
+            f"registry.export: {', '.join(networks)} cannot be written as {' and '.join(spec.export)}: {error}\n"
+            "To register the model without these files: --set registry.export=[]"
+        ) from error
+    logger.info("register: exported %s in %.1f s", ", ".join(networks), time.perf_counter() - started)
 
 
 def decide_alias(

@@ -9,7 +9,7 @@ from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from flows.config import DiffusionConfig
 from flows.diffusion.model import Trained, assemble, gather
-from flows.register import Candidate, register
+from flows.register import Candidate, register, write_exports
 from flows.stages import Record, Stage
 
 if TYPE_CHECKING:
@@ -36,7 +36,16 @@ def register_stage(config: DiffusionConfig, trained: Trained, evaluation: Record
     def prepare(folder: Path) -> dict[str, Any]:
         import pandas as pd
 
-        assemble(gather(config, trained), folder)
+        from unet_models.autoencoder import load_autoencoder
+        from unet_models.export import trace_decoder, trace_denoiser
+
+        denoiser = assemble(gather(config, trained), folder)
+        if config.registry.export:
+            networks = {
+                "unet": lambda: trace_denoiser(denoiser),
+                "vae_decoder": lambda: trace_decoder(load_autoencoder(folder / "vae")),
+            }
+            write_exports(folder, networks, config.registry)
         return {"signature": _signature(), "input_example": pd.DataFrame({"prompt": ["an image"], "seed": [0]})}
 
     weights = config.evaluate.inception_weights

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipelines import storage
 from flows.config import SegmentationConfig
-from flows.register import Candidate, held_out_digest, register
+from flows.register import Candidate, held_out_digest, register, write_exports
 from flows.segmentation.evaluate import build_bundle
 from flows.stages import Record, Stage
 
@@ -25,10 +25,15 @@ def register_stage(config: SegmentationConfig, shards: Record, training: Record,
     """Plan the stage."""
 
     def prepare(folder: Path) -> dict[str, Any]:
-        from flows.segmentation.segmenter import WEIGHTS, Bundle, write_bundle
+        from flows.segmentation.segmenter import WEIGHTS, Bundle, Segmenter, write_bundle
+        from unet_models.export import trace_unet
 
         write_bundle(folder, Bundle.model_validate(build_bundle(config, shards)))
         storage.copy(training.output("weights"), str(folder / WEIGHTS))
+        if config.registry.export:
+            network = Segmenter.from_folder(folder, device="cpu").model
+            sizes = len(shards.figures["channels"]), len(shards.figures["classes"])
+            write_exports(folder, {"unet": lambda: trace_unet(network, *sizes)}, config.registry)
         return {"signature": _signature(), "input_example": _input_example(config, shards)}
 
     candidate = Candidate(

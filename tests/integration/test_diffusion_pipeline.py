@@ -112,6 +112,19 @@ odd = pd.DataFrame({{"prompt": ["a large red square"] * 2, "seed": [5, None], "g
 np.save({str(tmp_path / "odd.npy")!r}, np.stack(model.predict(odd)))
 rows = [("a large red square", 5, 3.0, "a small blue circle"), ("a large red square", 0, 3.0)]
 np.save({str(tmp_path / "odd_theirs.npy")!r}, np.stack([theirs(*row) for row in rows]))
+import onnxruntime
+drawer = model.unwrap_python_model().model
+latents, states = torch.randn(3, 4, 6, 5), drawer.clip.text_states(["a", "large", "circle"])
+latents, states, timesteps = latents.numpy(), states.numpy(), np.array([0, 500, 999], np.float32)
+session = onnxruntime.InferenceSession(folder / "onnx" / "unet.onnx")
+given = {{"noisy_latents": latents, "timesteps": timesteps, "encoder_hidden_states": states}}
+with torch.no_grad():
+    noise = drawer.denoiser(**{{name: torch.from_numpy(value) for name, value in given.items()}}).numpy()
+np.testing.assert_allclose(session.run(["prediction"], given)[0], noise, rtol=0, atol=1e-4 * noise.std())
+session = onnxruntime.InferenceSession(folder / "onnx" / "vae_decoder.onnx")
+with torch.no_grad():
+    images = drawer.autoencoder.decode(torch.from_numpy(latents) / drawer.bundle.scaling_factor).sample.numpy()
+np.testing.assert_allclose(session.run(["images"], {{"latents": latents}})[0], images, rtol=0, atol=1e-4 * images.std())
 """
     )
     command = [sys.executable, "-c", script, str(CHECKOUT)]

@@ -134,7 +134,17 @@ truth = numpy.asarray(nibabel.load(label_path).dataobj)
 dice = [2 * int(((labels == k) & (truth == k)).sum()) / max(int((labels == k).sum() + (truth == k).sum()), 1)
         for k in (1, 2, 3)]
 array = model.predict({"image": [numpy.zeros((16, 17, 18)).tolist()]})[0]
-print(json.dumps({"dice": dice, "shape": numpy.asarray(array).shape}))
+import flows, onnxruntime, torch
+from pathlib import Path
+bundle = Path(flows.__file__).parents[2] / "artifacts" / "bundle"  # flows is the model's own copy
+images = numpy.random.default_rng(0).standard_normal((3, 1, 16, 8, 24)).astype(numpy.float32)
+session = onnxruntime.InferenceSession(bundle / "onnx" / "unet.onnx")
+with torch.no_grad():
+    logits = model.unwrap_python_model().segmenter.model(torch.from_numpy(images)).numpy()
+difference = float(numpy.abs(session.run(["logits"], {"images": images})[0] - logits).max())
+files = sorted(str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file())
+print(json.dumps({"dice": dice, "shape": numpy.asarray(array).shape, "files": files, "difference": difference,
+                  "spread": float(logits.std())}))
 """
 )
 
@@ -163,6 +173,8 @@ def test_a_consumer_without_the_checkout_gets_the_evaluated_labels(project: Proj
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["dice"] == pytest.approx([expected[name] for name in ("liver", "kidney", "lesion")], abs=1e-6)
     assert answer["shape"] == [16, 17, 18]
+    assert {"onnx/unet.onnx", "torch_export/unet.pt2", "export.json"} <= set(answer["files"])
+    assert answer["difference"] < 1e-4 * answer["spread"], "the ONNX file is not of the registered weights"
 
 
 def test_shards_read_back_by_webdataset_and_ray_data(project: Project, first: dict[str, Any]) -> None:
