@@ -310,6 +310,7 @@ def test_the_ray_job_runs_a_pipeline_on_the_same_cluster() -> None:
     verb, config = spec["entrypoint"].split()[1:]
     assert (spec["entrypoint"].split()[0], verb) == ("unetflow", "run")
     assert spec["entrypointNumCpus"] >= 1, "the head has no CPUs to give"
+    assert spec["submitterPodTemplate"]["spec"]["restartPolicy"] == "Never", "KubeRay counts the tries"
     mounts = pod_templates(spec)["cpu"]["spec"]["containers"][0]["volumeMounts"]
     assert Path(config).parent in {Path(mount["mountPath"]) for mount in mounts}
 
