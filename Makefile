@@ -17,7 +17,7 @@ check: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-stack: .venv/installed-stack
+stack: .venv/installed-servers
 	$(BIN)/python infra/stack.py
 
 bench: .venv/installed-test
@@ -32,8 +32,8 @@ bench: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
-.venv/installed-stack: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[stack]'
+.venv/installed-servers: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[servers]'
 	touch $@
 
 lock: .venv/installed-test

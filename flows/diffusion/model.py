@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_pipelines import storage
 from data_pipelines.specs import Spec
@@ -11,6 +12,9 @@ from flows.config import DiffusionConfig
 from flows.diffusion.encoders import network_folder
 from flows.stages import Record
 from unet_models.diffusion_specs import Bundle, DenoiserSpec, SampleSpec
+
+if TYPE_CHECKING:
+    from unet_models.denoiser import Denoiser
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,8 @@ def gather(config: DiffusionConfig, trained: Trained) -> Ingredients:
     )
 
 
-def assemble(ingredients: Ingredients, folder: Path) -> None:
-    """Write the pipeline folder."""
+def assemble(ingredients: Ingredients, folder: Path) -> Denoiser:
+    """Write the pipeline folder; returns the noise predictor."""
     from safetensors.torch import load_file
 
     from flows.diffusion.text_to_image import write_pipeline
@@ -70,3 +74,4 @@ def assemble(ingredients: Ingredients, folder: Path) -> None:
         storage.local_folder(ingredients.autoencoder_uri) as autoencoder,
     ):
         write_pipeline(folder, ingredients.bundle, denoiser, clip, autoencoder)
+    return denoiser
