@@ -81,6 +81,7 @@ class FollowReports:
                 row = json.loads(line)
                 if "failed_workers" in row:
                     logger.warning("training workers %s failed; starting again from the last checkpoint", row)
+                    self.display.restart()
                 elif not row.pop("checkpoint"):
                     rows.append(row)
         if rows:
@@ -103,6 +104,9 @@ class _Lines:
             self.last = time.monotonic()
             figures = _figures(self.known, self.score)
             logger.info("%s: step %d/%d, %s", self.name, self.known["step"], self.num_steps, figures)
+
+    def restart(self) -> None:
+        self.last = -math.inf  # how far back that was is said at once
 
     def close(self) -> None:
         pass
@@ -132,6 +136,9 @@ class _Bar:
         for row in rows:
             self.known |= row
         self.progress.update(self.task, completed=self.known["step"], description=_figures(self.known, self.score))
+
+    def restart(self) -> None:
+        self.progress.update(self.task, description="starting workers again")
 
     def close(self) -> None:
         self.progress.stop()

@@ -1,0 +1,189 @@
+"""Both pipelines over two hosts; a worker killed, a host cut off. Figures are printed, and stand in README.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_pipelines import storage
+from tests.cluster.hosts import BIN, TwoHosts, two_hosts, why_not
+from tests.integration.test_diffusion_pipeline import CONFIG as TINY_SHAPES
+
+pytestmark = pytest.mark.skipif((reason := why_not()) is not None, reason=str(reason))
+
+CHECKPOINT_EVERY, LOG_EVERY = 40, 10
+NUM_STEPS = 320
+SEGMENTATION = f"""
+data: {{layout: phantoms, num_phantoms: 12}}
+train:
+  patch_size: [32, 32, 32]
+  global_batch_size: 4
+  num_steps: {NUM_STEPS}
+  checkpoint_every_steps: {CHECKPOINT_EVERY}
+  log_every_steps: {LOG_EVERY}
+  model: {{channels: [8, 16, 32]}}
+evaluate: {{tta: false}}
+registry: {{name: two-hosts, export: []}}
+"""
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[TwoHosts]:
+    with two_hosts() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def segmentation(hosts: TwoHosts) -> dict[str, Any]:
+    """The undisturbed run that the others are compared with."""
+    (hosts.folder / "segmentation.yaml").write_text(SEGMENTATION)
+    return hosts.unetflow("run", "segmentation.yaml")
+
+
+def test_segmentation_uses_both_hosts(hosts: TwoHosts, segmentation: dict[str, Any]) -> None:
+    both = {hosts.first.address, hosts.second.address}
+    assert hosts.hosts_of("actors", "RayTrainWorker") == both
+    assert hosts.hosts_of("actors", "CaseScorer") == both
+    assert hosts.hosts_of("tasks", "Map(") == both, "sharding"
+    assert segmentation["model_uri"] == "models:/two-hosts@champion"
+
+
+def test_throughput_of_one_and_of_two_hosts(hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]) -> None:
+    hosts.unetflow("train", "segmentation.yaml", "--set", "compute.num_workers=1", storage="one")
+    one, two = (median_rate(hosts.folder / name) for name in ("one", "storage"))
+    report.append(f"patches of 32x32x32 per second: {one:.1f} with one host, {two:.1f} with two")
+    assert weights(hosts.folder / "one").keys() == weights(hosts.folder / "storage").keys()
+
+
+def test_a_killed_worker_costs_at_most_one_interval(
+    hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]
+) -> None:
+    training = start_training(hosts, "killed", "compute.num_workers=2")
+    wait_for(training, lambda: steps_told(hosts, "killed")[0][-1:] > [100])
+    (victim,) = hosts.second.pids_of("ray::RayTrainWorker")
+    os.kill(victim, signal.SIGKILL)
+    killed = time.monotonic()
+    wait_for(training, lambda: len(steps_told(hosts, "killed")) == 2 and steps_told(hosts, "killed")[1] != [])
+    seconds = time.monotonic() - killed
+    assert training.wait() == 0, log_of(training)
+    before, after = steps_told(hosts, "killed")
+    repeated = before[-1] - (after[0] - LOG_EVERY)
+    report.append(
+        f"worker killed after step {before[-1]}: {seconds:.0f} s until step {after[0]}, {repeated} steps repeated"
+    )
+    assert repeated <= CHECKPOINT_EVERY + LOG_EVERY
+    same, other = weights(hosts.folder / "storage"), weights(hosts.folder / "killed")
+    assert all((same[name] == other[name]).all() for name in same), "not the weights of an undisturbed run"
+
+
+def test_diffusion_uses_both_hosts(hosts: TwoHosts) -> None:
+    (hosts.folder / "diffusion.yaml").write_text(TINY_SHAPES)
+    result = hosts.unetflow("run", "diffusion.yaml", "--set", "data.num_shapes=4000", "--set", "data.shard_megabytes=1")
+    both = {hosts.first.address, hosts.second.address}
+    assert [stage["name"] for stage in result["stages"]][-1] == "register"
+    assert hosts.hosts_of("actors", "ShardEncoder") == both
+    assert hosts.hosts_of("actors", "Drawer") == both
+
+
+def test_a_host_cut_off_is_done_without(hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]) -> None:
+    training = start_training(hosts, "cut", "compute.num_workers=[1,2]")
+    wait_for(training, lambda: steps_told(hosts, "cut")[0][-1:] > [100])
+    hosts.set_link("down")
+    cut = time.monotonic()
+    wait_for(training, lambda: len(steps_told(hosts, "cut")) >= 2 and steps_told(hosts, "cut")[-1] != [])
+    seconds = time.monotonic() - cut
+    assert training.wait() == 0, log_of(training)
+    before, *_, after = steps_told(hosts, "cut")
+    same, other = weights(hosts.folder / "storage"), weights(hosts.folder / "cut")
+    largest = max(float(abs(same[name].astype(float) - other[name]).max()) for name in same)
+    report.append(f"host cut off after step {before[-1]}: {seconds:.0f} s until step {after[0]} with one worker")
+    report.append(f"largest difference of a weight from those that two workers trained: {largest:.1e}")
+    assert largest < 0.1  # rounding in bf16, grown over two hundred steps
+
+
+@pytest.fixture(scope="module")
+def report(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Lines that are printed in the end, whatever pytest captures."""
+    lines: list[str] = []
+    yield lines
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print("\n" + "\n".join(lines))
+
+
+def start_training(hosts: TwoHosts, name: str, override: str) -> subprocess.Popen[bytes]:
+    """Training from scratch, in a storage and with temporary files of its own."""
+    temporary = hosts.folder / f"{name}-tmp"
+    temporary.mkdir()
+    environment = hosts.environment | {"UNETFLOW_STORAGE": str(hosts.folder / name), "TMPDIR": str(temporary)}
+    command = hosts.first.command(str(BIN / "unetflow"), "train", "segmentation.yaml", "--set", override)
+    with (temporary / "log").open("wb") as stream:
+        process = subprocess.Popen(
+            command, env=environment, cwd=hosts.folder, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    LOGS[process.pid] = temporary / "log"
+    return process
+
+
+LOGS: dict[int, Path] = {}
+
+
+def log_of(process: subprocess.Popen[bytes]) -> str:
+    """The end of what it said."""
+    return LOGS[process.pid].read_text()[-4000:]
+
+
+def steps_told(hosts: TwoHosts, name: str) -> list[list[int]]:
+    """Steps that training told of, a list for each time that its workers were started."""
+    told: list[list[int]] = [[]]
+    for path in (hosts.folder / f"{name}-tmp").glob("unetflow-train-*/reports.jsonl"):
+        for line in path.read_text().split("\n")[:-1]:
+            row = json.loads(line)
+            if "failed_workers" in row:
+                told.append([])
+            elif not row["checkpoint"] and "train/loss" in row:
+                told[-1].append(int(row["step"]))
+    return told
+
+
+def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], bool], seconds: float = 240) -> None:
+    """Until it holds, while the process lives."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, log_of(process)
+        assert time.monotonic() < deadline, log_of(process)
+        time.sleep(0.1)
+
+
+def train_record(root: Path) -> dict[str, Any]:
+    """The record of the training in a storage."""
+    (path,) = (root / "train").glob("*/record.json")
+    return json.loads(path.read_text())
+
+
+def weights(root: Path) -> dict[str, Any]:
+    """The trained weights, as NumPy arrays."""
+    from safetensors.numpy import load_file
+
+    record = train_record(root)
+    uri = record["outputs"]["weights"]["uri"]
+    return load_file(uri if uri.startswith("/") else storage.join(record["uri"], uri))
+
+
+def curve_rows(root: Path) -> list[dict[str, float]]:
+    """What training told of itself."""
+    record = train_record(root)
+    return json.loads((Path(record["uri"]) / record["outputs"]["curves"]["uri"]).read_text())
+
+
+def median_rate(root: Path) -> float:
+    """Samples per second in the middle of the training."""
+    rates = sorted(row["samples_per_second"] for row in curve_rows(root) if "samples_per_second" in row)
+    return rates[len(rates) // 2]
