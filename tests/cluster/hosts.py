@@ -21,6 +21,8 @@ import psutil
 
 BIN = Path(sys.executable).parent
 PORT, DASHBOARD = 6379, 8265
+CABLE = "eth0"
+"""Name of either end."""
 HEALTHY_WITHIN_SECONDS = 90.0
 ASK = """
 import sys, urllib.request
@@ -93,7 +95,7 @@ class TwoHosts:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             "RAY_USAGE_STATS_ENABLED": "0",
-            "GLOO_SOCKET_IFNAME": "link",
+            "GLOO_SOCKET_IFNAME": CABLE,
             "UNETFLOW_CACHE": str(self.folder / "cache"),
             "UNETFLOW_STORAGE": str(self.folder / "storage"),
         }
@@ -162,7 +164,7 @@ class TwoHosts:
 
     def set_link(self, state: str) -> None:
         """``up`` or ``down``: the second host's end of the cable."""
-        subprocess.run(self.second.command("ip", "link", "set", "link", state), check=True)
+        subprocess.run(self.second.command("ip", "link", "set", CABLE, state), check=True)
 
 
 @contextmanager
@@ -175,9 +177,9 @@ def two_hosts() -> Iterator[TwoHosts]:
         host.home.mkdir()
         _ip("netns", "add", host.name)
     try:
-        _ip("link", "add", "link", "netns", names[0], "type", "veth", "peer", "name", "link", "netns", names[1])
+        _ip("link", "add", "name", CABLE, "netns", names[0], "type", "veth", "peer", "name", CABLE, "netns", names[1])
         for host in hosts:
-            for words in (("addr", "add", f"{host.address}/24", "dev", "link"), ("link", "set", "link", "up")):
+            for words in (("addr", "add", f"{host.address}/24", "dev", CABLE), ("link", "set", CABLE, "up")):
                 subprocess.run(host.command("ip", *words), check=True)
             subprocess.run(host.command("ip", "link", "set", "lo", "up"), check=True)
         cluster = TwoHosts(folder, *hosts, secrets.token_hex(32))

@@ -1,0 +1,342 @@
+"""The servers of ``make stack``, for real: submitted to, scheduled on, consumed from, looked at in a browser.
+
+The tests of this file follow one another: each goes on with what the one before left on the servers.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.datasets import write_case, write_dataset
+from tests.integration.project import CHECKOUT
+
+BIN = Path(sys.executable).parent
+NUM_CASES = 6
+VARIABLES = ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING")
+
+
+class Client:
+    """Another shell, which has only the printed variables."""
+
+    def __init__(self, folder: Path, variables: dict[str, str]) -> None:
+        self.folder, self.variables = folder, variables
+        self.raw = write_dataset(folder / "raw", *(f"case{number}" for number in range(NUM_CASES)))
+        self.config = folder / "boxes.yaml"
+        self.config.write_text(yaml.safe_dump(self.values()))
+
+    def values(self, **train: Any) -> dict[str, Any]:
+        """A pipeline of some seconds on boxes in noise."""
+        loop = {"patch_size": [12, 12, 12], "global_batch_size": 4, "num_steps": 60, "log_every_steps": 10}
+        return {
+            "data": {"root": str(self.raw)},
+            "train": {**loop, "checkpoint_every_steps": 20, "model": {"channels": [4, 8]}, **train},
+            "evaluate": {"tta": False},
+            "registry": {"name": "boxes", "export": []},
+        }
+
+    def environment(self, *without: str) -> dict[str, str]:
+        outside = ("PREFECT", "MLFLOW", "RAY", "UNETFLOW", "AWS")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
+        ours = {"HOME": str(self.folder / "home"), "UNETFLOW_CACHE": str(self.folder / "cache")}
+        return kept | ours | {name: value for name, value in self.variables.items() if name not in without}
+
+    def start(self, *arguments: str, without: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        command = [str(BIN / "unetflow"), *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=self.environment(*without), cwd=self.folder, text=True, **pipes)
+
+    def run(self, *arguments: str, code: int = 0, without: tuple[str, ...] = ()) -> tuple[str, str]:
+        """(stdout, stderr) of a command that has to end with ``code``."""
+        process = self.start(*arguments, without=without)
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == code, f"{arguments}: {process.returncode}\n{out}\n{err[-4000:]}"
+        return out, err
+
+    def get(self, url: str, login: str) -> Any:
+        headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+            return json.load(answer)
+
+    def prefect(self, path: str, body: dict[str, Any]) -> Any:
+        login = base64.b64encode(self.variables["PREFECT_API_AUTH_STRING"].encode()).decode()
+        headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
+        url = f"{self.variables['PREFECT_API_URL']}{path}"
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """The stack, started as ``make stack`` does; everything it started has to be gone afterwards."""
+    import psutil
+
+    folder = Path(tempfile.mkdtemp(prefix="ufs-"))  # short: sockets lie below it
+    (folder / "home").mkdir()
+    log = folder / "stack.log"
+    with log.open("w") as stream:
+        stack = subprocess.Popen(
+            [sys.executable, str(CHECKOUT / "infra" / "stack.py"), "--folder", str(folder / "s")],
+            env=os.environ | {"HOME": str(folder / "home")},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_for(lambda: "Ctrl-C stops" in log.read_text(), lambda: log.read_text(), 300, alive=stack)
+        yield Client(folder, read_variables(folder / "s" / "stack.env"))
+        started = [stack.pid, *(process.pid for process in psutil.Process(stack.pid).children(recursive=True))]
+        stack.send_signal(signal.SIGINT)
+        assert stack.wait(timeout=90) == 0, log.read_text()
+        assert [pid for pid in started if psutil.pid_exists(pid)] == []
+    finally:
+        stack.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_secrets_are_the_users_alone(client: Client) -> None:
+    for name in ("stack.env", "secrets.env", "mlflow-auth.ini"):
+        assert (client.folder / "s" / name).stat().st_mode & 0o077 == 0, name
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_without_a_secret_it_is_refused(client: Client, variable: str) -> None:
+    _, said = client.run("submit", str(client.config), code=2, without=(variable,))
+    assert variable in said
+    assert "missing" in said
+
+
+def test_an_open_address_is_refused_without_a_token(client: Client) -> None:
+    arguments = ("submit", str(client.config), "--address", "http://192.0.2.1:8265")
+    _, said = client.run(*arguments, code=2, without=("RAY_AUTH_TOKEN",))
+    assert "RAY_AUTH_TOKEN" in said
+
+
+def test_the_doctor_finds_all_well_then_each_thing_that_is_not(client: Client) -> None:
+    out, _ = client.run("doctor", "--json")
+    assert {finding["state"] for finding in json.loads(out)} == {"ok"}, out
+    for variable, subject in zip(VARIABLES, ("ray", "mlflow", "prefect"), strict=True):
+        out, _ = client.run("doctor", "--json", code=1, without=(variable,))
+        (found,) = [finding for finding in json.loads(out) if finding["state"] == "bad"]
+        assert (found["subject"], variable in found["text"]) == (subject, True)
+    out, _ = client.run("doctor", str(client.config), "--set", "compute.num_workers=64", "--json", code=1)
+    (found,) = [finding for finding in json.loads(out) if finding["state"] == "bad"]
+    assert found["subject"] == "ray resources"
+    token = client.folder / "home" / ".ray" / "auth_token"
+    token.parent.mkdir(exist_ok=True)
+    token.write_text("secret")
+    token.chmod(0o644)
+    out, _ = client.run("doctor", code=1)
+    token.unlink()
+    assert f"chmod 600 {token}" in out
+
+
+def test_submitted_detached_found_again_and_followed_to_a_registered_model(client: Client) -> None:
+    out, _ = client.run("submit", str(client.config), "--json")
+    job_id, new = json.loads(out).values()
+    assert new
+    follower = client.start("status", job_id, "--follow")
+    time.sleep(3)
+    follower.send_signal(signal.SIGINT)
+    _, said = follower.communicate(timeout=30)
+    assert follower.returncode == 130
+    assert f"unetflow status {job_id} --follow" in said
+    killed = client.start("submit", str(client.config), "--follow")  # the same job: it runs
+    time.sleep(3)
+    killed.kill()
+    killed.communicate()
+    out, said = client.run("status", job_id, "--follow", "--json")
+    result = json.loads(out)
+    assert result["model_uri"] == "models:/boxes@champion"
+    assert [stage["name"] for stage in result["stages"]] == ["shard", "train", "evaluate", "register"]
+    out, _ = client.run("status", "--json")
+    states = {row["what"]: row["state"] for row in json.loads(out)}
+    assert states == dict.fromkeys(["pipeline boxes", "shard", "train", "evaluate", "register"], "succeeded")
+
+
+def test_versions_tell_where_they_come_from(client: Client) -> None:
+    out, _ = client.run("models", "boxes", "--json")
+    (version,) = json.loads(out)
+    assert version["aliases"] == ["champion"]
+    lineage = {"code", "config_digest", "shard_digest", "evaluate_digest", "train_key"}
+    assert all(version["tags"][f"unetflow.{name}"] for name in lineage)
+    assert version["tags"]["mlflow.run_id"]
+
+
+def test_predict_a_folder_and_go_on_with_what_is_missing(client: Client) -> None:
+    output = client.folder / "predictions"
+    arguments = ("predict", "models:/boxes@champion", str(client.raw / "imagesTr"), str(output), "--json")
+    out, _ = client.run(*arguments)
+    assert json.loads(out)["num_predicted"] == NUM_CASES
+    (output / "case0.nii.gz").unlink()
+    out, _ = client.run(*arguments)
+    result = json.loads(out)
+    assert (result["num_predicted"], result["num_found_done"]) == (1, NUM_CASES - 1)
+    import nibabel as nib
+
+    image = nib.load(client.raw / "imagesTr" / "case0_0000.nii.gz")
+    labels = nib.load(output / "case0.nii.gz")
+    assert labels.shape == image.shape
+    assert (labels.affine == image.affine).all()
+
+
+def test_mlflow_serves_it_over_http(client: Client) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["models", "serve", "-m", "models:/boxes@champion", "--env-manager", "local", "-p", str(port)]
+    server = subprocess.Popen(
+        [str(BIN / "mlflow"), *words],
+        env=client.environment() | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        cwd=client.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/ping"), lambda: "mlflow models serve", 120, alive=server)
+        path = client.raw / "imagesTr" / "case1_0000.nii.gz"
+        body = json.dumps({"dataframe_split": {"columns": ["path"], "data": [[str(path)]]}}).encode()
+        headers = {"Content-Type": "application/json"}
+        url = f"http://127.0.0.1:{port}/invocations"
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as answer:
+            (labels,) = json.load(answer)["predictions"]
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+    import nibabel as nib
+    import numpy as np
+
+    predicted = nib.load(client.folder / "predictions" / "case1.nii.gz").get_fdata()
+    np.testing.assert_array_equal(np.asarray(labels), predicted)
+
+
+def test_cancel_leaves_nothing_running(client: Client) -> None:
+    arguments = ("--set", "train.num_steps=100000", "--set", "registry.name=endless")
+    out, _ = client.run("submit", str(client.config), *arguments, "--json")
+    job_id = json.loads(out)["job_id"]
+
+    def is_training() -> bool:
+        rows = json.loads(client.run("status", job_id, "--json")[0])
+        return any(row["what"] == "train" and row["state"] == "running" for row in rows) and workers() != []
+
+    wait_for(is_training, lambda: client.run("status", job_id)[0], 120)
+    out, _ = client.run("cancel", job_id, "--json")
+    assert len(json.loads(out)["stopped"]) == 2
+    wait_for(lambda: workers() == [], lambda: f"still there: {workers()}", 60)
+    rows = json.loads(client.run("status", job_id, "--json")[0])
+    assert {row["state"] for row in rows} <= {"stopped", "succeeded"}
+
+
+def test_scheduled_runs_compute_what_is_new(client: Client) -> None:
+    """On the worker process: the first two find everything done, the third shards the one volume that was added."""
+    deploy(client, interval=45)
+    runs = wait_for_runs(client, 2)
+    assert counts(client) == {"shard": 1, "train": 1}, "nothing was computed a second time"
+    write_case(client.raw, "case_new")
+    wait_for_runs(client, len(finished_runs(client)) + 1, beside=runs)
+    wait_for(lambda: counts(client)["train"] == 2, lambda: str(counts(client)), 240)
+    newest = max(
+        (client.folder / "s" / "storage" / "shard").glob("*/record.json"), key=lambda path: path.stat().st_mtime
+    )
+    assert json.loads(newest.read_text())["figures"]["num_new"] == 1
+    records = (client.folder / "s" / "storage" / "train").glob("*/record.json")
+    bases = [json.loads(path.read_text())["figures"].get("warm_start") for path in records]
+    assert sorted(base is not None for base in bases) == [False, True], "the second began with the champion's weights"
+
+
+def test_rollback_is_one_command(client: Client) -> None:
+    wait_for(lambda: len(json.loads(client.run("models", "boxes", "--json")[0])) == 2, lambda: "no second version", 120)
+    client.run("champion", "boxes", "2")
+    out, _ = client.run("champion", "boxes", "--json")
+    assert json.loads(out)["version"] == "1"
+
+
+def deploy(client: Client, interval: int) -> None:
+    """What infra/prefect.yaml deploys nightly, with this test's data and every ``interval`` seconds."""
+    described = yaml.safe_load((CHECKOUT / "infra" / "prefect.yaml").read_text())
+    described.pop("definitions")
+    (nightly,) = [each for each in described["deployments"] if each["name"] == "nightly"]
+    nightly["schedules"] = [{"interval": interval, "slug": "often"}]
+    nightly["parameters"] = {"config": client.values(warm_start="champion")}
+    path = client.folder / "prefect.yaml"
+    path.write_text(yaml.safe_dump(described | {"deployments": [nightly]}))
+    command = [str(BIN / "prefect"), "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
+    done = subprocess.run(command, env=client.environment(), cwd=client.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def finished_runs(client: Client) -> list[dict[str, Any]]:
+    """Flow runs that ended; none may have failed."""
+    runs: list[dict[str, Any]] = client.prefect("/flow_runs/filter", {"deployments": {"name": {"any_": ["nightly"]}}})
+    assert not [run for run in runs if run["state_type"] in ("FAILED", "CRASHED")], runs
+    return [run for run in runs if run["state_type"] == "COMPLETED"]
+
+
+def wait_for_runs(client: Client, count: int, beside: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    wait_for(lambda: len(finished_runs(client)) >= count, lambda: f"{count} runs did not come: {beside}", 240)
+    return finished_runs(client)
+
+
+def counts(client: Client) -> dict[str, int]:
+    """How many shard and train stages were ever computed for the model ``boxes``."""
+    root = client.folder / "s" / "storage"
+    return {name: len(list((root / name).glob("*/record.json"))) for name in ("shard", "train")}
+
+
+def workers() -> list[int]:
+    """Training workers on this machine that belong to a stack of this test session."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if (process.info["cmdline"] or [""])[0].startswith("ray::RayTrainWorker"):
+            found.append(process.pid)
+    return found
+
+
+def read_variables(path: Path) -> dict[str, str]:
+    """What ``source stack.env`` sets."""
+    words = ["bash", "-c", 'set -a; env -i bash -c "set -a; source $0; env -0"', str(path)]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    pairs = (pair.split("=", 1) for pair in text.split("\0") if pair)
+    return {name: value for name, value in pairs if name not in ("PWD", "SHLVL", "_", "OLDPWD")}
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_for(
+    condition: Callable[[], bool],
+    tell: Callable[[], str],
+    seconds: float,
+    alive: subprocess.Popen[Any] | None = None,
+) -> None:
+    """Until it holds, while the process lives."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, tell()
+        assert alive is None or alive.poll() is None, tell()
+        time.sleep(0.5)
