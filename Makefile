@@ -3,13 +3,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check stack bench lock clean
+.PHONY: demo test test-stack test-cluster check stack bench lock clean
 
 demo: .venv/installed
 	$(BIN)/unetflow demo
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest
+
+test-stack: .venv/installed-test
+	$(BIN)/python -m pytest tests/stack
+
+test-cluster: .venv/installed-test
+	$(BIN)/python -m pytest tests/cluster
 
 check: .venv/installed-test
 	$(BIN)/ruff format --check .

@@ -76,21 +76,23 @@ def test_a_killed_worker_costs_at_most_one_interval(
     seconds = time.monotonic() - killed
     before, after = steps_told(hosts, "killed")
     assert training.wait() == 0, log_of(training)
-    repeated = before[-1] - (after[0] - LOG_EVERY)
+    went_on = after[0] - LOG_EVERY
+    repeated = max(0, before[-1] - went_on)  # what is told lags behind by a report or two
     report.append(
         f"worker killed after step {before[-1]}: {seconds:.0f} s until step {after[0]}, {repeated} steps repeated"
     )
-    assert repeated <= CHECKPOINT_EVERY + LOG_EVERY
+    assert went_on % CHECKPOINT_EVERY == 0
+    assert repeated <= CHECKPOINT_EVERY
     same, other = weights(hosts.folder / "storage"), weights(hosts.folder / "killed")
     assert all((same[name] == other[name]).all() for name in same), "not the weights of an undisturbed run"
 
 
 def test_diffusion_uses_both_hosts(hosts: TwoHosts) -> None:
     (hosts.folder / "diffusion.yaml").write_text(TINY_SHAPES)
-    result = hosts.unetflow("run", "diffusion.yaml", "--set", "data.num_shapes=4000", "--set", "data.shard_megabytes=1")
+    result = hosts.unetflow("run", "diffusion.yaml", "--set", "data.num_shapes=2800", "--set", "data.shard_megabytes=1")
     both = {hosts.first.address, hosts.second.address}
     assert [stage["name"] for stage in result["stages"]][-1] == "register"
-    assert hosts.hosts_of("actors", "ShardEncoder") == both
+    assert hosts.hosts_of("actors", "_OnActor") == both, "encoding"
     assert hosts.hosts_of("actors", "Drawer") == both
 
 

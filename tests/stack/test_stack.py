@@ -134,7 +134,7 @@ def test_the_doctor_finds_all_well_then_each_thing_that_is_not(client: Client) -
         out, _ = client.run("doctor", "--json", code=1, without=(variable,))
         (found,) = [finding for finding in json.loads(out) if finding["state"] == "bad"]
         assert (found["subject"], variable in found["text"]) == (subject, True)
-    out, _ = client.run("doctor", str(client.config), "--set", "compute.num_workers=64", "--json", code=1)
+    out, _ = client.run("doctor", str(client.config), "--set", "compute.threads_per_worker=64", "--json", code=1)
     (found,) = [finding for finding in json.loads(out) if finding["state"] == "bad"]
     assert found["subject"] == "ray resources"
     token = client.folder / "home" / ".ray" / "auth_token"

@@ -469,3 +469,27 @@ def make_ca(folder: Path) -> None:
     command = re.search(r"^openssl req -x509.*?(?<!\\)$", readme, re.MULTILINE | re.DOTALL)[0]
     command = command.replace("infra/certificates", str(folder))
     subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+
+
+def test_prefect_deploys_the_pipelines_with_configs_that_are_right() -> None:
+    """``prefect deploy`` ignores what it does not know, so the keys are compared, and the parameters validated."""
+    from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel
+
+    from flows.config import CONFIGS
+
+    described = yaml.safe_load((INFRA / "prefect.yaml").read_text())
+    assert set(described) <= set(PrefectYamlModel.model_fields) | {"prefect-version", "definitions"}
+    PrefectYamlModel.model_validate(described)
+    assert {each["entrypoint"] for each in described["deployments"]} == {
+        f"flows.prefect_flow.{name}_flow" for name in CONFIGS
+    }
+    for deployment in described["deployments"]:
+        assert set(deployment) <= set(DeploymentConfig.model_fields), deployment["name"]
+        assert deployment["work_pool"]["name"] == "unetflow"
+        assert all(schedule["timezone"] for schedule in deployment["schedules"])
+        config = deployment["parameters"]["config"]
+        CONFIGS[config["pipeline"]].model_validate(config)
+        shipped = yaml.safe_load((ROOT / "flows" / "configs" / f"{config['registry']['name']}.yaml").read_text())
+        for group, fields in shipped.items():
+            if group != "pipeline":
+                assert fields | {"root": None} == {name: config[group][name] for name in fields} | {"root": None}, group

@@ -1,0 +1,78 @@
+"""Which inputs become which outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.errors import UserError
+from flows.predict import plan_items
+
+
+def touch(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def planned(source: Path | str, tmp_path: Path) -> dict[str, str]:
+    """output name -> input paths by name."""
+    items = plan_items(str(source), tmp_path / "out", takes_prompts=False, options={})
+    return {Path(item.output).name: "|".join(Path(path).name for path in item.row["path"].split("|")) for item in items}
+
+
+def test_folder_of_volumes_pictures_channels_and_series(tmp_path: Path) -> None:
+    names = (
+        "a_0000.nii.gz",
+        "a_0001.nii.gz",
+        "b.nii.gz",
+        "c.png",
+        "._b.nii.gz",
+        "notes.txt",
+        "scan/1.dcm",
+        "scan/2.dcm",
+    )
+    touch(tmp_path / "in", *names)
+    assert planned(tmp_path / "in", tmp_path) == {
+        "a.nii.gz": "a_0000.nii.gz|a_0001.nii.gz",
+        "b.nii.gz": "b.nii.gz",
+        "c.png": "c.png",
+        "scan.nii.gz": "scan",
+    }
+
+
+def test_glob_and_single_file(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a.nii.gz", "b.nii.gz")
+    assert list(planned(f"{tmp_path}/in/a*", tmp_path)) == ["a.nii.gz"]
+    assert list(planned(tmp_path / "in" / "b.nii.gz", tmp_path)) == ["b.nii.gz"]
+
+
+def test_nothing_and_two_of_a_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to predict"):
+        planned(tmp_path / "none", tmp_path)
+    touch(tmp_path / "in", "x/a.nii.gz", "y/a.nii.gz")
+    with pytest.raises(UserError, match="have the same name"):
+        planned(f"{tmp_path}/in/*/*.nii.gz", tmp_path)
+
+
+def test_prompts_of_three_kinds_of_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a red circle\n\na blue square\n")
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a red circle", "seed": 7}\n{"prompt": "a blue square"}\n')
+    (tmp_path / "a.csv").write_text("prompt,seed\na red circle,7\na blue square,\n")
+    rows = {
+        suffix: [
+            (item.row["prompt"], int(item.row["seed"]), Path(item.output).name)
+            for item in plan_items(str(tmp_path / f"a.{suffix}"), tmp_path, takes_prompts=True, options={})
+        ]
+        for suffix in ("txt", "jsonl", "csv")
+    }
+    assert rows["txt"] == [("a red circle", 0, "0.png"), ("a blue square", 1, "1.png")]
+    assert rows["jsonl"] == rows["csv"] == [("a red circle", 7, "0.png"), ("a blue square", 1, "1.png")]
+
+
+def test_a_row_without_prompt_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
+    with pytest.raises(UserError, match="row 2: needs `prompt`"):
+        plan_items(str(tmp_path / "a.jsonl"), tmp_path, takes_prompts=True, options={})
