@@ -19,10 +19,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 LOOPBACK = "127.0.0.1"
 BIN = Path(sys.executable).parent
@@ -54,6 +58,7 @@ class Service:
     command: list[str]
     is_ready: Callable[[], bool]
     environment: dict[str, str] = field(default_factory=dict)
+    ends_on: signal.Signals = signal.SIGTERM
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, log: Path) -> None:
@@ -74,22 +79,27 @@ class Service:
                 raise StackError(f"{self.name} did not become healthy; the end of {log}:\n{end}")
             time.sleep(0.2)
 
-    def stop(self) -> None:
-        """End it and everything it started: some of it in sessions of its own."""
+    def end(self) -> list[psutil.Process]:
+        """Ask it to end; returns it and everything it started, some of it in sessions of its own."""
         import psutil
 
-        if self.process is None:
-            return
-        with_children = []
-        if self.process.poll() is None:
-            parent = psutil.Process(self.process.pid)
-            with_children = [parent, *parent.children(recursive=True)]
-            self.process.terminate()
-        _, alive = psutil.wait_procs(with_children, timeout=GRACE_SECONDS)
-        for process in alive:
-            process.kill()
-        psutil.wait_procs(alive, timeout=5)
-        self.process.wait()
+        if self.process is None or self.process.poll() is not None:
+            return []
+        parent = psutil.Process(self.process.pid)
+        family = [parent, *parent.children(recursive=True)]
+        self.process.send_signal(self.ends_on)
+        return family
+
+
+def stop(services: Iterable[Service]) -> None:
+    """End all of them, side by side; what has not ended after a while is killed."""
+    import psutil
+
+    family = [process for service in services for process in service.end()]
+    _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=5)
 
 
 def write_secrets(folder: Path) -> dict[str, str]:
@@ -178,7 +188,12 @@ def postgres(folder: Path, port: int, secret: Mapping[str, str]) -> Service:
     options = {"listen_addresses": LOOPBACK, "port": str(port), "unix_socket_directories": ""}
     command = [str(binaries / "postgres"), "-D", str(data)]
     command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-    return Service("postgres", as_somebody(command), lambda: _databases_exist(port, secret["POSTGRES_PASSWORD"]))
+    return Service(
+        "postgres",
+        as_somebody(command),
+        lambda: _databases_exist(port, secret["POSTGRES_PASSWORD"]),
+        ends_on=signal.SIGINT,  # on SIGTERM it would wait for its clients
+    )
 
 
 def mlflow(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str]) -> Service:
@@ -289,8 +304,7 @@ def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[dict[s
         yield clients
     finally:
         (folder / "stack.env").unlink(missing_ok=True)
-        for service in reversed(services):
-            service.stop()
+        stop(reversed(services))
 
 
 def main() -> None:

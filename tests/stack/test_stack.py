@@ -242,7 +242,11 @@ def test_cancel_leaves_nothing_running(client: Client) -> None:
     assert len(json.loads(out)["stopped"]) == 2
     wait_for(lambda: workers() == [], lambda: f"still there: {workers()}", 60)
     rows = json.loads(client.run("status", job_id, "--json")[0])
-    assert {row["state"] for row in rows} <= {"stopped", "succeeded"}
+    assert {row["state"] for row in rows} <= {
+        "stopped",
+        "failed",
+        "succeeded",
+    }  # failed: it ended before Ray had noted the stop
 
 
 def test_scheduled_runs_compute_what_is_new(client: Client) -> None:
