@@ -341,7 +341,7 @@ def _welcome(folder: Path, clients: Mapping[str, str]) -> str:
     )
 
 
-def _database(port: int, secret: Mapping[str, str], name: str, driver: str = "postgresql") -> str:
+def _database(port: int, secret: Mapping[str, str], name: str, driver: str = "postgresql+psycopg") -> str:
     return f"{driver}://unetflow:{secret['POSTGRES_PASSWORD']}@{LOOPBACK}:{port}/{name}"
 
 

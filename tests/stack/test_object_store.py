@@ -1,0 +1,79 @@
+"""Both pipelines with shards, checkpoints, records and artifacts on an S3-compatible store: a server on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.project import Project
+from tests.integration.test_diffusion_pipeline import CONFIG as TINY_SHAPES
+from tests.integration.test_pipeline import CONFIG as TINY_PHANTOMS
+
+BUCKET = "unetflow-test"
+
+
+class StoredProject(Project):
+    """A project whose storage and model artifacts lie in the bucket."""
+
+    url = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | {
+            "UNETFLOW_STORAGE": f"s3://{BUCKET}/{self.home.name}",
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": f"s3://{BUCKET}/mlflow",
+        }
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[str]:
+    """URL of a server that speaks S3, with an empty bucket."""
+    import boto3
+    from botocore.exceptions import EndpointConnectionError
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)],
+        env=os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    client = boto3.client("s3", endpoint_url=url, **keys)
+    try:
+        for _ in range(60):
+            try:
+                client.create_bucket(Bucket=BUCKET)
+                break
+            except EndpointConnectionError:
+                time.sleep(0.5)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.parametrize("config", [TINY_PHANTOMS, TINY_SHAPES], ids=["segmentation", "diffusion"])
+def test_a_pipeline_lives_on_the_object_store(store: str, config: str, tmp_path: Path) -> None:
+    project = StoredProject(tmp_path, config)
+    project.url = store
+    result = project.unetflow("run", str(project.config))
+    assert result["model_uri"]
+    assert all(stage["uri"].startswith(f"s3://{BUCKET}/") for stage in result["stages"])
+    again = project.unetflow("run", str(project.config))
+    assert all(stage["cached"] for stage in again["stages"])
+    assert not list(tmp_path.rglob("record.json")), "records on this machine"
