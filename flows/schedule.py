@@ -1,4 +1,7 @@
-"""Pipelines that run by the clock: served from this process, or handed to a work pool of Prefect's workers."""
+"""Pipelines that run by the clock, served from this process.
+
+python -m flows.schedule      only makes the automation for runs whose process died, for those whom workers run
+"""
 
 from __future__ import annotations
 
@@ -84,3 +87,7 @@ def ensure_automation() -> None:
             )
         ],
     ).create()
+
+
+if __name__ == "__main__":
+    ensure_automation()

@@ -266,6 +266,15 @@ def test_scheduled_runs_compute_what_is_new(client: Client) -> None:
     assert sorted(base is not None for base in bases) == [False, True], "the second began with the champion's weights"
 
 
+def test_the_automation_for_dead_runs_is_made_once(client: Client) -> None:
+    for _ in range(2):
+        subprocess.run([sys.executable, "-m", "flows.schedule"], env=client.environment(), cwd=CHECKOUT, check=True)
+    (automation,) = client.prefect("/automations/filter", {})
+    assert [(action["type"], action["state"]) for action in automation["actions"]] == [
+        ("change-flow-run-state", "CRASHED")
+    ]
+
+
 def test_rollback_is_one_command(client: Client) -> None:
     wait_for(lambda: len(json.loads(client.run("models", "boxes", "--json")[0])) == 2, lambda: "no second version", 120)
     client.run("champion", "boxes", "2")
