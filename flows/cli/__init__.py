@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from flows.cli import doctor, jobs, models, pipelines, schedule  # noqa: F401 - they define the verbs
-from flows.cli.app import app, keep_stdout_for_results
+from flows.cli.base import app, keep_stdout_for_results
 
 
 def _configure_logging() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import Json, Set, app, print_result
+from flows.cli.base import Json, Set, app, print_result
 from flows.cli.tables import findings_text
 
 

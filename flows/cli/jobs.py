@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_pipelines.errors import UserError
-from flows.cli.app import Config, Json, Set, app, print_result
+from flows.cli.base import Config, Json, Set, app, print_result
 from flows.cli.tables import jobs_text, summary_text
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.app import Json, app, print_result
+from flows.cli.base import Json, app, print_result
 from flows.cli.tables import models_text
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_pipelines.errors import UserError
-from flows.cli.app import Config, DryRun, Json, Set, app, print_result
+from flows.cli.base import Config, DryRun, Json, Set, app, print_result
 from flows.cli.tables import plan_text, summary_text
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import Set, app
+from flows.cli.base import Set, app
 
 
 @app.command()

@@ -75,8 +75,8 @@ def unetflow(*arguments: str) -> Outcome:
         with (
             redirect_stderr(io.StringIO()) as stderr,
             mock.patch.object(sys, "argv", ["unetflow", *arguments]),
-            mock.patch.object(cli, "_keep_stdout_for_results"),  # it would redirect the stdout of pytest
-            mock.patch.object(cli, "_result_fd", stdout.fileno()),
+            mock.patch.object(cli, "keep_stdout_for_results"),  # it would redirect the stdout of pytest
+            mock.patch.object(cli.base, "_result_fd", stdout.fileno()),
             pytest.raises(SystemExit) as ended,
         ):
             cli.main()
