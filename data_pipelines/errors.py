@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MISTAKES = (ValueError, FloatingPointError)
+"""Errors that trying again repeats: a wrong config or input, UserError among them, or a training that diverged."""
+MISTAKE_CODE = 2
+"""Exit code of ``unetflow`` for these; anything else is 1, and may go right next time."""
+
 
 class UserError(ValueError):
     """A mistake the user can mend. The message says the rule, the value got, where, and what to do."""

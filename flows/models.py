@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.errors import UserError
@@ -71,7 +71,7 @@ def find_version(uri: str, root: str) -> ModelVersion:
             "what is"
         ) from None
     inputs = tuple(signature.inputs.input_names()) if signature else ()
-    return ModelVersion(**_fields(described) | {"inputs": inputs})
+    return replace(described, inputs=inputs)
 
 
 def set_champion(root: str, name: str, version: str | None = None) -> ModelVersion:
@@ -124,9 +124,3 @@ def _described(version: Any, aliases: tuple[str, ...]) -> ModelVersion:
     return ModelVersion(
         version.name, str(version.version), aliases, metrics, gate, lineage | {"mlflow.run_id": version.run_id or ""}
     )
-
-
-def _fields(version: ModelVersion) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(version) | {"aliases": version.aliases}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from flows.config import Config
@@ -20,7 +21,5 @@ def run_in_place(stage: Stage, config: Config) -> Done:
 
 def _own_job_id() -> str:
     """Id of the pipeline's job that this process is, or empty."""
-    import json
-
     described = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     return str(described.get("metadata", {}).get("job_submission_id", ""))

@@ -7,29 +7,41 @@ them.
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import ValidationError
 
 from data_pipelines import storage
 from data_pipelines.errors import UserError
 from data_pipelines.progress import track
+from data_pipelines.specs import Spec
 from flows.config import ComputeSpec
 from flows.models import ModelVersion, find_version
-
-if TYPE_CHECKING:
-    import numpy as np
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "predictions.json"
 CHANNEL = re.compile(r"_\d{4}$")
-PROMPT_COLUMNS = ("prompt", "seed", "num_inference_steps", "guidance_scale", "negative_prompt")
+
+
+class Prompt(Spec):
+    """A row of a file of prompts; what it leaves out is as the model was evaluated."""
+
+    prompt: str
+    negative_prompt: str | None = None
+    seed: int
+    """The row's number where none is given."""
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +54,24 @@ class Item:
     """Path of the file it becomes."""
 
 
-def predict(
-    model_uri: str, source: str, output: str, compute: ComputeSpec, root: str, options: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root: str) -> dict[str, Any]:
     """Predict what is not there yet; returns counts and failures.
 
-    ``options`` are further columns of a text-to-image model's input. Raises UserError where there is no such model or
-    input, or the output folder holds another version's predictions.
+    Raises UserError where there is no such model or input, the model cannot be loaded, or the output folder holds
+    another version's predictions.
     """
+    if remote := [place for place in (source, output) if "://" in place]:
+        raise UserError(f"{remote[0]}: input and output are paths here; copy them, or mount the store")
     version = find_version(model_uri, root)
     folder = Path(output).expanduser().absolute()
-    items = plan_items(source, folder, takes_prompts=_takes_prompts(version), options=options or {})
+    items = plan_items(source, folder, takes_prompts="prompt" in version.inputs)
     _claim(folder, version)
     due = [item for item in items if not Path(item.output).exists()]
     logger.info("predict: %s, %d inputs, %d of them done already", version.uri, len(items), len(items) - len(due))
     failures: dict[str, str] = {}
     for result in _predict_all(version, due, compute) if due else ():
+        if result["is_fatal"]:
+            raise UserError(f"{version.uri}: the model cannot be loaded: {result['error']}")
         if result["error"]:
             failures[result["output"]] = result["error"]
             logger.warning("predict: %s", result["error"])
@@ -70,15 +84,14 @@ def predict(
     }
 
 
-def plan_items(source: str, folder: Path, *, takes_prompts: bool, options: dict[str, Any]) -> list[Item]:
+def plan_items(source: str, folder: Path, *, takes_prompts: bool) -> list[Item]:
     """What is to be predicted, sorted by output. Raises UserError where there is nothing, or two share an output."""
-    items = _prompts(Path(source).expanduser(), folder, options) if takes_prompts else _volumes(source, folder)
+    items = _prompts(Path(source).expanduser(), folder) if takes_prompts else _volumes(source, folder)
     if not items:
         raise UserError(f"{source}: nothing to predict; name a file, a folder or a glob of .nii.gz, .png, .jpg or .tif")
-    outputs = [item.output for item in items]
-    twice = sorted({output for output in outputs if outputs.count(output) > 1})
-    if twice:
-        raise UserError(f"{source}: several inputs would become {twice[0]}; predict them into different folders")
+    output, count = Counter(item.output for item in items).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{source}: several inputs would become {output}; predict them into different folders")
     return items
 
 
@@ -124,33 +137,43 @@ def _is_series(folder: Path) -> bool:
     return any(name.lower().endswith(".dcm") for name in os.listdir(folder))
 
 
-def _prompts(path: Path, folder: Path, options: dict[str, Any]) -> list[Item]:
+def _prompts(path: Path, folder: Path) -> list[Item]:
     """A prompt a line (``.txt``), or rows with a ``prompt`` column and options (``.jsonl``, ``.csv``)."""
-    import csv
-
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: no readable file of prompts ({error}); give a .txt, .jsonl or .csv") from None
-    lines = [line for line in text.splitlines() if line.strip()]
-    if path.suffix == ".jsonl":
-        rows = [json.loads(line) for line in lines]
-    elif path.suffix == ".csv":
-        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(lines)]
-    else:
-        rows = [{"prompt": line.strip()} for line in lines]
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or "prompt" not in row or set(row) - set(PROMPT_COLUMNS):
-            raise UserError(f"{path}: row {number}: needs `prompt` and may have {PROMPT_COLUMNS[1:]}, found {row}")
-    width = len(str(len(rows)))
-    return [
-        Item({"seed": number, **options, **row}, str(folder / f"{number:0{width}d}.png"))
-        for number, row in enumerate(rows)
-    ]
+    items = []
+    for number, row in enumerate(_rows(text, path.suffix)):
+        try:
+            prompt = Prompt.model_validate({"seed": number} | row if isinstance(row, dict) else row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the row"
+            raise UserError(
+                f"{path}: row {number + 1}: {where}: {first['msg']}; each needs `prompt`, and may have "
+                f"{', '.join(name for name in Prompt.model_fields if name != 'prompt')}"
+            ) from None
+        items.append(prompt.model_dump(exclude_none=True))
+    width = len(str(len(items)))
+    return [Item(row, str(folder / f"{number:0{width}d}.png")) for number, row in enumerate(items)]
 
 
-def _takes_prompts(version: ModelVersion) -> bool:
-    return "prompt" in version.inputs
+def _rows(text: str, suffix: str) -> list[Any]:
+    """What the file says, not yet checked; a line that is no JSON as it stands."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if suffix == ".csv":
+        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(text.splitlines())]
+    if suffix == ".jsonl":
+        return [_parsed(line) for line in lines]
+    return [{"prompt": line} for line in lines]
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return line
 
 
 def _claim(folder: Path, version: ModelVersion) -> None:
@@ -180,29 +203,23 @@ class Predictor:
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Predict one item into its file, which appears complete or not at all; a failure is told, not raised."""
-        output = Path(item["output"])
         try:
-            if self.model is None:
-                self.model = _load(item["model"])
-            row = json.loads(item["row"])
-            partial = output.with_name(f".partial-{output.name}")
-            if "prompt" in row:
-                _write_image(partial, self.model.predict({name: [value] for name, value in row.items()})[0])
-            else:
-                self.model.predict({"path": [row["path"]], "output": [str(partial)]})
+            self.model = self.model or _load(item["model"])
+        except Exception as error:  # of MLflow, its store, or a package that the model needs
+            return {"output": item["output"], "error": str(error), "is_fatal": True}
+        row, output = json.loads(item["row"]), Path(item["output"])
+        partial = output.with_name(f".partial-{output.name}")
+        try:
+            self.model.predict({name: [value] for name, value in row.items()} | {"output": [str(partial)]})
             partial.replace(output)
-        except (ValueError, OSError) as error:  # this input's fault; the others go on
-            return {"output": str(output), "error": f"{output.name}: {error}"}
-        return {"output": str(output), "error": ""}
+        except Exception as error:  # this input's fault; the others go on
+            return {"output": str(output), "error": f"{row.get('path', output.name)}: {error}", "is_fatal": False}
+        finally:
+            partial.unlink(missing_ok=True)
+        return {"output": str(output), "error": "", "is_fatal": False}
 
 
 def _load(uri: str) -> Any:
     import mlflow
 
     return mlflow.pyfunc.load_model(uri)
-
-
-def _write_image(path: Path, pixels: np.ndarray) -> None:
-    from PIL import Image
-
-    Image.fromarray(pixels).save(path, format="PNG")

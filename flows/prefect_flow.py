@@ -35,7 +35,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact  # 
 from prefect.tasks import exponential_backoff  # noqa: E402
 
 from data_pipelines import storage  # noqa: E402
-from data_pipelines.errors import UserError  # noqa: E402
+from data_pipelines.errors import MISTAKES  # noqa: E402
 from flows import tracking  # noqa: E402
 from flows.cluster import import_ray  # noqa: E402
 from flows.doctor.servers import require_servers  # noqa: E402
@@ -96,7 +96,7 @@ def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     """Whether trying again may help: a mistake in the data or the config stays one."""
     try:
         state.result()
-    except (UserError, ValueError, FloatingPointError):
+    except MISTAKES:
         return False
     except BaseException:  # whatever else went wrong may go right next time
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -17,13 +18,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from flows.doctor.servers import ask, basic, bearer
 
 if TYPE_CHECKING:
     import psutil
@@ -249,7 +250,8 @@ def prefect_worker(folder: Path, clients: Mapping[str, str]) -> Service:
     """Runs scheduled flows in processes; their stages go to Ray."""
     environment = {**clients, "PREFECT_HOME": str(folder / "prefect-worker"), "DO_NOT_TRACK": "1"}
     command = [str(BIN / "prefect"), "worker", "start", "--pool", "unetflow", "--type", "process", "--name", "stack"]
-    return Service("prefect-worker", command, lambda: _pool_is_there(clients), environment)
+    pool, login = f"{clients['PREFECT_API_URL']}/work_pools/unetflow", basic(clients["PREFECT_API_AUTH_STRING"])
+    return Service("prefect-worker", command, lambda: _answers(pool, login), environment)
 
 
 def ray_nodes(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str]) -> list[Service]:
@@ -274,7 +276,7 @@ def ray_nodes(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str])
     url = f"http://{LOOPBACK}:{ports['dashboard']}"
     token = secret["RAY_TOKEN"]
     return [
-        Service("ray-head", head, lambda: _answers(f"{url}/api/version", token), environment),
+        Service("ray-head", head, lambda: _answers(f"{url}/api/version", bearer(token)), environment),
         Service("ray-worker", worker, lambda: _num_nodes(url, token) >= 2, environment),
     ]
 
@@ -360,31 +362,14 @@ def _databases_exist(port: int, password: str) -> bool:
     return True
 
 
-def _answers(url: str, token: str | None = None) -> bool:
-    return _get(url, {"Authorization": f"Bearer {token}"} if token else {}) is not None
+def _answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
+    return ask(url, headers).status == 200
 
 
 def _num_nodes(url: str, token: str) -> int:
-    import json
-
-    answer = _get(f"{url}/api/v0/nodes", {"Authorization": f"Bearer {token}"})
-    nodes = json.loads(answer)["data"]["result"]["result"] if answer else []
+    answer = ask(f"{url}/api/v0/nodes", bearer(token))
+    nodes = json.loads(answer.body)["data"]["result"]["result"] if answer.status == 200 else []
     return sum(node["state"] == "ALIVE" for node in nodes)
-
-
-def _pool_is_there(clients: Mapping[str, str]) -> bool:
-    import base64
-
-    basic = base64.b64encode(clients["PREFECT_API_AUTH_STRING"].encode()).decode()
-    return _get(f"{clients['PREFECT_API_URL']}/work_pools/unetflow", {"Authorization": f"Basic {basic}"}) is not None
-
-
-def _get(url: str, headers: dict[str, str]) -> bytes | None:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as answer:
-            return answer.read()
-    except (urllib.error.URLError, OSError):
-        return None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
+from data_pipelines.errors import MISTAKE_CODE, MISTAKES
 from flows.cli import doctor, jobs, models, pipelines, schedule  # noqa: F401 - they define the verbs
 from flows.cli.base import app, keep_stdout_for_results
 
@@ -20,7 +21,10 @@ def _configure_logging() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: a user's mistake is a message and exit code 2, never a traceback (UNETFLOW_DEBUG=1 shows it)."""
+    """Entry point: a mistake is a message and exit code 2, a lost connection or a full disk a message and 1.
+
+    ``UNETFLOW_DEBUG=1`` shows the traceback.
+    """
     keep_stdout_for_results()
     _configure_logging()
     sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
@@ -36,9 +40,9 @@ def run_command(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("unetflow: stopped; the same command goes on from the last checkpoint\n")
         return 130
-    except (ValueError, FloatingPointError, OSError) as error:  # UserError is a ValueError
+    except (*MISTAKES, OSError) as error:
         if os.environ.get("UNETFLOW_DEBUG"):
             raise
         sys.stderr.write(f"unetflow: {error}\n")
-        return 2
+        return MISTAKE_CODE if isinstance(error, MISTAKES) else 1
     return returned if isinstance(returned, int) else 0  # the code of a typer.Exit

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,20 +28,22 @@ def predict(
     from data_pipelines.errors import UserError
     from flows.config import ComputeSpec, storage_root
     from flows.jobs.connect import jobs_address
-    from flows.predict import predict as predict_all
+    from flows.jobs.prediction import predict_as_job
+    from flows.predict import predict as predict_here
 
-    if address := jobs_address():
-        result = _predict_as_job(address, [model, source, output], num_workers, threads, use_gpu)
-    else:
-        compute = ComputeSpec(num_workers=num_workers, threads_per_worker=threads, use_gpu=use_gpu)
-        result = predict_all(model, source, output, compute, storage_root())
-    if as_json:
-        print_result(json.dumps(result))
-    else:
-        print_result(f"{result['output']}: {result['num_predicted']} predicted, {result['num_found_done']} found done")
-    if (failures := result["failures"]) and address:
-        raise typer.Exit(2)  # the job has said which
-    if failures:
+    compute = ComputeSpec(num_workers=num_workers, threads_per_worker=threads, use_gpu=use_gpu)
+    address = jobs_address()
+    result = (
+        predict_as_job(model, source, output, compute, address)
+        if address
+        else predict_here(model, source, output, compute, storage_root())
+    )
+    print_result(
+        json.dumps(result)
+        if as_json
+        else f"{result['output']}: {result['num_predicted']} predicted, {result['num_found_done']} found done"
+    )
+    if failures := result["failures"]:
         raise UserError(f"{len(failures)} of the inputs could not be predicted:\n  " + "\n  ".join(failures.values()))
 
 
@@ -72,30 +73,3 @@ def champion(
 
     chosen = set_champion(storage_root(), name, version)
     print_result(json.dumps(asdict(chosen)) if as_json else f"models:/{name}@champion is version {chosen.version} now")
-
-
-def _predict_as_job(address: str, places: list[str], num_workers: int, threads: int, use_gpu: bool) -> dict[str, Any]:
-    """Run it on the cluster, which has to reach the input and the output by the same paths."""
-    from pathlib import Path
-
-    from data_pipelines.digests import digest_of
-    from flows.jobs.connect import connect
-    from flows.jobs.run import PREDICTION, Relay, Request, ensure_job, follow, require_success
-
-    model, *paths = places
-    words = [model, *(str(Path(path).expanduser().absolute()) for path in paths)]
-    words += ["--num-workers", str(num_workers), "--threads", str(threads), *(["--gpu"] if use_gpu else []), "--json"]
-    client = connect(address)
-    request = Request(
-        name=f"predict-{digest_of(words)[:12]}",
-        entrypoint=f"python -m flows.cli predict {shlex.join(words)}",
-        metadata={PREDICTION: model},
-        variables={},
-    )
-    job_id, _ = ensure_job(client, request)
-    relay = Relay()
-    info = follow(client, job_id, relay)
-    if relay.result is None:
-        require_success(info)
-        raise RuntimeError(f"job {job_id} ended without a result")
-    return relay.result

@@ -45,6 +45,16 @@ def ask(url: str, headers: Mapping[str, str] | None = None) -> Answer:
         return Answer(0, error=str(getattr(error, "reason", error)))
 
 
+def basic(login: str) -> dict[str, str]:
+    """Header for ``USER:PASSWORD``; none without one."""
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Header for a token; none without one."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server, a page of it that asks who is there, and what we say then."""
@@ -90,9 +100,9 @@ class Server:
 def prefect_server() -> Server | None:
     """What ``PREFECT_API_URL`` names."""
     url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
-    headers = _basic(os.environ.get("PREFECT_API_AUTH_STRING", ""))
+    headers = basic(os.environ.get("PREFECT_API_AUTH_STRING", ""))
     if key := os.environ.get("PREFECT_API_KEY"):
-        headers = {"Authorization": f"Bearer {key}"}
+        headers = bearer(key)
     return Server("prefect", url, "/admin/version", headers, "PREFECT_API_AUTH_STRING") if url else None
 
 
@@ -100,9 +110,9 @@ def mlflow_server() -> Server | None:
     """What ``MLFLOW_TRACKING_URI`` names, if it is a server."""
     url = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
-    headers = _basic(f"{user}:{password}") if user and password else {}
+    headers = basic(f"{user}:{password}") if user and password else {}
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = bearer(token)
     inside = "/api/2.0/mlflow/registered-models/search?max_results=1"
     variable = "MLFLOW_TRACKING_PASSWORD" if user else "MLFLOW_TRACKING_USERNAME"
     return Server("mlflow", url, inside, headers, variable) if url.startswith("http") else None
@@ -145,8 +155,7 @@ def check_ray(config: Config | None) -> Iterator[Finding]:
     if not url.startswith("http"):
         yield ok("ray", f"{url or 'RAY_ADDRESS is not set: each run starts a Ray of its own'}")
         return
-    token = os.environ.get("RAY_AUTH_TOKEN", "")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = bearer(os.environ.get("RAY_AUTH_TOKEN", ""))
     server = Server("ray", url, "/api/version", headers, "RAY_AUTH_TOKEN")
     yield from server.check()
     if server.problem():
@@ -180,10 +189,6 @@ def _same_version(subject: str, there: str) -> Finding:
     if there == here:
         return ok(f"{subject} version", here)
     return warning(f"{subject} version", f"{here} here, {there} there", f"pip install {subject}=={there}")
-
-
-def _basic(login: str) -> dict[str, str]:
-    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
 
 
 def _skew(date: str | None) -> float:

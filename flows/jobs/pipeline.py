@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,15 +43,14 @@ def submit_pipeline(config: Config, address: str, *, install: bool = False) -> t
     require_servers()
     _require_shared_storage(config, address)
     with packed(config) as folder:
-        digest = digest_of_folder(folder)
-    request = Request(
-        name=f"{config.registry.name}-{digest[:10]}",
-        entrypoint=f"python -m flows.cli run {CONFIG} --json",
-        metadata={PIPELINE: config.registry.name},
-        variables={"UNETFLOW_JOBS_ADDRESS": AUTO},
-        install=install,
-    )
-    return client, *ensure_job(client, request, config)
+        request = Request(
+            name=f"{config.registry.name}-{digest_of_folder(folder)[:10]}",
+            entrypoint=f"python -m flows.cli run {CONFIG} --json",
+            metadata={PIPELINE: config.registry.name},
+            variables={"UNETFLOW_JOBS_ADDRESS": AUTO},
+            install=install,
+        )
+        return client, *ensure_job(client, request, folder)
 
 
 def job_rows(client: JobSubmissionClient, job_id: str | None = None) -> list[JobRow]:
@@ -72,20 +72,23 @@ def cancel_pipeline(client: JobSubmissionClient, job_id: str) -> list[str]:
     Raises UserError where there is no such job, TimeoutError where one does not end.
     """
     job_info(client, job_id)
-    ids = [row.job_id for row in job_rows(client, job_id)] or [job_id]
-    stopped = []
-    for each in ids:  # the pipeline first: it would start its stage again
-        if not client.get_job_status(each).is_terminal():
-            client.stop_job(each)
-            stopped.append(each)
+    stopped = _stop(client, [job_id])  # first, and until it has ended: it may be about to start a stage
+    return stopped + _stop(client, [row.job_id for row in job_rows(client, job_id)])
+
+
+def _stop(client: JobSubmissionClient, ids: Iterable[str]) -> list[str]:
+    """Ids of those that ran, once none of them does."""
+    running = [each for each in ids if not client.get_job_status(each).is_terminal()]
+    for each in running:
+        client.stop_job(each)
     deadline = time.monotonic() + STOP_SECONDS
-    while left := [each for each in stopped if not client.get_job_status(each).is_terminal()]:
+    while left := [each for each in running if not client.get_job_status(each).is_terminal()]:
         if time.monotonic() > deadline:
             raise TimeoutError(
                 f"{', '.join(left)} did not end within {STOP_SECONDS:g} s; ask again, or look at the node"
             )
         time.sleep(0.5)
-    return stopped
+    return running
 
 
 def _row(job: JobDetails) -> JobRow:

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import MISTAKE_CODE, UserError
 from flows.config import Config
 from flows.jobs.connect import connect, patiently
 from flows.jobs.package import CONFIG, packed, runtime_environment
@@ -29,14 +30,12 @@ POLL_SECONDS = 1.0
 DRIVER_MEMORY = 1 << 30
 """Bytes that a driver reserves on its node: Ray then places it like any work, where it would crowd the head, and
 takes no CPU from the workers."""
-MISTAKE = 2
-"""Exit code of ``unetflow`` where trying again is of no use."""
 OF_RAY = re.compile(r"^\[?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+.*(\tINFO |\tWARNING | I \d)|^Running entrypoint for job ")
 """Lines that Ray writes about itself; ours begin with the time of day."""
-PIPELINE, STAGE, OWNER, KEY = "unetflow.pipeline", "unetflow.stage", "unetflow.owner", "unetflow.key"
+PIPELINE, STAGE, OWNER = "unetflow.pipeline", "unetflow.stage", "unetflow.owner"
 PREDICTION = "unetflow.prediction"
-"""Metadata of jobs: a pipeline's model name; a stage's name, the pipeline job it was started for, and its key; a
-prediction's model."""
+"""Metadata of jobs: a pipeline's model name; a stage's name, and the pipeline job it was started for; a prediction's
+model."""
 
 
 class JobFailedError(ChildProcessError):
@@ -55,15 +54,14 @@ class Request:
     install: bool = False
 
 
-def ensure_job(client: JobSubmissionClient, request: Request, config: Config | None = None) -> tuple[str, bool]:
-    """(id, whether it is new): the attempt that waits or runs, else a new one."""
+def ensure_job(client: JobSubmissionClient, request: Request, folder: Path) -> tuple[str, bool]:
+    """(id, whether it is new): the attempt that waits or runs, else a new one with the ``packed`` folder."""
     attempts = sorted(_attempts(client, request.name), key=lambda found: found[0])
     if attempts and not attempts[-1][1].status.is_terminal():
         return str(attempts[-1][1].submission_id), False
     job_id = f"{request.name}-{attempts[-1][0] + 1 if attempts else 1}"
-    with packed(config) as folder:
-        environment = runtime_environment(folder, request.variables, install=request.install)
-        return job_id, patiently(lambda: _submit(client, job_id, request, environment), job_id)
+    environment = runtime_environment(folder, request.variables, install=request.install)
+    return job_id, patiently(lambda: _submit(client, job_id, request, environment), job_id)
 
 
 def _submit(client: JobSubmissionClient, job_id: str, request: Request, environment: dict[str, Any]) -> bool:
@@ -94,6 +92,7 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], None
         while not (info := job_info(client, job_id)).status.is_terminal():
             time.sleep(POLL_SECONDS)
         tail.join(timeout=10)  # what it said last
+        write("\n")  # a line that was cut off ends here
         return info
     finally:
         stop.set()
@@ -124,7 +123,7 @@ def require_success(info: JobDetails) -> None:
             ". The `python` of the node that ran it lacks the packages: start Ray there with its environment on PATH, "
             "or submit with --install"
         )
-    raise UserError(text) if info.driver_exit_code == MISTAKE else JobFailedError(text)
+    raise UserError(text) if info.driver_exit_code == MISTAKE_CODE else JobFailedError(text)
 
 
 def run_as_job(stage: Stage, config: Config, address: str, owner: str) -> Done:
@@ -137,10 +136,11 @@ def run_as_job(stage: Stage, config: Config, address: str, owner: str) -> Done:
     request = Request(
         name=f"{stage.name}-{stage.key[:12]}",
         entrypoint=f"python -m flows.cli stage {stage.name} {CONFIG}",
-        metadata={STAGE: stage.name, KEY: stage.key, OWNER: owner},
+        metadata={STAGE: stage.name, OWNER: owner},
         variables={},
     )
-    job_id, new = ensure_job(client, request, config)
+    with packed(config) as folder:
+        job_id, new = ensure_job(client, request, folder)
     logger.info("%s: job %s %s", stage.name, job_id, "started" if new else "is there already, following it")
     require_success(follow(client, job_id, Relay()))
     if (record := find_record(stage, root)) is None:

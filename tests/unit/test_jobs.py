@@ -102,9 +102,9 @@ class Cluster:
         ({"train-abcd-1": "RUNNING", "other": "RUNNING"}, ("train-abc-1", True)),
     ],
 )
-def test_the_attempt_that_runs_or_a_new_one(jobs: dict[str, str], expected: tuple[str, bool]) -> None:
+def test_the_attempt_that_runs_or_a_new_one(jobs: dict[str, str], expected: tuple[str, bool], tmp_path: Path) -> None:
     request = JobRequest("train-abc", "true", {}, {})
-    assert ensure_job(Cluster(**jobs), request) == expected  # type: ignore[arg-type]
+    assert ensure_job(Cluster(**jobs), request, tmp_path) == expected  # type: ignore[arg-type]
 
 
 def test_relay_hands_on_ours_and_keeps_the_result(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from data_pipelines.errors import UserError
-from flows.predict import plan_items
+from flows.predict import Predictor, plan_items
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -19,7 +20,7 @@ def touch(folder: Path, *names: str) -> None:
 
 def planned(source: Path | str, tmp_path: Path) -> dict[str, str]:
     """output name -> input paths by name."""
-    items = plan_items(str(source), tmp_path / "out", takes_prompts=False, options={})
+    items = plan_items(str(source), tmp_path / "out", takes_prompts=False)
     return {Path(item.output).name: "|".join(Path(path).name for path in item.row["path"].split("|")) for item in items}
 
 
@@ -64,7 +65,7 @@ def test_prompts_of_three_kinds_of_file(tmp_path: Path) -> None:
     rows = {
         suffix: [
             (item.row["prompt"], int(item.row["seed"]), Path(item.output).name)
-            for item in plan_items(str(tmp_path / f"a.{suffix}"), tmp_path, takes_prompts=True, options={})
+            for item in plan_items(str(tmp_path / f"a.{suffix}"), tmp_path, takes_prompts=True)
         ]
         for suffix in ("txt", "jsonl", "csv")
     }
@@ -74,5 +75,45 @@ def test_prompts_of_three_kinds_of_file(tmp_path: Path) -> None:
 
 def test_a_row_without_prompt_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
-    with pytest.raises(UserError, match="row 2: needs `prompt`"):
-        plan_items(str(tmp_path / "a.jsonl"), tmp_path, takes_prompts=True, options={})
+    with pytest.raises(UserError, match=r"a\.jsonl: row 2: prompt: Field required"):
+        plan_items(str(tmp_path / "a.jsonl"), tmp_path, takes_prompts=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"prompt": "x"\n', "row 1: the row"),
+        ('{"prompt": "x", "seed": "seven"}\n', "row 1: seed: Input should be a valid integer"),
+        ('{"prompt": "x", "steps": 7}\n', "row 1: steps: Extra inputs are not permitted"),
+        ('["x"]\n', "row 1: the row"),
+    ],
+)
+def test_a_row_that_is_wrong_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(text)
+    with pytest.raises(UserError, match=message):
+        plan_items(str(tmp_path / "a.jsonl"), tmp_path, takes_prompts=True)
+
+
+class Model:
+    """Stands for the loaded model: writes what it was asked, fails for one input half-way."""
+
+    def predict(self, columns: dict[str, list[str]]) -> None:
+        Path(columns["output"][0]).write_text("labels")
+        if "broken" in columns["path"][0]:
+            raise RuntimeError("no such voxel")
+
+
+def test_a_failure_is_told_and_leaves_no_file(tmp_path: Path) -> None:
+    predictor = Predictor()
+    predictor.model = Model()
+    told = [
+        predictor({"model": "", "row": json.dumps({"path": f"{name}.nii.gz"}), "output": str(tmp_path / name)})
+        for name in ("whole", "broken")
+    ]
+    assert [result["error"] for result in told] == ["", "broken.nii.gz: no such voxel"]
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path) -> None:
+    told = Predictor()({"model": str(tmp_path / "none"), "row": "{}", "output": str(tmp_path / "a")})
+    assert told["is_fatal"]
