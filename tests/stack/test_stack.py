@@ -1,112 +1,27 @@
-"""The servers of ``make stack``, for real: submitted to, scheduled on, consumed from, looked at in a browser.
+"""The servers of ``make stack``, for real: submitted to, scheduled on, consumed from.
 
 The tests of this file follow one another: each goes on with what the one before left on the servers.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.datasets import write_case, write_dataset
+from tests.datasets import write_case
 from tests.integration.project import CHECKOUT
+from tests.stack.client import BIN, NUM_CASES, Client, answers, wait_for
 
-BIN = Path(sys.executable).parent
-NUM_CASES = 6
 VARIABLES = ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING")
-
-
-class Client:
-    """Another shell, which has only the printed variables."""
-
-    def __init__(self, folder: Path, variables: dict[str, str]) -> None:
-        self.folder, self.variables = folder, variables
-        self.raw = write_dataset(folder / "raw", *(f"case{number}" for number in range(NUM_CASES)))
-        self.config = folder / "boxes.yaml"
-        self.config.write_text(yaml.safe_dump(self.values()))
-
-    def values(self, **train: Any) -> dict[str, Any]:
-        """A pipeline of some seconds on boxes in noise."""
-        loop = {"patch_size": [12, 12, 12], "global_batch_size": 4, "num_steps": 60, "log_every_steps": 10}
-        return {
-            "data": {"root": str(self.raw)},
-            "train": {**loop, "checkpoint_every_steps": 20, "model": {"channels": [4, 8]}, **train},
-            "evaluate": {"tta": False},
-            "registry": {"name": "boxes", "export": []},
-        }
-
-    def environment(self, *without: str) -> dict[str, str]:
-        outside = ("PREFECT", "MLFLOW", "RAY", "UNETFLOW", "AWS")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
-        ours = {"HOME": str(self.folder / "home"), "UNETFLOW_CACHE": str(self.folder / "cache")}
-        return kept | ours | {name: value for name, value in self.variables.items() if name not in without}
-
-    def start(self, *arguments: str, without: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        command = [str(BIN / "unetflow"), *arguments]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=self.environment(*without), cwd=self.folder, text=True, **pipes)
-
-    def run(self, *arguments: str, code: int = 0, without: tuple[str, ...] = ()) -> tuple[str, str]:
-        """(stdout, stderr) of a command that has to end with ``code``."""
-        process = self.start(*arguments, without=without)
-        out, err = process.communicate(timeout=400)
-        assert process.returncode == code, f"{arguments}: {process.returncode}\n{out}\n{err[-4000:]}"
-        return out, err
-
-    def get(self, url: str, login: str) -> Any:
-        headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
-            return json.load(answer)
-
-    def prefect(self, path: str, body: dict[str, Any]) -> Any:
-        login = base64.b64encode(self.variables["PREFECT_API_AUTH_STRING"].encode()).decode()
-        headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
-        url = f"{self.variables['PREFECT_API_URL']}{path}"
-        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """The stack, started as ``make stack`` does; everything it started has to be gone afterwards."""
-    import psutil
-
-    folder = Path(tempfile.mkdtemp(prefix="ufs-"))  # short: sockets lie below it
-    (folder / "home").mkdir()
-    log = folder / "stack.log"
-    with log.open("w") as stream:
-        stack = subprocess.Popen(
-            [sys.executable, str(CHECKOUT / "infra" / "stack.py"), "--folder", str(folder / "s")],
-            env=os.environ | {"HOME": str(folder / "home")},
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_for(lambda: "Ctrl-C stops" in log.read_text(), lambda: log.read_text(), 300, alive=stack)
-        yield Client(folder, read_variables(folder / "s" / "stack.env"))
-        started = [stack.pid, *(process.pid for process in psutil.Process(stack.pid).children(recursive=True))]
-        stack.send_signal(signal.SIGINT)
-        assert stack.wait(timeout=90) == 0, log.read_text()
-        assert [pid for pid in started if psutil.pid_exists(pid)] == []
-    finally:
-        stack.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_secrets_are_the_users_alone(client: Client) -> None:
@@ -323,33 +238,3 @@ def workers() -> list[int]:
         if (process.info["cmdline"] or [""])[0].startswith("ray::RayTrainWorker"):
             found.append(process.pid)
     return found
-
-
-def read_variables(path: Path) -> dict[str, str]:
-    """What ``source stack.env`` sets."""
-    words = ["bash", "-c", 'set -a; env -i bash -c "set -a; source $0; env -0"', str(path)]
-    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    pairs = (pair.split("=", 1) for pair in text.split("\0") if pair)
-    return {name: value for name, value in pairs if name not in ("PWD", "SHLVL", "_", "OLDPWD")}
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def wait_for(
-    condition: Callable[[], bool],
-    tell: Callable[[], str],
-    seconds: float,
-    alive: subprocess.Popen[Any] | None = None,
-) -> None:
-    """Until it holds, while the process lives."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, tell()
-        assert alive is None or alive.poll() is None, tell()
-        time.sleep(0.5)

@@ -1,0 +1,103 @@
+"""A shell beside a running stack that has only the variables it printed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.datasets import write_dataset
+
+BIN = Path(sys.executable).parent
+NUM_CASES = 6
+
+
+class Client:
+    """Another shell, which has only the printed variables."""
+
+    def __init__(self, folder: Path, variables: dict[str, str]) -> None:
+        self.folder, self.variables = folder, variables
+        self.raw = write_dataset(folder / "raw", *(f"case{number}" for number in range(NUM_CASES)))
+        self.config = folder / "boxes.yaml"
+        self.config.write_text(yaml.safe_dump(self.values()))
+
+    def values(self, **train: Any) -> dict[str, Any]:
+        """A pipeline of some seconds on boxes in noise."""
+        loop = {"patch_size": [12, 12, 12], "global_batch_size": 4, "num_steps": 60, "log_every_steps": 10}
+        return {
+            "data": {"root": str(self.raw)},
+            "train": {**loop, "checkpoint_every_steps": 20, "model": {"channels": [4, 8]}, **train},
+            "evaluate": {"tta": False},
+            "registry": {"name": "boxes", "export": []},
+        }
+
+    def environment(self, *without: str) -> dict[str, str]:
+        outside = ("PREFECT", "MLFLOW", "RAY", "UNETFLOW", "AWS")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
+        ours = {"HOME": str(self.folder / "home"), "UNETFLOW_CACHE": str(self.folder / "cache")}
+        return kept | ours | {name: value for name, value in self.variables.items() if name not in without}
+
+    def start(self, *arguments: str, without: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        command = [str(BIN / "unetflow"), *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=self.environment(*without), cwd=self.folder, text=True, **pipes)
+
+    def run(self, *arguments: str, code: int = 0, without: tuple[str, ...] = ()) -> tuple[str, str]:
+        """(stdout, stderr) of a command that has to end with ``code``."""
+        process = self.start(*arguments, without=without)
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == code, f"{arguments}: {process.returncode}\n{out}\n{err[-4000:]}"
+        return out, err
+
+    def get(self, url: str, login: str) -> Any:
+        headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+            return json.load(answer)
+
+    def prefect(self, path: str, body: dict[str, Any]) -> Any:
+        login = base64.b64encode(self.variables["PREFECT_API_AUTH_STRING"].encode()).decode()
+        headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
+        url = f"{self.variables['PREFECT_API_URL']}{path}"
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+def read_variables(path: Path) -> dict[str, str]:
+    """What ``source stack.env`` sets."""
+    words = ["bash", "-c", 'set -a; env -i bash -c "set -a; source $0; env -0"', str(path)]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    pairs = (pair.split("=", 1) for pair in text.split("\0") if pair)
+    return {name: value for name, value in pairs if name not in ("PWD", "SHLVL", "_", "OLDPWD")}
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_for(
+    condition: Callable[[], bool],
+    tell: Callable[[], str],
+    seconds: float,
+    alive: subprocess.Popen[Any] | None = None,
+) -> None:
+    """Until it holds, while the process lives."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, tell()
+        assert alive is None or alive.poll() is None, tell()
+        time.sleep(0.5)
