@@ -114,11 +114,8 @@ def _as_task(stage: Stage, config: Config) -> Done:
         retry_jitter_factor=0.5,
         retry_condition_fn=is_worth_retrying,
         timeout_seconds=compute.timeout_seconds,
-        tags=[
-            "unetflow",
-            stage.name,
-            *(["gpu"] if compute.use_gpu and stage.name not in ("shard", "register") else []),
-        ],
+        # For a limit on how many stages use GPUs at once; every tag costs a second of asking for a slot.
+        tags=["gpu"] if compute.use_gpu and stage.name not in ("shard", "register") else [],
         persist_result=False,
         log_prints=False,
     )

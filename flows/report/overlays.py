@@ -149,7 +149,7 @@ def _draw(
     painted = _blend(picture.astype(np.float32), _enlarged(prediction, size), FILL_OPACITY)
     outlined = _draw_outline(painted, _enlarged(truth, size))
     buffer = io.BytesIO()
-    Image.fromarray(np.round(outlined).astype(np.uint8)).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(np.round(outlined).astype(np.uint8)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
