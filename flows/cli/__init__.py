@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -10,8 +11,10 @@ from collections.abc import Sequence
 import typer
 
 from data_pipelines.errors import MISTAKE_CODE, MISTAKES
-from flows.cli import doctor, jobs, models, pipelines, schedule  # noqa: F401 - they define the verbs
 from flows.cli.base import app, keep_stdout_for_results
+
+# They define the verbs, in the order in which --help lists them.
+from flows.cli import pipelines, schedule, jobs, models, doctor  # noqa: F401 # isort: skip
 
 
 def _configure_logging() -> None:
@@ -25,9 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     ``UNETFLOW_DEBUG=1`` shows the traceback.
     """
-    keep_stdout_for_results()
+    code = 1  # of an error that nobody caught
+
+    def leave() -> None:
+        sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # first, so it runs last: taking torch, Ray and Prefect apart would take seconds
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and "--help" not in given:
+        keep_stdout_for_results()
     _configure_logging()
-    sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
+    code = run_command(given)
+    sys.exit(code)
 
 
 def run_command(arguments: Sequence[str]) -> int:
