@@ -72,16 +72,10 @@ class Outcome:
 def unetflow(*arguments: str) -> Outcome:
     """The command in this process, so that Ray starts once for all tests; an uncaught exception fails the test."""
     with tempfile.TemporaryFile() as stdout:
-        with (
-            redirect_stderr(io.StringIO()) as stderr,
-            mock.patch.object(sys, "argv", ["unetflow", *arguments]),
-            mock.patch.object(cli, "keep_stdout_for_results"),  # it would redirect the stdout of pytest
-            mock.patch.object(cli.base, "_result_fd", stdout.fileno()),
-            pytest.raises(SystemExit) as ended,
-        ):
-            cli.main()
+        with redirect_stderr(io.StringIO()) as stderr, mock.patch.object(cli.base, "_result_fd", stdout.fileno()):
+            code = cli.run_command(arguments)
         stdout.seek(0)
-        return Outcome(int(ended.value.code or 0), stdout.read().decode(), stderr.getvalue())
+        return Outcome(code, stdout.read().decode(), stderr.getvalue())
 
 
 def installed_unetflow(home: Path, *arguments: str) -> Outcome:
