@@ -22,7 +22,7 @@ def tell_of_champion(spec: NotifySpec, result: dict[str, Any]) -> None:
         return
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items() if "/" not in name)
     text = f"{result['model_name']}: version {result['model_version']} is champion ({result['reason']}). {metrics}"
-    _tell(spec, f"{text}\nreport: {report_link(result['report'])}")
+    _tell(spec, f"{text}\nreport: {result['pages'].get('report') or report_link(result['report'])}")
 
 
 def tell_of_failure(spec: NotifySpec, name: str, error: str, link: str = "") -> None:
@@ -32,7 +32,7 @@ def tell_of_failure(spec: NotifySpec, name: str, error: str, link: str = "") -> 
 
 
 def report_link(uri: str) -> str:
-    """What a browser opens."""
+    """What a browser on this machine opens, where no MLflow server shows the report."""
     return storage.local_path(uri).as_uri() if storage.is_local(uri) else uri
 
 

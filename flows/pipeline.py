@@ -95,6 +95,7 @@ class Pipeline:
             "tracking_uri": registered.get("tracking_uri"),
             "metrics": evaluation.figures["metrics"] if evaluation else {},
             "report": evaluation.output("report") if evaluation else None,
+            "pages": registered.get("pages", {}),
             "num_quarantined": records["shard"].figures["num_quarantined"],
             "seconds": round(time.perf_counter() - self.started, 2),
             "stages": [

@@ -132,13 +132,20 @@ def _leave_artifacts(record: Record) -> None:
     try:
         if record.stage == "evaluate":
             create_markdown_artifact(_metrics_table(record.figures["metrics"]), key="metrics", description="Scores")
-            create_link_artifact(report_link(record.output("report")), key="report", link_text="Evaluation report")
+            if not tracking.tracking_uri(record.root).startswith("http"):  # else registration brings it to the server
+                create_link_artifact(report_link(record.output("report")), key="report", link_text="Evaluation report")
             if "overlay" in record.outputs:
                 _image_artifact(record.output("overlay"))
         elif record.stage == "register":
             figures = record.figures
-            text = f"`{figures['model_uri']}`, version {figures['model_version']}: {figures['reason']}"
-            create_markdown_artifact(text, key="registered-model", description="Registered model")
+            pages = figures.get("pages", {})
+            name = f"`{figures['model_uri']}`, version {figures['model_version']}"
+            text = f"[{name}]({pages['model']})" if pages else name
+            create_markdown_artifact(
+                f"{text}: {figures['reason']}", key="registered-model", description="Registered model"
+            )
+            if pages:
+                create_link_artifact(pages["report"], key="report", link_text="Evaluation report")
     except Exception as error:  # the API may be gone; the work is done
         logger.warning("no artifact for stage %s: %s", record.stage, error)
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHALLENGER = "challenger"
+REPORT_FOLDER = "evaluation"
+"""Of the run's artifacts."""
 EVALUATION_TAG = "unetflow.evaluation_data"
 LESS_IS_BETTER = {"frechet_distance", "fid", "kid", "hd95_mm"}
 
@@ -130,7 +132,7 @@ def _register(config: Config, candidate: Candidate, records: dict[str, Record], 
     tracking.log_parameters(client, run_id, config.model_dump(mode="json"))
     tracking.log_metrics(client, run_id, [{"step": training.figures["step"], **metrics}])
     with storage.local_file(evaluation.output("report")) as report:
-        client.log_artifact(run_id, str(report), "evaluation")
+        client.log_artifact(run_id, str(report), REPORT_FOLDER)
     _log_dataset(client, run_id, shards)
     model_id = _log_model(config, candidate, training, evaluation, run_id)
     data = candidate.evaluation_data
@@ -150,6 +152,19 @@ def _register(config: Config, candidate: Candidate, records: dict[str, Record], 
         "reason": reason,
         "run_id": run_id,
         "tracking_uri": tracking.tracking_uri(root),
+        "pages": _pages(client, tracking.tracking_uri(root), run_id, f"{name}/versions/{version}", evaluation),
+    }
+
+
+def _pages(client: MlflowClient, server: str, run_id: str, model: str, evaluation: Record) -> dict[str, str]:
+    """Where a browser sees the model and the report; empty without a server."""
+    if not server.startswith("http"):
+        return {}
+    experiment = client.get_run(run_id).info.experiment_id
+    report = f"{REPORT_FOLDER}/{evaluation.output('report').rsplit('/', 1)[-1]}"
+    return {
+        "model": f"{server}/#/models/{model}",
+        "report": f"{server}/#/experiments/{experiment}/runs/{run_id}/artifacts/{report}",
     }
 
 

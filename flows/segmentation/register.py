@@ -97,7 +97,7 @@ def model_card(config: SegmentationConfig, shards: Record, training: Record, eva
             "```python",
             "import mlflow",
             f'model = mlflow.pyfunc.load_model("models:/{config.registry.name}@champion")',
-            'labels = model.predict({"path": ["image.nii.gz"]})[0]      # label map in the file\'s own geometry',
+            'labels = model.predict({"path": ["image.nii.gz"]})[0]  # in the file\'s own geometry',
             "```",
             f"Labels: {', '.join(f'{value} {name}' for name, value in figures['classes'].items())}. "
             "Not a medical device.",

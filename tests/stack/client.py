@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from tests.datasets import write_dataset
+from tests.integration.project import CHECKOUT
 
 BIN = Path(sys.executable).parent
 NUM_CASES = 6
@@ -71,6 +72,19 @@ class Client:
         request = urllib.request.Request(url, json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
+
+    def deploy(self, interval: int) -> None:
+        """What infra/prefect.yaml deploys nightly, with this test's data and every ``interval`` seconds."""
+        described = yaml.safe_load((CHECKOUT / "infra" / "prefect.yaml").read_text())
+        described.pop("definitions")
+        (nightly,) = [each for each in described["deployments"] if each["name"] == "nightly"]
+        nightly["schedules"] = [{"interval": interval, "slug": "often"}]
+        nightly["parameters"] = {"config": self.values(warm_start="champion")}
+        path = self.folder / "prefect.yaml"
+        path.write_text(yaml.safe_dump(described | {"deployments": [nightly]}))
+        command = [str(BIN / "prefect"), "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
+        done = subprocess.run(command, env=self.environment(), cwd=self.folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def read_variables(path: Path) -> dict[str, str]:

@@ -15,7 +15,6 @@ import urllib.request
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.datasets import write_case
 from tests.integration.project import CHECKOUT
@@ -166,7 +165,7 @@ def test_cancel_leaves_nothing_running(client: Client) -> None:
 
 def test_scheduled_runs_compute_what_is_new(client: Client) -> None:
     """On the worker process: the first two find everything done, the third shards the one volume that was added."""
-    deploy(client, interval=45)
+    client.deploy(interval=45)
     runs = wait_for_runs(client, 2)
     assert counts(client) == {"shard": 1, "train": 1}, "nothing was computed a second time"
     write_case(client.raw, "case_new")
@@ -195,20 +194,6 @@ def test_rollback_is_one_command(client: Client) -> None:
     client.run("champion", "boxes", "2")
     out, _ = client.run("champion", "boxes", "--json")
     assert json.loads(out)["version"] == "1"
-
-
-def deploy(client: Client, interval: int) -> None:
-    """What infra/prefect.yaml deploys nightly, with this test's data and every ``interval`` seconds."""
-    described = yaml.safe_load((CHECKOUT / "infra" / "prefect.yaml").read_text())
-    described.pop("definitions")
-    (nightly,) = [each for each in described["deployments"] if each["name"] == "nightly"]
-    nightly["schedules"] = [{"interval": interval, "slug": "often"}]
-    nightly["parameters"] = {"config": client.values(warm_start="champion")}
-    path = client.folder / "prefect.yaml"
-    path.write_text(yaml.safe_dump(described | {"deployments": [nightly]}))
-    command = [str(BIN / "prefect"), "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
-    done = subprocess.run(command, env=client.environment(), cwd=client.folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def finished_runs(client: Client) -> list[dict[str, Any]]:

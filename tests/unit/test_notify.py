@@ -21,6 +21,7 @@ RESULT = {
     "reason": "dice 0.9 beats 0.8",
     "metrics": {"dice": 0.9, "dice/liver": 0.91},
     "report": "/store/report.html",
+    "pages": {},
     "stages": [{"name": "register", "cached": False}],
 }
 
@@ -74,3 +75,9 @@ def test_a_dead_webhook_is_logged_and_costs_nothing(caplog: pytest.LogCaptureFix
         tell_of_failure(NotifySpec(webhook="http://127.0.0.1:9/hook?secret=1"), "liver", "x")
     assert "http://127.0.0.1:9/hook" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_report_on_a_server_is_linked_there(webhook: tuple[NotifySpec, list[str]]) -> None:
+    spec, heard = webhook
+    tell_of_champion(spec, RESULT | {"pages": {"report": "http://mlflow/#/report"}})
+    assert heard[0].endswith("report: http://mlflow/#/report")
