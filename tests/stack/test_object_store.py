@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,8 +38,8 @@ class StoredProject(Project):
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[str]:
-    """URL of a server that speaks S3, with an empty bucket."""
+def store() -> Iterator[Any]:
+    """A client of a server that speaks S3, with an empty bucket."""
     import boto3
     from botocore.exceptions import EndpointConnectionError
 
@@ -61,19 +62,22 @@ def store() -> Iterator[str]:
                 break
             except EndpointConnectionError:
                 time.sleep(0.5)
-        yield url
+        yield client
     finally:
         server.terminate()
         server.wait()
 
 
 @pytest.mark.parametrize("config", [TINY_PHANTOMS, TINY_SHAPES], ids=["segmentation", "diffusion"])
-def test_a_pipeline_lives_on_the_object_store(store: str, config: str, tmp_path: Path) -> None:
+def test_a_pipeline_lives_on_the_object_store(store: Any, config: str, tmp_path: Path) -> None:
     project = StoredProject(tmp_path, config)
-    project.url = store
+    project.url = store.meta.endpoint_url
     result = project.unetflow("run", str(project.config))
     assert result["model_uri"]
     assert all(stage["uri"].startswith(f"s3://{BUCKET}/") for stage in result["stages"])
     again = project.unetflow("run", str(project.config))
     assert all(stage["cached"] for stage in again["stages"])
     assert not list(tmp_path.rglob("record.json")), "records on this machine"
+    pages = store.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="mlflow/")
+    names = {item["Key"].rsplit("/", 1)[-1] for page in pages for item in page.get("Contents", ())}
+    assert {"MLmodel", "report.html"} <= names, "MLflow's artifacts"

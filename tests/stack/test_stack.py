@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.request
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from tests.datasets import write_case
@@ -101,8 +104,6 @@ def test_predict_a_folder_and_go_on_with_what_is_missing(client: Client) -> None
     out, _ = client.run(*arguments)
     result = json.loads(out)
     assert (result["num_predicted"], result["num_found_done"]) == (1, NUM_CASES - 1)
-    import nibabel as nib
-
     image = nib.load(client.raw / "imagesTr" / "case0_0000.nii.gz")
     labels = nib.load(output / "case0.nii.gz")
     assert labels.shape == image.shape
@@ -110,36 +111,30 @@ def test_predict_a_folder_and_go_on_with_what_is_missing(client: Client) -> None
 
 
 def test_mlflow_serves_it_over_http(client: Client) -> None:
-    import socket
+    path = client.raw / "imagesTr" / "case1_0000.nii.gz"
+    require_served_as_predicted(client, "models:/boxes@champion", path, client.folder / "predictions" / "case1.nii.gz")
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = ["models", "serve", "-m", "models:/boxes@champion", "--env-manager", "local", "-p", str(port)]
-    server = subprocess.Popen(
-        [str(BIN / "mlflow"), *words],
-        env=client.environment() | {"PATH": f"{BIN}:{os.environ['PATH']}"},
-        cwd=client.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+
+HIPPOCAMPUS = os.environ.get("UNETFLOW_TEST_HIPPOCAMPUS", "")
+"""The folder Task04_Hippocampus, which is not part of this project."""
+
+
+@pytest.mark.skipif(not HIPPOCAMPUS, reason="set UNETFLOW_TEST_HIPPOCAMPUS to the folder Task04_Hippocampus")
+def test_real_volumes_from_submission_to_http(client: Client) -> None:
+    """The shipped config, shortened from 7,000 steps."""
+    shortened = ("--set", f"data.root={HIPPOCAMPUS}", "--set", "train.num_steps=500")
+    config = str(CHECKOUT / "flows" / "configs" / "hippocampus.yaml")
+    out, _ = client.run("submit", config, *shortened, "--follow", "--json")
+    result = json.loads(out)
+    assert result["model_uri"] == "models:/hippocampus@champion"
+    assert result["metrics"]["dice"] > 0.7
+    output = client.folder / "hippocampus"
+    volumes = sorted(Path(HIPPOCAMPUS, "imagesTs").glob("hippocampus_*0.nii.gz"))
+    out, _ = client.run(
+        "predict", result["model_uri"], f"{HIPPOCAMPUS}/imagesTs/hippocampus_*0.nii.gz", str(output), "--json"
     )
-    try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/ping"), lambda: "mlflow models serve", 120, alive=server)
-        path = client.raw / "imagesTr" / "case1_0000.nii.gz"
-        body = json.dumps({"dataframe_split": {"columns": ["path"], "data": [[str(path)]]}}).encode()
-        headers = {"Content-Type": "application/json"}
-        url = f"http://127.0.0.1:{port}/invocations"
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as answer:
-            (labels,) = json.load(answer)["predictions"]
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-    import nibabel as nib
-    import numpy as np
-
-    predicted = nib.load(client.folder / "predictions" / "case1.nii.gz").get_fdata()
-    np.testing.assert_array_equal(np.asarray(labels), predicted)
+    assert json.loads(out)["num_predicted"] == len(volumes)
+    require_served_as_predicted(client, result["model_uri"], volumes[0], output / volumes[0].name)
 
 
 def test_cancel_leaves_nothing_running(client: Client) -> None:
@@ -223,3 +218,28 @@ def workers() -> list[int]:
         if (process.info["cmdline"] or [""])[0].startswith("ray::RayTrainWorker"):
             found.append(process.pid)
     return found
+
+
+def require_served_as_predicted(client: Client, model: str, path: Path, predicted: Path) -> None:
+    """``mlflow models serve`` answers curl with the label map that ``unetflow predict`` wrote."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [str(BIN / "mlflow"), "models", "serve", "-m", model, "--env-manager", "local", "-p", str(port)],
+        env=client.environment() | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        cwd=client.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/ping"), lambda: "mlflow models serve", 120, alive=server)
+        body = json.dumps({"dataframe_split": {"columns": ["path"], "data": [[str(path)]]}})
+        words = ["curl", "--fail", "--silent", "-H", "Content-Type: application/json", "-d", body]
+        words.append(f"http://127.0.0.1:{port}/invocations")
+        (labels,) = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)["predictions"]
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+    np.testing.assert_array_equal(np.asarray(labels), nib.load(predicted).get_fdata())
