@@ -24,6 +24,12 @@ PORT, DASHBOARD = 6379, 8265
 CABLE = "eth0"
 """Name of either end."""
 HEALTHY_WITHIN_SECONDS = 90.0
+QUICK_TO_MISS_A_NODE = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""Of the head: as it comes, Ray takes a minute more, which these tests would spend waiting."""
 ASK = """
 import sys, urllib.request
 request = urllib.request.Request(sys.argv[1], headers={"Authorization": "Bearer " + sys.argv[2]})
@@ -39,10 +45,16 @@ def why_not() -> str | None:
     if shutil.which("ip") is None:
         return "network namespaces need iproute2's `ip`"
     probe = f"ufprobe{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
-    if made.returncode:
-        return f"this machine makes no network namespaces: {made.stderr.strip()}"
-    subprocess.run(["ip", "netns", "del", probe], check=False)
+    try:
+        for words in (
+            ("netns", "add", probe),
+            ("-n", probe, "link", "add", CABLE, "type", "veth", "peer", "name", "x"),
+        ):
+            made = subprocess.run(["ip", *words], capture_output=True, text=True)
+            if made.returncode:
+                return f"this machine makes no network namespaces with veth pairs: {made.stderr.strip()}"
+    finally:
+        subprocess.run(["ip", "netns", "del", probe], capture_output=True)
     return None
 
 
@@ -96,6 +108,7 @@ class TwoHosts:
             "RAY_AUTH_TOKEN": self.token,
             "RAY_USAGE_STATS_ENABLED": "0",
             "GLOO_SOCKET_IFNAME": CABLE,
+            **QUICK_TO_MISS_A_NODE,
             "UNETFLOW_CACHE": str(self.folder / "cache"),
             "UNETFLOW_STORAGE": str(self.folder / "storage"),
         }
