@@ -140,6 +140,23 @@ np.testing.assert_allclose(session.run(["images"], {{"latents": latents}})[0], i
     assert (odd[0] != odd[1]).any()
 
 
+def test_predict_draws_a_file_of_prompts_as_evaluation_did(
+    project: tuple[Project, dict[str, Any]], tmp_path: Path
+) -> None:
+    found, result = project
+    samples = _samples(result)[:3]
+    prompts, drawn = tmp_path / "prompts.jsonl", tmp_path / "drawn"
+    names = ("prompt", "seed", "guidance_scale")
+    prompts.write_text("".join(json.dumps({name: sample[name] for name in names}) + "\n" for sample in samples))
+    told = found.unetflow("predict", result["model_uri"], str(prompts), str(drawn))
+    assert (told["num_predicted"], told["failures"]) == (3, {})
+    assert sorted(path.name for path in drawn.iterdir()) == ["0.png", "1.png", "2.png", "predictions.json"]
+    for number, sample in enumerate(samples):
+        image = np.asarray(Image.open(drawn / f"{number}.png")).astype(int)
+        evaluated = np.asarray(Image.open(io.BytesIO(sample["png"])))
+        assert np.abs(image - evaluated).max() <= 1  # drawn one by one, evaluated four at a time
+
+
 def test_latents_are_shards_that_webdataset_reads(project: tuple[Project, dict[str, Any]]) -> None:
     import webdataset
 
