@@ -89,8 +89,8 @@ def test_a_killed_worker_costs_at_most_one_interval(
 
 def test_diffusion_uses_both_hosts(hosts: TwoHosts) -> None:
     (hosts.folder / "diffusion.yaml").write_text(TINY_SHAPES)
-    shapes = ("--set", "data.num_shapes=2800", "--set", "data.shard_megabytes=1")
-    result = hosts.unetflow("run", "diffusion.yaml", *shapes, storage="diffusion")
+    shapes = ("--set", "data.num_shapes=2800", "--set", "data.shard_megabytes=1", "--set", "registry.export=[]")
+    result = hosts.unetflow("register", "diffusion.yaml", *shapes, storage="diffusion")
     both = {hosts.first.address, hosts.second.address}
     assert [stage["name"] for stage in result["stages"]][-1] == "register"
     assert hosts.hosts_of("actors", "_OnActor") == both, "encoding"

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 SHORT = """
-registry: {{name: kinds}}
+registry: {{name: kinds, export: []}}
 data: {data}
 train:
   patch_size: {patch}

@@ -41,7 +41,7 @@ def browser() -> Iterator[Browser]:
 def finished(client: Client) -> str:
     """Id of a finished flow run of the model ``boxes``; beside it there is a deployment."""
     if not client.prefect("/deployments/filter", {}):
-        client.run("submit", str(client.config), "--follow")
+        client.run("run", str(client.config), without=("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"))
         client.deploy(interval=36_000)
     runs = client.prefect("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}})
     registered = [run for run in runs if client.prefect("/artifacts/filter", of_run(run["id"], "registered-model"))]
