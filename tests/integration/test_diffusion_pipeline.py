@@ -88,7 +88,7 @@ def test_registered_model_draws_what_evaluation_saw(project: tuple[Project, dict
         + f"""
 import json, mlflow, numpy as np
 mlflow.set_tracking_uri({result["tracking_uri"]!r})
-model = mlflow.pyfunc.load_model({result["model_uri"]!r})
+model = mlflow.pyfunc.load_model({_registered(result)!r})
 import pandas as pd
 images = model.predict(pd.DataFrame(json.load(open({str(request)!r}))))
 np.save({str(tmp_path / "drawn.npy")!r}, np.stack(images))
@@ -148,7 +148,7 @@ def test_predict_draws_a_file_of_prompts_as_evaluation_did(
     prompts, drawn = tmp_path / "prompts.jsonl", tmp_path / "drawn"
     names = ("prompt", "seed", "guidance_scale")
     prompts.write_text("".join(json.dumps({name: sample[name] for name in names}) + "\n" for sample in samples))
-    told = found.unetflow("predict", result["model_uri"], str(prompts), str(drawn))
+    told = found.unetflow("predict", _registered(result), str(prompts), str(drawn))
     assert (told["num_predicted"], told["failures"]) == (3, {})
     assert sorted(path.name for path in drawn.iterdir()) == ["0.png", "1.png", "2.png", "predictions.json"]
     for number, sample in enumerate(samples):
@@ -176,6 +176,11 @@ def test_images_do_not_depend_on_the_number_of_workers(project: tuple[Project, d
     assert [stage["name"] for stage in alone["stages"] if not stage["cached"]] == ["evaluate"]
     assert _samples(alone) == samples
     assert alone["metrics"] == pytest.approx(result["metrics"], rel=1e-9, abs=1e-12)
+
+
+def _registered(result: dict[str, Any]) -> str:
+    """URI of the version that the run registered: who is champion may have changed."""
+    return f"models:/{result['model_name']}/{result['model_version']}"
 
 
 def _samples(result: dict[str, Any]) -> list[dict[str, Any]]:
