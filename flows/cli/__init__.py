@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os._exit(code)
 
     atexit.register(leave)  # first, so it runs last: taking torch, Ray and Prefect apart would take seconds
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else Prefect's temporary server would outlive this
     given = sys.argv[1:] if arguments is None else arguments
     if given and "--help" not in given:
         keep_stdout_for_results()
@@ -50,7 +52,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         error.show() if hasattr(error, "show") else sys.stderr.write(f"unetflow: {error}\n")
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, SystemExit, typer.Abort):  # SIGTERM is one of them, whether Ray handles it or we do
         sys.stderr.write("unetflow: stopped; the same command goes on from the last checkpoint\n")
         return 130
     except (*MISTAKES, OSError) as error:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.project import ALONE, CHECKOUT, Project
+from tests.integration.project import ALONE, CHECKOUT, UNETFLOW, Project
 
 CONFIG = """
 registry: {name: tiny}
@@ -85,6 +87,23 @@ def test_one_change_reruns_only_what_depends_on_it(project: Project, first: dict
     assert [stage["done"] for stage in planned["stages"]] == [True, True, False, False]
     changed = project.unetflow("run", str(project.config), *override)
     assert [stage["cached"] for stage in changed["stages"]] == [True, True, False, False]
+
+
+def test_terminated_it_leaves_nothing_running(project: Project, first: dict[str, Any]) -> None:
+    """As Ctrl-C does, and as `kill`, systemd or a cluster does."""
+    override = ("--set", "train.num_steps=100000")
+    command = [str(UNETFLOW), "run", str(project.config), *override]
+    with (project.home / "log").open("w+") as log:
+        process = subprocess.Popen(command, env=project.environment, cwd=project.home, stderr=log)
+        while "train: step" not in Path(log.name).read_text():
+            assert process.poll() is None
+            time.sleep(0.2)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) > 5, "Prefect's server, Ray's processes and the workers"
+        process.terminate()
+        assert process.wait(timeout=60) == 130
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+    assert "goes on from the last checkpoint" in Path(log.name).read_text()
 
 
 def test_report_stands_alone(first: dict[str, Any]) -> None:

@@ -43,7 +43,8 @@ def finished(client: Client) -> str:
     if not client.prefect("/deployments/filter", {}):
         client.run("run", str(client.config), without=("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"))
         client.deploy(interval=36_000)
-    runs = client.prefect("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}})
+    wanted = {"state": {"type": {"any_": ["COMPLETED"]}}, "name": {"any_": ["boxes"]}}
+    runs = client.prefect("/flow_runs/filter", {"flow_runs": wanted})
     registered = [run for run in runs if client.prefect("/artifacts/filter", of_run(run["id"], "registered-model"))]
     return str(registered[0]["id"])
 
