@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,7 +52,14 @@ class Client:
     def start(self, *arguments: str, without: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         command = [str(BIN / "unetflow"), *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=self.environment(*without), cwd=self.folder, text=True, **pipes)
+        return subprocess.Popen(
+            command,
+            env=self.environment(*without),
+            cwd=self.folder,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+            **pipes,
+        )
 
     def run(self, *arguments: str, code: int = 0, without: tuple[str, ...] = ()) -> tuple[str, str]:
         """(stdout, stderr) of a command that has to end with ``code``."""
