@@ -135,9 +135,9 @@ def test_real_volumes_from_submission_to_http(client: Client) -> None:
     assert result["model_uri"] == "models:/hippocampus@champion"
     assert result["metrics"]["dice"] > 0.5
     output = client.folder / "hippocampus"
-    volumes = sorted(Path(HIPPOCAMPUS, "imagesTs").glob("hippocampus_*0.nii.gz"))
+    volumes = sorted(Path(HIPPOCAMPUS, "imagesTr").glob("hippocampus_*0.nii.gz"))
     out, _ = client.run(
-        "predict", result["model_uri"], f"{HIPPOCAMPUS}/imagesTs/hippocampus_*0.nii.gz", str(output), "--json"
+        "predict", result["model_uri"], f"{HIPPOCAMPUS}/imagesTr/hippocampus_*0.nii.gz", str(output), "--json"
     )
     assert json.loads(out)["num_predicted"] == len(volumes)
     require_served_as_predicted(client, result["model_uri"], volumes[0], output / volumes[0].name)
