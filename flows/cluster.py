@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 from unittest import mock
@@ -69,6 +71,9 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     overruling = {} if address else {"RAY_API_SERVER_ADDRESS": NOTHING_LISTENS}
     with mock.patch.dict(os.environ, overruling):
         ray.init(**options)
+    if threading.current_thread() is threading.main_thread():
+        # Below Python's handler Ray put one that aborts a process still there after three seconds: take it away.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     ray.data.DataContext.get_current().enable_progress_bars = False  # stages show their own
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 

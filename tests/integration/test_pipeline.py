@@ -91,8 +91,8 @@ def test_one_change_reruns_only_what_depends_on_it(project: Project, first: dict
 
 def test_terminated_it_leaves_nothing_running(project: Project, first: dict[str, Any]) -> None:
     """As Ctrl-C does, and as `kill`, systemd or a cluster does."""
-    override = ("--set", "train.num_steps=100000")
-    command = [str(UNETFLOW), "run", str(project.config), *override]
+    overrides = ("--set", "train.num_steps=100000", "--set", "registry.experiment=terminated")
+    command = [str(UNETFLOW), "run", str(project.config), *overrides]
     with (project.home / "log").open("w+") as log:
         process = subprocess.Popen(command, env=project.environment, cwd=project.home, stderr=log)
         while "train: step" not in Path(log.name).read_text():
