@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Compiling every installed module takes longer than installing them; Python compiles what is imported.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
 
 .PHONY: demo test test-stack test-cluster check stack bench lock clean
 
@@ -31,15 +33,15 @@ bench: .venv/installed-test
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) .
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(INSTALL) '.[test]'
 	touch $@
 
 .venv/installed-servers: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[servers]'
+	$(INSTALL) '.[servers]'
 	touch $@
 
 lock: .venv/installed-test
