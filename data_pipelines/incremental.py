@@ -19,7 +19,7 @@ import pyarrow as pa
 from data_pipelines import storage
 from data_pipelines.errors import Problem
 from data_pipelines.progress import track
-from data_pipelines.shards import read_table
+from data_pipelines.shards import is_adopted, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,8 @@ def iter_known_rows(shards_uri: str) -> Iterator[Row]:
         uri = storage.join(shards_uri, name)
         table = read_table(uri).to_pylist()
         rows = [{column: value for column, value in row.items() if value is not None} for row in table]
-        if (storage.size(uri.removesuffix(".parquet") + ".tar") or 0) >= max(map(_end, rows), default=0):
+        written = [row for row in rows if not is_adopted(row["shard"])]
+        if (storage.size(uri.removesuffix(".parquet") + ".tar") or 0) >= max(map(_end, written), default=0):
             yield from rows
         else:
             logger.warning("%s: its tar file is missing or cut short; its samples are sharded again", uri)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.errors import UserError
-from data_pipelines.shards import read_table
+from data_pipelines.shards import read_table, shard_uri
 
 OPEN_SHARDS = 64
 """Shards kept mapped at once by one reader."""
@@ -84,7 +84,7 @@ class ShardReader:
         return view
 
     def _path(self, name: str) -> Path:
-        uri = storage.join(self.shards_uri, name)
+        uri = shard_uri(self.shards_uri, name)
         if storage.is_local(uri):
             return storage.local_path(uri)
         path = storage.cache_folder() / "shards" / name  # named by content: the same shard wherever it came from

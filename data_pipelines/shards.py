@@ -35,12 +35,23 @@ def shard_name(digests: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:20] + ".tar"
 
 
+def shard_uri(shards_uri: str, name: str) -> str:
+    """Where the shard that an index row names lies: below the index's folder, or anywhere, if named by its path."""
+    return name if is_adopted(name) else storage.join(shards_uri, name)
+
+
+def is_adopted(name: str) -> bool:
+    """Whether the shard is somebody else's tar, indexed where it lies."""
+    return name.startswith("/")
+
+
 def write_shard(uri: str, samples: Iterable[tuple[dict[str, Any], Mapping[str, bytes]]]) -> list[dict[str, Any]]:
     """Write one shard and, beside it, the Parquet rows of its samples.
 
     Each sample is its index row (with ``key``) and its parts: extension to bytes. Returns the rows completed by
-    ``shard``, and ``offset:EXT`` and ``size:EXT`` in bytes for each part. The rows are written last: a shard without
-    them is unfinished. Without samples nothing is written.
+    ``shard``, ``content_sha256``, and ``offset:EXT`` and ``size:EXT`` in bytes for each part; a row that has them
+    already lies elsewhere and has no parts. The rows are written last: a shard without them is unfinished. Without
+    samples nothing is written.
     """
     samples = iter(samples)
     first = next(samples, None)
@@ -60,7 +71,7 @@ def _write_tar(
     rows = []
     with path.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0, user="", group="") as writer:
         for row, parts in samples:
-            row = {**row, "shard": name}
+            row = {"shard": name, **row}
             hasher = hashlib.sha256()
             for extension, data in sorted(parts.items()):
                 writer.write({"__key__": row["key"], extension: data})
@@ -68,7 +79,7 @@ def _write_tar(
                 row[f"offset:{extension}"] = writer.tarstream.offset - padded  # headers of long names take more blocks
                 row[f"size:{extension}"] = len(data)
                 hasher.update(data)
-            row["content_sha256"] = hasher.hexdigest()
+            row.setdefault("content_sha256", hasher.hexdigest())
             rows.append(row)
     return rows
 

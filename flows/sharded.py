@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.errors import Problem
-from data_pipelines.shards import write_table
+from data_pipelines.shards import shard_uri, write_table
 from flows.stages import Attempt, Record
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,7 @@ def add_index(attempt: Attempt, index: pa.Table, root: str, folder: str) -> None
         "num_train": split.count("train"),
         "num_val": split.count("val"),
         "shards": folder,
-        "shard_sizes": {
-            name: storage.size(storage.join(uri, name)) for name in sorted(set(index["shard"].to_pylist()))
-        },
+        "shard_sizes": {name: storage.size(shard_uri(uri, name)) for name in sorted(set(index["shard"].to_pylist()))},
     }
 
 
@@ -49,9 +47,11 @@ def add_problems(attempt: Attempt, problems: Sequence[Problem]) -> None:
 
 
 def shards_are_there(record: Record) -> bool:
-    """Shards are named by content and never rewritten, so their sizes tell whether they are whole."""
+    """Shards are named by content and never rewritten, so their sizes tell whether they are whole.
+
+    Of tars that were adopted where they lie, the stage's key holds the digests."""
     for name, size in record.figures["shard_sizes"].items():
-        uri = storage.join(shards_uri(record), name)
+        uri = shard_uri(shards_uri(record), name)
         if storage.size(uri) != size:
             logger.warning("%s is missing or cut short: sharding runs again", uri)
             return False

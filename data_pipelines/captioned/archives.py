@@ -4,8 +4,7 @@ parquet       column `image` (struct{bytes, path} or binary), or `jpg`, `png`, `
               `text` or `TEXT`
 webdataset    00000.tar with key.jpg, key.txt and key.json, as img2dataset writes them; not compressed
 
-Tars are a source like any other: their images are read and new shards written, even where each would fit as it is. To
-index them in place every image would have to be decoded all the same, for its checks and the digest of its pixels.
+Images of a tar that are of the wanted size already are not written again: the index points into the tar (``sharding``).
 """
 
 from __future__ import annotations

@@ -3,10 +3,14 @@
 Filters look at the caption and at the size of the original, which the index keeps: another ``min_side`` leaves shards
 as they are. An image that the filter of a run leaves out costs a row of the shard's Parquet file and no bytes of the
 tar, so it is not decoded, and not read again by the next run.
+
+Nor does an image of a WebDataset tar that needs no change: it is decoded once, for its checks and the digest of its
+pixels, and its row points into the tar where it lies.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +33,7 @@ from data_pipelines.digests import digest_of, file_digests
 from data_pipelines.errors import Problem, UserError
 from data_pipelines.formats.base import VolumeError
 from data_pipelines.incremental import Row, Task, group_by_size, sample_key, shard_missing
-from data_pipelines.shards import shard_name, write_shard
+from data_pipelines.shards import is_adopted, shard_name, write_shard
 from data_pipelines.specs import CaptionedSpec
 
 FORMAT = 1
@@ -115,9 +119,13 @@ def shard_examples(
     def plan(missing: list[str]) -> list[Task]:
         return _plan([wanted[example_id] for example_id in missing], spec, shards_uri, digests)
 
-    def is_usable(row: Row) -> bool:  # one that was left out unread is wanted now where the filters have changed
+    def is_usable(row: Row) -> bool:
+        if is_adopted(row["shard"]) and row["shard"] != places.get(row["case_id"]):
+            return False  # the tar lies elsewhere now
+        # One that was left out unread is wanted now where the filters have changed.
         return "image_ext" in row or size_reason(row["width"], row["height"], spec) is not None
 
+    places = {example_id: _absolute(example.image) for example_id, example in wanted.items()}
     chosen = {example_id: digests[example_id] for example_id in wanted}
     sharded = shard_missing(chosen, shards_uri, plan, _shard_text, "images", is_usable)
     left_out = Counter(reason for reason in reasons.values() if reason is not None)
@@ -168,7 +176,8 @@ def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
     def samples() -> Iterator[tuple[Row, dict[str, bytes]]]:
         for example, digest in zip(work.examples, work.digests, strict=True):
             try:
-                found = read_picture(reader.read(example), example.where, work.spec)
+                data = reader.read(example)
+                found = read_picture(data, example.where, work.spec)
             except VolumeError as error:
                 problems.append(replace(error.problem, case_id=example.example_id))
                 continue
@@ -180,7 +189,12 @@ def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
                 "width": found.width,
                 "height": found.height,
             }
-            yield (row, {}) if isinstance(found, LeftOut) else _sample(row, found)
+            if isinstance(found, LeftOut):
+                yield row, {}
+            elif example.place is not None and found.encoded is data:
+                yield _adopted(row, found, example.image, example.place), {}
+            else:
+                yield _sample(row, found)
 
     rows = write_shard(work.uri, samples())
     return rows, problems
@@ -190,6 +204,23 @@ def _sample(row: Row, picture: Picture) -> tuple[Row, dict[str, bytes]]:
     """Index row and tar members of a picture."""
     row |= {"pixel_sha256": picture.pixel_sha256, "image_ext": picture.extension}
     return row, {picture.extension: picture.encoded, "txt": row["caption"].encode()}
+
+
+def _adopted(row: Row, picture: Picture, tar: str, place: tuple[int, int]) -> Row:
+    """Index row of a picture that stays in the tar it came in."""
+    offset, size = place
+    return row | {
+        "pixel_sha256": picture.pixel_sha256,
+        "image_ext": picture.extension,
+        "shard": _absolute(tar),
+        f"offset:{picture.extension}": offset,
+        f"size:{picture.extension}": size,
+        "content_sha256": hashlib.sha256(picture.encoded).hexdigest(),
+    }
+
+
+def _absolute(path: str) -> str:
+    return str(storage.local_path(path))
 
 
 # --- held-out share --------------------------------------------------------------------------------------------------

@@ -59,6 +59,18 @@ def write_folder(root: Path, images: Mapping[str, bytes], captions: Mapping[str,
     return root
 
 
+def write_tar(path: Path, images: Mapping[str, bytes]) -> Path:
+    """A tar as img2dataset writes it; captions are the names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in images.items():
+            for member, content in ((name, data), (name[:-3] + "txt", name.encode())):
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return path
+
+
 def shard(root: Path, storage: Path, **fields: Any) -> ShardedExamples:
     """Find and shard at 8 pixels, as the stage does."""
     ensure_ray()
@@ -120,13 +132,7 @@ def test_every_source_gives_the_same_samples(tmp_path: Path) -> None:
     values = [{"bytes": data, "path": None} for data in encoded]
     table = pa.table({"image": values, "caption": [f"{i}.png" for i in range(7)]})
     pq.write_table(table, tmp_path / "parquet/0.parquet", row_group_size=3)
-    (tmp_path / "tars").mkdir()
-    with tarfile.open(tmp_path / "tars/0.tar", "w") as archive:
-        for i, data in enumerate(encoded):
-            for name, content in ((f"{i}.png", data), (f"{i}.txt", f"{i}.png".encode())):
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
+    write_tar(tmp_path / "tars/0.tar", {f"{i}.png": data for i, data in enumerate(encoded)})
     expected = None
     for layout in ("folder", "parquet", "tars"):
         sharded = shard(tmp_path / layout, tmp_path / f"storage_{layout}")
@@ -135,6 +141,28 @@ def test_every_source_gives_the_same_samples(tmp_path: Path) -> None:
         assert content == expected
         assert len(content) == 7
         assert shard(tmp_path / layout, tmp_path / f"storage_{layout}").num_new == 0
+
+
+def test_images_of_a_tar_that_need_no_change_stay_there(tmp_path: Path) -> None:
+    images = {"a.jpg": picture(1, 8, 8, "JPEG"), "b.jpg": picture(2, 9, 8, "JPEG"), "c.png": picture(3, 8, 8)}
+    tar = write_tar(tmp_path / "raw/00000.tar", images)
+    sharded = shard(tmp_path / "raw", tmp_path)
+    (own,) = shards_of(tmp_path).glob("*.tar")
+    assert [row["shard"] for row in sharded.rows] == [str(tar), own.name, str(tar)]
+    with tarfile.open(own) as archive:
+        assert archive.getnames() == ["00000%2Fb.png", "00000%2Fb.txt"]
+    reader = ShardReader(build_index(sharded.rows, dict.fromkeys(ids(sharded), "train")), str(own.parent))
+    assert [bytes(reader.read(i, f)) for i, f in ((0, "jpg"), (2, "png"))] == [images["a.jpg"], images["c.png"]]
+    assert reader.read(1, "png")[:4] == b"\x89PNG"
+    hashes = [hashlib.sha256(images[name]).hexdigest() for name in ("a.jpg", "c.png")]
+    assert [sharded.rows[i]["content_sha256"] for i in (0, 2)] == hashes
+    assert shard(tmp_path / "raw", tmp_path).num_new == 0
+
+    tar.parent.rename(tmp_path / "moved")
+    moved = shard(tmp_path / "moved", tmp_path)
+    assert (moved.num_new, len({row["shard"] for row in moved.rows})) == (2, 2)
+    assert str(tmp_path / "moved/00000.tar") in {row["shard"] for row in moved.rows}
+    assert moved.rows[1] == sharded.rows[1]
 
 
 def test_work_survives_the_journey() -> None:
