@@ -105,6 +105,10 @@ class AutoencoderSpec(LoopSpec):
     """Channels of the latents."""
     kl_weight: float = Field(default=1e-6, ge=0)
     """Weight of the KL term, summed over the latent, beside the reconstruction error, summed over the image."""
+    adversarial_weight: float = Field(default=0.0, ge=0)
+    """Weight of fooling a discriminator of patches, which is trained along and makes edges sharper; 0: none."""
+    adversarial_start: int = Field(default=0, ge=0)
+    """Step from which the discriminator counts: until then there is little that looks like an image."""
 
 
 class AlignmentSpec(LoopSpec):

@@ -88,7 +88,10 @@ class NoisePrediction:
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """The autoencoder's: squared error of the image plus the KL divergence of the latents (Kingma 2014, eq. 10)."""
+    """The autoencoder's: squared error of the image plus the KL divergence of the latents (Kingma 2014, eq. 10).
+
+    With a discriminator plus the hinge losses of both sides (Lim 2017), as in Rombach 2022, of constant weight.
+    """
 
     spec: AutoencoderSpec
 
@@ -101,11 +104,17 @@ class Reconstruction:
         drawn = torch.empty(len(batch), latent_channels, *size, device=images.device)
         for i, slot in enumerate(batch.slots):
             drawn[i].normal_(generator=torch_generator(images.device, self.spec.seed, NOISE, batch.step, slot))
-        reconstructed, moments = model(images, drawn)
+        reconstructed, moments, *judged = model(images, drawn)
         mean, log_variance = moments.float().chunk(2, dim=1)
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1)
         error = F.mse_loss(reconstructed.float(), images, reduction="none").flatten(1)
-        return error.mean(dim=1) + self.spec.kl_weight * kl / error.shape[1]
+        loss = error.mean(dim=1) + self.spec.kl_weight * kl / error.shape[1]
+        return loss + self._adversarial(*judged) * (batch.step >= self.spec.adversarial_start) if judged else loss
+
+    def _adversarial(self, fooled: Tensor, real: Tensor, fake: Tensor) -> Tensor:
+        """(B,) hinge losses of judged patches."""
+        told = F.relu(1 - real.float()) + F.relu(1 + fake.float())
+        return (0.5 * told - self.spec.adversarial_weight * fooled.float()).flatten(1).mean(dim=1)
 
     def latent_shape(self, images: Tensor) -> tuple[int, ...]:
         """(B, latent channels, h, w) of these images' latents."""

@@ -89,9 +89,9 @@ def autoencoder_stage(config: DiffusionConfig, shards: Record) -> Stage:
         )
 
     def finish(attempt: Attempt) -> None:
-        from unet_models.autoencoder import TrainableAutoencoder, build_autoencoder
+        from unet_models.autoencoder import TrainableAutoencoder
 
-        model = TrainableAutoencoder(build_autoencoder(config.train_autoencoder, config.data.resolution))
+        model = TrainableAutoencoder.from_spec(config.train_autoencoder, config.data.resolution)
         _load_trained(attempt, model)
         _leave_folder(attempt, lambda folder: model.autoencoder.save_pretrained(str(folder)))
 

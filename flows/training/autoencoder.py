@@ -11,7 +11,7 @@ from torch import nn
 
 from data_pipelines.loader import ImageSamples
 from flows.training.task import SplitShards, Training, TrainingTask, iter_batches, sum_over_ranks
-from unet_models.autoencoder import TrainableAutoencoder, build_autoencoder
+from unet_models.autoencoder import TrainableAutoencoder
 from unet_models.diffusion_specs import AutoencoderSpec
 from unet_models.fit import autocast
 from unet_models.objectives import Reconstruction, scale_images
@@ -31,7 +31,7 @@ class AutoencoderTask(TrainingTask):
         images = ImageSamples(shards.reader)
         rows = shards.val_share(self.spec.validate_cases, rank)
         return Training(
-            model=TrainableAutoencoder(build_autoencoder(self.spec, self.resolution)),
+            model=TrainableAutoencoder.from_spec(self.spec, self.resolution),
             objective=Reconstruction(self.spec),
             batches=shards.batches(images, self.spec, rank),
             validate=_SignalToNoise(self.spec, images, rows, device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from unet_models.alignment import (
     tokenize,
     train_tokenizer,
 )
-from unet_models.autoencoder import TrainableAutoencoder, build_autoencoder
+from unet_models.autoencoder import TrainableAutoencoder
 from unet_models.diffusion_specs import AlignmentSpec, AutoencoderSpec
 from unet_models.objectives import Alignment, Reconstruction, scale_images
 
@@ -187,7 +188,7 @@ def test_each_sample_of_the_autoencoder_has_its_own_noise() -> None:
 def test_autoencoder_learns_and_keeps_sizes() -> None:
     torch.manual_seed(0)
     spec = AUTOENCODER.model_copy(update={"kl_weight": 0.0})
-    model = TrainableAutoencoder(build_autoencoder(spec, 16))
+    model = TrainableAutoencoder.from_spec(spec, 16)
     reconstructed, moments = model(scale_images(image_batch().images), torch.zeros(2, 4, 8, 8))
     assert reconstructed.shape == (2, 3, 16, 16)
     assert moments.shape == (2, 8, 8, 8)
@@ -200,3 +201,57 @@ def test_autoencoder_learns_and_keeps_sizes() -> None:
         loss.backward()
         optimizer.step()
     assert losses[-1] < 0.7 * losses[0]
+
+
+class Judged(Constant):
+    """As though a discriminator had judged one patch of each image."""
+
+    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+        fooled, real, fake = torch.tensor([[0.5, -2.0], [3.0, 0.25], [-3.0, 0.5]]).unbind()
+        return (*super().forward(images, noise), fooled[:, None], real[:, None], fake[:, None])
+
+
+def test_adversarial_losses_by_hand() -> None:
+    """relu(1 - real) / 2 + relu(1 + fake) / 2 - weight * fooled, from the step on that the spec names."""
+    plain = Reconstruction(AUTOENCODER)(Constant(), image_batch())
+    spec = AUTOENCODER.model_copy(update={"adversarial_weight": 0.1, "adversarial_start": 3})
+    before, after = image_batch(), dataclasses.replace(image_batch(), step=3)
+    torch.testing.assert_close(Reconstruction(spec)(Judged(), before), plain)
+    told = Reconstruction(spec)(Judged(), after) - Reconstruction(AUTOENCODER)(Constant(), after)
+    torch.testing.assert_close(told, torch.tensor([0 + 0 - 0.05, 0.375 + 0.75 + 0.2]))
+
+
+def test_each_side_learns_from_its_own_loss_alone() -> None:
+    torch.manual_seed(0)
+    spec = AUTOENCODER.model_copy(update={"adversarial_weight": 0.5})
+    model = TrainableAutoencoder.from_spec(spec, 16)
+    images, noise = scale_images(image_batch().images), torch.randn(2, 4, 8, 8)
+    restored, _, fooled, real, fake = model(images, noise)
+    torch.testing.assert_close(fooled, fake)
+    assert model.discriminator is not None
+
+    def gradients(loss: torch.Tensor, module: torch.nn.Module) -> list[torch.Tensor | None]:
+        return list(torch.autograd.grad(loss, list(module.parameters()), retain_graph=True, allow_unused=True))
+
+    assert gradients(fooled.sum(), model.discriminator) == [None] * len(list(model.discriminator.parameters()))
+    assert all(g is None for g in gradients(real.sum() + fake.sum(), model.autoencoder))
+    through = gradients(model.discriminator(restored).sum(), model.autoencoder)
+    for ours, expected in zip(gradients(fooled.sum(), model.autoencoder), through, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_discriminator_learns_to_tell_and_travels_with_the_checkpoint() -> None:
+    torch.manual_seed(0)
+    spec = AUTOENCODER.model_copy(update={"adversarial_weight": 0.01})
+    model = TrainableAutoencoder.from_spec(spec, 16)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(25):
+        optimizer.zero_grad()
+        Reconstruction(spec)(model, image_batch()).sum().backward()
+        optimizer.step()
+    *_, real, fake = model(scale_images(image_batch().images), torch.zeros(2, 4, 8, 8))
+    assert real.mean() > 0 > fake.mean()
+    assert any(name.startswith("discriminator.") for name in model.state_dict())
+    assert not any(
+        name.startswith("discriminator.") for name in TrainableAutoencoder.from_spec(AUTOENCODER, 16).state_dict()
+    )
