@@ -17,6 +17,7 @@ from PIL import Image
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import read_table
 from tests.integration.project import ALONE, CHECKOUT, Project
+from tests.serving import ask_served
 
 CONFIG = """
 pipeline: diffusion
@@ -155,6 +156,16 @@ def test_predict_draws_a_file_of_prompts_as_evaluation_did(
         image = np.asarray(Image.open(drawn / f"{number}.png")).astype(int)
         evaluated = np.asarray(Image.open(io.BytesIO(sample["png"])))
         assert np.abs(image - evaluated).max() <= 1  # drawn one by one, evaluated four at a time
+
+
+def test_mlflow_serves_it_over_http(project: tuple[Project, dict[str, Any]], tmp_path: Path) -> None:
+    found, result = project
+    samples = _samples(result)[:2]
+    rows = {name: [sample[name] for sample in samples] for name in ("prompt", "seed", "guidance_scale")}
+    environment = found.environment | {"MLFLOW_TRACKING_URI": result["tracking_uri"]}
+    for image, sample in zip(ask_served(_registered(result), rows, environment, tmp_path), samples, strict=True):
+        evaluated = np.asarray(Image.open(io.BytesIO(sample["png"])))
+        assert np.abs(np.asarray(image, int) - evaluated).max() <= 1  # two at once, evaluated four at a time
 
 
 def test_latents_are_shards_that_webdataset_reads(project: tuple[Project, dict[str, Any]]) -> None:

@@ -7,11 +7,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,8 @@ import yaml
 
 from tests.datasets import write_dataset
 from tests.integration.project import CHECKOUT
+from tests.serving import BIN
 
-BIN = Path(sys.executable).parent
 NUM_CASES = 6
 
 
@@ -101,25 +98,3 @@ def read_variables(path: Path) -> dict[str, str]:
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     pairs = (pair.split("=", 1) for pair in text.split("\0") if pair)
     return {name: value for name, value in pairs if name not in ("PWD", "SHLVL", "_", "OLDPWD")}
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def wait_for(
-    condition: Callable[[], bool],
-    tell: Callable[[], str],
-    seconds: float,
-    alive: subprocess.Popen[Any] | None = None,
-) -> None:
-    """Until it holds, while the process lives."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, tell()
-        assert alive is None or alive.poll() is None, tell()
-        time.sleep(0.5)

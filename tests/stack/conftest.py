@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.project import CHECKOUT
-from tests.stack.client import Client, read_variables, wait_for
+from tests.serving import wait_for
+from tests.stack.client import Client, read_variables
 
 
 @pytest.fixture(scope="session")

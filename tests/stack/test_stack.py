@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,8 @@ import pytest
 
 from tests.datasets import write_case
 from tests.integration.project import CHECKOUT
-from tests.stack.client import BIN, NUM_CASES, Client, answers, wait_for
+from tests.serving import ask_served, wait_for
+from tests.stack.client import NUM_CASES, Client
 
 VARIABLES = ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING")
 
@@ -121,7 +121,7 @@ HIPPOCAMPUS = os.environ.get("UNETFLOW_TEST_HIPPOCAMPUS", "")
 
 @pytest.mark.skipif(not HIPPOCAMPUS, reason="set UNETFLOW_TEST_HIPPOCAMPUS to the folder Task04_Hippocampus")
 def test_real_volumes_from_submission_to_http(client: Client) -> None:
-    """The shipped config, shortened from 7,000 steps."""
+    """The shipped config, shortened."""
     values = (
         f"data.root={HIPPOCAMPUS}",
         f"storage={client.folder}/h",
@@ -228,24 +228,5 @@ def workers() -> list[int]:
 
 def require_served_as_predicted(client: Client, model: str, path: Path, predicted: Path) -> None:
     """``mlflow models serve`` answers curl with the label map that ``unetflow predict`` wrote."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [str(BIN / "mlflow"), "models", "serve", "-m", model, "--env-manager", "local", "-p", str(port)],
-        env=client.environment() | {"PATH": f"{BIN}:{os.environ['PATH']}"},
-        cwd=client.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/ping"), lambda: "mlflow models serve", 120, alive=server)
-        body = json.dumps({"dataframe_split": {"columns": ["path"], "data": [[str(path)]]}})
-        words = ["curl", "--fail", "--silent", "-H", "Content-Type: application/json", "-d", body]
-        words.append(f"http://127.0.0.1:{port}/invocations")
-        (labels,) = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)["predictions"]
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+    (labels,) = ask_served(model, {"path": [str(path)]}, client.environment(), client.folder)
     np.testing.assert_array_equal(np.asarray(labels), nib.load(predicted).get_fdata())
