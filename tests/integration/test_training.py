@@ -88,6 +88,14 @@ def test_stopped_and_started_again_gives_the_same_bits(reference: tuple[Record, 
     assert losses(done.record) == losses(record)
 
 
+def test_a_mistake_found_on_a_worker_keeps_its_type_and_words(tmp_path: Path) -> None:
+    """So it is told as one, and not tried again."""
+    config = configure(tmp_path, 2, optimizer={"learning_rate": 1e30})
+    once = config.model_copy(update={"compute": config.compute.model_copy(update={"max_failures": 0})})
+    with pytest.raises(FloatingPointError, match=r"before step \d .*: lower train.optimizer.learning_rate"):
+        train(once)
+
+
 def test_a_finished_training_without_its_record_is_not_trained_again(
     reference: tuple[Record, Path], tmp_path: Path
 ) -> None:
