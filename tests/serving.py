@@ -18,6 +18,13 @@ from typing import Any
 BIN = Path(sys.executable).parent
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def answers(url: str) -> bool:
     """Whether a server there says that all is well."""
     try:
@@ -38,16 +45,14 @@ def wait_for(
     while not condition():
         assert time.monotonic() < deadline, tell()
         assert alive is None or alive.poll() is None, tell()
-        time.sleep(0.5)
+        time.sleep(0.1)
 
 
 def ask_served(
     model: str, rows: Mapping[str, Sequence[Any]], environment: Mapping[str, str], folder: Path
 ) -> list[Any]:
     """What ``mlflow models serve`` answers curl: the model's predictions for a table of columns."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = folder / "serve.log"
     with log.open("w") as stream:
         server = subprocess.Popen(

@@ -109,7 +109,9 @@ class Reconstruction:
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1)
         error = F.mse_loss(reconstructed.float(), images, reduction="none").flatten(1)
         loss = error.mean(dim=1) + self.spec.kl_weight * kl / error.shape[1]
-        return loss + self._adversarial(*judged) * (batch.step >= self.spec.adversarial_start) if judged else loss
+        if judged:  # before its first step times zero, not left out: DDP waits for a gradient of every parameter
+            loss = loss + self._adversarial(*judged) * (batch.step >= self.spec.adversarial_start)
+        return loss
 
     def _adversarial(self, fooled: Tensor, real: Tensor, fake: Tensor) -> Tensor:
         """(B,) hinge losses of judged patches."""

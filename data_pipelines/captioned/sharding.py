@@ -120,12 +120,12 @@ def shard_examples(
         return _plan([wanted[example_id] for example_id in missing], spec, shards_uri, digests)
 
     def is_usable(row: Row) -> bool:
-        if is_adopted(row["shard"]) and row["shard"] != places.get(row["case_id"]):
-            return False  # the tar lies elsewhere now
+        if is_adopted(row["shard"]):  # the tar may lie elsewhere now
+            example = wanted.get(row["case_id"])
+            return example is not None and row["shard"] == str(storage.local_path(example.image))
         # One that was left out unread is wanted now where the filters have changed.
         return "image_ext" in row or size_reason(row["width"], row["height"], spec) is not None
 
-    places = {example_id: _absolute(example.image) for example_id, example in wanted.items()}
     chosen = {example_id: digests[example_id] for example_id in wanted}
     sharded = shard_missing(chosen, shards_uri, plan, _shard_text, "images", is_usable)
     left_out = Counter(reason for reason in reasons.values() if reason is not None)
@@ -191,36 +191,26 @@ def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
             }
             if isinstance(found, LeftOut):
                 yield row, {}
-            elif example.place is not None and found.encoded is data:
-                yield _adopted(row, found, example.image, example.place), {}
+                continue
+            row |= {"pixel_sha256": found.pixel_sha256, "image_ext": found.extension}
+            if example.place is not None and found.encoded is data:
+                yield row | _place_in_tar(example.image, example.place, found), {}
             else:
-                yield _sample(row, found)
+                yield row, {found.extension: found.encoded, "txt": example.caption.encode()}
 
     rows = write_shard(work.uri, samples())
     return rows, problems
 
 
-def _sample(row: Row, picture: Picture) -> tuple[Row, dict[str, bytes]]:
-    """Index row and tar members of a picture."""
-    row |= {"pixel_sha256": picture.pixel_sha256, "image_ext": picture.extension}
-    return row, {picture.extension: picture.encoded, "txt": row["caption"].encode()}
-
-
-def _adopted(row: Row, picture: Picture, tar: str, place: tuple[int, int]) -> Row:
-    """Index row of a picture that stays in the tar it came in."""
+def _place_in_tar(tar: str, place: tuple[int, int], picture: Picture) -> Row:
+    """What an index row says of a picture that stays in the tar it came in."""
     offset, size = place
-    return row | {
-        "pixel_sha256": picture.pixel_sha256,
-        "image_ext": picture.extension,
-        "shard": _absolute(tar),
+    return {
+        "shard": str(storage.local_path(tar)),
         f"offset:{picture.extension}": offset,
         f"size:{picture.extension}": size,
         "content_sha256": hashlib.sha256(picture.encoded).hexdigest(),
     }
-
-
-def _absolute(path: str) -> str:
-    return str(storage.local_path(path))
 
 
 # --- held-out share --------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,8 @@ from typing import Any
 
 import psutil
 
-BIN = Path(sys.executable).parent
+from tests.serving import BIN, wait_for
+
 PORT, DASHBOARD = 6379, 8265
 CABLE = "eth0"
 """Name of either end."""
@@ -150,10 +150,11 @@ class TwoHosts:
 
     def wait_for_nodes(self, count: int) -> None:
         """Until so many nodes live."""
-        deadline = time.monotonic() + HEALTHY_WITHIN_SECONDS
-        while sum(node["state"] == "ALIVE" for node in self.state("nodes")) != count:
-            assert time.monotonic() < deadline, f"no {count} nodes: {(self.folder / 'head.log').read_text()[-2000:]}"
-            time.sleep(0.5)
+        wait_for(
+            lambda: sum(node["state"] == "ALIVE" for node in self.state("nodes")) == count,
+            lambda: f"no {count} nodes: {(self.folder / 'head.log').read_text()[-2000:]}",
+            HEALTHY_WITHIN_SECONDS,
+        )
 
     def state(self, kind: str) -> list[dict[str, Any]]:
         """What the cluster's state API lists of ``nodes``, ``actors`` or ``tasks``."""

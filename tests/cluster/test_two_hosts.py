@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from data_pipelines import storage
-from tests.cluster.hosts import BIN, TwoHosts, two_hosts, why_not
+from tests.cluster.hosts import TwoHosts, two_hosts, why_not
 from tests.integration.test_diffusion_pipeline import CONFIG as TINY_SHAPES
+from tests.serving import BIN, wait_for
 
 pytestmark = pytest.mark.skipif((reason := why_not()) is not None, reason=str(reason))
 
@@ -68,11 +69,11 @@ def test_a_killed_worker_costs_at_most_one_interval(
     hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]
 ) -> None:
     training = start_training(hosts, "killed", "compute.num_workers=2")
-    wait_for(training, lambda: steps_told(hosts, "killed")[0][-1:] > [50])
+    wait_while(training, lambda: steps_told(hosts, "killed")[0][-1:] > [50])
     (victim,) = hosts.second.pids_of("ray::RayTrainWorker")
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
-    wait_for(training, lambda: len(steps_told(hosts, "killed")) == 2 and steps_told(hosts, "killed")[1] != [])
+    wait_while(training, lambda: len(steps_told(hosts, "killed")) == 2 and steps_told(hosts, "killed")[1] != [])
     seconds = time.monotonic() - killed
     before, after = steps_told(hosts, "killed")
     assert training.wait() == 0, log_of(training)
@@ -99,10 +100,10 @@ def test_diffusion_uses_both_hosts(hosts: TwoHosts) -> None:
 
 def test_a_host_cut_off_is_done_without(hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]) -> None:
     training = start_training(hosts, "cut", "compute.num_workers=[1,2]")
-    wait_for(training, lambda: steps_told(hosts, "cut")[0][-1:] > [50])
+    wait_while(training, lambda: steps_told(hosts, "cut")[0][-1:] > [50])
     hosts.set_link("down")
     cut = time.monotonic()
-    wait_for(training, lambda: len(steps_told(hosts, "cut")) >= 2 and steps_told(hosts, "cut")[-1] != [])
+    wait_while(training, lambda: len(steps_told(hosts, "cut")) >= 2 and steps_told(hosts, "cut")[-1] != [])
     seconds = time.monotonic() - cut
     before, *_, after = steps_told(hosts, "cut")
     assert training.wait() == 0, log_of(training)
@@ -157,13 +158,9 @@ def steps_told(hosts: TwoHosts, name: str) -> list[list[int]]:
     return told
 
 
-def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], bool], seconds: float = 240) -> None:
-    """Until it holds, while the process lives."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, log_of(process)
-        assert time.monotonic() < deadline, log_of(process)
-        time.sleep(0.1)
+def wait_while(training: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+    """Until it holds, while the training goes on."""
+    wait_for(condition, lambda: log_of(training), 240, alive=training)
 
 
 def train_record(root: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ train_clip: &loop
    log_every_steps: 1}
 train_autoencoder:
   {global_batch_size: 8, num_steps: 4, precision: fp32, channels: [8, 8, 8], validate_cases: 8, ema_decay: 0.9,
+   adversarial_weight: 0.01, adversarial_start: 2,
    validate_every_steps: 2, checkpoint_every_steps: 2, log_every_steps: 1}
 train:
   global_batch_size: 8

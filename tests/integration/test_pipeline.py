@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.integration.project import ALONE, CHECKOUT, UNETFLOW, Project
+from tests.serving import wait_for
 
 CONFIG = """
 registry: {name: tiny}
@@ -95,15 +95,14 @@ def test_terminated_it_leaves_nothing_running(project: Project, first: dict[str,
     command = [str(UNETFLOW), "run", str(project.config), *overrides]
     with (project.home / "log").open("w+") as log:
         process = subprocess.Popen(command, env=project.environment, cwd=project.home, stderr=log)
-        while "train: step" not in Path(log.name).read_text():
-            assert process.poll() is None
-            time.sleep(0.2)
+        said = Path(log.name).read_text
+        wait_for(lambda: "train: step" in said(), said, 180, alive=process)
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) > 5, "Prefect's server, Ray's processes and the workers"
         process.terminate()
         assert process.wait(timeout=60) == 130
     assert psutil.wait_procs(family, timeout=30)[1] == []
-    assert "goes on from the last checkpoint" in Path(log.name).read_text()
+    assert "goes on from the last checkpoint" in said()
 
 
 def test_report_stands_alone(first: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 from tests.integration.project import Project
 from tests.integration.test_diffusion_pipeline import CONFIG as TINY_SHAPES
 from tests.integration.test_pipeline import CONFIG as TINY_PHANTOMS
+from tests.serving import free_port
 
 BUCKET = "unetflow-test"
 
@@ -43,9 +43,7 @@ def store() -> Iterator[Any]:
     import boto3
     from botocore.exceptions import EndpointConnectionError
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)],
         env=os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"},
