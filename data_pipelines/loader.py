@@ -16,7 +16,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from data_pipelines.batches import CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
-from data_pipelines.order import SampleOrder, rank_slots
+from data_pipelines.captioned.pictures import cut_middle
+from data_pipelines.order import BucketOrder, SampleOrder, rank_slots
 from data_pipelines.patches import choose_corner, cut, patch_generator
 from data_pipelines.reader import ShardReader
 
@@ -73,9 +74,11 @@ def empty_batch(shape: Sequence[int], dtype: np.dtype) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class ImageSamples:
-    """Whole encoded images, decoded to RGB; every image of the data set has one size."""
+    """Whole encoded images, decoded to RGB; those of a batch have one size."""
 
     reader: ShardReader
+    side: int | None = None
+    """Pixels of the middle square that each image is cut to; none: as it is."""
 
     def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> ImageBatch:
         """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
@@ -92,7 +95,10 @@ class ImageSamples:
 
     def _decode(self, row: int) -> np.ndarray:
         part = next((part for part in IMAGE_PARTS if self.reader.has(row, part)), IMAGE_PARTS[0])
-        return decode_rgb(self.reader.read(row, part))
+        pixels = decode_rgb(self.reader.read(row, part))
+        if self.side is None or pixels.shape[:2] == (self.side, self.side):
+            return pixels
+        return np.asarray(cut_middle(Image.fromarray(pixels), (self.side, self.side)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ def decode_rgb(data: memoryview) -> np.ndarray:
 class StepBatches(Dataset):
     """A map from step to this rank's share of its batch."""
 
-    order: SampleOrder
+    order: SampleOrder | BucketOrder
     assemble: Callable[[Sequence[int], Sequence[int], int], Any]
     global_batch_size: int
     rank: int = 0

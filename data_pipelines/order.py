@@ -3,6 +3,8 @@
 Epoch after epoch is one endless line of samples; step ``s`` takes places ``s*B`` to ``s*B + B - 1`` of it. Within an
 epoch shards are shuffled, and samples are shuffled inside windows of a few shards, so remote shards are fetched once
 and in sequence. Only the current window is ever laid out, so memory does not grow with the number of samples.
+
+Samples of several sizes lie in buckets, each with an endless line of its own; a batch is of one bucket.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from typing import TypeVar
 import numpy as np
 
 T = TypeVar("T")
-ORDER = 0
-"""First number of the address of these random streams, apart from those of patches and augmentation."""
+ORDER, BUCKETS = 0, 5
+"""First number of the address of these random streams, apart from those of patches, augmentation, noise and dropout."""
+GOLDEN_SECTION = (5**0.5 - 1) / 2
 
 
 class SampleOrder:
@@ -64,7 +67,45 @@ class SampleOrder:
         return self._rng(epoch, window).permutation(rows)
 
     def _rng(self, *address: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, ORDER, *address))))
+        return _generator(self.seed, ORDER, *address)
+
+
+class BucketOrder:
+    """Batches of one bucket each, each bucket in proportion to its samples.
+
+    The buckets lie one after the other on a circle; each step goes on by the golden section of it, so that every
+    stretch of steps, short or long, meets each bucket about as often as its share says (a Weyl sequence). Within a
+    bucket its own order goes on from batch to batch.
+    """
+
+    def __init__(self, buckets: Sequence[SampleOrder], seed: int) -> None:
+        self.buckets = list(buckets)
+        self.seed = seed
+        sizes = np.array([bucket.num_samples for bucket in self.buckets])
+        self._ends = np.cumsum(sizes) / sizes.sum()
+        self._turns = lru_cache(maxsize=1)(self._lay_out)
+
+    def __reduce__(self) -> tuple[type[BucketOrder], tuple[list[SampleOrder], int]]:
+        return type(self), (self.buckets, self.seed)
+
+    def rows(self, step: int, global_batch_size: int) -> list[int]:
+        """Row numbers of the whole global batch of ``step``."""
+        chosen, turns = self._turns(1 << step.bit_length())
+        return self.buckets[chosen[step]].rows(int(turns[step]), global_batch_size)
+
+    def _lay_out(self, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """The bucket of each step, and how many earlier steps had the same."""
+        places = (_generator(self.seed, BUCKETS).random() + GOLDEN_SECTION * np.arange(num_steps)) % 1
+        chosen = np.minimum(np.searchsorted(self._ends, places, side="right"), len(self.buckets) - 1)
+        turns = np.zeros(num_steps, np.int64)
+        for bucket in range(len(self.buckets)):
+            steps = np.flatnonzero(chosen == bucket)
+            turns[steps] = np.arange(len(steps))
+        return chosen, turns
+
+
+def _generator(seed: int, *address: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *address))))
 
 
 def rank_slots(global_batch_size: int, rank: int, world_size: int) -> range:

@@ -89,7 +89,13 @@ class CaptionedSpec(Spec):
     """``metadata.jsonl``/``.csv`` beside images; a ``.txt``/``.json`` per image; Parquet with image bytes; WebDataset
     tars as img2dataset writes them; generated shapes; ``auto`` recognises the folder by its files."""
     resolution: int = Field(default=64, ge=8)
-    """Side in pixels of the square that every image becomes: shorter side resized (antialiased), centre cropped."""
+    """Side in pixels of the square that every image becomes, resized (antialiased) and cut from its middle."""
+    crop: Literal["square", "buckets"] = "square"
+    """``buckets``: instead of the square the nearest in aspect ratio of several sizes of no more pixels; a batch is of
+    one size. The encoders that are trained along see middle squares, and so does evaluation."""
+    bucket_multiple: int = Field(default=64, ge=1)
+    """Pixels that the sides of all buckets are multiples of: what the autoencoder shrinks sides by, best times what the
+    U-Net does, too."""
     background: tuple[int, int, int] = (255, 255, 255)
     """RGB, 0..255, behind transparent pixels."""
     min_side: int = Field(default=0, ge=0)
@@ -116,3 +122,12 @@ class CaptionedSpec(Spec):
     """Number of generated images (``layout: shapes``)."""
     shapes_seed: int = 0
     """Seed of the generated images."""
+
+    @model_validator(mode="after")
+    def _square_is_a_bucket(self) -> CaptionedSpec:
+        if self.crop == "buckets" and self.resolution % self.bucket_multiple:
+            raise ValueError(
+                f"resolution ({self.resolution}) must be a multiple of bucket_multiple ({self.bucket_multiple}): "
+                "one of the buckets is the square"
+            )
+        return self

@@ -13,7 +13,7 @@ from unittest import mock
 
 from data_pipelines import storage
 from data_pipelines.errors import UserError
-from flows.config import ComputeSpec
+from flows.specs import ComputeSpec
 
 LONGEST_TEMP_FOLDER = 40
 """Ray puts Unix sockets below its folder, 64 bytes further down, and the kernel limits their paths to 107 bytes."""

@@ -8,7 +8,7 @@ import urllib.request
 from typing import Any
 
 from data_pipelines import storage
-from flows.config import NotifySpec
+from flows.specs import NotifySpec
 
 logger = logging.getLogger(__name__)
 

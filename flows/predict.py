@@ -24,8 +24,8 @@ from data_pipelines import storage
 from data_pipelines.errors import UserError
 from data_pipelines.progress import track
 from data_pipelines.specs import Spec
-from flows.config import ComputeSpec
 from flows.models import ModelVersion, find_version
+from flows.specs import ComputeSpec
 
 logger = logging.getLogger(__name__)
 

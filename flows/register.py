@@ -16,10 +16,11 @@ from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import UserError
 from data_pipelines.shards import read_table
-from flows.config import Config, RegistrySpec
+from flows.config import Config
 from flows.lineage import code_version
 from flows.models import CHAMPION, promote
 from flows.report.readings import split_name, without_protocol
+from flows.specs import RegistrySpec
 from flows.stages import Attempt, Record, Stage
 
 if TYPE_CHECKING:

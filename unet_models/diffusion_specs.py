@@ -152,6 +152,10 @@ class ImageRequest(Spec):
     """As ``SampleSpec.guidance_scale``."""
     negative_prompt: str = ""
     """What to stay away from."""
+    width: int | None = Field(default=None, ge=1)
+    """In pixels, a multiple of what the autoencoder shrinks sides by; none: as trained."""
+    height: int | None = Field(default=None, ge=1)
+    """As ``width``."""
 
 
 class SampleSpec(Spec):

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 AUGMENT, NOISE, DROPOUT = 2, 3, 4
-"""What a stream is for: the first number of its address. 0 and 1 are the order of samples and their patches."""
+"""What a stream is for: the first number of its address. 0, 1 and 5 are those of data_pipelines:
+the order of samples, their patches, the order of buckets."""
 
 
 def generator(seed: int, *address: int) -> np.random.Generator:

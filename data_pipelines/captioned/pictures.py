@@ -1,4 +1,4 @@
-"""Encoded image bytes -> a square RGB picture: bounded, upright, opaque, resized and cropped.
+"""Encoded image bytes -> an RGB picture of the wanted size: bounded, upright, opaque, resized and cropped.
 
 Resizing is Pillow's bicubic, which widens its kernel when it shrinks (antialiased), rather than Lanczos: Lanczos
 overshoots more at hard edges, which drawings and lettering are made of, and bicubic is what clean-fid resizes real
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipelines.captioned.buckets import Size, cut_size
 from data_pipelines.formats.base import VolumeError, failure, named_errors
 from data_pipelines.specs import CaptionedSpec
 
@@ -47,7 +48,7 @@ class Picture:
     """One image, ready for a shard."""
 
     pixels: np.ndarray
-    """(R, R, 3) uint8, RGB."""
+    """(height, width, 3) uint8, RGB, of the size that the spec wants."""
     encoded: bytes
     """The file's own bytes where nothing about them changes, else PNG without loss."""
     extension: str
@@ -102,11 +103,12 @@ def read_picture(data: bytes, name: str, spec: CaptionedSpec) -> Picture | LeftO
             return LeftOut(reason, *image.size)
         orientation = _orientation(image)
         width, height = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
-        keep = (width, height) == (spec.resolution,) * 2 and _is_plain_rgb(image, data, orientation)
-        square = _square(image, orientation, spec, Path(name))
+        size = cut_size(width, height, spec)
+        keep = (width, height) == size and _is_plain_rgb(image, data, orientation)
+        cut = _cut(image, orientation, size, spec.background)
         extension = EXTENSIONS[str(image.format)] if keep else "png"
-    pixels = np.asarray(square)
-    encoded = data if keep else _png(square)
+    pixels = np.asarray(cut)
+    encoded = data if keep else _png(cut)
     return Picture(pixels, encoded, extension, width, height, hashlib.sha256(pixels.tobytes()).hexdigest())
 
 
@@ -171,22 +173,31 @@ def _is_plain_rgb(image: PillowImage, data: bytes, orientation: int) -> bool:
     return image.format in EXTENSIONS and not getattr(image, "is_animated", False)
 
 
-def _square(image: PillowImage, orientation: int, spec: CaptionedSpec, path: Path) -> PillowImage:
-    """The first frame, upright and opaque, its shorter side resized to the resolution, its centre cropped."""
-    from PIL import Image, ImageOps
+def _cut(image: PillowImage, orientation: int, size: Size, background: tuple[int, int, int]) -> PillowImage:
+    """The first frame, upright and opaque, in the wanted size."""
+    from PIL import ImageOps
 
-    side = spec.resolution
     if image.format == "JPEG":
-        image.draft(None, (round(REDUCING_GAP * side),) * 2)
+        image.draft(None, (round(REDUCING_GAP * max(size)),) * 2)
     if orientation != 1:
         image = ImageOps.exif_transpose(image)
-    image = _opaque(image, spec.background)
-    shorter = min(image.size)
-    left, top = ((length - shorter) // 2 for length in image.size)  # whole pixels: what fits is cut, not resampled
-    box = (left, top, left + shorter, top + shorter)
-    if shorter == side:
-        return image if image.size == (side, side) else image.crop(box)
-    return image.resize((side, side), Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP)
+    return cut_middle(_opaque(image, background), size)
+
+
+def cut_middle(image: PillowImage, size: Size) -> PillowImage:
+    """The largest part from the middle of the image that has the aspect ratio of ``size``, resized to it."""
+    from PIL import Image
+
+    if image.size == size:
+        return image
+    width, height = image.size
+    kept = min(width, height * size[0] / size[1]), min(height, width * size[1] / size[0])
+    # The corner is a whole pixel, so that what fits is cut and not resampled.
+    left, top = ((length - part) // 2 for length, part in zip(image.size, kept, strict=True))
+    box = (left, top, left + kept[0], top + kept[1])
+    if kept == size:
+        return image.crop(box)
+    return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP)
 
 
 def _opaque(image: PillowImage, background: tuple[int, int, int]) -> PillowImage:
@@ -212,4 +223,13 @@ def _png(image: PillowImage) -> bytes:
     return buffer.getvalue()
 
 
-__all__ = ["LeftOut", "Picture", "VolumeError", "caption_reason", "max_encoded_bytes", "read_picture", "size_reason"]
+__all__ = [
+    "LeftOut",
+    "Picture",
+    "VolumeError",
+    "caption_reason",
+    "cut_middle",
+    "max_encoded_bytes",
+    "read_picture",
+    "size_reason",
+]

@@ -1,4 +1,4 @@
-"""Captioned images -> checked, square, sharded samples, spread over a Ray cluster; only new examples cost anything.
+"""Captioned images -> checked samples of the wanted size in shards, over a Ray cluster; only new ones cost anything.
 
 Filters look at the caption and at the size of the original, which the index keeps: another ``min_side`` leaves shards
 as they are. An image that the filter of a run leaves out costs a row of the shard's Parquet file and no bytes of the
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines import storage
+from data_pipelines.captioned.buckets import Size, cut_size
 from data_pipelines.captioned.examples import Example, Examples
 from data_pipelines.captioned.parts import PartReader
 from data_pipelines.captioned.pictures import (
@@ -106,7 +107,8 @@ def examples_folder(spec: CaptionedSpec) -> str:
 
 def _shaping(spec: CaptionedSpec) -> dict[str, Any]:
     """Everything but source and caption that decides a sample's bytes."""
-    return {"captioned": FORMAT, "resolution": spec.resolution, "background": spec.background}
+    shaping = {"captioned": FORMAT, "resolution": spec.resolution, "background": spec.background}
+    return shaping | ({"buckets": spec.bucket_multiple} if spec.crop == "buckets" else {})
 
 
 def shard_examples(
@@ -135,11 +137,11 @@ def shard_examples(
 
 def _kept(rows: Iterable[Row], spec: CaptionedSpec, left_out: Counter[str]) -> Iterator[Row]:
     """The rows of right size, of equal pixels the first only; the others are counted in ``left_out``."""
-    seen: set[bytes] = set()
+    seen: set[tuple[Size, bytes]] = set()
     for row in rows:
         reason = size_reason(row["width"], row["height"], spec)
         if reason is None and spec.deduplicate:
-            pixels = bytes.fromhex(row["pixel_sha256"])
+            pixels = cut_size(row["width"], row["height"], spec), bytes.fromhex(row["pixel_sha256"])
             reason = DUPLICATE if pixels in seen else None
             seen.add(pixels)
         if reason is None:

@@ -26,10 +26,11 @@ def predict(
 ) -> None:
     """A registered model over many inputs. Typed again, it goes on with what is missing."""
     from data_pipelines.errors import UserError
-    from flows.config import ComputeSpec, storage_root
+    from flows.config import storage_root
     from flows.jobs.connect import jobs_address
     from flows.jobs.prediction import predict_as_job
     from flows.predict import predict as predict_here
+    from flows.specs import ComputeSpec
 
     compute = ComputeSpec(num_workers=num_workers, threads_per_worker=threads, use_gpu=use_gpu)
     address = jobs_address()

@@ -25,6 +25,8 @@ class Job(Spec):
     ingredients: Ingredients
     index_uri: str
     images_uri: str
+    resolution: int
+    """Side of the square in which real images are looked at."""
     samples_uri: str
     """Folder for the generated images."""
     inception_weights: str
@@ -112,7 +114,7 @@ class Drawer:
         self.inception = load_inception(job.inception_weights).to(device) if job.inception_weights else None
         index = read_table(job.index_uri)
         self.captions = index["caption"]
-        self.images = ImageSamples(ShardReader(index, job.images_uri))
+        self.images = ImageSamples(ShardReader(index, job.images_uri), job.resolution)
         self.job = job
 
     def _draw(self, part: Part) -> Result:
@@ -121,7 +123,7 @@ class Drawer:
         prompts = [request.prompt for request in part.requests]
         if part.shard:
             self._keep(part, images)
-        features = self._features(images) if part.measures else {}
+        features = self._features(np.stack(images)) if part.measures else {}
         right, related = _check(images, prompts) if part.checks else ([], [])
         return Result(
             features=_as_text(features),
@@ -186,10 +188,13 @@ class Drawer:
         torch.manual_seed(0)
         return Denoiser(self.trained.spec).to(self.model.device).eval()
 
-    def _keep(self, part: Part, images: np.ndarray) -> None:
+    def _keep(self, part: Part, images: list[np.ndarray]) -> None:
         assert self.job is not None
         rows = (
-            ({"key": f"{part.name}-{part.shard}-{i:05d}", **request.model_dump()}, {"png": png_bytes(image)})
+            (
+                {"key": f"{part.name}-{part.shard}-{i:05d}", **request.model_dump(exclude_none=True)},
+                {"png": png_bytes(image)},
+            )
             for i, (request, image) in enumerate(zip(part.requests, images, strict=True))
         )
         attempt = self.job.samples_uri.split("/")[-2]  # readers keep remote shards by name, so names must be unique
@@ -214,7 +219,7 @@ def png_bytes(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _check(images: np.ndarray, prompts: list[str]) -> tuple[list[list[bool]], list[bool]]:
+def _check(images: list[np.ndarray], prompts: list[str]) -> tuple[list[list[bool]], list[bool]]:
     from data_pipelines.captioned.shapes import check_image, check_relation
 
     pairs = list(zip(images, prompts, strict=True))

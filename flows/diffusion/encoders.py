@@ -135,8 +135,9 @@ def _check_autoencoder(config: DiffusionConfig) -> None:
             f"train.model.in_channels and out_channels are {model.in_channels} and {model.out_channels}, "
             f"the latents of encode.autoencoder have {channels} channels"
         )
-    if config.data.resolution % factor:
-        raise UserError(f"data.resolution is {config.data.resolution}, encode.autoencoder needs a multiple of {factor}")
+    for field, pixels in config.sides.items():
+        if pixels % factor:
+            raise UserError(f"{field} is {pixels}, encode.autoencoder needs a multiple of {factor}")
 
 
 def network_folder(record: Record) -> str:

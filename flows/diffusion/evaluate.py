@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipelines import storage
 from data_pipelines.captioned import shapes
+from data_pipelines.captioned.buckets import bucket_sizes
 from data_pipelines.digests import file_digests
 from data_pipelines.order import evenly_spaced
 from data_pipelines.progress import track
@@ -28,7 +29,7 @@ from unet_models.diffusion_specs import ImageRequest
 MAX_REAL = 5000
 """Real images that generated ones are compared with, evenly spaced over the training images."""
 PART_IMAGES = 256
-SAMPLE_SEED, GRID_SEED, SWEEP_SEED, TRACE_SEED, HELD_OUT_SEED = range(5)
+SAMPLE_SEED, GRID_SEED, SWEEP_SEED, TRACE_SEED, HELD_OUT_SEED, SIZES_SEED = range(6)
 GRID_COLUMNS = 4
 
 
@@ -102,6 +103,7 @@ def _evaluate(config: DiffusionConfig, trained: Trained, attempt: Attempt) -> No
         ingredients=gather(config, trained),
         index_uri=shards.output("index"),
         images_uri=shards_uri(shards),
+        resolution=config.data.resolution,
         samples_uri=attempt.uri("samples"),
         inception_weights=config.evaluate.inception_weights,
         threads=config.compute.threads_per_worker,
@@ -138,11 +140,19 @@ def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
         )
         return Part(name=name, kind="draw", requests=requests, shows=True, measures=False)
 
+    def sizes(row: int, prompt: str) -> Part:
+        asked = _request(config, prompt, spec.guidance_scale, SIZES_SEED, row)
+        wanted = bucket_sizes(config.data.resolution, config.data.bucket_multiple)
+        requests = tuple(asked.model_copy(update={"width": width, "height": height}) for width, height in wanted)
+        return Part(name="sizes", kind="draw", requests=requests, shows=True, measures=False)
+
     columns = [spec.guidance_scale] * GRID_COLUMNS
     parts = [part("grid", i, p, columns, GRID_SEED, same_noise=False) for i, p in enumerate(chosen)]
     half = chosen[: max(len(chosen) // 2, 1)]
     sweep = spec.guidance_sweep
     parts += [part("sweep", i, p, sweep, SWEEP_SEED, same_noise=True) for i, p in enumerate(half) if sweep]
+    if config.data.crop == "buckets":
+        parts += [sizes(i, prompt) for i, prompt in enumerate(half[:3])]
     for i, prompt in enumerate(half[:3]):
         request = _request(config, prompt, spec.guidance_scale, TRACE_SEED, i)
         parts.append(Part(name="trace", kind="trace", requests=(request,)))

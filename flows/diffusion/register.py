@@ -105,6 +105,8 @@ def _signature() -> ModelSignature:
                 ColSpec(AnyType(), "seed", required=False),
                 ColSpec(AnyType(), "num_inference_steps", required=False),
                 ColSpec(AnyType(), "guidance_scale", required=False),
+                ColSpec(AnyType(), "width", required=False),
+                ColSpec(AnyType(), "height", required=False),
                 ColSpec("string", "output", required=False),
             ]
         ),

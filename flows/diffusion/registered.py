@@ -6,6 +6,7 @@ Input, one row per image:
     seed                  optional, 0 if absent: the same seed gives the same image
     num_inference_steps   optional: as evaluated if absent
     guidance_scale        optional: as evaluated if absent
+    width, height         optional, in pixels: as trained if absent
     output                optional: where to write the image (.png); the row's result is then this path
 Result: one image (height, width, 3) uint8, or path, per row.
 """
@@ -58,6 +59,8 @@ class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
             seed=int(row.get("seed", 0)),
             guidance_scale=float(row.get("guidance_scale", self.model.bundle.sample.guidance_scale)),
             negative_prompt=str(row.get("negative_prompt", "")),
+            width=int(row["width"]) if "width" in row else None,
+            height=int(row["height"]) if "height" in row else None,
         )
 
 

@@ -36,10 +36,13 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
         title=f"{config.registry.name}: {shards.figures['dataset']}",
         metrics=measured.metrics,
         protocol=measured.protocol | _sampling(config),
-        grid=grid,
-        sweep=_rows(done, "sweep", lambda part, i: f"guidance {part.requests[i].guidance_scale:g}"),
-        strips=_rows(done, "trace", lambda part, i: f"{i + 1}"),
-        neighbours=_neighbours(config, shards, attempt, measured),
+        pictures={
+            "grid": grid,
+            "sizes": _rows(done, "sizes", lambda part, i: f"{part.requests[i].width}x{part.requests[i].height}"),
+            "sweep": _rows(done, "sweep", lambda part, i: f"guidance {part.requests[i].guidance_scale:g}"),
+            "trace": _rows(done, "trace", lambda part, i: f"{i + 1}"),
+            "neighbours": _neighbours(config, shards, attempt, measured),
+        },
         curves={
             TRAININGS[record.stage]: curves_by_name(read_curves(record))
             for record in trained.records
@@ -47,6 +50,7 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
         },
         problems=read_problems(shards),
         left_out=shards.figures["left_out"],
+        buckets=shards.figures["buckets"],
         config=config.model_dump(mode="json"),
         lineage={f"{record.stage} key": record.key for record in trained.records}
         | {
@@ -86,7 +90,7 @@ def _neighbours(config: DiffusionConfig, shards: Record, attempt: Attempt, measu
     index = read_table(shards.output("index"))
     captions = index["caption"].to_pylist()
     rows = real_rows(index["split"].to_pylist(), "train")
-    real = ImageSamples(ShardReader(index, shards_uri(shards)))
+    real = ImageSamples(ShardReader(index, shards_uri(shards)), config.data.resolution)
     drawn = _Drawn(attempt.uri("samples"))
     chosen = evenly_spaced(range(len(drawn.prompts)), config.evaluate.num_shown)
     distances, places = nearest_neighbours(

@@ -1,10 +1,11 @@
-"""Stage ``shard`` of the second pipeline: captioned images -> square WebDataset shards and their index."""
+"""Stage ``shard`` of the second pipeline: captioned images -> WebDataset shards and their index."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
 from data_pipelines import storage
+from data_pipelines.captioned.buckets import bucket_counts
 from data_pipelines.captioned.sharding import example_digests, examples_folder, shard_examples, split_examples
 from data_pipelines.captioned.sources import find_examples
 from data_pipelines.errors import DataError
@@ -45,6 +46,7 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
             "num_new": sharded.num_new,
             "num_quarantined": len({problem.case_id for problem in sharded.problems if problem.case_id}),
             "left_out": sharded.left_out,
+            "buckets": bucket_counts(sharded.rows, spec),
             "resolution": spec.resolution,
             "dataset": examples.name,
         }

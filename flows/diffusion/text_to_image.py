@@ -74,17 +74,27 @@ class TextToImage:
         self.autoencoder = load_autoencoder(folder / "vae", self.device)
         self.denoiser = load_from_diffusers(folder / "unet").to(self.device)
 
-    def draw(self, requests: Sequence[ImageRequest], spec: SampleSpec | None = None) -> np.ndarray:
-        """(N, height, width, 3) uint8; an image depends on its own request alone, but for rounding."""
+    def draw(self, requests: Sequence[ImageRequest], spec: SampleSpec | None = None) -> list[np.ndarray]:
+        """N images (height, width, 3) uint8; each depends on its own request alone, but for rounding.
+
+        Raises ValueError where a request wants a size that the autoencoder does not have.
+        """
         spec = spec or self.bundle.sample
-        size = spec.batch_size
-        parts = [requests[i : i + size] for i in range(0, len(requests), size)]
-        return np.concatenate([self.decode(self._latents(part, spec)) for part in parts])
+        shapes = [self._latent_shape(request) for request in requests]
+        images: dict[int, np.ndarray] = {}
+        for shape in dict.fromkeys(shapes):
+            alike = [i for i, of_request in enumerate(shapes) if of_request == shape]
+            for start in range(0, len(alike), spec.batch_size):
+                chosen = alike[start : start + spec.batch_size]
+                drawn = self.decode(self._latents([requests[i] for i in chosen], shape, spec))
+                images |= zip(chosen, drawn, strict=True)
+        return [images[i] for i in range(len(requests))]
 
     def trace(self, request: ImageRequest, num_pictures: int) -> list[np.ndarray]:
         """The latents of one image on the way, evenly spaced from the first step to the last, each decoded."""
         seen: list[Tensor] = []
-        self._latents([request], self.bundle.sample, lambda step, latents: seen.append(latents.clone()))
+        shape = self._latent_shape(request)
+        self._latents([request], shape, self.bundle.sample, lambda step, latents: seen.append(latents.clone()))
         return list(self.decode(torch.cat(evenly_spaced(seen, num_pictures))))
 
     def draw_prior(self, seeds: Sequence[int]) -> np.ndarray:
@@ -110,15 +120,27 @@ class TextToImage:
         """As many at once as are drawn at once."""
         return values.split(self.bundle.sample.batch_size)
 
+    def _latent_shape(self, request: ImageRequest) -> tuple[int, int, int]:
+        channels, height, width = self.bundle.latent_shape
+        factor = 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
+        for name, pixels in (("width", request.width), ("height", request.height)):
+            if pixels is not None and pixels % factor:
+                raise ValueError(f"{name} must be a multiple of {factor} pixels, got {pixels}")
+        return channels, (request.height or height * factor) // factor, (request.width or width * factor) // factor
+
     def _latents(
-        self, requests: Sequence[ImageRequest], spec: SampleSpec, trace: Callable[[int, Tensor], None] = lambda *_: None
+        self,
+        requests: Sequence[ImageRequest],
+        shape: tuple[int, int, int],
+        spec: SampleSpec,
+        trace: Callable[[int, Tensor], None] = lambda *_: None,
     ) -> Tensor:
         with autocast(spec.precision, self.device):
             return sample_latents(
                 self.denoiser,
                 self.bundle.noise,
                 spec,
-                self.bundle.latent_shape,
+                shape,
                 [_generator(request.seed) for request in requests],
                 self.clip.text_states([request.prompt for request in requests]),
                 self.clip.text_states([request.negative_prompt for request in requests]),

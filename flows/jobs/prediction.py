@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.digests import digest_of
-from flows.config import ComputeSpec
 from flows.jobs.connect import connect
 from flows.jobs.package import packed
 from flows.jobs.run import PREDICTION, Relay, Request, ensure_job, follow, require_success
+from flows.specs import ComputeSpec
 
 
 def predict_as_job(model_uri: str, source: str, output: str, compute: ComputeSpec, address: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PictureRow:
-    """Pictures of one width under a title; small ones are enlarged without smoothing, pixel by pixel."""
+    """Pictures of one scale under a title; small ones are enlarged without smoothing, pixel by pixel."""
 
     kind: ClassVar[str] = "picture_row"
     title: str
@@ -135,9 +135,13 @@ class PictureRow:
 
     @property
     def width(self) -> int:
-        """How wide each picture is shown, in CSS pixels: a multiple of the widest one's own width, if that is small."""
-        widest = max((picture.size[0] for picture in self.pictures), default=MIN_PICTURE_WIDTH)
-        return min(widest * math.ceil(MIN_PICTURE_WIDTH / widest), MAX_PICTURE_WIDTH)
+        """How wide the widest picture is shown, in CSS pixels: a multiple of its own width, if that is small."""
+        return min(self.widest * math.ceil(MIN_PICTURE_WIDTH / self.widest), MAX_PICTURE_WIDTH)
+
+    @property
+    def widest(self) -> int:
+        """In pixels of its own."""
+        return max((picture.size[0] for picture in self.pictures), default=MIN_PICTURE_WIDTH)
 
     def alt(self, index: int) -> str:
         """What the picture at ``index`` shows, for those who cannot see it: the row's title and its own caption."""

@@ -31,18 +31,42 @@ INCEPTION_DIMENSION = 2048
 ASSUMED_DIMENSION = 512
 """Taken where the feature dimension is neither stated nor known; that of the smallest published CLIP."""
 
+PICTURES = {
+    "grid": (
+        "Samples by prompt",
+        "Each row is one prompt and images generated for it. Look for what the prompt names, and for variety.",
+    ),
+    "sizes": (
+        "Sizes",
+        "One prompt and seed in the size of every bucket. Look for what is cut off or repeated at the edges.",
+    ),
+    "sweep": (
+        "Guidance",
+        "The same prompts at several guidance scales. Scale 1 is the model as trained; larger ones follow the "
+        "prompt more closely at the price of variety, and too large ones give harsh colours.",
+    ),
+    "trace": (
+        "From noise to image",
+        "How the sampler gets from noise to an image, first step to last. The rough layout comes early, detail late.",
+    ),
+    "neighbours": (
+        "Nearest training images",
+        "A generated image, then the training images nearest to it. Where they are equal, the model has "
+        "remembered the image, not made it.",
+    ),
+}
+"""Kind of pictures to heading and explanation, in the order of the report."""
+
 
 def diffusion_report(
     title: str,
     metrics: Mapping[str, float],
     protocol: Mapping[str, str],
-    grid: Sequence[PictureRow],
-    sweep: Sequence[PictureRow],
-    strips: Sequence[PictureRow],
-    neighbours: Sequence[PictureRow],
+    pictures: Mapping[str, Sequence[PictureRow]],
     curves: Mapping[str, Curves],
     problems: Sequence[Problem],
     left_out: Mapping[str, int],
+    buckets: Mapping[str, int],
     config: Mapping[str, Any],
     lineage: Mapping[str, str],
 ) -> str:
@@ -54,22 +78,20 @@ def diffusion_report(
             ``caption_accuracy/held_out`` on a part of the prompts.
         protocol: How the metrics were computed, by name. ``N`` (images in the smaller of the two sets compared),
             ``extractor`` and ``feature dimension`` decide whether a Fréchet distance comes with a caution.
-        grid: Samples, one row per prompt.
-        sweep: One row per prompt, its pictures by guidance scale.
-        strips: One row per image, from noise to image.
-        neighbours: One row per generated image: the image, then the training images nearest to it.
+        pictures: Kind of pictures, as ``PICTURES`` names them, to their rows.
         curves: Stage to curve name to (step, value).
         problems: Input that was set aside before training.
         left_out: Filter, or ``duplicate``, to the number of images it took out.
+        buckets: Size such as ``640x384`` to the number of images that were cut to it.
         config: The resolved configuration.
         lineage: Stage keys, digests, commit, model, by name.
     """
     sections = [
         _headline(metrics, protocol, problems),
         _metrics(metrics, protocol),
-        *_pictures(grid, sweep, strips, neighbours),
+        *_pictures(pictures),
         training_section(curves, "images", "A denoiser's samples still improve long after its loss is flat."),
-        _left_out(left_out),
+        *_images(left_out, buckets),
         quarantine_section(problems),
     ]
     if config:
@@ -159,37 +181,25 @@ def _metrics(metrics: Mapping[str, float], protocol: Mapping[str, str]) -> Secti
     return Section("Metrics", intro if rows else "", blocks)
 
 
-def _pictures(
-    grid: Sequence[PictureRow],
-    sweep: Sequence[PictureRow],
-    strips: Sequence[PictureRow],
-    neighbours: Sequence[PictureRow],
-) -> list[Section]:
+def _pictures(rows_of: Mapping[str, Sequence[PictureRow]]) -> list[Section]:
+    return [
+        Section(title, intro, [row for row in rows_of.get(kind, ()) if row.pictures])
+        for kind, (title, intro) in PICTURES.items()
+    ]
+
+
+def _images(left_out: Mapping[str, int], buckets: Mapping[str, int]) -> list[Section]:
+    """What became of the images before training."""
+    shown = buckets if len(buckets) > 1 else {}
     parts = {
-        "Samples by prompt": (
-            grid,
-            "Each row is one prompt and images generated for it. Look for what the prompt names, and for variety.",
-        ),
-        "Guidance": (
-            sweep,
-            "The same prompts at several guidance scales. Scale 1 is the model as trained; larger ones follow the "
-            "prompt more closely at the price of variety, and too large ones give harsh colours.",
-        ),
-        "From noise to image": (
-            strips,
-            "How the sampler gets from noise to an image, first step to last. The rough layout comes early, detail "
-            "late.",
-        ),
-        "Nearest training images": (
-            neighbours,
-            "A generated image, then the training images nearest to it. Where they are equal, the model has "
-            "remembered the image, not made it.",
+        "Buckets": ("Images of every size that training saw, width first.", "Pixels", list(shown.items())),
+        "Images left out": (
+            "Images that can be read but were taken out before training: by a filter, or as the equal of another one.",
+            "Reason",
+            sorted(left_out.items(), key=lambda entry: -entry[1]),
         ),
     }
-    return [Section(title, intro, [row for row in rows if row.pictures]) for title, (rows, intro) in parts.items()]
-
-
-def _left_out(left_out: Mapping[str, int]) -> Section:
-    rows = sorted(left_out.items(), key=lambda entry: -entry[1])
-    intro = "Images that can be read but were taken out before training: by a filter, or as the equal of another one."
-    return Section("Images left out", intro, [Table(["Reason", "Images"], rows)] if rows else [])
+    return [
+        Section(title, intro, [Table([column, "Images"], rows)] if rows else [])
+        for title, (intro, column, rows) in parts.items()
+    ]

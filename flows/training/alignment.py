@@ -33,13 +33,13 @@ class AlignmentTask(TrainingTask):
         with storage.local_folder(self.tokenizer_uri) as folder:
             tokenizer = load_tokenizer(folder)
         captions = read_table(self.index_uri)["caption"].to_pylist()
-        pairs = CaptionedSamples(ImageSamples(shards.reader), tokenize(tokenizer, captions))
+        pairs = CaptionedSamples(ImageSamples(shards.reader, self.resolution), tokenize(tokenizer, captions))
         count = min(self.spec.validate_cases, len(shards.val_rows)) // world_size() * world_size()
-        rows = shards.val_share(count, rank)
+        # In one batch: a pair's loss depends on all others of its batch.
+        batches = shards.in_batches(shards.val_share(count, rank), size=max(count, 1))
         return Training(
             model=TrainableClip(build_clip(self.spec, tokenizer, self.resolution)),
             objective=Alignment(),
             batches=shards.batches(pairs, self.spec, rank),
-            # In one batch: a pair's loss depends on all others of its batch.
-            validate=HeldOutLoss(self.spec, Alignment(), pairs, rows, device, batch_size=max(count, 1)),
+            validate=HeldOutLoss(self.spec, Alignment(), pairs, batches, device),
         )

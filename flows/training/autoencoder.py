@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from data_pipelines.loader import ImageSamples
-from flows.training.task import SplitShards, Training, TrainingTask, iter_batches, sum_over_ranks
+from flows.training.task import SplitShards, Training, TrainingTask, sum_over_ranks
 from unet_models.autoencoder import TrainableAutoencoder
 from unet_models.diffusion_specs import AutoencoderSpec
 from unet_models.fit import autocast
@@ -28,13 +28,13 @@ class AutoencoderTask(TrainingTask):
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
         shards = SplitShards.open(self)
-        images = ImageSamples(shards.reader)
-        rows = shards.val_share(self.spec.validate_cases, rank)
+        images = ImageSamples(shards.reader, self.resolution)
+        batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))
         return Training(
             model=TrainableAutoencoder.from_spec(self.spec, self.resolution),
             objective=Reconstruction(self.spec),
             batches=shards.batches(images, self.spec, rank),
-            validate=_SignalToNoise(self.spec, images, rows, device),
+            validate=_SignalToNoise(self.spec, images, batches, device),
         )
 
 
@@ -44,7 +44,7 @@ class _SignalToNoise:
 
     spec: AutoencoderSpec
     images: ImageSamples
-    rows: list[int]
+    batches: list[list[int]]
     device: torch.device
 
     @torch.no_grad()
@@ -52,7 +52,7 @@ class _SignalToNoise:
         if not self.spec.validate_cases:
             return {}
         squared, count = 0.0, 0
-        for rows in iter_batches(self.rows):
+        for rows in self.batches:
             images = scale_images(self.images.pixels(rows)).to(self.device)
             with autocast(self.spec.precision, self.device):
                 restored = model.autoencoder(images).sample  # type: ignore[operator]  # of the mean, as by default

@@ -29,14 +29,14 @@ class DiffusionTask(TrainingTask):
 
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
-        shards = SplitShards.open(self)
+        shards = SplitShards.open(self, bucket="latent_shape")
         latents = LatentSamples(shards.reader)
         empty_prompt = np.load(io.BytesIO(storage.read_bytes(self.empty_prompt_uri)), allow_pickle=False)
         objective = NoisePrediction(self.spec, self.scaling_factor, torch.from_numpy(empty_prompt))
-        rows = shards.val_share(self.spec.validate_cases, rank)
+        batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))
         return Training(
             model=Denoiser(self.spec.model),
             objective=objective,
             batches=shards.batches(latents, self.spec, rank),
-            validate=HeldOutLoss(self.spec, objective, latents, rows, device),
+            validate=HeldOutLoss(self.spec, objective, latents, batches, device),
         )

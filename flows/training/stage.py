@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
 from flows.cluster import ensure_workers
-from flows.config import ComputeSpec, Config
+from flows.config import Config
+from flows.specs import ComputeSpec
 from flows.stages import Attempt, Record, Stage
 from flows.training.warm_start import find_base
 from unet_models.specs import LoopSpec, ModelTrainSpec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from data_pipelines.loader import StepBatches
-from data_pipelines.order import SampleOrder, evenly_spaced
+from data_pipelines.order import BucketOrder, SampleOrder, evenly_spaced
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import read_table
 from data_pipelines.specs import Spec
@@ -61,24 +61,49 @@ class SplitShards:
     reader: ShardReader
     train_rows: np.ndarray
     val_rows: np.ndarray
+    bucket_of: np.ndarray
+    """Number of the bucket of every row: samples of one size, which may be stacked."""
 
     @classmethod
-    def open(cls, task: TrainingTask) -> SplitShards:
-        """Read the index."""
+    def open(cls, task: TrainingTask, bucket: str = "") -> SplitShards:
+        """Read the index; equal values of its column ``bucket`` mean equal sizes, and without it all are equal."""
         index = read_table(task.index_uri)
         split = np.array(index["split"].to_pylist())
-        reader = ShardReader(index, task.shards_uri)
-        return cls(reader, np.flatnonzero(split == "train"), np.flatnonzero(split == "val"))
+        values = [str(value) for value in index[bucket].to_pylist()] if bucket else [""] * len(split)
+        numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
+        return cls(
+            reader=ShardReader(index, task.shards_uri),
+            train_rows=np.flatnonzero(split == "train"),
+            val_rows=np.flatnonzero(split == "val"),
+            bucket_of=np.array([numbers[value] for value in values], dtype=int),
+        )
 
     def batches(self, assemble: Callable[..., Any], spec: LoopSpec, rank: int) -> StepBatches:
         """This rank's share of every step's batch of training samples."""
-        shard_of = self.reader.shard_of[self.train_rows]
-        order = SampleOrder([self.train_rows[shard_of == shard] for shard in np.unique(shard_of)], spec.seed)
+        buckets = self._by_bucket(self.train_rows) or [self.train_rows]  # SampleOrder says that there are none
+        orders = [SampleOrder(self._by_shard(rows), spec.seed) for rows in buckets]
+        order = orders[0] if len(orders) == 1 else BucketOrder(orders, spec.seed)
         return StepBatches(order, assemble, spec.global_batch_size, rank, world_size())
 
     def val_share(self, count: int, rank: int) -> list[int]:
         """This rank's rows of at most ``count`` held-out samples, which are evenly spaced."""
         return evenly_spaced(self.val_rows.tolist(), count)[rank :: world_size()]
+
+    def in_batches(self, rows: list[int], size: int = BATCH) -> list[list[int]]:
+        """At most ``size`` rows of one bucket at a time."""
+        return [
+            alike[start : start + size].tolist()
+            for alike in self._by_bucket(np.array(rows, dtype=int))
+            for start in range(0, len(alike), size)
+        ]
+
+    def _by_bucket(self, rows: np.ndarray) -> list[np.ndarray]:
+        buckets = self.bucket_of[rows]
+        return [rows[buckets == bucket] for bucket in np.unique(buckets)]
+
+    def _by_shard(self, rows: np.ndarray) -> list[np.ndarray]:
+        shards = self.reader.shard_of[rows]
+        return [rows[shards == shard] for shard in np.unique(shards)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +113,20 @@ class HeldOutLoss:
     spec: LoopSpec
     objective: Objective
     assemble: Callable[[Sequence[int], Sequence[int], int], Any]
-    rows: list[int]
-    """This rank's, of the index."""
+    batches: list[list[int]]
+    """This rank's rows of the index."""
     device: torch.device
-    batch_size: int = BATCH
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
         sums = torch.zeros(2, dtype=torch.float64)
-        for rows in iter_batches(self.rows, self.batch_size):
+        for rows in self.batches:
             batch = self.assemble(rows, rows, self.spec.num_steps).to(self.device)  # a step that training never has
             with autocast(self.spec.precision, self.device):
                 losses = self.objective(model, batch)
             sums += torch.tensor([float(losses.double().sum()), len(rows)], dtype=torch.float64)
         total, count = sum_over_ranks(sums, self.device).tolist()
         return {"val/loss": total / count} if count else {}
-
-
-def iter_batches(rows: list[int], size: int = BATCH) -> Iterator[list[int]]:
-    """``rows`` in their order, ``size`` at a time."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def sum_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tensor:

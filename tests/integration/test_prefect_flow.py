@@ -9,7 +9,8 @@ import pytest
 
 from data_pipelines import storage
 from data_pipelines.errors import DataError, Problem
-from flows.config import ComputeSpec, SegmentationConfig
+from flows.config import SegmentationConfig
+from flows.specs import ComputeSpec
 from flows.stages import Attempt, Done, Stage
 
 

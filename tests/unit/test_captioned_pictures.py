@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines.captioned.buckets import cut_size
 from data_pipelines.captioned.pictures import LeftOut, Picture, caption_reason, read_picture
 from data_pipelines.errors import Problem
 from data_pipelines.formats.base import VolumeError
@@ -42,7 +43,8 @@ def encoded(image: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) 
 def read(data: bytes, spec: CaptionedSpec = SPEC) -> Picture:
     found = read_picture(data, "x/a.bin", spec)
     assert isinstance(found, Picture)
-    assert found.pixels.shape == (spec.resolution, spec.resolution, 3)
+    width, height = cut_size(found.width, found.height, spec)
+    assert found.pixels.shape == (height, width, 3)
     assert found.pixels.dtype == np.uint8
     assert found.pixel_sha256 == hashlib.sha256(found.pixels.tobytes()).hexdigest()
     with Image.open(io.BytesIO(found.encoded)) as again:  # what is stored is what was hashed
@@ -115,6 +117,42 @@ def test_metadata_of_the_source_does_not_get_into_png() -> None:
     exif[0x010E] = "where it was taken"
     data = encoded(smooth(2 * R, 2 * R), "JPEG", exif=exif, icc_profile=b"profile" * 20, comment=b"a comment")
     assert set(Image.open(io.BytesIO(read(data).encoded)).info) == set()
+
+
+# --- buckets ---------------------------------------------------------------------------------------------------------
+
+BUCKETS = CaptionedSpec(resolution=32, crop="buckets", bucket_multiple=8)  # 32x32, 40x24, 64x16 and upright
+
+
+def test_an_image_of_the_size_of_a_bucket_keeps_its_bytes() -> None:
+    data = encoded(noise(24, 40, 3))
+    assert read(data, BUCKETS).encoded == data
+    assert read(data).encoded != data
+
+
+def test_what_sticks_out_of_the_bucket_is_cut_evenly() -> None:
+    pixels = noise(24, 43, 3)
+    np.testing.assert_array_equal(read(encoded(pixels), BUCKETS).pixels, pixels[:, 1:41])
+    upright = noise(45, 24, 3)
+    np.testing.assert_array_equal(read(encoded(upright), BUCKETS).pixels, upright[2:42])
+
+
+@pytest.mark.parametrize(("height", "width", "box"), [(48, 90, (5, 0, 85, 48)), (83, 48, (0, 1, 48, 81))])
+def test_larger_images_are_cut_then_shrunk(height: int, width: int, box: tuple[int, int, int, int]) -> None:
+    image = Image.fromarray(smooth(height, width))
+    size = (40, 24) if width > height else (24, 40)
+    expected = image.crop(box).resize(size, Image.Resampling.BICUBIC)
+    difference = read(encoded(image), BUCKETS).pixels.astype(int) - np.asarray(expected).astype(int)
+    assert np.abs(difference).max() <= 1  # at the edges the kernel may look beyond the box
+
+
+def test_the_bucket_is_that_of_the_upright_image() -> None:
+    lying = smooth(240, 400)
+    found = read(turned(lying, 6, "JPEG", quality=95), BUCKETS)  # shown turned by 90 degrees
+    assert (found.width, found.height) == (240, 400)
+    expected = Image.fromarray(np.rot90(lying, -1)).resize((24, 40), Image.Resampling.BOX)
+    difference = np.abs(found.pixels.astype(int) - np.asarray(expected).astype(int))[2:-2, 2:-2]
+    assert difference.max() <= 8
 
 
 # --- formats and modes -----------------------------------------------------------------------------------------------

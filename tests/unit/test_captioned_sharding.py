@@ -257,6 +257,21 @@ def test_filters_count_and_are_free_to_change(tmp_path: Path) -> None:
     assert (narrow.num_new, narrow.left_out, narrow.rows) == (0, expected, first.rows)
 
 
+def test_buckets_are_other_shards_and_keep_what_a_square_cuts_away(tmp_path: Path) -> None:
+    buckets: dict[str, Any] = {"crop": "buckets", "bucket_multiple": 2}  # at 8 pixels: 8x8, 10x6, 16x4, and upright
+    images = {"a.png": picture(0, 6, 10), "b.png": picture(1, 32, 8), "c.png": picture(2, 9, 8)}
+    root = write_folder(tmp_path / "raw", images)
+    square = shard(root, tmp_path)
+    sharded = shard(root, tmp_path, **buckets)
+    assert (square.num_new, sharded.num_new) == (3, 3)
+    assert len(list((tmp_path / "shards").iterdir())) == 2
+    folder = tmp_path / examples_folder(CaptionedSpec(resolution=8, **buckets))
+    reader = ShardReader(build_index(sharded.rows, dict.fromkeys("abc", "train")), str(folder))
+    sizes = [Image.open(io.BytesIO(reader.read(i, "png"))).size for i in range(3)]
+    assert sizes == [(10, 6), (4, 16), (8, 8)]
+    assert bytes(reader.read(0, "png")) == images["a.png"]
+
+
 def test_of_equal_pixels_the_first_stays(tmp_path: Path) -> None:
     images = {"b.png": picture(0), "a.bmp": picture(0, kind="BMP"), "c.png": picture(1)}
     sharded = shard(write_folder(tmp_path / "raw", images), tmp_path)

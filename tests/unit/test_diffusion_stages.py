@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 
 from data_pipelines.errors import UserError
+from data_pipelines.specs import CaptionedSpec
 from flows.config import DiffusionConfig
 from flows.diffusion.drawing import Part, Result
-from flows.diffusion.encode import scaling_factor
+from flows.diffusion.encode import scaling_factor, square_latent_shape
 from flows.diffusion.encoders import autoencoder_stage, check_given, clip_stage
 from flows.diffusion.evaluate import plan_parts
 from flows.diffusion.measures import measure
@@ -65,6 +66,25 @@ def test_real_captions_are_asked_for_in_turn() -> None:
     plan = plan_parts(config, ["x", "a", "b", "c"], ["train", "val", "val", "val"])
     assert plan.prompts == ["a", "b", "c", "a", "b", "c", "a", "b"]
     assert not any(part.checks for part in plan.parts)
+
+
+def test_with_buckets_the_report_shows_every_size() -> None:
+    data = {"layout": "auto", "resolution": 32, "crop": "buckets", "bucket_multiple": 16}
+    plan = plan_parts(_config(data=data), ["x", "a", "b"], ["train", "val", "val"])
+    shown = [part for part in plan.parts if part.name == "sizes"]
+    assert [part.requests[0].prompt for part in shown] == ["a"]
+    for part in shown:
+        assert [(r.width, r.height) for r in part.requests] == [(32, 32), (64, 16), (16, 64)]
+        assert len({r.seed for r in part.requests}) == 1
+    assert all(r.width is None for part in plan.parts if part.name != "sizes" for r in part.requests)
+
+
+def test_latents_of_the_square_from_those_of_any_bucket() -> None:
+    spec = CaptionedSpec(resolution=512, crop="buckets")
+    wide = {"width": 1920, "height": 1080}  # goes to 640x384
+    assert square_latent_shape({"latent_shape": [4, 48, 80]}, wide, spec) == [4, 64, 64]
+    square = CaptionedSpec(resolution=512)
+    assert square_latent_shape({"latent_shape": [16, 64, 64]}, wide, square) == [16, 64, 64]
 
 
 def test_metrics_of_equal_sets() -> None:
@@ -227,6 +247,13 @@ def test_other_networks_are_refused_by_name(tmp_path: Path) -> None:
         ({"encode": {"clip": "TEXT"}}, "has no image tower"),
         ({"encode": {"autoencoder": "VAE"}}, "in_channels and out_channels are 4 and 4, the latents .* have 16"),
         ({"data": {"resolution": 9}, "encode": {"autoencoder": "HALVES", "clip": "GOOD"}}, "needs a multiple of 2"),
+        (
+            {
+                "data": {"resolution": 12, "crop": "buckets", "bucket_multiple": 3},
+                "encode": {"autoencoder": "HALVES", "clip": "GOOD"},
+            },
+            "data.bucket_multiple is 3, encode.autoencoder needs a multiple of 2",
+        ),
         ({"evaluate": {"inception_weights": "/nowhere.pth"}}, "/nowhere.pth is not a file"),
     ],
 )

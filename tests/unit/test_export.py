@@ -15,8 +15,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from data_pipelines.errors import UserError
-from flows.config import RegistrySpec
 from flows.register import write_exports
+from flows.specs import RegistrySpec
 from unet_models import export
 from unet_models.autoencoder import build_autoencoder
 from unet_models.denoiser import Denoiser

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flows.config import RegistrySpec
 from flows.register import decide_alias, find_metric
+from flows.specs import RegistrySpec
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from data_pipelines.errors import UserError
-from flows.config import ComputeSpec, SegmentationConfig, load_config
+from flows.config import SegmentationConfig, load_config
 from flows.jobs.connect import connect, is_loopback, jobs_address
 from flows.jobs.package import CONFIG, digest_of_folder, forwarded_variables, packed
 from flows.jobs.run import JobFailedError, Relay, ensure_job, require_success
 from flows.jobs.run import Request as JobRequest
+from flows.specs import ComputeSpec
 
 
 def test_packed_is_code_and_config_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,3 +218,19 @@ def test_latents_come_with_their_states(pictures: ShardReader) -> None:
     assert batch.encoder_hidden_states.shape == (2, 4, 5)
     assert (batch.moments[:, 0, 0, 0].tolist(), batch.encoder_hidden_states[:, 0, 0].tolist()) == ([2, 0], [-2, 0])
     assert (batch.keys, batch.slots, batch.step) == (("2", "0"), (5, 6), 7)
+
+
+def test_images_of_other_sizes_show_their_middle_square(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 13, 3), np.uint8)
+    samples = [({"key": name}, {"png": _png(image)}) for name, image in (("wide", pixels), ("square", pixels[:, :8]))]
+    rows = write_shard(str(tmp_path / "a.tar"), samples)
+    index = pa.table({name: [row[name] for row in rows] for name in rows[0]})
+    squares = ImageSamples(ShardReader(index, str(tmp_path)), side=8).pixels([0, 1]).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(squares, [pixels[:, 2:10], pixels[:, :8]])
+    assert ImageSamples(ShardReader(index, str(tmp_path)), side=4).pixels([0, 1]).shape == (2, 3, 4, 4)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()

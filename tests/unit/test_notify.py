@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from flows.config import NotifySpec
 from flows.notify import tell_of_champion, tell_of_failure
+from flows.specs import NotifySpec
 
 RESULT = {
     "model_name": "liver",

@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines.errors import Problem
 from flows.report import Section, render
-from flows.report.diffusion import Picture, PictureRow, diffusion_report
+from flows.report.diffusion import PICTURES, Picture, PictureRow, diffusion_report
 from flows.report.readings import READINGS, read_metric
 from tests.unit.test_report import ATTACK, NAN, Page, png
 from tests.unit.test_report import report as segmentation
@@ -17,13 +17,11 @@ from tests.unit.test_report import report as segmentation
 EMPTY: dict[str, object] = {
     "metrics": {},
     "protocol": {},
-    "grid": [],
-    "sweep": [],
-    "strips": [],
-    "neighbours": [],
+    "pictures": {},
     "curves": {},
     "problems": [],
     "left_out": {},
+    "buckets": {},
     "config": {},
     "lineage": {},
 }
@@ -39,10 +37,13 @@ FULL: dict[str, object] = {
         "sparkle": 42.0,
     },
     "protocol": {"N": "10,000", "extractor": "CLIP ViT-B/32", "feature dimension": "512", "sampler": "DDIM"},
-    "grid": [PictureRow("a red circle", [Picture(png(32, 32), "seed 1", "colour and shape right")])],
-    "sweep": [PictureRow("a blue square", [Picture(png(32, 32), "guidance 3")])],
-    "strips": [PictureRow("a green triangle", [Picture(png(32, 32), "step 1"), Picture(png(32, 32), "step 50")])],
-    "neighbours": [PictureRow("a black circle", [Picture(png(32, 32), "nearest", "distance 0.25")])],
+    "pictures": {
+        "grid": [PictureRow("a red circle", [Picture(png(32, 32), "seed 1", "colour and shape right")])],
+        "sizes": [PictureRow("a red star", [Picture(png(32, 32), "32x32"), Picture(png(16, 64), "16x64")])],
+        "sweep": [PictureRow("a blue square", [Picture(png(32, 32), "guidance 3")])],
+        "trace": [PictureRow("a green triangle", [Picture(png(32, 32), "step 1"), Picture(png(32, 32), "step 50")])],
+        "neighbours": [PictureRow("a black circle", [Picture(png(32, 32), "nearest", "distance 0.25")])],
+    },
     "curves": {
         "autoencoder": {"train/loss": [(1, 1.0), (2, 0.5)]},
         "denoiser": {"train/loss": [(1, 0.9), (2, 0.2)]},
@@ -50,6 +51,7 @@ FULL: dict[str, object] = {
     },
     "problems": [Problem("image-size", "images/7.jpg", "Images must be …", "Leave it out.", "7")],
     "left_out": {"too_small": 12, "duplicate": 1234},
+    "buckets": {"32x32": 1000, "16x64": 17},
     "config": {"train": {"num_steps": 6000}},
     "lineage": {"train": "591785b7"},
 }
@@ -72,10 +74,12 @@ def test_it_leads_from_the_numbers_over_the_pictures_to_their_origin():
         "section-result",
         "section-metrics",
         "section-samples-by-prompt",
+        "section-sizes",
         "section-guidance",
         "section-from-noise-to-image",
         "section-nearest-training-images",
         "section-training",
+        "section-buckets",
         "section-images-left-out",
         "section-input-set-aside",
         "section-configuration",
@@ -87,7 +91,7 @@ def test_it_stands_alone():
     html = report()
     page = Page(html)
     assert "http" not in re.sub(r'http-equiv|xmlns="http://www.w3.org/2000/svg"', "", html)
-    assert len(page.values("src")) == 5
+    assert len(page.values("src")) == 7
     assert all(source.startswith("data:image/png;base64,") for source in page.values("src"))
     assert all(href.startswith("#") or href == "data:," for href in page.values("href"))
 
@@ -96,12 +100,9 @@ def test_it_stands_alone():
     ("part", "section"),
     [
         ("protocol", "section-metrics"),
-        ("grid", "section-samples-by-prompt"),
-        ("sweep", "section-guidance"),
-        ("strips", "section-from-noise-to-image"),
-        ("neighbours", "section-nearest-training-images"),
         ("curves", "section-training"),
         ("left_out", "section-images-left-out"),
+        ("buckets", "section-buckets"),
         ("config", "section-configuration"),
         ("lineage", "section-lineage"),
     ],
@@ -113,9 +114,24 @@ def test_each_part_alone_has_its_one_section(part, section):
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "section"),
+    [
+        ("grid", "section-samples-by-prompt"),
+        ("sizes", "section-sizes"),
+        ("sweep", "section-guidance"),
+        ("trace", "section-from-noise-to-image"),
+        ("neighbours", "section-nearest-training-images"),
+    ],
+)
+def test_each_kind_of_pictures_has_its_one_section(kind, section):
+    assert list(only(pictures={kind: FULL["pictures"][kind]}).sections) == [section]  # type: ignore[index]
+
+
 def test_a_report_of_nothing_is_still_a_page():
     assert only().sections == {}
-    assert only(grid=[PictureRow("prompt", [])], curves={"denoiser": {}}).sections == {}
+    assert only(pictures={"grid": [PictureRow("prompt", [])]}, curves={"denoiser": {}}).sections == {}
+    assert only(buckets={"32x32": 1000}).sections == {}, "one bucket is no news"
     assert list(only(problems=FULL["problems"]).sections) == ["section-result", "section-input-set-aside"]
 
 
@@ -213,13 +229,11 @@ def test_captions_and_every_other_text_are_escaped():
         title=ATTACK,
         metrics={ATTACK: 1.0, f"kid[{ATTACK}]": 2.0, f"caption_accuracy/{ATTACK}": 0.5},
         protocol=texts,
-        grid=rows,
-        sweep=rows,
-        strips=rows,
-        neighbours=rows,
+        pictures=dict.fromkeys(PICTURES, rows),
         curves={ATTACK: {ATTACK: [(1, 1.0)]}},
         problems=[Problem(ATTACK, ATTACK, ATTACK, ATTACK, ATTACK)],
         left_out={ATTACK: 1},
+        buckets={ATTACK: 1, "32x32": 1},
         config=texts,
         lineage=texts,
     )
@@ -235,9 +249,13 @@ def test_captions_and_every_other_text_are_escaped():
 def test_pictures_are_unchanged_described_and_shown_with_what_was_found():
     page = Page(report())
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert [base64.b64decode((image["src"] or "").split(",")[1]) for image in images] == [png(32, 32)] * 5
+    assert [base64.b64decode((image["src"] or "").split(",")[1]) for image in images] == [
+        png(16, 64) if image["alt"] == "a red star, 16x64" else png(32, 32) for image in images
+    ]
     assert [image["alt"] for image in images] == [
         "a red circle, seed 1, colour and shape right",
+        "a red star, 32x32",
+        "a red star, 16x64",
         "a blue square, guidance 3",
         "a green triangle, step 1",
         "a green triangle, step 50",
@@ -256,7 +274,7 @@ def test_pictures_are_unchanged_described_and_shown_with_what_was_found():
         ([96], 96, [False]),
         ([256], 256, [False]),
         ([1024], 256, [False]),
-        ([32, 256], 256, [True, False]),
+        ([32, 256], 256, [False, False]),
     ],
 )
 def test_small_pictures_are_enlarged_pixel_by_pixel(sizes, width, enlarged):
@@ -264,6 +282,7 @@ def test_small_pictures_are_enlarged_pixel_by_pixel(sizes, width, enlarged):
     page = Page(html := render("t", "", [Section("s", "", [row])]))
     assert row.width == width
     assert f"--width: {width}px" in html
+    assert ("width: 12.5%" in html) == (len(sizes) > 1), "one scale for all"
     assert [attributes.get("class") == "enlarged" for tag, attributes in page.tags if tag == "img"] == enlarged
     assert re.search(r"\.enlarged \{ image-rendering: pixelated; \}", html)
 
