@@ -75,7 +75,7 @@ class BucketOrder:
 
     The buckets lie one after the other on a circle; each step goes on by the golden section of it, so that every
     stretch of steps, short or long, meets each bucket about as often as its share says (a Weyl sequence). Within a
-    bucket its own order goes on from batch to batch.
+    bucket its own order goes on from batch to batch; one of fewer samples than a batch repeats them within it.
     """
 
     def __init__(self, buckets: Sequence[SampleOrder], seed: int) -> None:

@@ -124,10 +124,11 @@ class CaptionedSpec(Spec):
     """Seed of the generated images."""
 
     @model_validator(mode="after")
-    def _square_is_a_bucket(self) -> CaptionedSpec:
-        if self.crop == "buckets" and self.resolution % self.bucket_multiple:
+    def _square_is_one_of_several_buckets(self) -> CaptionedSpec:
+        times, rest = divmod(self.resolution, self.bucket_multiple)
+        if self.crop == "buckets" and (rest or times == 1):
             raise ValueError(
-                f"resolution ({self.resolution}) must be a multiple of bucket_multiple ({self.bucket_multiple}): "
-                "one of the buckets is the square"
+                f"resolution ({self.resolution}) must be a multiple of bucket_multiple ({self.bucket_multiple}), twice "
+                "it or more: the square of the resolution is one of the buckets, and not to be the only one"
             )
         return self

@@ -42,6 +42,8 @@ class Prompt(Spec):
     """The row's number where none is given."""
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,12 @@ def _images(left_out: Mapping[str, int], buckets: Mapping[str, int]) -> list[Sec
     """What became of the images before training."""
     shown = buckets if len(buckets) > 1 else {}
     parts = {
-        "Buckets": ("Images of every size that training saw, width first.", "Pixels", list(shown.items())),
+        "Buckets": (
+            "Images of every size that training saw, width first. A bucket of fewer images than a batch repeats them "
+            "within it; a larger data.bucket_multiple makes fewer buckets.",
+            "Pixels",
+            list(shown.items()),
+        ),
         "Images left out": (
             "Images that can be read but were taken out before training: by a filter, or as the equal of another one.",
             "Reason",

@@ -104,3 +104,11 @@ else:
     command = [sys.executable, "-c", script, str(CHECKOUT)]
     done = subprocess.run(command, env=found.environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_predict_takes_sizes_from_its_file(project: tuple[Project, dict[str, Any]], tmp_path: Path) -> None:
+    found, result = project
+    (tmp_path / "prompts.csv").write_text("prompt,width,height\na wide picture,40,24\na square picture,,\n")
+    model = f"models:/buckets/{result['model_version']}"
+    found.unetflow("predict", model, str(tmp_path / "prompts.csv"), str(tmp_path / "drawn"))
+    assert [Image.open(tmp_path / f"drawn/{i}.png").size for i in range(2)] == [(40, 24), (32, 32)]

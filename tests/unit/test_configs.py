@@ -57,6 +57,7 @@ def test_mistakes_are_named(tmp_path: Path, override: str, named: str) -> None:
         ("data.resolution=36", "data.resolution (36) must be a multiple of train_clip.patch_pixels (8)"),
         ("data.resolution=50", "data.resolution (50) must be a multiple of 4"),
         ("data.crop=buckets", "resolution (32) must be a multiple of bucket_multiple (64)"),
+        ("data={resolution: 64, crop: buckets}", "must be a multiple of bucket_multiple (64), twice it or more"),
         (
             "data={layout: shapes, resolution: 32, crop: buckets, bucket_multiple: 2}",
             "data.bucket_multiple (2) must be",
