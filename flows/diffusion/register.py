@@ -75,7 +75,8 @@ def model_card(config: DiffusionConfig, shards: Record, training: Record, evalua
             f"Draws {figures['resolution']}x{figures['resolution']} images for prompts: a latent-diffusion U-Net "
             f"({config.train.noise.prediction_type}), trained for {training.figures['step']} steps on "
             f"{figures['num_train']} images of {figures['dataset']}, cut to {', '.join(figures['buckets'])}. "
-            f"Evaluated on {evaluation.figures['num_images']} images ({spec.sampler}, {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}).",
+            f"Evaluated on {evaluation.figures['num_images']} images "
+            f"({spec.sampler}, {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}).",
             "",
             "| metric | value |",
             "|---|---|",
