@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
@@ -200,6 +201,47 @@ def test_frechet_needs_two_samples_of_the_same_features():
         frechet_distance(three, moments_of(normal(3, 5)))
     with pytest.raises(ValueError, match="at least 2 samples, got 0"):
         _ = FeatureMoments(2).covariance
+
+
+# --- torchmetrics ----------------------------------------------------------------------------------------------------
+
+
+class MeanColours(torch.nn.Module):
+    """An extractor: the mean colours of the four quarters of an image, (N, 12)."""
+
+    num_features = 12
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images.double() / 255, 2).flatten(1)
+
+
+def pictures(count: int, seed: int) -> torch.Tensor:
+    """(N, 3, 8, 8) uint8, brighter with the seed."""
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 200 + 20 * seed, (count, 3, 8, 8), dtype=np.uint8))
+
+
+def test_frechet_distance_is_torchmetrics_with_the_same_extractor():
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    theirs = FrechetInceptionDistance(feature=MeanColours()).set_dtype(torch.float64)
+    ours = []
+    for images, real in ((pictures(150, 1), True), (pictures(90, 2), False)):
+        theirs.update(images, real=real)
+        ours.append(moments_of(MeanColours()(images).numpy()))
+    assert frechet_distance(*ours) == pytest.approx(float(theirs.compute()), rel=1e-4)
+    assert frechet_distance(*ours) > 0.01
+
+
+def test_kernel_distance_is_torchmetrics_with_the_same_extractor():
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    theirs = KernelInceptionDistance(feature=MeanColours(), subsets=1, subset_size=70).set_dtype(torch.float64)
+    sets = [pictures(70, 1), pictures(70, 2)]
+    for images, real in zip(sets, (True, False), strict=True):
+        theirs.update(images, real=real)
+    ours, _ = kernel_distance(*(MeanColours()(images).numpy() for images in sets), subset_size=70)
+    assert ours == pytest.approx(float(theirs.compute()[0]), rel=1e-4)
+    assert ours > 0.001
 
 
 # --- Kernel distance -------------------------------------------------------------------------------------------------

@@ -70,6 +70,19 @@ def test_min_snr_weighs_the_error_of_the_clean_latents(prediction_type: str) -> 
     torch.testing.assert_close(weights * 0.1**2, expected, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("prediction_type", "weights"),
+    [
+        ("epsilon", [5 / 9, 1, 1]),  # min(SNR, 5) / SNR
+        ("sample", [5, 1, 0.25]),  # min(SNR, 5)
+        ("v_prediction", [0.5, 0.5, 0.2]),  # min(SNR, 5) / (SNR + 1)
+    ],
+)
+def test_min_snr_weights_worked_out_by_hand(prediction_type: str, weights: list[float]) -> None:
+    alphas = torch.tensor([0.9, 0.5, 0.2])  # SNR 9, 1 and 1/4
+    assert noise.loss_weights(prediction_type, alphas, 5.0).tolist() == pytest.approx(weights, rel=1e-6)
+
+
 def test_without_gamma_every_timestep_weighs_the_same() -> None:
     assert noise.loss_weights("epsilon", torch.tensor([0.1, 0.9]), None).tolist() == [1, 1]
 
