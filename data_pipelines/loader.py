@@ -96,9 +96,7 @@ class ImageSamples:
     def _decode(self, row: int) -> np.ndarray:
         part = next((part for part in IMAGE_PARTS if self.reader.has(row, part)), IMAGE_PARTS[0])
         pixels = decode_rgb(self.reader.read(row, part))
-        if self.side is None or pixels.shape[:2] == (self.side, self.side):
-            return pixels
-        return np.asarray(cut_middle(Image.fromarray(pixels), (self.side, self.side)))
+        return pixels if self.side is None else middle_square(pixels, self.side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +130,13 @@ class LatentSamples:
         for i, row in enumerate(rows):
             stacked[i].numpy()[:] = self.reader.array(row, part)
         return stacked
+
+
+def middle_square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(height, width, 3) uint8 -> (side, side, 3), the square in the middle, resized."""
+    if pixels.shape[:2] == (side, side):
+        return pixels
+    return np.asarray(cut_middle(Image.fromarray(pixels), (side, side)))
 
 
 def decode_rgb(data: memoryview) -> np.ndarray:

@@ -4,7 +4,8 @@ Epoch after epoch is one endless line of samples; step ``s`` takes places ``s*B`
 epoch shards are shuffled, and samples are shuffled inside windows of a few shards, so remote shards are fetched once
 and in sequence. Only the current window is ever laid out, so memory does not grow with the number of samples.
 
-Samples of several sizes lie in buckets, each with an endless line of its own; a batch is of one bucket.
+Samples of several sizes lie in buckets, each with an endless line of its own; a batch is of one bucket. As all buckets
+shuffle the same shards by the same seed, they are in the same shards at about the same time.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ GOLDEN_SECTION = (5**0.5 - 1) / 2
 class SampleOrder:
     """Rows of the index in training order.
 
-    ``shard_rows`` holds, for each shard, the row numbers of its samples.
+    ``shard_rows`` holds, for each shard, the row numbers of its samples, if any.
     """
 
     def __init__(self, shard_rows: Sequence[np.ndarray], seed: int, window_shards: int = 16) -> None:
         if not any(len(rows) for rows in shard_rows):
             raise ValueError("no training samples: the split leaves none to train on")
-        self.shard_rows = [np.asarray(rows) for rows in shard_rows if len(rows)]
+        self.shard_rows = [np.asarray(rows) for rows in shard_rows]
         self.seed = seed
         self.window_shards = window_shards
         self.num_samples = sum(len(rows) for rows in self.shard_rows)

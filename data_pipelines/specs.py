@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Spec(BaseModel):
@@ -16,6 +17,14 @@ class Spec(BaseModel):
         use_attribute_docstrings=True,
         model_title_generator=lambda model: model.__name__.removesuffix("Spec"),  # forms show it
     )
+
+
+def _absolute(place: str) -> str:
+    return str(Path(place).expanduser().absolute()) if place and "://" not in place else place
+
+
+LocalPath = Annotated[str, AfterValidator(_absolute)]
+"""A file or folder, absolute from the start: jobs and retries run in other folders. Empty stays empty."""
 
 
 class PreprocessSpec(Spec):
@@ -48,7 +57,7 @@ class PreprocessSpec(Spec):
 class DataSpec(Spec):
     """Where raw data lies, how it is read, checked, split and sharded."""
 
-    root: str = ""
+    root: LocalPath = ""
     """Folder of the raw data set. Empty only with ``layout: phantoms``."""
     layout: Literal["auto", "decathlon", "nnunet", "folders", "dicom", "phantoms"] = "auto"
     """How the folder is laid out; ``auto`` recognises it by its files."""
@@ -83,7 +92,7 @@ class DataSpec(Spec):
 class CaptionedSpec(Spec):
     """Where captioned images lie, how they are read, checked, cut to size and sharded."""
 
-    root: str = ""
+    root: LocalPath = ""
     """Folder of the raw data set. Empty only with ``layout: shapes``."""
     layout: Literal["auto", "imagefolder", "sidecar", "parquet", "webdataset", "shapes"] = "auto"
     """``metadata.jsonl``/``.csv`` beside images; a ``.txt``/``.json`` per image; Parquet with image bytes; WebDataset
@@ -92,7 +101,7 @@ class CaptionedSpec(Spec):
     """Side in pixels of the square that every image becomes, resized (antialiased) and cut from its middle."""
     crop: Literal["square", "buckets"] = "square"
     """``buckets``: instead of the square the nearest in aspect ratio of several sizes of no more pixels; a batch is of
-    one size. The encoders that are trained along see middle squares, and so does evaluation."""
+    one size. The CLIP that is trained along sees the square in the middle, enlarged, and so do Fréchet distances."""
     bucket_multiple: int = Field(default=64, ge=1)
     """Pixels that the sides of all buckets are multiples of: what the autoencoder shrinks sides by, best times what the
     U-Net does, too."""

@@ -32,7 +32,7 @@ def assign_splits(
     """
     dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.case_id not in quarantined))
     if spec.splits is not None:
-        path = Path(spec.root).expanduser() / Path(spec.splits).expanduser()
+        path = Path(spec.root) / Path(spec.splits).expanduser()
         return _read_split(path, dataset, spec, quarantined, tolerated)
     if dataset.splits_path is not None:
         logger.info("splits are read from %s", dataset.splits_path)

@@ -70,6 +70,10 @@ class SegmentationConfig(PipelineConfig):
         return self
 
 
+DIFFUSERS_MULTIPLE = 8
+"""Of pixels: other sides are refused by ``StableDiffusionPipeline``."""
+
+
 class DiffusionConfig(PipelineConfig):
     """The whole latent-diffusion pipeline."""
 
@@ -93,6 +97,16 @@ class DiffusionConfig(PipelineConfig):
         sides = {"data.resolution": self.data.resolution}
         return sides | ({"data.bucket_multiple": self.data.bucket_multiple} if self.data.crop == "buckets" else {})
 
+    def require_sides(self, factor: int, autoencoder: str) -> None:
+        """Raise ValueError where sides of images are not such as an autoencoder of this factor, and diffusers, take."""
+        multiple = max(factor, DIFFUSERS_MULTIPLE)  # powers of two
+        for field, pixels in self.sides.items():
+            if pixels % multiple:
+                raise ValueError(
+                    f"{field} ({pixels}) must be a multiple of {multiple}: {autoencoder} shrinks images by {factor}, "
+                    f"and diffusers' pipelines take multiples of {DIFFUSERS_MULTIPLE}"
+                )
+
     @model_validator(mode="after")
     def _autoencoder_agrees(self) -> DiffusionConfig:
         model, autoencoder = self.train.model, self.train_autoencoder
@@ -103,12 +117,7 @@ class DiffusionConfig(PipelineConfig):
                 f"train.model.in_channels and out_channels ({model.in_channels}, {model.out_channels}) must be "
                 f"train_autoencoder.latent_channels ({autoencoder.latent_channels})"
             )
-        factor = 2 ** (len(autoencoder.channels) - 1)
-        for field, pixels in self.sides.items():
-            if pixels % factor:
-                raise ValueError(
-                    f"{field} ({pixels}) must be a multiple of {factor}, by which train_autoencoder shrinks images"
-                )
+        self.require_sides(2 ** (len(autoencoder.channels) - 1), "train_autoencoder")
         self.require_enough_samples("train_autoencoder", autoencoder)
         return self
 
@@ -143,9 +152,9 @@ class DiffusionConfig(PipelineConfig):
     @model_validator(mode="after")
     def _steps_suffice(self) -> DiffusionConfig:
         self.require_enough_samples("train", self.train)
-        if self.evaluate.num_inference_steps >= self.train.noise.num_timesteps:
+        if self.evaluate.num_inference_steps > self.train.noise.num_timesteps:
             raise ValueError(
-                f"evaluate.num_inference_steps ({self.evaluate.num_inference_steps}) must be below "
+                f"evaluate.num_inference_steps ({self.evaluate.num_inference_steps}) must be at most "
                 f"train.noise.num_timesteps ({self.train.noise.num_timesteps})"
             )
         return self

@@ -2,7 +2,7 @@
 
 A segmentation model takes a file, a glob or a folder of volumes and writes a label map for each; a text-to-image model
 takes a file of prompts and writes an image for each. ``predictions.json`` in the output folder says which version made
-them.
+them, and of what: an input that is another now is predicted again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from data_pipelines import storage
+from data_pipelines.digests import digest_of
 from data_pipelines.errors import UserError
 from data_pipelines.progress import track
 from data_pipelines.specs import Spec
@@ -67,7 +68,10 @@ def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root
     version = find_version(model_uri, root)
     folder = Path(output).expanduser().absolute()
     items = plan_items(source, folder, takes_prompts="prompt" in version.inputs)
-    _claim(folder, version)
+    if unknown := sorted({name for item in items for name in item.row} - set(version.inputs)):
+        known = ", ".join(version.inputs)
+        raise UserError(f"{source}: {version.uri} has no input {', '.join(unknown)}; it takes {known}")
+    claim_folder(folder, version, items)
     due = [item for item in items if not Path(item.output).exists()]
     logger.info("predict: %s, %d inputs, %d of them done already", version.uri, len(items), len(items) - len(due))
     failures: dict[str, str] = {}
@@ -178,16 +182,23 @@ def _parsed(line: str) -> Any:
         return line
 
 
-def _claim(folder: Path, version: ModelVersion) -> None:
-    """Write down whose predictions the folder holds; refuse another version's."""
+def claim_folder(folder: Path, version: ModelVersion, items: Sequence[Item]) -> None:
+    """Write down whose predictions of what the folder holds; those of other inputs are removed.
+
+    Refuses a folder of another version's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / MANIFEST
-    if manifest.exists():
-        other = json.loads(manifest.read_text())["model_uri"]
-        if other != version.uri:
-            raise UserError(f"{folder} holds predictions of {other}, this is {version.uri}: name another output folder")
-        return
-    storage.write_bytes(str(manifest), json.dumps({"model_uri": version.uri, **version.tags}, indent=1).encode())
+    claim: dict[str, Any] = json.loads(manifest.read_text()) if manifest.exists() else {"model_uri": version.uri}
+    if (other := claim["model_uri"]) != version.uri:
+        raise UserError(f"{folder} holds predictions of {other}, this is {version.uri}: name another output folder")
+    known = claim.get("inputs", {})
+    inputs = {Path(item.output).name: digest_of(item.row) for item in items}
+    for name in inputs.keys() & known.keys():
+        if inputs[name] != known[name]:
+            (folder / name).unlink(missing_ok=True)
+    claim |= {**version.tags, "inputs": known | inputs}
+    storage.write_bytes(str(manifest), json.dumps(claim, indent=1).encode())
 
 
 def _predict_all(version: ModelVersion, due: Sequence[Item], compute: ComputeSpec) -> Iterator[dict[str, Any]]:

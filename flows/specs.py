@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from data_pipelines.specs import Spec
+from data_pipelines.specs import LocalPath, Spec
 from unet_models.diffusion_specs import SampleSpec
 from unet_models.specs import PredictSpec
 
@@ -69,10 +69,10 @@ class EvaluateSpec(PredictSpec):
 class EncodeSpec(Spec):
     """Which networks turn captions and images into what the U-Net learns from."""
 
-    clip: str = ""
+    clip: LocalPath = ""
     """Folder of a CLIP with its tokenizer (Stable Diffusion 1.x: ``openai/clip-vit-large-patch14``), or of its text
     tower alone; empty: train a small one on the captions (``train_clip``)."""
-    autoencoder: str = ""
+    autoencoder: LocalPath = ""
     """Folder of an ``AutoencoderKL`` (Stable Diffusion 1.x: ``vae/``); empty: train one (``train_autoencoder``)."""
     batch_size: int = Field(default=64, ge=1)
     """Images encoded at once."""
@@ -87,7 +87,7 @@ class EvaluateImagesSpec(SampleSpec):
     """Images drawn, one per held-out caption in turn; they are compared with up to 5,000 training images."""
     seed: int = 0
     """Image i is a function of (seed, i), whatever the number of workers."""
-    inception_weights: str = ""
+    inception_weights: LocalPath = ""
     """File of the FID's Inception weights; empty: distances in the feature space of the image tower, named so."""
     guidance_sweep: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     """Guidance scales that the report shows side by side."""

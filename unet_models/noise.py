@@ -19,8 +19,13 @@ Sampler = Literal["ddpm", "ddim", "dpm_solver"]
 _SCHEDULE = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 
 
-def build_scheduler(sampler: Sampler, spec: NoiseSpec) -> Any:
-    """diffusers' scheduler for the process of ``spec``: ancestral DDPM, DDIM, or DPM-Solver++ (2M)."""
+def build_scheduler(sampler: Sampler, spec: NoiseSpec, num_steps: int = 1) -> Any:
+    """diffusers' scheduler for the process of ``spec``: ancestral DDPM, DDIM, or DPM-Solver++ (2M).
+
+    ``num_steps`` is how many it is meant for: timesteps lie as Stable Diffusion has them, from 1 on, which leaves no
+    room for all of them.
+    """
+    trailing = spec.zero_terminal_snr or num_steps == spec.num_timesteps
     from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
     shared = {
@@ -30,13 +35,14 @@ def build_scheduler(sampler: Sampler, spec: NoiseSpec) -> Any:
         "beta_schedule": _SCHEDULE[spec.schedule],
         "prediction_type": spec.prediction_type,
         "rescale_betas_zero_snr": spec.zero_terminal_snr,
-        "timestep_spacing": "trailing" if spec.zero_terminal_snr else "leading",
+        "timestep_spacing": "trailing" if trailing else "leading",
+        "steps_offset": 1,
     }
     if sampler == "ddpm":
-        return DDPMScheduler(**shared, clip_sample=False, steps_offset=1)
+        return DDPMScheduler(**shared, clip_sample=False)
     if sampler == "ddim":
-        return DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-    return DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++", steps_offset=1)
+        return DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=False)
+    return DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++")
 
 
 def alphas_cumprod(spec: NoiseSpec) -> Float[Tensor, " timesteps"]:

@@ -36,17 +36,16 @@ def sample_latents(
 
     The prediction is ``n + g (p - n)`` with p and n those with the prompt and with the negative one, and g
     ``spec.guidance_scale``, or each image's own of ``guidance_scales`` (Ho 2022, eq. 6); below 1 it counts as 1, no
-    guidance. Noise is drawn on the
-    generators' device, so that the CPU's give the same image on any machine. ``trace`` sees the latents after each
-    step.
+    guidance. Noise is drawn on the generators' device, so that the CPU's give the same image on any machine. ``trace``
+    sees the latents after each step.
     """
-    if spec.num_inference_steps >= noise.num_timesteps:
+    if spec.num_inference_steps > noise.num_timesteps:
         raise ValueError(
-            f"num_inference_steps ({spec.num_inference_steps}) must be below the number of timesteps of training "
+            f"num_inference_steps ({spec.num_inference_steps}) must be at most the number of timesteps of training "
             f"({noise.num_timesteps})"
         )
     device = prompts.device
-    scheduler: Any = build_scheduler(spec.sampler, noise)
+    scheduler: Any = build_scheduler(spec.sampler, noise, spec.num_inference_steps)
     scheduler.set_timesteps(spec.num_inference_steps, device=device)
     latents = draw_noise(shape, generators).to(device) * scheduler.init_noise_sigma
     scales = [max(scale, 1.0) for scale in guidance_scales or [spec.guidance_scale] * len(prompts)]

@@ -5,10 +5,7 @@ Training in buckets keeps what a centred square would cut away (NovelAI 2022; SD
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
 
 from data_pipelines.specs import CaptionedSpec
 
@@ -42,10 +39,15 @@ def bucket_sizes(resolution: int, multiple: int) -> tuple[Size, ...]:
     return tuple(dict.fromkeys(size for short, long in kept for size in ((long, short), (short, long))))
 
 
-def bucket_counts(rows: Iterable[Mapping[str, Any]], spec: CaptionedSpec) -> dict[str, int]:
-    """``640x384``, width first, to the number of images, of which index rows tell the size; the fullest first."""
-    sizes = Counter(cut_size(row["width"], row["height"], spec) for row in rows)
-    return {f"{width}x{height}": count for (width, height), count in sizes.most_common()}
+def bucket_name(size: Size) -> str:
+    """As the index has it: ``640x384``, width first."""
+    return "{}x{}".format(*size)
+
+
+def bucket_size(name: str) -> Size:
+    """The inverse of ``bucket_name``."""
+    width, height = map(int, name.split("x"))
+    return width, height
 
 
 def _stretch(a: float, b: float) -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines import storage
-from data_pipelines.captioned.buckets import Size, cut_size
+from data_pipelines.captioned.buckets import bucket_name, cut_size
 from data_pipelines.captioned.examples import Example, Examples
 from data_pipelines.captioned.parts import PartReader
 from data_pipelines.captioned.pictures import (
@@ -136,16 +136,17 @@ def shard_examples(
 
 
 def _kept(rows: Iterable[Row], spec: CaptionedSpec, left_out: Counter[str]) -> Iterator[Row]:
-    """The rows of right size, of equal pixels the first only; the others are counted in ``left_out``."""
-    seen: set[tuple[Size, bytes]] = set()
+    """The rows of right size with their ``bucket``, of equal pixels the first only; ``left_out`` counts the others."""
+    seen: set[tuple[str, bytes]] = set()
     for row in rows:
-        reason = size_reason(row["width"], row["height"], spec)
+        size = row["width"], row["height"]
+        reason, bucket = size_reason(*size, spec), bucket_name(cut_size(*size, spec))
         if reason is None and spec.deduplicate:
-            pixels = cut_size(row["width"], row["height"], spec), bytes.fromhex(row["pixel_sha256"])
+            pixels = bucket, bytes.fromhex(row["pixel_sha256"])
             reason = DUPLICATE if pixels in seen else None
             seen.add(pixels)
         if reason is None:
-            yield row
+            yield row | {"bucket": bucket}
         else:
             left_out[reason] += 1
 

@@ -41,7 +41,7 @@ def find_examples(spec: CaptionedSpec, generated_folder: str | os.PathLike[str])
         return find_imagefolder(root, list_files(root))
     if not spec.root:
         raise UserError("data.root: name the folder of captioned images, or choose data.layout=shapes")
-    root = Path(spec.root).expanduser()
+    root = Path(spec.root)
     if not root.is_dir():
         raise UserError(f"data.root: there is no folder {root}; correct the path")
     names = list_files(root)

@@ -37,7 +37,7 @@ def find_cases(spec: DataSpec, work_dir: str | os.PathLike[str] | None = None) -
     """
     if spec.layout == "phantoms":
         return _find_phantoms(spec, work_dir)
-    root = Path(spec.root).expanduser()
+    root = Path(spec.root)
     if not spec.root:
         raise UserError("data.root: name the folder of the raw data set, or choose data.layout=phantoms")
     if not root.is_dir():

@@ -123,7 +123,7 @@ class Drawer:
         prompts = [request.prompt for request in part.requests]
         if part.shard:
             self._keep(part, images)
-        features = self._features(np.stack(images)) if part.measures else {}
+        features = self._features(self._squares(images)) if part.measures else {}
         right, related = _check(images, prompts) if part.checks else ([], [])
         return Result(
             features=_as_text(features),
@@ -158,6 +158,13 @@ class Drawer:
         self.model.denoiser = self.trained
         (request,) = part.requests
         return Result(pngs=_pngs(self.model.trace(request, TRACE_PICTURES)))
+
+    def _squares(self, images: list[np.ndarray]) -> np.ndarray:
+        """(N, side, side, 3): of each image what the real ones are looked at by, too."""
+        from data_pipelines.loader import middle_square
+
+        assert self.job is not None
+        return np.stack([middle_square(image, self.job.resolution) for image in images])
 
     def _features(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Extractor to (N, D) float32."""

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import storage
-from data_pipelines.captioned.buckets import Size, cut_size
+from data_pipelines.captioned.buckets import bucket_size
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import Problem
 from data_pipelines.incremental import Actors, Row, Task, build_index, group_by_size, shard_missing
 from data_pipelines.loader import IMAGE_PARTS, MOMENTS, STATES, ImageSamples
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard
-from data_pipelines.specs import CaptionedSpec, Spec
+from data_pipelines.specs import Spec
 from flows.cluster import ensure_workers
 from flows.config import DiffusionConfig
 from flows.diffusion.encoders import network_folder
@@ -61,8 +61,6 @@ class Work(Spec):
     uri: str
     rows: list[Row]
     """Index rows of the images."""
-    sizes: list[Size]
-    """Those that the images were cut to."""
     digests: list[str]
 
 
@@ -77,7 +75,7 @@ def _encode(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: 
     encoding = _encoding(config, shards, clip, autoencoder)
 
     def plan(missing: list[str]) -> list[Task]:
-        return _plan([rows[case_id] for case_id in missing], digests, uri, encoding, config.data)
+        return _plan([rows[case_id] for case_id in missing], digests, uri, encoding)
 
     pool = Actors(ShardEncoder, compute.most_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
     sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
@@ -86,16 +84,16 @@ def _encode(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: 
     attempt.write("empty_prompt", "empty_prompt.npy", npy_bytes(_empty_prompt(encoding)))
     attempt.figures |= {
         "scaling_factor": scaling_factor([row for row in latents.to_pylist() if row["split"] == "train"]),
-        "latent_shape": square_latent_shape(sharded.rows[0], rows[sharded.rows[0]["case_id"]], config.data),
+        "latent_shape": square_latent_shape(sharded.rows[0], rows[sharded.rows[0]["case_id"]], config.data.resolution),
         "num_new": sharded.num_new,
     }
 
 
-def square_latent_shape(latents: Row, image: Row, spec: CaptionedSpec) -> list[int]:
-    """Channels, height and width of the latents of a square, from what became of any image."""
+def square_latent_shape(latents: Row, image: Row, resolution: int) -> list[int]:
+    """Channels, height and width of the latents of the square, from what became of any image."""
     channels, height, _ = latents["latent_shape"]
-    _, pixels = cut_size(image["width"], image["height"], spec)
-    return [channels, *[spec.resolution * height // pixels] * 2]
+    _, pixels = bucket_size(image["bucket"])
+    return [channels, *[resolution * height // pixels] * 2]
 
 
 def _encoding(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record) -> Encoding:
@@ -110,18 +108,14 @@ def _encoding(config: DiffusionConfig, shards: Record, clip: Record, autoencoder
     )
 
 
-def _plan(
-    rows: list[Row], digests: Mapping[str, str], shards_uri: str, encoding: Encoding, spec: CaptionedSpec
-) -> list[Task]:
+def _plan(rows: list[Row], digests: Mapping[str, str], shards_uri: str, encoding: Encoding) -> list[Task]:
     """Images that lie together are encoded together. ``digests`` is case_id -> that of its latents."""
     tasks = []
     ordered = sorted(rows, key=lambda row: row["shard"])
     for group in group_by_size(ordered, lambda _: 0.0, 1.0, MAX_PER_SHARD):
         names = [digests[row["case_id"]] for row in group]
         kept = [{name: value for name, value in row.items() if value is not None} for row in group]
-        sizes = [cut_size(row["width"], row["height"], spec) for row in group]
-        uri = storage.join(shards_uri, shard_name(names))
-        work = Work(encoding=encoding, uri=uri, rows=kept, sizes=sizes, digests=names)
+        work = Work(encoding=encoding, uri=storage.join(shards_uri, shard_name(names)), rows=kept, digests=names)
         tasks.append(Task(work.model_dump_json(), len(group)))
     return tasks
 
@@ -171,8 +165,8 @@ class ShardEncoder:
         present = {name for row in work.rows for name in row}
         table = pa.table({name: [row.get(name) for row in work.rows] for name in columns if name in present})
         images = ImageSamples(ShardReader(table, work.encoding.images_uri))
-        for size in dict.fromkeys(work.sizes):
-            alike = [i for i, of_image in enumerate(work.sizes) if of_image == size]
+        for bucket in dict.fromkeys(row["bucket"] for row in work.rows):
+            alike = [i for i, row in enumerate(work.rows) if row["bucket"] == bucket]
             for start in range(0, len(alike), work.encoding.batch_size):
                 yield from self._batch(work, images, alike[start : start + work.encoding.batch_size])
 

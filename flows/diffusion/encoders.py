@@ -36,7 +36,7 @@ def clip_stage(config: DiffusionConfig, shards: Record) -> Stage:
     if config.encode.clip:
         from unet_models.clip_folder import tokenizer_folder
 
-        folder = Path(config.encode.clip).expanduser()
+        folder = Path(config.encode.clip)
         tokenizer = _look_at("encode.clip", folder, tokenizer_folder)
         return _adopt("train_clip", "encode.clip", dict.fromkeys([folder, tokenizer]))
 
@@ -76,7 +76,7 @@ def clip_stage(config: DiffusionConfig, shards: Record) -> Stage:
 def autoencoder_stage(config: DiffusionConfig, shards: Record) -> Stage:
     """Plan training an autoencoder on the images, or adopting the one that ``encode.autoencoder`` names."""
     if config.encode.autoencoder:
-        return _adopt("train_autoencoder", "encode.autoencoder", [Path(config.encode.autoencoder).expanduser()])
+        return _adopt("train_autoencoder", "encode.autoencoder", [Path(config.encode.autoencoder)])
 
     def open_task(attempt: Attempt) -> TrainingTask:
         from flows.training.autoencoder import AutoencoderTask
@@ -101,7 +101,7 @@ def autoencoder_stage(config: DiffusionConfig, shards: Record) -> Stage:
 def check_given(config: DiffusionConfig) -> None:
     """Raise UserError where a network or file that the config names does not fit, before anything is computed."""
     weights = config.evaluate.inception_weights
-    if weights and not Path(weights).expanduser().is_file():
+    if weights and not Path(weights).is_file():
         raise UserError(f"evaluate.inception_weights: {weights} is not a file; leave it out, or name the FID's weights")
     if config.encode.clip:
         _check_clip(config)
@@ -113,7 +113,7 @@ def _check_clip(config: DiffusionConfig) -> None:
     from unet_models.clip_folder import read_config
 
     folder, wanted = config.encode.clip, config.train.model.context_dim
-    found = _look_at("encode.clip", Path(folder).expanduser(), read_config)
+    found = _look_at("encode.clip", Path(folder), read_config)
     width = found.get("text_config", found).get("hidden_size")
     if width != wanted:
         raise UserError(f"train.model.context_dim is {wanted}, the states of encode.clip are {width} wide")
@@ -128,16 +128,17 @@ def _check_autoencoder(config: DiffusionConfig) -> None:
     from unet_models.clip_folder import read_config
 
     model = config.train.model
-    found = _look_at("encode.autoencoder", Path(config.encode.autoencoder).expanduser(), read_config)
+    found = _look_at("encode.autoencoder", Path(config.encode.autoencoder), read_config)
     channels, factor = found.get("latent_channels", 4), 2 ** (len(found.get("block_out_channels", [0])) - 1)
     if {model.in_channels, model.out_channels} != {channels}:
         raise UserError(
             f"train.model.in_channels and out_channels are {model.in_channels} and {model.out_channels}, "
             f"the latents of encode.autoencoder have {channels} channels"
         )
-    for field, pixels in config.sides.items():
-        if pixels % factor:
-            raise UserError(f"{field} is {pixels}, encode.autoencoder needs a multiple of {factor}")
+    try:
+        config.require_sides(factor, "encode.autoencoder")
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def network_folder(record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from data_pipelines import storage
 from data_pipelines.captioned import shapes
-from data_pipelines.captioned.buckets import bucket_sizes
+from data_pipelines.captioned.buckets import Size, bucket_size
 from data_pipelines.digests import file_digests
 from data_pipelines.order import evenly_spaced
 from data_pipelines.progress import track
@@ -54,18 +55,20 @@ class Plan:
     parts: list[Part]
 
 
-def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequence[str]) -> Plan:
-    """What is drawn; ``captions`` and ``splits`` are the index's columns.
+def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequence[str], buckets: Sequence[str]) -> Plan:
+    """What is drawn; ``captions``, ``splits`` and ``buckets`` are the index's columns.
 
-    Parts hold whole batches, and batches do not depend on the number of workers: neither do the images, to the bit.
+    An image for a held-out caption has the size of that caption's own image. Parts hold whole batches of one size, and
+    batches do not depend on the number of workers: neither do the images, to the bit.
     """
     spec, checked = config.evaluate, _is_checked(config)
-    prompts = _prompts(config, captions, splits)
-    requests = _requests(config, prompts, SAMPLE_SEED)
+    prompts, sizes = _prompts(config, captions, splits, buckets)
+    requests = _requests(config, prompts, SAMPLE_SEED, sizes)
     size = _part_size(config)
+    drawn = [piece for alike in _by_size(requests) for piece in _pieces(alike, size)]
     parts = [
         Part(name="generated", kind="draw", requests=piece, shard=f"{number:04d}", checks=checked)
-        for number, piece in enumerate(_pieces(requests, size))
+        for number, piece in enumerate(drawn)
     ]
     parts += [Part(name="prior", kind="prior", requests=piece) for piece in _pieces(requests, size)]
     for side in ("train", "val"):
@@ -73,13 +76,14 @@ def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequenc
         parts += [Part(name=side, kind="real", rows=piece, restores=side == "val") for piece in pieces]
     if checked:
         unseen = shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)
-        asked = _requests(config, unseen, HELD_OUT_SEED)
+        asked = _requests(config, unseen, HELD_OUT_SEED, [None] * len(unseen))
         for name, chosen, untrained in (("held_out", asked, False), ("untrained", requests, True)):
             parts += [
                 Part(name=name, kind="draw", requests=piece, untrained=untrained, measures=False, checks=True)
                 for piece in _pieces(chosen, size)
             ]
-    return Plan(prompts, [*parts, *_shown(config, prompts)])
+    trained_on = Counter(bucket for bucket, side in zip(buckets, splits, strict=True) if side == "train")
+    return Plan(prompts, [*parts, *_shown(config, prompts, [bucket for bucket, _ in trained_on.most_common()])])
 
 
 def real_rows(splits: Sequence[str], side: str) -> list[int]:
@@ -98,7 +102,7 @@ def _evaluate(config: DiffusionConfig, trained: Trained, attempt: Attempt) -> No
 
     shards = trained.shards
     index = read_table(shards.output("index"))
-    plan = plan_parts(config, index["caption"].to_pylist(), index["split"].to_pylist())
+    plan = plan_parts(config, *(index[name].to_pylist() for name in ("caption", "split", "bucket")))
     job = Job(
         ingredients=gather(config, trained),
         index_uri=shards.output("index"),
@@ -128,8 +132,8 @@ def _run(job_uri: str, parts: Sequence[Part], config: DiffusionConfig) -> list[R
     return [found[i] for i in range(len(parts))]
 
 
-def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
-    """What the report shows beside the main set: one part a row."""
+def _shown(config: DiffusionConfig, prompts: Sequence[str], buckets: Sequence[str]) -> list[Part]:
+    """What the report shows beside the main set: one part a row. ``buckets`` are those trained on, fullest first."""
     spec = config.evaluate
     chosen = evenly_spaced(list(dict.fromkeys(prompts)), spec.num_shown)
 
@@ -141,9 +145,8 @@ def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
         return Part(name=name, kind="draw", requests=requests, shows=True, measures=False)
 
     def sizes(row: int, prompt: str) -> Part:
-        asked = _request(config, prompt, spec.guidance_scale, SIZES_SEED, row)
-        wanted = bucket_sizes(config.data.resolution, config.data.bucket_multiple)
-        requests = tuple(asked.model_copy(update={"width": width, "height": height}) for width, height in wanted)
+        wanted = map(bucket_size, buckets[: spec.num_shown])
+        requests = tuple(_request(config, prompt, spec.guidance_scale, SIZES_SEED, row, size=size) for size in wanted)
         return Part(name="sizes", kind="draw", requests=requests, shows=True, measures=False)
 
     columns = [spec.guidance_scale] * GRID_COLUMNS
@@ -159,24 +162,41 @@ def _shown(config: DiffusionConfig, prompts: Sequence[str]) -> list[Part]:
     return parts
 
 
-def _requests(config: DiffusionConfig, prompts: Sequence[str], purpose: int) -> list[ImageRequest]:
+def _requests(
+    config: DiffusionConfig, prompts: Sequence[str], purpose: int, sizes: Sequence[Size | None]
+) -> list[ImageRequest]:
     """Image i of a set."""
     scale = config.evaluate.guidance_scale
-    return [_request(config, prompt, scale, purpose, i) for i, prompt in enumerate(prompts)]
+    pairs = enumerate(zip(prompts, sizes, strict=True))
+    return [_request(config, prompt, scale, purpose, i, size=size) for i, (prompt, size) in pairs]
 
 
-def _request(config: DiffusionConfig, prompt: str, scale: float, purpose: int, *address: int) -> ImageRequest:
+def _request(
+    config: DiffusionConfig, prompt: str, scale: float, purpose: int, *address: int, size: Size | None = None
+) -> ImageRequest:
     seed = image_seed(config.evaluate.seed, purpose, *address)
-    return ImageRequest(prompt=prompt, seed=seed, guidance_scale=scale)
+    width, height = size or (None, None)
+    return ImageRequest(prompt=prompt, seed=seed, guidance_scale=scale, width=width, height=height)
 
 
-def _prompts(config: DiffusionConfig, captions: Sequence[str], splits: Sequence[str]) -> list[str]:
-    """One prompt for each image: held-out captions in turn, or new scenes of generated shapes."""
-    spec = config.evaluate
+def _prompts(
+    config: DiffusionConfig, captions: Sequence[str], splits: Sequence[str], buckets: Sequence[str]
+) -> tuple[list[str], list[Size | None]]:
+    """Prompt and size of each image: held-out captions in turn, or new scenes of generated shapes."""
+    count = config.evaluate.num_images
     if _is_checked(config):
-        return shapes.prompts(spec.num_images, spec.seed, held_out=False)
-    held_out = [caption for caption, side in zip(captions, splits, strict=True) if side == "val"]
-    return [held_out[i % len(held_out)] for i in range(spec.num_images)]
+        return shapes.prompts(count, config.evaluate.seed, held_out=False), [None] * count
+    held_out = [row for row, side in enumerate(splits) if side == "val"]
+    rows = [held_out[i % len(held_out)] for i in range(count)]
+    in_buckets = config.data.crop == "buckets"
+    return [captions[row] for row in rows], [bucket_size(buckets[row]) if in_buckets else None for row in rows]
+
+
+def _by_size(requests: Sequence[ImageRequest]) -> list[list[ImageRequest]]:
+    groups: dict[tuple[int | None, int | None], list[ImageRequest]] = {}
+    for request in requests:
+        groups.setdefault((request.width, request.height), []).append(request)
+    return list(groups.values())
 
 
 def _is_checked(config: DiffusionConfig) -> bool:

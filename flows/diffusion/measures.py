@@ -12,6 +12,8 @@ from flows.diffusion.drawing import Part, Result, features_of
 
 Features = dict[str, np.ndarray]
 """Extractor to (N, D)."""
+NEIGHBOURS = 3
+"""Of precision and recall, as published (Kynkaanniemi 2019)."""
 DISTANT = {"generated": "", "prior": "/prior", "restored": "/reconstruction"}
 """Sets whose distance from the training images is measured, to what is added to its name."""
 
@@ -64,12 +66,14 @@ def _frechet(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, fl
 
 
 def _comparisons(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Quality, variety and copies of the generated images, sample by sample."""
+    """Quality, variety and copies of the generated images, sample by sample; none where there are too few of a set."""
     from unet_models.metrics.kernel import kernel_distance
     from unet_models.metrics.manifold import memorisation, precision_recall
 
     generated, train = features["generated"], features["train"]
-    precision, recall = precision_recall(train, generated)
+    if min(len(generated), len(train)) <= NEIGHBOURS:
+        return {}
+    precision, recall = precision_recall(train, generated, NEIGHBOURS)
     nearest = memorisation(generated, train, features["val"])
     metrics = {
         "kid": kernel_distance(generated, train)[0],
@@ -87,7 +91,7 @@ def _protocol(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, s
     protocol = {
         "N": f"{count} generated images",
         "real images": f"{len(features['train'])} of the training images; {len(features['val'])} held-out ones for "
-        "reconstruction",
+        "reconstruction; of what is not square the middle, real and generated alike",
         f"feature dimension[{extractor},n={count}]": str(dimension),
     }
     if extractor == "inception":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 
 from data_pipelines import storage
-from data_pipelines.captioned.buckets import bucket_counts
 from data_pipelines.captioned.sharding import example_digests, examples_folder, shard_examples, split_examples
 from data_pipelines.captioned.sources import find_examples
 from data_pipelines.errors import DataError
@@ -29,10 +29,11 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
         raise DataError(examples.problems)
     digests = example_digests(examples, spec)
     folder = examples_folder(spec)
+    unused = {"bucket_multiple"} if spec.crop == "square" else set()
     identity = {
         "examples": digests,
         "problems": [asdict(problem) for problem in examples.problems],
-        "rules": spec.model_dump(mode="json", exclude=LOCATION),
+        "rules": spec.model_dump(mode="json", exclude=LOCATION | unused),
     }
 
     def compute(attempt: Attempt) -> None:
@@ -40,13 +41,16 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
         sharded = shard_examples(examples, spec, storage.join(root, folder), digests)
         if sharded.problems and spec.on_error == "stop":
             raise DataError(sharded.problems)
-        add_index(attempt, build_index(sharded.rows, split_examples(sharded.rows, spec)), root, folder)
+        splits = split_examples(sharded.rows, spec)
+        add_index(attempt, build_index(sharded.rows, splits), root, folder)
         add_problems(attempt, sharded.problems)
         attempt.figures |= {
             "num_new": sharded.num_new,
             "num_quarantined": len({problem.case_id for problem in sharded.problems if problem.case_id}),
             "left_out": sharded.left_out,
-            "buckets": bucket_counts(sharded.rows, spec),
+            "buckets": dict(
+                Counter(row["bucket"] for row in sharded.rows if splits[row["case_id"]] == "train").most_common()
+            ),
             "resolution": spec.resolution,
             "dataset": examples.name,
         }

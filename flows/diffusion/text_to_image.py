@@ -49,7 +49,8 @@ def write_pipeline(
     autoencoder.register_to_config(scaling_factor=bundle.scaling_factor)
     autoencoder.save_pretrained(str(folder / "vae"))
     save_as_diffusers(denoiser, folder / "unet", bundle.latent_shape[-1])
-    build_scheduler(bundle.sample.sampler, bundle.noise).save_pretrained(str(folder / "scheduler"))
+    scheduler = build_scheduler(bundle.sample.sampler, bundle.noise, bundle.sample.num_inference_steps)
+    scheduler.save_pretrained(str(folder / "scheduler"))
     index: dict[str, Any] = {
         "_class_name": "StableDiffusionPipeline",
         **PARTS,

@@ -67,11 +67,8 @@ def packed(config: Config | None) -> Iterator[Path]:
 
 
 def _resolved(config: Config) -> dict[str, Any]:
-    """The config with this machine's defaults and working folder written out, for both may differ over there."""
-    values = config.model_dump(mode="json") | {"storage": config.storage_uri}
-    if root := values["data"]["root"]:
-        values["data"]["root"] = str(Path(root).expanduser().absolute())
-    return values
+    """The config with this machine's default storage written out, which may differ over there."""
+    return config.model_dump(mode="json") | {"storage": config.storage_uri}
 
 
 def digest_of_folder(folder: Path) -> str:

@@ -38,7 +38,8 @@ PICTURES = {
     ),
     "sizes": (
         "Sizes",
-        "One prompt and seed in the size of every bucket. Look for what is cut off or repeated at the edges.",
+        "One prompt and seed in the sizes that most training images have. Look for what is cut off or repeated at the "
+        "edges.",
     ),
     "sweep": (
         "Guidance",

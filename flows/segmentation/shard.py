@@ -89,7 +89,7 @@ def _fingerprint(dataset: Dataset, sharded: Sharded) -> Fingerprint:
 
 def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:
     """What decides the splits: the splits file's content, or the seed."""
-    named = Path(spec.root).expanduser() / Path(spec.splits).expanduser() if spec.splits else None
+    named = Path(spec.root) / Path(spec.splits).expanduser() if spec.splits else None
     path = named or (Path(dataset.splits_path) if dataset.splits_path else None)
     content = storage.digest(str(path)) if path is not None and path.is_file() else None
     return digest_of([content, spec.fold, spec.num_folds, spec.split_seed])

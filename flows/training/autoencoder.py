@@ -27,8 +27,8 @@ class AutoencoderTask(TrainingTask):
 
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
-        shards = SplitShards.open(self)
-        images = ImageSamples(shards.reader, self.resolution)
+        shards = SplitShards.open(self, bucket="bucket")
+        images = ImageSamples(shards.reader)
         batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))
         return Training(
             model=TrainableAutoencoder.from_spec(self.spec, self.resolution),

@@ -102,8 +102,9 @@ class SplitShards:
         return [rows[buckets == bucket] for bucket in np.unique(buckets)]
 
     def _by_shard(self, rows: np.ndarray) -> list[np.ndarray]:
-        shards = self.reader.shard_of[rows]
-        return [rows[shards == shard] for shard in np.unique(shards)]
+        """The rows in each shard that has training samples: none of them in some, where they are of one bucket."""
+        shards = self.reader.shard_of
+        return [rows[shards[rows] == shard] for shard in np.unique(shards[self.train_rows])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from data_pipelines.loader import MOMENTS, STATES, ImageSamples
+from data_pipelines.reader import ShardReader
 from data_pipelines.shards import read_table
-from tests.integration.project import ALONE, CHECKOUT, Project
+from tests.integration.project import ALONE, CHECKOUT, UNETFLOW, Project
 from tests.integration.test_diffusion_pipeline import CONFIG
+from unet_models.autoencoder import load_autoencoder
+from unet_models.clip_folder import Clip
+from unet_models.objectives import scale_images
 
 SIZES = {"wide": (50, 30), "tall": (30, 50), "square": (40, 40), "banner": (70, 18)}
 BUCKETS = {"wide": "40x24", "tall": "24x40", "square": "32x32", "banner": "64x16"}
@@ -63,6 +69,65 @@ def test_every_image_is_encoded_in_the_size_nearest_to_its_own(project: tuple[Pr
     report = Path(result["report"]).read_text()
     for text in ("<h2>Sizes", "<h2>Buckets", *BUCKETS.values()):
         assert text in report
+
+
+def test_latents_are_those_of_their_own_image_and_caption(project: tuple[Project, dict[str, Any]]) -> None:
+    found, _ = project
+    (clip_config,) = (found.storage / "train_clip").rglob("folder/config.json")
+    (autoencoder_config,) = (found.storage / "train_autoencoder").rglob("folder/config.json")
+    clip, autoencoder = Clip(clip_config.parent), load_autoencoder(autoencoder_config.parent)
+    pictures, latents = (_sharded(found.storage / name) for name in ("shards", "latents"))
+    assert pictures.keys() == latents.keys()
+    for name in ("wide3", "tall0", "square11", "banner7"):
+        row, reader, i = pictures[name]
+        pixels = scale_images(ImageSamples(reader).pixels([i]))
+        _, encoded, j = latents[name]
+        with torch.no_grad():
+            moments = autoencoder.encode(pixels).latent_dist.parameters[0].numpy()
+            states = clip.text_states([row["caption"]])[0].numpy()
+        np.testing.assert_allclose(encoded.array(j, MOMENTS), moments, rtol=2e-3, atol=2e-3)  # kept in half precision
+        np.testing.assert_allclose(encoded.array(j, STATES), states, rtol=2e-3, atol=2e-3)
+    (empty,) = (found.storage / "encode").rglob("empty_prompt.npy")
+    np.testing.assert_allclose(np.load(empty), clip.text_states([""])[0].detach().numpy(), rtol=2e-3, atol=2e-3)
+
+
+def _sharded(folder: Path) -> dict[str, tuple[dict[str, Any], ShardReader, int]]:
+    """case_id -> its row, and where to read it."""
+    samples = {}
+    for path in folder.rglob("*.parquet"):
+        reader = ShardReader(read_table(str(path)), str(path.parent))
+        samples |= {row["case_id"]: (row, reader, i) for i, row in enumerate(read_table(str(path)).to_pylist())}
+    return samples
+
+
+def test_folders_of_the_trained_encoders_serve_as_given_ones(project: tuple[Project, dict[str, Any]]) -> None:
+    found, result = project
+    given = [
+        f"encode.{field}={path.parent}"
+        for field, stage in (("clip", "train_clip"), ("autoencoder", "train_autoencoder"))
+        for path in (found.storage / stage).rglob("folder/config.json")
+    ]
+    again = found.unetflow("run", str(found.config), "--set", given[0], "--set", given[1])
+    assert [stage["name"] for stage in again["stages"] if stage["cached"]] == ["shard"]
+    assert again["metrics"] == pytest.approx(result["metrics"], rel=1e-6, abs=1e-9)
+    assert any(name.startswith("frechet_distance") and name.endswith("/reconstruction") for name in again["metrics"])
+
+
+def test_every_fault_of_the_images_is_named_before_training(
+    project: tuple[Project, dict[str, Any]], tmp_path: Path
+) -> None:
+    found, _ = project
+    root = write_images(tmp_path / "images")
+    (root / "wide0.png").write_bytes((root / "wide0.png").read_bytes()[:60])
+    (root / "tall0.txt").unlink()
+    (root / "tall1.txt").write_bytes(b"\xff\xfe\x00")
+    (root / "tall2.txt").write_text("  ")
+    command = [str(UNETFLOW), "run", str(found.config), "--set", f"data.root={root}"]
+    done = subprocess.run(command, env=found.environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    for name in ("wide0.png", "tall0", "tall1", "tall2"):
+        assert name in done.stderr
+    assert "train_clip: running" not in done.stderr
 
 
 def test_registered_model_draws_any_size_as_diffusers_does(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.captioned.buckets import bucket_counts, bucket_sizes, cut_size
+from data_pipelines.captioned.buckets import bucket_name, bucket_size, bucket_sizes, cut_size
 from data_pipelines.order import BucketOrder, SampleOrder
 from data_pipelines.specs import CaptionedSpec
 
@@ -50,9 +50,9 @@ def test_an_image_goes_to_the_nearest_ratio(width: int, height: int, size: tuple
     assert cut_size(width, height, BUCKETS) == size
 
 
-def test_buckets_are_counted_the_fullest_first() -> None:
-    rows = [{"width": w, "height": 10} for w in (10, 22, 22, 11, 22)]
-    assert bucket_counts(rows, BUCKETS) == {"768x320": 3, "512x512": 2}
+def test_names_of_buckets_are_width_first() -> None:
+    assert bucket_name((640, 384)) == "640x384"
+    assert bucket_size("640x384") == (640, 384)
 
 
 def test_without_buckets_there_is_the_square() -> None:

@@ -54,13 +54,13 @@ def test_mistakes_are_named(tmp_path: Path, override: str, named: str) -> None:
     [
         ("train.model.context_dim=64", "train.model.context_dim (64) must be train_clip.width (128)"),
         ("train_autoencoder.latent_channels=8", "must be train_autoencoder.latent_channels (8)"),
-        ("data.resolution=36", "data.resolution (36) must be a multiple of train_clip.patch_pixels (8)"),
-        ("data.resolution=50", "data.resolution (50) must be a multiple of 4"),
+        ("train_clip.patch_pixels=5", "data.resolution (32) must be a multiple of train_clip.patch_pixels (5)"),
+        ("data.resolution=50", "data.resolution (50) must be a multiple of 8: train_autoencoder shrinks images by 4"),
         ("data.crop=buckets", "resolution (32) must be a multiple of bucket_multiple (64)"),
         ("data={resolution: 64, crop: buckets}", "must be a multiple of bucket_multiple (64), twice it or more"),
         (
             "data={layout: shapes, resolution: 32, crop: buckets, bucket_multiple: 2}",
-            "data.bucket_multiple (2) must be",
+            "data.bucket_multiple (2) must be a multiple of 8",
         ),
         ("compute.num_workers=3", "train_clip.global_batch_size (128) must be a multiple of compute.num_workers (3)"),
         ("train.noise.zero_terminal_snr=1", ""),

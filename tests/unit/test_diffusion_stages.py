@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from data_pipelines.errors import UserError
-from data_pipelines.specs import CaptionedSpec
+from data_pipelines.shards import npy_bytes
 from flows.config import DiffusionConfig
 from flows.diffusion.drawing import Part, Result
 from flows.diffusion.encode import scaling_factor, square_latent_shape
@@ -49,10 +49,10 @@ def test_scaling_factor_makes_latents_of_unit_variance() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_what_is_drawn_does_not_depend_on_the_number_of_workers(workers: int) -> None:
-    captions, splits = ["a"] * 30, ["train"] * 20 + ["val"] * 10
+    columns = ["a"] * 30, ["train"] * 20 + ["val"] * 10, ["64x64"] * 30
     evaluate = {"num_images": 37, "batch_size": 4}
-    plan = plan_parts(_config(evaluate=evaluate, compute={"num_workers": workers}), captions, splits)
-    alone = plan_parts(_config(evaluate=evaluate, compute={"num_workers": 1}), captions, splits)
+    plan = plan_parts(_config(evaluate=evaluate, compute={"num_workers": workers}), *columns)
+    alone = plan_parts(_config(evaluate=evaluate, compute={"num_workers": 1}), *columns)
     for name in ("generated", "prior", "held_out"):
         requests = [[r for p in found.parts if p.name == name for r in p.requests] for found in (plan, alone)]
         assert requests[0] == requests[1]
@@ -63,28 +63,32 @@ def test_what_is_drawn_does_not_depend_on_the_number_of_workers(workers: int) ->
 
 def test_real_captions_are_asked_for_in_turn() -> None:
     config = _config(data={"layout": "auto", "resolution": 32}, evaluate={"num_images": 8})
-    plan = plan_parts(config, ["x", "a", "b", "c"], ["train", "val", "val", "val"])
+    plan = plan_parts(config, ["x", "a", "b", "c"], ["train", "val", "val", "val"], ["32x32"] * 4)
     assert plan.prompts == ["a", "b", "c", "a", "b", "c", "a", "b"]
     assert not any(part.checks for part in plan.parts)
 
 
-def test_with_buckets_the_report_shows_every_size() -> None:
-    data = {"layout": "auto", "resolution": 32, "crop": "buckets", "bucket_multiple": 16}
-    plan = plan_parts(_config(data=data), ["x", "a", "b"], ["train", "val", "val"])
-    shown = [part for part in plan.parts if part.name == "sizes"]
-    assert [part.requests[0].prompt for part in shown] == ["a"]
-    for part in shown:
-        assert [(r.width, r.height) for r in part.requests] == [(32, 32), (64, 16), (16, 64)]
-        assert len({r.seed for r in part.requests}) == 1
-    assert all(r.width is None for part in plan.parts if part.name != "sizes" for r in part.requests)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_with_buckets_an_image_has_the_size_of_its_captions_own(workers: int) -> None:
+    data = {"layout": "auto", "resolution": 32, "crop": "buckets", "bucket_multiple": 8}
+    evaluate = {"num_images": 40, "batch_size": 2, "num_shown": 2}
+    config = _config(data=data, evaluate=evaluate, compute={"num_workers": workers})
+    buckets = {"x": "40x24", "y": "40x24", "z": "32x32", "a": "64x16", "b": "32x32"}
+    plan = plan_parts(config, [*buckets], ["train"] * 3 + ["val"] * 2, [*buckets.values()])
+    drawn = [part for part in plan.parts if part.name == "generated"]
+    for part in drawn:
+        assert {(r.prompt, r.width, r.height) for r in part.requests} in ({("a", 64, 16)}, {("b", 32, 32)})
+    batches = [part.requests[i : i + 2] for part in drawn for i in range(0, len(part.requests), 2)]
+    assert len(batches) == 20, "whole ones, whatever the number of workers"
+    (shown,) = (part for part in plan.parts if part.name == "sizes")
+    assert [(r.width, r.height) for r in shown.requests] == [(40, 24), (32, 32)], "those trained on, the fullest first"
+    assert len({r.seed for r in shown.requests}) == 1
+    assert all(r.width is None for part in plan.parts if part.name == "grid" for r in part.requests)
 
 
 def test_latents_of_the_square_from_those_of_any_bucket() -> None:
-    spec = CaptionedSpec(resolution=512, crop="buckets")
-    wide = {"width": 1920, "height": 1080}  # goes to 640x384
-    assert square_latent_shape({"latent_shape": [4, 48, 80]}, wide, spec) == [4, 64, 64]
-    square = CaptionedSpec(resolution=512)
-    assert square_latent_shape({"latent_shape": [16, 64, 64]}, wide, square) == [16, 64, 64]
+    assert square_latent_shape({"latent_shape": [4, 48, 80]}, {"bucket": "640x384"}, 512) == [4, 64, 64]
+    assert square_latent_shape({"latent_shape": [16, 64, 64]}, {"bucket": "512x512"}, 512) == [16, 64, 64]
 
 
 def test_metrics_of_equal_sets() -> None:
@@ -114,6 +118,26 @@ def test_metrics_of_equal_sets() -> None:
     assert metrics["relation_accuracy"] == 0
     assert metrics["alignment[clip,n=2]"] == pytest.approx(0.6)
     assert metrics["psnr"] == pytest.approx(20)
+
+
+def test_distances_of_inception_features_are_called_fid() -> None:
+    rng = np.random.default_rng(0)
+    text = {"inception": base64.b64encode(npy_bytes(rng.standard_normal((20, 3)).astype(np.float32))).decode()}
+    parts = [Part(name=name, kind="draw", rows=tuple(range(20))) for name in ("generated", "prior", "train", "val")]
+    results = [Result(features=text, restored=text if part.name == "val" else {}, squared_error=1) for part in parts]
+    measured = measure(parts, results)
+    assert {"fid[n=20]", "fid[n=20]/prior", "fid[n=20]/reconstruction"} <= measured.metrics.keys()
+    assert not any(name.startswith("frechet") for name in measured.metrics)
+    assert "Inception" in measured.protocol
+
+
+def test_too_few_images_for_neighbours_still_have_a_distance() -> None:
+    features = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)
+    text = {"clip": base64.b64encode(npy_bytes(features)).decode()}
+    parts = [Part(name=name, kind="draw", rows=(0, 1, 2)) for name in ("generated", "prior", "train", "val")]
+    metrics = measure(parts, [Result(features=text, restored=text) for _ in parts]).metrics
+    assert metrics["frechet_distance[clip,n=3]"] == pytest.approx(0, abs=1e-6)
+    assert not any(name.startswith(("precision", "kid")) for name in metrics)
 
 
 def test_names_of_metrics_are_such_as_mlflow_takes() -> None:
@@ -246,13 +270,13 @@ def test_other_networks_are_refused_by_name(tmp_path: Path) -> None:
         ({"encode": {"clip": "CLIP"}}, "context_dim is 128, the states of encode.clip are 32 wide"),
         ({"encode": {"clip": "TEXT"}}, "has no image tower"),
         ({"encode": {"autoencoder": "VAE"}}, "in_channels and out_channels are 4 and 4, the latents .* have 16"),
-        ({"data": {"resolution": 9}, "encode": {"autoencoder": "HALVES", "clip": "GOOD"}}, "needs a multiple of 2"),
+        ({"data": {"resolution": 12}, "encode": {"autoencoder": "HALVES", "clip": "GOOD"}}, "multiple of 8: .* by 2"),
         (
             {
-                "data": {"resolution": 12, "crop": "buckets", "bucket_multiple": 3},
+                "data": {"resolution": 24, "crop": "buckets", "bucket_multiple": 12},
                 "encode": {"autoencoder": "HALVES", "clip": "GOOD"},
             },
-            "data.bucket_multiple is 3, encode.autoencoder needs a multiple of 2",
+            r"data.bucket_multiple \(12\) must be a multiple of 8: encode.autoencoder shrinks images by 2",
         ),
         ({"evaluate": {"inception_weights": "/nowhere.pth"}}, "/nowhere.pth is not a file"),
     ],

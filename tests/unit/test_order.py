@@ -121,3 +121,19 @@ def test_numbers_do_not_change_between_versions() -> None:
     order = SampleOrder(shards_of([3, 4, 2]), seed=5, window_shards=2)
     assert order.rows(0, 9) == [2, 7, 0, 8, 1, 5, 3, 4, 6]
     assert order.rows(1, 9) == [0, 4, 3, 1, 6, 5, 2, 7, 8]
+
+
+def test_buckets_shuffle_their_shards_alike() -> None:
+    """Shards come from afar once if all buckets read them at the same time."""
+    shards = 40
+    rows = [np.arange(10 * i, 10 * i + 10) for i in range(shards)]
+    common, rare = (
+        SampleOrder([part[:8] for part in rows], seed=1, window_shards=4),
+        SampleOrder([part[8:] if i % 3 else part[:0] for i, part in enumerate(rows)], seed=1, window_shards=4),
+    )
+    for place in range(10):  # tenths of an epoch
+        near, far = (
+            {row // 10 for row in order.rows(0, order.num_samples)[place * order.num_samples // 10 :][:4]}
+            for order in (common, rare)
+        )
+        assert len(near | far) <= 8, "of two windows"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.errors import UserError
-from flows.predict import Predictor, plan_items
+from flows.models import ModelVersion
+from flows.predict import Predictor, claim_folder, plan_items
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -117,3 +118,21 @@ def test_a_failure_is_told_and_leaves_no_file(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path) -> None:
     told = Predictor()({"model": str(tmp_path / "none"), "row": "{}", "output": str(tmp_path / "a")})
     assert told["is_fatal"]
+
+
+def test_an_input_that_is_another_now_is_due_again(tmp_path: Path) -> None:
+    prompts, folder = tmp_path / "a.csv", tmp_path / "out"
+
+    def claim(text: str, number: str = "1") -> None:
+        prompts.write_text(text)
+        version = ModelVersion("m", number, aliases=(), metrics={}, gate="", tags={})
+        claim_folder(folder, version, plan_items(str(prompts), folder, takes_prompts=True))
+
+    claim("prompt,width\na circle,32\na square,32\n")
+    touch(folder, "0.png", "1.png")
+    claim("prompt,width\na circle,32\na square,64\n")
+    assert [path.name for path in sorted(folder.iterdir())] == ["0.png", "predictions.json"]
+    claim("prompt,width\na circle,32\n")
+    assert (folder / "0.png").exists()
+    with pytest.raises(UserError, match="holds predictions of models:/m/1, this is models:/m/2"):
+        claim("prompt\na circle\n", "2")
