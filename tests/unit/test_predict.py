@@ -62,7 +62,7 @@ def test_nothing_and_two_of_a_name_are_refused(tmp_path: Path) -> None:
 def test_prompts_of_three_kinds_of_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a red circle\n\na blue square\n")
     (tmp_path / "a.jsonl").write_text('{"prompt": "a red circle", "seed": 7}\n{"prompt": "a blue square"}\n')
-    (tmp_path / "a.csv").write_text("prompt,seed\na red circle,7\na blue square,\n")
+    (tmp_path / "a.csv").write_text("prompt,seed,width\na red circle,7,\na blue square,,24\n")
     rows = {
         suffix: [
             (item.row["prompt"], int(item.row["seed"]), Path(item.output).name)
@@ -71,6 +71,8 @@ def test_prompts_of_three_kinds_of_file(tmp_path: Path) -> None:
         for suffix in ("txt", "jsonl", "csv")
     }
     assert rows["txt"] == [("a red circle", 0, "0.png"), ("a blue square", 1, "1.png")]
+    wide = plan_items(str(tmp_path / "a.csv"), tmp_path, takes_prompts=True)[1]
+    assert wide.row == {"prompt": "a blue square", "seed": 1, "width": 24}
     assert rows["jsonl"] == rows["csv"] == [("a red circle", 7, "0.png"), ("a blue square", 1, "1.png")]
 
 
