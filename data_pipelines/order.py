@@ -10,7 +10,7 @@ shuffle the same shards by the same seed, they are in the same shards at about t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
@@ -117,6 +117,14 @@ def rank_slots(global_batch_size: int, rank: int, world_size: int) -> range:
             "raise it or ask for fewer workers"
         )
     return range(rank * global_batch_size // world_size, (rank + 1) * global_batch_size // world_size)
+
+
+def batches_alike(kinds: Sequence[Hashable], most: int) -> list[list[int]]:
+    """The places of ``kinds``, at most so many at a time and none together with one of another kind."""
+    places: dict[Hashable, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
+    return [alike[start : start + most] for alike in places.values() for start in range(0, len(alike), most)]
 
 
 def evenly_spaced(items: Sequence[T], most: int) -> list[T]:

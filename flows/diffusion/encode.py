@@ -18,6 +18,7 @@ from data_pipelines.digests import digest_of
 from data_pipelines.errors import Problem
 from data_pipelines.incremental import Actors, Row, Task, build_index, group_by_size, shard_missing
 from data_pipelines.loader import IMAGE_PARTS, MOMENTS, STATES, ImageSamples
+from data_pipelines.order import batches_alike
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import npy_bytes, read_table, shard_name, write_shard
 from data_pipelines.specs import Spec
@@ -165,10 +166,8 @@ class ShardEncoder:
         present = {name for row in work.rows for name in row}
         table = pa.table({name: [row.get(name) for row in work.rows] for name in columns if name in present})
         images = ImageSamples(ShardReader(table, work.encoding.images_uri))
-        for bucket in dict.fromkeys(row["bucket"] for row in work.rows):
-            alike = [i for i, row in enumerate(work.rows) if row["bucket"] == bucket]
-            for start in range(0, len(alike), work.encoding.batch_size):
-                yield from self._batch(work, images, alike[start : start + work.encoding.batch_size])
+        for chosen in batches_alike([row["bucket"] for row in work.rows], work.encoding.batch_size):
+            yield from self._batch(work, images, chosen)
 
     def _batch(self, work: Work, images: ImageSamples, chosen: list[int]) -> Iterator[tuple[Row, dict[str, bytes]]]:
         import torch

@@ -15,7 +15,7 @@ from data_pipelines import storage
 from data_pipelines.captioned import shapes
 from data_pipelines.captioned.buckets import Size, bucket_size
 from data_pipelines.digests import file_digests
-from data_pipelines.order import evenly_spaced
+from data_pipelines.order import batches_alike, evenly_spaced
 from data_pipelines.progress import track
 from data_pipelines.shards import read_table
 from flows.cluster import iter_on_actors
@@ -65,15 +65,21 @@ def plan_parts(config: DiffusionConfig, captions: Sequence[str], splits: Sequenc
     prompts, sizes = _prompts(config, captions, splits, buckets)
     requests = _requests(config, prompts, SAMPLE_SEED, sizes)
     size = _part_size(config)
-    drawn = [piece for alike in _by_size(requests) for piece in _pieces(alike, size)]
+    pieces = batches_alike([(request.width, request.height) for request in requests], size)
     parts = [
-        Part(name="generated", kind="draw", requests=piece, shard=f"{number:04d}", checks=checked)
-        for number, piece in enumerate(drawn)
+        Part(
+            name="generated",
+            kind="draw",
+            requests=tuple(requests[i] for i in piece),
+            shard=f"{number:04d}",
+            checks=checked,
+        )
+        for number, piece in enumerate(pieces)
     ]
     parts += [Part(name="prior", kind="prior", requests=piece) for piece in _pieces(requests, size)]
     for side in ("train", "val"):
-        pieces = _pieces(real_rows(splits, side), size)
-        parts += [Part(name=side, kind="real", rows=piece, restores=side == "val") for piece in pieces]
+        real = _pieces(real_rows(splits, side), size)
+        parts += [Part(name=side, kind="real", rows=piece, restores=side == "val") for piece in real]
     if checked:
         unseen = shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)
         asked = _requests(config, unseen, HELD_OUT_SEED, [None] * len(unseen))
@@ -190,13 +196,6 @@ def _prompts(
     rows = [held_out[i % len(held_out)] for i in range(count)]
     in_buckets = config.data.crop == "buckets"
     return [captions[row] for row in rows], [bucket_size(buckets[row]) if in_buckets else None for row in rows]
-
-
-def _by_size(requests: Sequence[ImageRequest]) -> list[list[ImageRequest]]:
-    groups: dict[tuple[int | None, int | None], list[ImageRequest]] = {}
-    for request in requests:
-        groups.setdefault((request.width, request.height), []).append(request)
-    return list(groups.values())
 
 
 def _is_checked(config: DiffusionConfig) -> bool:

@@ -42,7 +42,7 @@ class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
             if not row.get("output", "x.png").lower().endswith(".png"):
                 raise ValueError(f"output must end in .png, got {row['output']!r}")
         default = self.model.bundle.sample
-        steps = [_whole(row, "num_inference_steps") or default.num_inference_steps for row in rows]
+        steps = [_whole(row, "num_inference_steps", default.num_inference_steps) for row in rows]
         images: dict[int, np.ndarray] = {}
         for count in sorted(set(steps)):
             chosen = [i for i, of_row in enumerate(steps) if of_row == count]
@@ -56,18 +56,18 @@ class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
             raise ValueError(f"each row needs `prompt`, got columns {sorted(row)}")
         return ImageRequest(
             prompt=str(row["prompt"]),
-            seed=_whole(row, "seed") or 0,
+            seed=_whole(row, "seed", 0),
             guidance_scale=float(row.get("guidance_scale", self.model.bundle.sample.guidance_scale)),
             negative_prompt=str(row.get("negative_prompt", "")),
-            width=_whole(row, "width"),
-            height=_whole(row, "height"),
+            width=_whole(row, "width", None),
+            height=_whole(row, "height", None),
         )
 
 
-def _whole(row: dict[str, Any], name: str) -> int | None:
-    """The whole number in that column, which may be a double where another row has none."""
+def _whole(row: dict[str, Any], name: str, default: Any) -> Any:
+    """The whole number in that column, which may be a double where another row has none; ``default`` where absent."""
     if name not in row:
-        return None
+        return default
     if float(row[name]) != int(row[name]):
         raise ValueError(f"{name} must be a whole number, got {row[name]}")
     return int(row[name])

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.order import evenly_spaced
+from data_pipelines.order import batches_alike, evenly_spaced
 from unet_models.autoencoder import load_autoencoder
 from unet_models.clip_folder import Clip
 from unet_models.denoiser import Denoiser
@@ -83,12 +83,9 @@ class TextToImage:
         spec = spec or self.bundle.sample
         shapes = [self._latent_shape(request) for request in requests]
         images: dict[int, np.ndarray] = {}
-        for shape in dict.fromkeys(shapes):
-            alike = [i for i, of_request in enumerate(shapes) if of_request == shape]
-            for start in range(0, len(alike), spec.batch_size):
-                chosen = alike[start : start + spec.batch_size]
-                drawn = self.decode(self._latents([requests[i] for i in chosen], shape, spec))
-                images |= zip(chosen, drawn, strict=True)
+        for chosen in batches_alike(shapes, spec.batch_size):
+            latents = self._latents([requests[i] for i in chosen], shapes[chosen[0]], spec)
+            images |= zip(chosen, self.decode(latents), strict=True)
         return [images[i] for i in range(len(requests))]
 
     def trace(self, request: ImageRequest, num_pictures: int) -> list[np.ndarray]:

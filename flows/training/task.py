@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from data_pipelines.loader import StepBatches
-from data_pipelines.order import BucketOrder, SampleOrder, evenly_spaced
+from data_pipelines.order import BucketOrder, SampleOrder, batches_alike, evenly_spaced
 from data_pipelines.reader import ShardReader
 from data_pipelines.shards import read_table
 from data_pipelines.specs import Spec
@@ -91,11 +91,8 @@ class SplitShards:
 
     def in_batches(self, rows: list[int], size: int = BATCH) -> list[list[int]]:
         """At most ``size`` rows of one bucket at a time."""
-        return [
-            alike[start : start + size].tolist()
-            for alike in self._by_bucket(np.array(rows, dtype=int))
-            for start in range(0, len(alike), size)
-        ]
+        buckets = [int(self.bucket_of[row]) for row in rows]
+        return [[rows[place] for place in batch] for batch in batches_alike(buckets, size)]
 
     def _by_bucket(self, rows: np.ndarray) -> list[np.ndarray]:
         buckets = self.bucket_of[rows]

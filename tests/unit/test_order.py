@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.order import SampleOrder, evenly_spaced, rank_slots
+from data_pipelines.order import SampleOrder, batches_alike, evenly_spaced, rank_slots
 
 sizes_of_shards = st.lists(st.integers(0, 7), min_size=1, max_size=12).filter(any)
 seeds = st.integers(0, 2**31)
@@ -124,16 +124,21 @@ def test_numbers_do_not_change_between_versions() -> None:
 
 
 def test_buckets_shuffle_their_shards_alike() -> None:
-    """Shards come from afar once if all buckets read them at the same time."""
-    shards = 40
-    rows = [np.arange(10 * i, 10 * i + 10) for i in range(shards)]
-    common, rare = (
-        SampleOrder([part[:8] for part in rows], seed=1, window_shards=4),
-        SampleOrder([part[8:] if i % 3 else part[:0] for i, part in enumerate(rows)], seed=1, window_shards=4),
-    )
-    for place in range(10):  # tenths of an epoch
-        near, far = (
-            {row // 10 for row in order.rows(0, order.num_samples)[place * order.num_samples // 10 :][:4]}
-            for order in (common, rare)
-        )
-        assert len(near | far) <= 8, "of two windows"
+    """Shards come from afar once if all buckets read them at about the same time."""
+    together = sum(shards_in_common(seed, seed) for seed in range(8))
+    apart = sum(shards_in_common(seed, seed + 100) for seed in range(8))
+    assert together > 4 * apart
+
+
+def shards_in_common(seed: int, seed_of_the_rare: int) -> int:
+    """Shards that a common and a rare bucket read in the same tenth of an epoch, over all tenths."""
+    rows = [np.arange(10 * i, 10 * i + 10) for i in range(40)]
+    common = SampleOrder([part[:8] for part in rows], seed, window_shards=4)
+    rare = SampleOrder([part[8:] if i % 3 else part[:0] for i, part in enumerate(rows)], seed_of_the_rare, 4)
+    tenths = [np.array_split(order.rows(0, order.num_samples), 10) for order in (common, rare)]
+    return sum(len(set(near // 10) & set(far // 10)) for near, far in zip(*tenths, strict=True))
+
+
+def test_batches_alike() -> None:
+    assert batches_alike("abaabb", 2) == [[0, 2], [3], [1, 4], [5]]
+    assert batches_alike("", 2) == []
