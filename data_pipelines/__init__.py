@@ -1,0 +1,11 @@
+"""Raw data to batches: sources, checks, preprocessing, WebDataset shards and step-addressed loading.
+
+Layers, lower ones first; no import runs back up:
+
+errors, specs, random_streams, batches    foundations that ``unet_models`` may import, too
+atomic, storage, digests, progress        files by URI, content digests, progress display
+files                                     bounded, checked decoding shared by volumes and images
+shards                                    writer, index, incremental sharding, reader
+volumes, images                           sources, checks and sharding of either kind of data
+loading                                   batches as a pure function of (seed, step)
+"""

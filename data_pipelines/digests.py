@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines import storage
-from data_pipelines.cases import Case
+from data_pipelines.volumes.cases import Case
 
 Stamp = tuple[int, int]
 

@@ -1,22 +1,57 @@
-"""What can be wrong with the input, as data.
+"""The error tree of the project, and problems of the input as data.
 
-UserError            anything the person at the keyboard can mend: printed without a traceback
-└── DataError        one or more broken rules in the input files, listed all at once
+Exception
+├── UserError               the user can fix it: message without traceback, exit code 2, not retried
+│   ├── ConfigError         the configuration or the command line
+│   ├── DataError           input files break rules; ``problems`` holds every one that was found
+│   ├── WeightsError        a folder or file of network weights cannot be used
+│   ├── InputError          a registered model got input that it does not take (also a ValueError)
+│   ├── RegistryError       there is no such model, version or champion
+│   └── ServerError         Prefect, MLflow or Ray does not answer, or refuses the credentials
+├── TrainingDiverged        the loss is not finite: exit code 2, not retried
+└── anything else           infrastructure, or a bug: retried, exit code 1; a bug shows its traceback
+
+Bad input is reported in one way: a check raises ``DataError`` (``broken_rule`` builds it), and whoever goes on to the
+next file collects it with ``ProblemList.collecting``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-MISTAKES = (ValueError, FloatingPointError)
-"""Errors that trying again repeats: a wrong config or input, UserError among them, or a training that diverged."""
-MISTAKE_CODE = 2
-"""Exit code of ``unetflow`` for these; anything else is 1, and may go right next time."""
+NUM_EXAMPLES = 3
+"""Problems of one rule that a message shows; the command line writes the full list to a file."""
 
 
-class UserError(ValueError):
-    """A mistake the user can mend. The message says the rule, the value got, where, and what to do."""
+class UserError(Exception):
+    """A mistake that the user can fix. The message says the rule, the value got, where, and what to do."""
+
+
+class ConfigError(UserError):
+    """A configuration or a command line that cannot be run."""
+
+
+class WeightsError(UserError):
+    """A folder or file of network weights that is missing, incomplete or of another network."""
+
+
+class InputError(UserError, ValueError):
+    """Input that a registered model does not take. A ValueError, too, for callers that know MLflow alone."""
+
+
+class RegistryError(UserError):
+    """A model, version or champion that the registry does not have."""
+
+
+class ServerError(UserError):
+    """A server that does not answer, refuses the credentials, or runs another version."""
+
+
+class TrainingDiverged(Exception):  # noqa: N818 - an outcome, and what people call it
+    """The loss became NaN or infinite. The same training diverges again, so it is not retried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +61,70 @@ class Problem:
     rule: str
     """Short stable name of the rule, such as ``geometry-mismatch``."""
     path: str
-    """The file (or folder) that breaks it."""
+    """The file or folder that breaks it."""
     message: str
     """The rule and the value got, in one sentence."""
     remedy: str
     """What to do, in one sentence."""
     case_id: str = ""
-    """The case it belongs to, empty where the problem is the data set's."""
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message} [{self.rule}]\n    -> {self.remedy}"
+    """The case it belongs to; empty where the problem is the data set's."""
 
 
 class DataError(UserError):
-    """Input files break rules; ``problems`` holds every one that was found, not just the first."""
+    """Input files that break rules; ``problems`` holds every one that was found, not just the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)  # the argument itself, so that the error survives pickling between processes
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
+        return self.describe(NUM_EXAMPLES)
+
+    @property
+    def is_abridged(self) -> bool:
+        """Whether the message leaves problems out."""
+        return any(len(group) > NUM_EXAMPLES for group in self._groups())
+
+    def describe(self, num_examples: int | None = None) -> str:
+        """List the problems by rule: ``num_examples`` of each, or all of them."""
         count = len(self.problems)
-        listing = "\n".join(f"  {problem}" for problem in self.problems)
-        text = f"{count} problem{'s' if count != 1 else ''} in the input data:\n{listing}"
+        parts = [f"{count} problem{'s' if count != 1 else ''} in the input data:"]
+        for group in self._groups():
+            parts.append(f"\n{group[0].rule}, {len(group)} file{'s' if len(group) != 1 else ''}")
+            parts += [f"  {problem.path}: {problem.message}" for problem in group[:num_examples]]
+            if num_examples is not None and len(group) > num_examples:
+                parts.append(f"  ... and {len(group) - num_examples} more")
+            parts.append(f"  -> {group[0].remedy}")
         if all(problem.case_id for problem in self.problems):
-            text += "\nOr go on without these cases: --set data.on_error=quarantine"
-        return text
+            parts.append("\nOr go on without these cases: --set data.on_error=quarantine")
+        return "\n".join(parts)
+
+    def _groups(self) -> list[list[Problem]]:
+        """Problems of one rule and remedy, in the order in which the rules were first broken."""
+        groups: dict[tuple[str, str], list[Problem]] = {}
+        for problem in self.problems:
+            groups.setdefault((problem.rule, problem.remedy), []).append(problem)
+        return list(groups.values())
+
+
+def broken_rule(rule: str, path: str | Path, message: str, remedy: str, case_id: str = "") -> DataError:
+    """Build the error of one file that breaks one rule, to be raised."""
+    return DataError([Problem(rule, str(path), message, remedy, case_id)])
+
+
+class ProblemList(list[Problem]):
+    """Problems of many files, collected so that all of them are told at once."""
+
+    @contextmanager
+    def collecting(self, case_id: str = "") -> Iterator[None]:
+        """Append the problems of a ``DataError`` that ends the block; with ``case_id`` they belong to that case."""
+        try:
+            yield
+        except DataError as error:
+            self += [replace(problem, case_id=case_id) if case_id else problem for problem in error.problems]
+
+
+NOT_RETRYABLE = (UserError, TrainingDiverged)
+"""Errors that a retry would only repeat. Prefect tasks, Ray jobs and the command line all read this."""
+NOT_RETRYABLE_EXIT_CODE = 2
+"""Exit code of ``unetflow`` for them; everything else exits with 1."""

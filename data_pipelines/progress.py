@@ -1,45 +1,96 @@
-"""Progress of long loops: a live bar on a terminal, a log line now and then elsewhere."""
+"""Progress of long work on stderr: a live bar on a terminal, a log line now and then elsewhere."""
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Protocol, Self, TypeVar
 
 logger = logging.getLogger(__name__)
 
-LINE_EVERY_SECONDS = 10.0
+SECONDS_BETWEEN_LINES = 10.0
 
 T = TypeVar("T")
 
 
-def track(items: Iterable[tuple[int, T]], verb: str, unit: str, total: int) -> Iterator[T]:
-    """Hand on each item; the number beside it says how many ``unit`` it finishes, of ``total``."""
-    advance = _bar(verb, unit, total) if sys.stderr.isatty() else _lines(verb, unit, total)
-    next(advance)
-    for finished, item in items:
-        advance.send(finished)
-        yield item
-    advance.close()
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def show(self, completed: int, remark: str) -> None:
+        """Show how much is completed."""
+        ...
+
+    def close(self) -> None:
+        """Leave the display as it stands."""
+        ...
 
 
-def _lines(verb: str, unit: str, total: int) -> Generator[None, int, None]:
-    done, last = 0, time.monotonic()
-    while True:
-        done += yield
-        if time.monotonic() - last > LINE_EVERY_SECONDS or done >= total:
-            last = time.monotonic()
-            logger.info("%s: %d/%d %s", verb, done, total, unit)
+class Progress:
+    """``with Progress("shard", 200, "cases") as progress:`` then ``progress.update(17)``."""
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        kind = _Bar if sys.stderr.isatty() else _Lines
+        self._display: Display = kind(title, total, unit)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._display.close()
+
+    def update(self, completed: int, remark: str = "") -> None:
+        """Say that ``completed`` units are done; ``remark`` follows the count, such as a loss."""
+        self._display.show(completed, remark)
 
 
-def _bar(verb: str, unit: str, total: int) -> Generator[None, int, None]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def track(items: Iterable[tuple[int, T]], title: str, unit: str, total: int) -> Iterator[T]:
+    """Yield each item; the number beside it is how many of the ``total`` units it completes."""
+    with Progress(title, total, unit) as progress:
+        completed = 0
+        for count, item in items:
+            completed += count
+            progress.update(completed)
+            yield item
 
-    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(verb, total=total)
-        while True:
-            progress.advance(task, (yield))
+
+class _Lines:
+    """One log line now and then, for logs and pipes."""
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.last_line = -math.inf  # the first update is said at once
+        self.completed = 0
+
+    def show(self, completed: int, remark: str) -> None:
+        went_back = completed < self.completed  # after a restart: said at once
+        self.completed = completed
+        if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES or completed >= self.total or went_back:
+            self.last_line = time.monotonic()
+            text = f"{completed}/{self.total} {self.unit}" + (f", {remark}" if remark else "")
+            logger.info("%s: %s", self.title, text)
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar:
+    """A live bar on a terminal."""
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+        self.progress = RichProgress(*columns, TextColumn("{task.description}"), console=Console(stderr=True))
+        self.task = self.progress.add_task("", total=total)
+        self.progress.start()
+
+    def show(self, completed: int, remark: str) -> None:
+        self.progress.update(self.task, completed=completed, description=remark)
+
+    def close(self) -> None:
+        self.progress.stop()

@@ -1,0 +1,12 @@
+"""U-Nets and what trains, samples, saves and scores them; knows tensors, neither files of data sets nor clusters.
+
+Layers, lower ones first; no import runs back up:
+
+specs                    configuration, without torch
+precision, distributed   autocast; ranks
+sampling                 noise schedules, samplers, sliding window
+networks                 one file per network, and the blocks they share
+training                 the loop, objectives, losses, augmentation, optimizer, checkpoints
+formats                  diffusers and CLIP folders, ONNX, torch.export
+metrics                  Dice, surfaces, Frechet distance, KID
+"""

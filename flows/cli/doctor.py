@@ -22,7 +22,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Versions, servers, credentials, storage, GPUs: what is wrong, and what mends it; exit code 1 if so."""
-    from flows.config import load_config
+    from flows.pipelines.catalog import load_config
     from flows.doctor import examine
 
     findings = list(examine(load_config(config, overrides or ()) if config else None))

@@ -34,8 +34,8 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """The whole pipeline as jobs of a Ray cluster. Typed again while it runs, it finds the same job."""
-    from flows.config import load_config
-    from flows.jobs.pipeline import submit_pipeline
+    from flows.pipelines.catalog import load_config
+    from flows.running.submit import submit_pipeline
 
     client, job_id, new = submit_pipeline(load_config(config, overrides or ()), _given(address), install=install)
     sys.stderr.write(f"{job_id}: {'submitted' if new else 'is there already'}\n")
@@ -56,8 +56,8 @@ def status(
     """Pipelines on the cluster and their stages."""
     from dataclasses import asdict
 
-    from flows.jobs.connect import connect
-    from flows.jobs.pipeline import job_rows
+    from flows.cluster.jobs_api import connect
+    from flows.running.submit import job_rows
 
     client = connect(_given(address))
     if follow and job_id is None:
@@ -74,8 +74,8 @@ def cancel(
     job_id: Annotated[str, typer.Argument(help="A pipeline's job.")], address: Address = "", as_json: Json = False
 ) -> None:
     """Stop a pipeline on the cluster, and the stage it is in. Submitted again, it goes on from the last checkpoint."""
-    from flows.jobs.connect import connect
-    from flows.jobs.pipeline import cancel_pipeline
+    from flows.cluster.jobs_api import connect
+    from flows.running.submit import cancel_pipeline
 
     stopped = cancel_pipeline(connect(_given(address)), job_id)
     print_result(
@@ -90,7 +90,7 @@ def _given(address: str) -> str:
 
 
 def _follow(client: JobSubmissionClient, job_id: str, as_json: bool) -> None:
-    from flows.jobs.run import Relay, follow, require_success
+    from flows.cluster.job import Relay, follow, require_success
 
     relay = Relay()
     try:

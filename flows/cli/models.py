@@ -26,11 +26,11 @@ def predict(
 ) -> None:
     """A registered model over many inputs. Typed again, it goes on with what is missing."""
     from data_pipelines.errors import UserError
-    from flows.config import storage_root
-    from flows.jobs.connect import jobs_address
-    from flows.jobs.prediction import predict_as_job
-    from flows.predict import predict as predict_here
-    from flows.specs import ComputeSpec
+    from flows.config.locations import storage_root
+    from flows.cluster.jobs_api import jobs_address
+    from flows.running.predict_job import predict_as_job
+    from flows.running.predict import predict as predict_here
+    from flows.config.specs import ComputeSpec
 
     compute = ComputeSpec(num_workers=num_workers, threads_per_worker=threads, use_gpu=use_gpu)
     address = jobs_address()
@@ -53,8 +53,8 @@ def models(
     name: Annotated[str | None, typer.Argument(help="One model; none: all.")] = None, as_json: Json = False
 ) -> None:
     """Registered versions: metrics, aliases, and with a name where each comes from."""
-    from flows.config import storage_root
-    from flows.models import list_versions
+    from flows.config.locations import storage_root
+    from flows.registry.models import list_versions
 
     versions = list_versions(storage_root(), name)
     print_result(
@@ -69,8 +69,8 @@ def champion(
     as_json: Json = False,
 ) -> None:
     """Roll back: make the champion before this one champion again, or the version you name."""
-    from flows.config import storage_root
-    from flows.models import set_champion
+    from flows.config.locations import storage_root
+    from flows.registry.models import set_champion
 
     chosen = set_champion(storage_root(), name, version)
     print_result(json.dumps(asdict(chosen)) if as_json else f"models:/{name}@champion is version {chosen.version} now")

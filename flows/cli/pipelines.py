@@ -16,7 +16,7 @@ from flows.cli.base import Config, DryRun, Json, Set, app, print_result
 from flows.cli.tables import plan_text, summary_text
 
 if TYPE_CHECKING:
-    from flows.config import Config as PipelineConfig
+    from flows.config.pipeline import Config as PipelineConfig
 
 
 @app.command()
@@ -29,7 +29,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Whole pipelines on generated data: no server, no GPU, no account. With --json one object a line."""
-    from flows.pipeline import STAGES
+    from flows.running.execution import STAGES
 
     for name in pipelines or STAGES:
         if name not in STAGES:
@@ -67,8 +67,8 @@ def stage(name: str, config: Config) -> None:
 
 
 def _run(path: Path, overrides: list[str] | None, as_json: bool, dry_run: bool, until: str | None = None) -> None:
-    from flows.config import load_config
-    from flows.pipeline import STAGES, Pipeline, plan
+    from flows.pipelines.catalog import load_config
+    from flows.running.execution import STAGES, Pipeline, plan
 
     config = load_config(path, overrides or ())
     names = STAGES[config.pipeline]
@@ -87,6 +87,6 @@ def _run(path: Path, overrides: list[str] | None, as_json: bool, dry_run: bool, 
 
 
 def _run_flow(config: PipelineConfig) -> dict[str, Any]:
-    from flows.prefect_flow import run_flow
+    from flows.running.prefect_flow import run_flow
 
     return run_flow(config)

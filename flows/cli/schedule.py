@@ -19,8 +19,8 @@ def serve(
     overrides: Set = None,
 ) -> None:
     """Run pipelines by the clock on this machine, through a Prefect server, until Ctrl-C."""
-    from flows.config import load_config
-    from flows.schedule import serve as serve_configs
+    from flows.pipelines.catalog import load_config
+    from flows.running.schedule import serve as serve_configs
 
     loaded = [load_config(path, overrides or ()) for path in configs]
     serve_configs(loaded, cron=cron, interval=interval, timezone=timezone)

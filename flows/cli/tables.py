@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flows.doctor.finding import Finding
-    from flows.jobs.pipeline import JobRow
-    from flows.models import ModelVersion
+    from flows.running.submit import JobRow
+    from flows.registry.models import ModelVersion
 
 
 def plan_text(stages: list[dict[str, Any]]) -> str:

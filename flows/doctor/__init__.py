@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flows.config import Config
+from flows.config.pipeline import Config
 from flows.doctor import machine, servers
 from flows.doctor.finding import Finding
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines import storage
-from flows.config import Config, storage_root
+from flows.config.pipeline import Config
+from flows.config.locations import storage_root
 from flows.doctor.finding import Finding, bad, ok, warning
-from flows.jobs.package import LOCK
+from flows.cluster.package import LOCK
 
 LEAST_ROOM = 5 << 30
 """Bytes below which checkpoints and shards soon fail."""

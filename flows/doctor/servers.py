@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from data_pipelines.errors import UserError
-from flows.config import Config
+from flows.config.pipeline import Config
 from flows.doctor.finding import Finding, bad, ok, warning
-from flows.jobs.connect import connect, is_loopback
+from flows.cluster.jobs_api import connect, is_loopback
 
 TIMEOUT_SECONDS = 10.0
 LARGEST_SKEW_SECONDS = 5.0

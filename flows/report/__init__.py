@@ -19,18 +19,7 @@ diffusion.py     the report of a latent-diffusion run
 
 from __future__ import annotations
 
-from flows.report.blocks import (
-    Block,
-    Cell,
-    Details,
-    Figure,
-    FigureRow,
-    KeyValue,
-    KeyValues,
-    Section,
-    Table,
-    Text,
-)
+from flows.report.blocks import Block, Cell, Details, Figure, FigureRow, KeyValue, KeyValues, Section, Table, Text
 from flows.report.html import render
 
 __all__ = [

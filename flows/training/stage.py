@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
-from flows.cluster import ensure_workers
-from flows.config import Config
-from flows.specs import ComputeSpec
-from flows.stages import Attempt, Record, Stage
+from flows.cluster.connection import ensure_workers
+from flows.config.pipeline import Config
+from flows.config.specs import ComputeSpec
+from flows.stages.attempt import Attempt
+from flows.stages.record import Record
+from flows.stages.stage import Stage
 from flows.training.warm_start import find_base
-from unet_models.specs import LoopSpec, ModelTrainSpec
+from unet_models.specs.loop import LoopSpec, ModelTrainSpec
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -133,7 +135,7 @@ class _Tracker:
     """Logs training's figures to one MLflow run, and goes on without it if the server fails."""
 
     def __init__(self, config: Config, attempt: Attempt) -> None:
-        from flows import tracking
+        from flows.registry import tracking
 
         self.tracking = tracking
         self.run_id: str | None = None
@@ -167,7 +169,7 @@ def _checkpoints_to_keep(task: TrainingTask) -> Any:
 def _declare(attempt: Attempt, task: TrainingTask) -> None:
     """Name the chosen checkpoint's files and the curves as outputs. Any attempt's checkpoints count."""
     from flows.training.worker import iter_checkpoints
-    from unet_models.checkpoint import MARKER, MODEL
+    from unet_models.training.checkpoint import MARKER, MODEL
 
     checkpoints = iter_checkpoints(attempt.stage_uri)
     newest = next(checkpoints, None)

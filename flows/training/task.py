@@ -12,14 +12,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from data_pipelines.loader import StepBatches
-from data_pipelines.order import BucketOrder, SampleOrder, batches_alike, evenly_spaced
-from data_pipelines.reader import ShardReader
-from data_pipelines.shards import read_table
+from data_pipelines.loading.loader import StepBatches
+from data_pipelines.loading.order import BucketOrder, SampleOrder, batches_alike, evenly_spaced
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.shards.index import read_table
 from data_pipelines.specs import Spec
-from unet_models.fit import autocast, world_size
-from unet_models.objectives import Objective
-from unet_models.specs import LoopSpec
+from unet_models.precision import autocast
+from unet_models.distributed import world_size
+from unet_models.training.objectives import Objective
+from unet_models.specs.loop import LoopSpec
 
 BATCH = 32
 """Held-out samples looked at together."""

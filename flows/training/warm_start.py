@@ -7,10 +7,10 @@ from typing import Any
 
 from data_pipelines import storage
 from data_pipelines.errors import UserError
-from flows import tracking
-from flows.config import Config
-from flows.models import CHAMPION
-from flows.stages import Record, read_record
+from flows.registry import tracking
+from flows.config.pipeline import Config
+from flows.registry.models import CHAMPION
+from flows.stages.record import Record, read_record
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,17 +19,18 @@ from safetensors.torch import load_file
 from torch import nn
 
 from data_pipelines import storage
-from data_pipelines.loader import step_loader
+from data_pipelines.loading.loader import step_loader
 from data_pipelines.specs import Spec
-from flows.stages import RECORD
-from flows.training.alignment import AlignmentTask
-from flows.training.autoencoder import AutoencoderTask
-from flows.training.diffusion import DiffusionTask
-from flows.training.segmentation import SegmentationTask
-from unet_models.checkpoint import load_checkpoint, save_checkpoint, verify
-from unet_models.fit import fit, world_size
-from unet_models.specs import LoopSpec
-from unet_models.training_state import TrainState, build_state, evaluation_weights
+from flows.stages.record import RECORD
+from flows.pipelines.diffusion.encoders.clip_task import AlignmentTask
+from flows.pipelines.diffusion.encoders.autoencoder_task import AutoencoderTask
+from flows.pipelines.diffusion.task import DiffusionTask
+from flows.pipelines.segmentation.task import SegmentationTask
+from unet_models.training.checkpoint import load_checkpoint, save_checkpoint, verify
+from unet_models.training.fit import fit
+from unet_models.distributed import world_size
+from unet_models.specs.loop import LoopSpec
+from unet_models.training.state import TrainState, build_state, evaluation_weights
 
 logger = logging.getLogger(__name__)
 

@@ -15,18 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_pipelines.batches import LatentBatch
-from data_pipelines.captioned.sharding import Work, example_digests, shard_one
-from data_pipelines.captioned.sources import find_examples
-from data_pipelines.specs import CaptionedSpec
+from data_pipelines.images.sharding import Work, example_digests, shard_one
+from data_pipelines.images.sources import find_examples
+from data_pipelines.images.specs import CaptionedSpec
 from tests.benchmarks.timing import alternate, table
-from unet_models.autoencoder import build_autoencoder
-from unet_models.denoiser import Denoiser
-from unet_models.diffusers_format import denoiser_config
-from unet_models.diffusion_specs import AutoencoderSpec, DenoiserSpec, DiffusionSpec, NoiseSpec
-from unet_models.fit import autocast, train_step
-from unet_models.objectives import NoisePrediction
-from unet_models.optimisation import build_optimizer
-from unet_models.training_state import build_state
+from unet_models.networks.autoencoder import build_autoencoder
+from unet_models.networks.denoiser import Denoiser
+from unet_models.formats.diffusers_folder import denoiser_config
+from unet_models.specs.encoders import AutoencoderSpec
+from unet_models.specs.networks import DenoiserSpec
+from unet_models.specs.diffusion import DiffusionSpec, NoiseSpec
+from unet_models.precision import autocast
+from unet_models.training.fit import train_step
+from unet_models.training.objectives import NoisePrediction
+from unet_models.training.optimisation import build_optimizer
+from unet_models.training.state import build_state
 
 NUM_IMAGES = 1000
 TOKENS = 24
@@ -159,8 +162,9 @@ def _sharding(folder: Path) -> None:
 
 def _cache() -> None:
     """A step from latents that the encode stage left, and one that encodes its own images and captions."""
-    from unet_models.alignment import build_clip, text_states, train_tokenizer
-    from unet_models.diffusion_specs import AlignmentSpec
+    from unet_models.networks.clip import build_clip, text_states
+    from unet_models.networks.tokenizer import train_tokenizer
+    from unet_models.specs.encoders import AlignmentSpec
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = _spec(device)

@@ -14,10 +14,10 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from data_pipelines.loader import ImageSamples, StepBatches, VolumePatches, step_loader
-from data_pipelines.order import SampleOrder
-from data_pipelines.reader import ShardReader
-from data_pipelines.shards import npy_bytes, write_shard
+from data_pipelines.loading.loader import ImageSamples, StepBatches, VolumePatches, step_loader
+from data_pipelines.loading.order import SampleOrder
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.shards.writer import npy_bytes, write_shard
 from tests.benchmarks.timing import alternate, table
 
 NUM_WORKERS = 2
@@ -69,7 +69,7 @@ def write_volumes(folder: Path) -> Path:
 
 
 def _keep_index(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    from data_pipelines.shards import write_table
+    from data_pipelines.shards.index import write_table
 
     write_table(str(folder / "index" / "index.parquet"), pa.Table.from_pylist(rows))
     return folder
@@ -104,7 +104,7 @@ def _image_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
     def by_ray() -> Callable[[], int]:
         import ray.data
 
-        from flows.cluster import ensure_ray
+        from flows.cluster.connection import ensure_ray
 
         ensure_ray()
 
@@ -167,7 +167,7 @@ def _patch_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
     def by_ray() -> Callable[[], int]:
         import ray.data
 
-        from flows.cluster import ensure_ray
+        from flows.cluster.connection import ensure_ray
 
         ensure_ray()
 

@@ -9,9 +9,9 @@ import nibabel
 import numpy as np
 
 from data_pipelines.digests import digest_of
-from data_pipelines.sharding import Work, shard_one
-from data_pipelines.sources import find_cases
-from data_pipelines.specs import DataSpec
+from data_pipelines.volumes.sharding import Work, shard_one
+from data_pipelines.volumes.sources import find_cases
+from data_pipelines.volumes.specs import DataSpec
 from tests.benchmarks.timing import alternate, table
 
 NUM_CASES = 48

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from data_pipelines.batches import VolumeBatch
 from tests.benchmarks.timing import alternate, table
-from unet_models.fit import train_step
-from unet_models.objectives import Segmentation
-from unet_models.presets import nnunet_hippocampus
-from unet_models.specs import AugmentSpec, OptimizerSpec, TrainSpec
-from unet_models.training_state import build_state
-from unet_models.unet import UNet
+from unet_models.training.fit import train_step
+from unet_models.training.objectives import Segmentation
+from unet_models.networks.presets import nnunet_hippocampus
+from unet_models.specs.segmentation import AugmentSpec, TrainSpec
+from unet_models.specs.loop import OptimizerSpec
+from unet_models.training.state import build_state
+from unet_models.networks.unet import UNet
 
 PATCH = (40, 56, 40)
 

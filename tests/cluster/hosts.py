@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from tests.serving import BIN, wait_for
+from tests.support.serving import BIN, wait_for
 
 PORT, DASHBOARD = 6379, 8265
 CABLE = "eth0"

@@ -16,7 +16,7 @@ import pytest
 from data_pipelines import storage
 from tests.cluster.hosts import TwoHosts, two_hosts, why_not
 from tests.integration.test_diffusion_pipeline import CONFIG as TINY_SHAPES
-from tests.serving import BIN, wait_for
+from tests.support.serving import BIN, wait_for
 
 pytestmark = pytest.mark.skipif((reason := why_not()) is not None, reason=str(reason))
 

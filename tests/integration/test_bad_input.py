@@ -22,7 +22,7 @@ import yaml
 from PIL import Image
 
 from flows import cli
-from tests.datasets import FAULTS, LABELS, cut, image_path, label_of, write_case, write_dataset
+from tests.support.datasets import FAULTS, LABELS, cut, image_path, label_of, write_case, write_dataset
 
 GOOD = ("good_0", "good_1", "good_2", "good_3", "good_4")
 LISTED = re.compile(

@@ -17,16 +17,18 @@ import torch
 import yaml
 from PIL import Image
 
-from data_pipelines.loader import MOMENTS, STATES, ImageSamples
-from data_pipelines.reader import ShardReader
-from data_pipelines.shards import read_table
-from tests.integration.project import ALONE, CHECKOUT, UNETFLOW, Project
+from data_pipelines.shards.index import MOMENTS, STATES
+from data_pipelines.loading.loader import ImageSamples
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.shards.index import read_table
+from tests.support.project import ALONE, CHECKOUT, UNETFLOW, Project
 from tests.integration.test_diffusion_pipeline import CONFIG
-from unet_models.alignment import build_clip, train_tokenizer
-from unet_models.autoencoder import load_autoencoder
-from unet_models.clip_folder import Clip, save_clip
-from unet_models.diffusion_specs import AlignmentSpec
-from unet_models.objectives import scale_images
+from unet_models.networks.clip import build_clip
+from unet_models.networks.tokenizer import train_tokenizer
+from unet_models.networks.autoencoder import load_autoencoder
+from unet_models.formats.clip_folder import Clip, save_clip
+from unet_models.specs.encoders import AlignmentSpec
+from unet_models.training.objectives import scale_images
 
 SIZES = {"wide": (50, 30), "tall": (30, 50), "square": (40, 40), "banner": (70, 18)}
 BUCKETS = {"wide": "40x24", "tall": "24x40", "square": "32x32", "banner": "64x16"}

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.reader import ShardReader
-from data_pipelines.shards import read_table
-from tests.integration.project import ALONE, CHECKOUT, Project
-from tests.serving import ask_served
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.shards.index import read_table
+from tests.support.project import ALONE, CHECKOUT, Project
+from tests.support.serving import ask_served
 
 CONFIG = """
 pipeline: diffusion

@@ -14,8 +14,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.project import ALONE, CHECKOUT, UNETFLOW, Project
-from tests.serving import wait_for
+from tests.support.project import ALONE, CHECKOUT, UNETFLOW, Project
+from tests.support.serving import wait_for
 
 CONFIG = """
 registry: {name: tiny}
@@ -200,8 +200,8 @@ def test_shards_read_back_by_webdataset_and_ray_data(project: Project, first: di
     import ray.data
     import webdataset
 
-    from data_pipelines.reader import ShardReader
-    from flows.cluster import ensure_ray
+    from data_pipelines.shards.reader import ShardReader
+    from flows.cluster.connection import ensure_ray
 
     (index,) = Path(first["stages"][0]["uri"]).glob("*/index.parquet")
     shards = sorted(str(p) for p in project.storage.glob("shards/*/*.tar"))

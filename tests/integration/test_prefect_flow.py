@@ -9,14 +9,15 @@ import pytest
 
 from data_pipelines import storage
 from data_pipelines.errors import DataError, Problem
-from flows.config import SegmentationConfig
-from flows.specs import ComputeSpec
-from flows.stages import Attempt, Done, Stage
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.config.specs import ComputeSpec
+from flows.stages.attempt import Attempt
+from flows.stages.stage import Done, Stage
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _server() -> Iterator[None]:
-    from flows.prefect_flow import set_prefect_defaults
+    from flows.running.prefect_flow import set_prefect_defaults
 
     set_prefect_defaults()  # before Prefect is imported, and inside the isolated home
     from prefect.testing.utilities import prefect_test_harness
@@ -29,7 +30,7 @@ def run_as_flow(compute: Callable[[int], None], root: Path) -> tuple[Done | Base
     """Run one stage as the pipeline does; ``compute`` gets the number of the try, from 1."""
     from prefect import flow
 
-    from flows import prefect_flow
+    from flows.running import prefect_flow
 
     tries: list[str] = []
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.captioned.shapes import check_image, draw, parse_caption, write_shapes
+from data_pipelines.images.shapes import check_image, draw, parse_caption, write_shapes
 from data_pipelines.errors import DataError
-from data_pipelines.loader import ImageSamples
-from data_pipelines.reader import ShardReader
-from data_pipelines.shards import read_table
-from data_pipelines.specs import CaptionedSpec
-from flows.diffusion.shard import shard_stage
-from flows.sharded import read_problems, shards_uri
-from flows.stages import Done, run_stage
+from data_pipelines.loading.loader import ImageSamples
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.shards.index import read_table
+from data_pipelines.images.specs import CaptionedSpec
+from flows.pipelines.diffusion.shard import shard_stage
+from flows.stages.shards import read_problems, shards_uri
+from flows.stages.stage import Done, run_stage
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from flows.config import SegmentationConfig
-from flows.segmentation.shard import shard_stage
-from flows.segmentation.train import train_stage
-from flows.stages import Done, Record, run_stage
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.shard import shard_stage
+from flows.pipelines.segmentation.train import train_stage
+from flows.stages.stage import Done, run_stage
+from flows.stages.record import Record
 from flows.training.stage import read_curves
 
 TRAIN = {

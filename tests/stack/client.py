@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from tests.datasets import write_dataset
-from tests.integration.project import CHECKOUT
-from tests.serving import BIN
+from tests.support.datasets import write_dataset
+from tests.support.project import CHECKOUT
+from tests.support.serving import BIN
 
 NUM_CASES = 6
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.project import CHECKOUT
-from tests.serving import wait_for
+from tests.support.project import CHECKOUT
+from tests.support.serving import wait_for
 from tests.stack.client import Client, read_variables
 
 

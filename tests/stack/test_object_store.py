@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.project import Project
+from tests.support.project import Project
 from tests.integration.test_diffusion_pipeline import CONFIG as TINY_SHAPES
 from tests.integration.test_pipeline import CONFIG as TINY_PHANTOMS
-from tests.serving import free_port
+from tests.support.serving import free_port
 
 BUCKET = "unetflow-test"
 

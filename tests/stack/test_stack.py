@@ -18,9 +18,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.datasets import write_case
-from tests.integration.project import CHECKOUT
-from tests.serving import ask_served, wait_for
+from tests.support.datasets import write_case
+from tests.support.project import CHECKOUT
+from tests.support.serving import ask_served, wait_for
 from tests.stack.client import NUM_CASES, Client
 
 VARIABLES = ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.project import CHECKOUT
+from tests.support.project import CHECKOUT
 from tests.stack.client import Client
 
 if TYPE_CHECKING:

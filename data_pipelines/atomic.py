@@ -1,0 +1,43 @@
+"""Files and folders that appear under their name complete or not at all: written beside it, then renamed."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it is renamed to ``path`` when the block ends without an error.
+
+    The temporary name is hidden (listings skip it) and keeps the suffix, which some writers go by.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``path``; it is renamed to ``path`` when the block ends without an error.
+
+    Where another process was faster, its folder stays and this one is removed: both must hold the same content.
+    """
+    temporary = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        try:
+            temporary.rename(path)  # fails on a folder that is not empty
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

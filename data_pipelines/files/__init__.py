@@ -1,0 +1,1 @@
+"""Bounded, checked decoding that volumes and images share."""

@@ -1,0 +1,174 @@
+"""Batches addressed by step: read, cut, stack. The same step gives the same batch, whoever asks."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from data_pipelines.batches import CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
+from data_pipelines.images.pictures import cut_middle
+from data_pipelines.loading.order import BucketOrder, SampleOrder, rank_slots
+from data_pipelines.loading.patches import choose_corner, cut, patch_generator
+from data_pipelines.shards.index import FOREGROUND, IMAGE, IMAGE_PARTS, MASK, MOMENTS, STATES
+from data_pipelines.shards.reader import ShardReader
+
+@dataclass(frozen=True, slots=True)
+class VolumePatches:
+    """Random patches of volumes, the last part of each global batch centred on foreground."""
+
+    reader: ShardReader
+    read_size: tuple[int, ...]
+    """Voxels to cut out, augmentation's margin included."""
+    seed: int
+    global_batch_size: int
+    foreground_fraction: float
+    margin: int = 0
+    """Voxels of ``read_size`` on each side that are cropped away later: they may lie outside the volume."""
+
+    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> VolumeBatch:
+        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+        first_forced = round(self.global_batch_size * (1 - self.foreground_fraction))
+        kept = [size - 2 * self.margin for size in self.read_size]
+        first = self.reader.array(rows[0], IMAGE), self.reader.array(rows[0], MASK)
+        images, masks = (
+            empty_batch((len(rows), *part.shape[: -len(kept)], *self.read_size), part.dtype) for part in first
+        )
+        for i, (row, slot) in enumerate(zip(rows, slots, strict=True)):
+            image, mask = self.reader.array(row, IMAGE), self.reader.array(row, MASK)
+            foreground = self.reader.array(row, FOREGROUND) if slot >= first_forced else None
+            corner = choose_corner(patch_generator(self.seed, step, slot), mask.shape, kept, foreground)
+            corner = tuple(c - self.margin for c in corner)
+            cut(image, corner, images[i].numpy())
+            cut(mask, corner, masks[i].numpy())
+        return VolumeBatch(
+            images=images,
+            masks=masks,
+            slots=tuple(slots),
+            keys=tuple(self.reader.key(row) for row in rows),
+            step=step,
+        )
+
+
+def empty_batch(shape: Sequence[int], dtype: np.dtype) -> torch.Tensor:
+    """Memory to fill with samples; in a loader's process it is shared, so handing the batch over copies nothing."""
+    tensor = torch.from_numpy(np.empty(0, dtype))
+    if torch.utils.data.get_worker_info() is None:
+        return tensor.new_empty(*shape)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # as torch's own collate does
+    return tensor.new(storage).view(*shape)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSamples:
+    """Whole encoded images, decoded to RGB; those of a batch have one size."""
+
+    reader: ShardReader
+    side: int | None = None
+    """Pixels of the middle square that each image is cut to; none: as it is."""
+
+    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> ImageBatch:
+        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+        keys = tuple(self.reader.key(row) for row in rows)
+        return ImageBatch(self.pixels(rows), slots=tuple(slots), keys=keys, step=step)
+
+    def pixels(self, rows: Sequence[int]) -> torch.Tensor:
+        """(B, 3, H, W) uint8."""
+        first = self._decode(rows[0])
+        pixels = empty_batch((len(rows), *first.shape), first.dtype)
+        for i, row in enumerate(rows):
+            pixels[i].numpy()[:] = self._decode(row) if i else first
+        return pixels.permute(0, 3, 1, 2)
+
+    def _decode(self, row: int) -> np.ndarray:
+        part = next((part for part in IMAGE_PARTS if self.reader.has(row, part)), IMAGE_PARTS[0])
+        pixels = decode_rgb(self.reader.read(row, part))
+        return pixels if self.side is None else middle_square(pixels, self.side)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedSamples:
+    """Images with the token ids of their captions."""
+
+    images: ImageSamples
+    tokens: torch.Tensor
+    """(N, tokens) ids of the caption of every row of the index."""
+
+    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> CaptionedBatch:
+        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+        batch = self.images(rows, slots, step)
+        return CaptionedBatch(batch.images, self.tokens[list(rows)], batch.slots, batch.keys, step)
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSamples:
+    """What the encoding stage left of images and captions: posterior moments and text states."""
+
+    reader: ShardReader
+
+    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> LatentBatch:
+        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+        moments, states = (self._stack(rows, part) for part in (MOMENTS, STATES))
+        return LatentBatch(moments, states, tuple(slots), tuple(self.reader.key(row) for row in rows), step)
+
+    def _stack(self, rows: Sequence[int], part: str) -> torch.Tensor:
+        first = self.reader.array(rows[0], part)
+        stacked = empty_batch((len(rows), *first.shape), first.dtype)
+        for i, row in enumerate(rows):
+            stacked[i].numpy()[:] = self.reader.array(row, part)
+        return stacked
+
+
+def middle_square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(height, width, 3) uint8 -> (side, side, 3), the square in the middle, resized."""
+    if pixels.shape[:2] == (side, side):
+        return pixels
+    return np.asarray(cut_middle(Image.fromarray(pixels), (side, side)))
+
+
+def decode_rgb(data: memoryview) -> np.ndarray:
+    """An encoded JPEG, PNG or WebP -> (height, width, 3) uint8. Other formats are refused before they are parsed."""
+    if data[:2] == b"\xff\xd8":
+        with suppress(ValueError):  # what is unusual or damaged is left to Pillow and its messages
+            if simplejpeg.decode_jpeg_header(data)[2] in ("YCbCr", "Gray"):
+                return simplejpeg.decode_jpeg(data, "RGB")  # the same libjpeg-turbo, the same pixels, less overhead
+    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatches(Dataset):
+    """A map from step to this rank's share of its batch."""
+
+    order: SampleOrder | BucketOrder
+    assemble: Callable[[Sequence[int], Sequence[int], int], Any]
+    global_batch_size: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __getitem__(self, step: int) -> Any:
+        slots = rank_slots(self.global_batch_size, self.rank, self.world_size)
+        rows = self.order.rows(step, self.global_batch_size)
+        return self.assemble([rows[slot] for slot in slots], list(slots), step)
+
+
+def step_loader(batches: StepBatches, steps: range, num_processes: int = 0, pin_memory: bool = False) -> Iterable[Any]:
+    """Iterate over the batches of ``steps``, read ahead by ``num_processes`` (0: in this process)."""
+    return DataLoader(
+        batches,
+        batch_size=None,  # a batch is one item: it is put together where it is read
+        sampler=steps,
+        num_workers=num_processes,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if num_processes else None,
+        multiprocessing_context="forkserver" if num_processes else None,  # forking a process with threads deadlocks
+    )

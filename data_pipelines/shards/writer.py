@@ -1,0 +1,71 @@
+"""Samples -> WebDataset tar shards, and the rows of the Parquet index that says where each part lies.
+
+Shards are named by the digests of what is in them and written with fixed times and owners: writing one again gives
+the same bytes under the same name, so a retried task leaves no duplicates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from data_pipelines import storage
+from data_pipelines.shards.index import Row, index_table, write_table
+
+BLOCK = 512
+"""tar aligns headers and members to this many bytes."""
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """The array as an uncompressed ``.npy`` file, C order, no pickles."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def shard_name(digests: Iterable[str]) -> str:
+    """The name of the shard that holds the samples with these digests."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:20] + ".tar"
+
+
+def write_shard(uri: str, samples: Iterable[tuple[Row, Mapping[str, bytes]]]) -> list[Row]:
+    """Write one shard and, beside it, the Parquet rows of its samples.
+
+    Each sample is its index row (with ``key``) and its parts: extension to bytes. Returns the rows completed by
+    ``shard``, ``content_sha256``, and ``offset:EXT`` and ``size:EXT`` in bytes for each part; a row that has them
+    already lies elsewhere and has no parts. The rows are written last: a shard without them is unfinished. Without
+    samples nothing is written.
+    """
+    samples = iter(samples)
+    first = next(samples, None)
+    if first is None:
+        return []
+    with storage.local_copy_of(uri) as path:
+        rows = _write_tar(path, uri.rsplit("/", 1)[-1], itertools.chain([first], samples))
+    write_table(uri.removesuffix(".tar") + ".parquet", index_table(rows))
+    return rows
+
+
+def _write_tar(
+    path: Path, name: str, samples: Iterable[tuple[Row, Mapping[str, bytes]]]
+) -> list[Row]:
+    from webdataset.writer import TarWriter
+
+    rows = []
+    with path.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0, user="", group="") as writer:
+        for row, parts in samples:
+            row = {"shard": name, **row}
+            hasher = hashlib.sha256()
+            for extension, data in sorted(parts.items()):
+                writer.write({"__key__": row["key"], extension: data})
+                padded = -(-len(data) // BLOCK) * BLOCK
+                row[f"offset:{extension}"] = writer.tarstream.offset - padded  # headers of long names take more blocks
+                row[f"size:{extension}"] = len(data)
+                hasher.update(data)
+            row.setdefault("content_sha256", hasher.hexdigest())
+            rows.append(row)
+    return rows

@@ -1,0 +1,152 @@
+"""What a data set is like: spacings, shapes, intensities and class frequencies, per case and over all cases.
+
+Statistics do not depend on how a file stores its axes: shapes and spacings are in the order right-left, back-front,
+down-up (the axes of the closest RAS+ orientation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipelines.volumes.checks import CheckedCase
+from data_pipelines.specs import Spec
+from data_pipelines.volumes.formats.base import Geometry
+
+
+class ChannelStatistics(Spec):
+    """Intensities of one channel inside the foreground (every class but the background)."""
+
+    mean: float
+    std: float
+    """Population standard deviation."""
+    min: float
+    max: float
+    percentile_00_5: float
+    percentile_50_0: float
+    percentile_99_5: float
+
+
+class CaseStatistics(Spec):
+    """One case. Where its label is background only, the intensities are those of the whole image."""
+
+    case_id: str
+    shape: tuple[int, ...]
+    """Voxels per spatial axis, in RAS order."""
+    spacing: tuple[float, ...]
+    """mm per spatial axis, in RAS order."""
+    channels: tuple[ChannelStatistics, ...]
+    voxels_per_class: tuple[int, ...]
+    """Number of voxels of each class, indexed by class value."""
+
+
+class Fingerprint(Spec):
+    """All cases together."""
+
+    num_cases: int
+    classes: dict[str, int]
+    channel_names: tuple[str, ...]
+    median_shape: tuple[float, ...]
+    min_shape: tuple[int, ...]
+    max_shape: tuple[int, ...]
+    median_spacing: tuple[float, ...]
+    """mm"""
+    min_spacing: tuple[float, ...]
+    """mm"""
+    max_spacing: tuple[float, ...]
+    """mm"""
+    channels: tuple[ChannelStatistics, ...]
+    """Mean and standard deviation pooled over all foreground voxels; percentiles are medians over the cases."""
+    voxels_per_class: dict[str, int]
+    class_frequencies: dict[str, float]
+    """Share of each class in all voxels; they add up to 1."""
+    cases_per_class: dict[str, int]
+    """Number of cases that show the class."""
+
+
+def case_statistics(case: CheckedCase, num_classes: int) -> CaseStatistics:
+    """Statistics of a checked case with image (C, *spatial) and label (*spatial)."""
+    counts = np.bincount(case.label.ravel(), minlength=num_classes)
+    foreground = case.label > 0
+    inside = foreground if foreground.any() else np.ones_like(foreground)
+    order = ras_axes(case.geometry)
+    return CaseStatistics(
+        case_id=case.case_id,
+        shape=tuple(case.geometry.shape[axis] for axis in order),
+        spacing=tuple(case.geometry.spacing[axis] for axis in order),
+        channels=tuple(_channel_statistics(channel[inside]) for channel in case.image),
+        voxels_per_class=tuple(int(count) for count in counts),
+    )
+
+
+def ras_axes(geometry: Geometry) -> tuple[int, ...]:
+    """The stored axis that runs closest to x, y and z; (0, 1) for 2-D."""
+    if geometry.affine is None:
+        return tuple(range(geometry.ndim))
+    from nibabel.orientations import io_orientation
+
+    target = io_orientation(geometry.affine_array())[:, 0]
+    return tuple(int(axis) for axis in np.argsort(target))
+
+
+def _channel_statistics(values: np.ndarray) -> ChannelStatistics:
+    # float64 sums: intensities of 1e6 squared and added up lose all their digits in float32.
+    low, median, high = np.percentile(values, (0.5, 50, 99.5))
+    return ChannelStatistics(
+        mean=float(values.mean(dtype=np.float64)),
+        std=float(values.std(dtype=np.float64)),
+        min=float(values.min()),
+        max=float(values.max()),
+        percentile_00_5=float(low),
+        percentile_50_0=float(median),
+        percentile_99_5=float(high),
+    )
+
+
+def merge_statistics(
+    cases: Sequence[CaseStatistics], classes: dict[str, int], channel_names: Sequence[str]
+) -> Fingerprint:
+    """The fingerprint of a data set from the statistics of its cases (at least one), in any order."""
+    if not cases:
+        raise ValueError("merge_statistics: the statistics of at least one case are due")
+    shapes = np.array([case.shape for case in cases])
+    spacings = np.array([case.spacing for case in cases])
+    counts = np.array([case.voxels_per_class for case in cases], dtype=np.int64)  # (case, class)
+    totals = counts.sum(axis=0)
+    return Fingerprint(
+        num_cases=len(cases),
+        classes=classes,
+        channel_names=tuple(channel_names),
+        median_shape=tuple(np.median(shapes, axis=0).tolist()),
+        min_shape=tuple(shapes.min(axis=0).tolist()),
+        max_shape=tuple(shapes.max(axis=0).tolist()),
+        median_spacing=tuple(np.median(spacings, axis=0).tolist()),
+        min_spacing=tuple(spacings.min(axis=0).tolist()),
+        max_spacing=tuple(spacings.max(axis=0).tolist()),
+        channels=tuple(_pool_channel(cases, counts, index) for index in range(len(channel_names))),
+        voxels_per_class={name: int(totals[value]) for name, value in classes.items()},
+        class_frequencies={name: float(totals[value] / totals.sum()) for name, value in classes.items()},
+        cases_per_class={name: int((counts[:, value] > 0).sum()) for name, value in classes.items()},
+    )
+
+
+def _pool_channel(cases: Sequence[CaseStatistics], counts: np.ndarray, index: int) -> ChannelStatistics:
+    """Exact mean, std, min and max over the foreground of all cases that have one; medians of their percentiles."""
+    weights = counts[:, 1:].sum(axis=1).astype(np.float64)
+    chosen = weights > 0 if weights.any() else np.ones(len(cases), dtype=bool)
+    weights = weights[chosen] if weights.any() else counts.sum(axis=1).astype(np.float64)
+    channels = [case.channels[index] for case, keep in zip(cases, chosen, strict=True) if keep]
+    means, stds = np.array([c.mean for c in channels]), np.array([c.std for c in channels])
+    mean = float(np.average(means, weights=weights))
+    # Variance within the cases plus variance between their means.
+    variance = float(np.average(stds**2 + (means - mean) ** 2, weights=weights))
+    return ChannelStatistics(
+        mean=mean,
+        std=variance**0.5,
+        min=min(c.min for c in channels),
+        max=max(c.max for c in channels),
+        percentile_00_5=float(np.median([c.percentile_00_5 for c in channels])),
+        percentile_50_0=float(np.median([c.percentile_50_0 for c in channels])),
+        percentile_99_5=float(np.median([c.percentile_99_5 for c in channels])),
+    )

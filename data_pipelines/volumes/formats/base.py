@@ -1,0 +1,76 @@
+"""Arrays with their geometry, and checks of what a header declares, shared by all formats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.files.reading import unreadable
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Where the voxels of the spatial axes lie."""
+
+    shape: tuple[int, ...]
+    """Voxels per spatial axis, (i, j, k) or (row, column)."""
+    spacing: tuple[float, ...]
+    """Distance between voxel centres in mm, per spatial axis; 1 for images without one."""
+    affine: tuple[tuple[float, ...], ...] | None = None
+    """4x4 from voxel indices to mm in RAS+ (x to the right, y to the front, z up); none for 2-D."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return len(self.shape)
+
+    def affine_array(self) -> np.ndarray:
+        """The affine as a (4, 4) float64 array; for 2-D one that only scales by the spacing."""
+        if self.affine is not None:
+            return np.array(self.affine, dtype=np.float64)
+        return np.diag([*self.spacing, *[1.0] * (4 - self.ndim)])
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """An array (*spatial) or, for colour images and 4-D NIfTI, (*spatial, channels), with its geometry."""
+
+    array: np.ndarray
+    """Integer as stored, or float32."""
+    geometry: Geometry
+
+
+def check_voxels(path: Path, shape: Sequence[int], max_voxels: int) -> None:
+    """Raise DataError where ``shape`` holds more than ``max_voxels``."""
+    count = math.prod(shape)
+    if count > max_voxels:
+        sizes = "x".join(map(str, shape))
+        message = f"the header declares {sizes} = {count} voxels, more than the limit of {max_voxels}"
+        raise unreadable("too-large", path, message, "raise data.max_voxels if the file is meant to be that large")
+
+
+def check_spacing(path: Path, spacing: Sequence[float]) -> None:
+    """Raise DataError where a spacing is not positive and finite."""
+    if not all(math.isfinite(value) and value > 0 for value in spacing):
+        message = f"the spacing must be positive millimetres, got {[float(value) for value in spacing]}"
+        raise unreadable("bad-spacing", path, message, "correct the voxel size in the header")
+
+
+def scaled(stored: np.ndarray, slope: float | None, intercept: float | None) -> np.ndarray:
+    """Integers as they are where there is nothing to scale, else float32; contiguous, in this machine's byte order."""
+    slope, intercept = 1.0 if slope is None else float(slope), float(intercept or 0.0)
+    if (slope, intercept) == (1.0, 0.0):
+        dtype = np.dtype(np.float32) if stored.dtype.kind == "f" else stored.dtype.newbyteorder("=")
+        with np.errstate(over="ignore"):  # becomes infinite, which the checks name
+            return np.array(stored, dtype=dtype, order="C")
+    working: type[Any] = np.float32 if stored.dtype.itemsize <= 2 else np.float64
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(stored.astype(working) * working(slope) + working(intercept), dtype=np.float32, order="C")

@@ -1,0 +1,154 @@
+"""NIfTI: header by nibabel, voxels read here, never more than the header promises."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import uuid
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
+from data_pipelines.files.reading import unreadable
+
+# Deflate cannot do better than 1032:1 (RFC 1951), so a shorter file cannot hold what its header promises.
+_MAX_GZIP_RATIO = 1032
+# Where voxels may start at most: NIfTI extensions before them are kilobytes, a hostile offset is not.
+_MAX_VOXEL_OFFSET = 1 << 24
+
+
+def read_geometry(path: Path, max_voxels: int) -> Geometry:
+    """Shape, spacing and affine of the spatial axes."""
+    with _open_stream(path) as stream:
+        return _read_header(stream, path, max_voxels)[1]
+
+
+def read_num_channels(path: Path, max_voxels: int) -> int:
+    """The length of the fourth axis; 1 where there is none."""
+    with _open_stream(path) as stream:
+        header, _ = _read_header(stream, path, max_voxels)
+        return int(header["dim"][4]) if header["dim"][0] == 4 else 1
+
+
+def read_volume(path: Path, max_voxels: int) -> Volume:
+    """Array as stored, axes (i, j, k) or (i, j, k, channel)."""
+    with _open_stream(path) as stream:
+        header, geometry = _read_header(stream, path, max_voxels)
+        shape, dtype = tuple(int(n) for n in header["dim"][1 : header["dim"][0] + 1]), header.get_data_dtype()
+        offset, size = int(header["vox_offset"]), math.prod(shape) * dtype.itemsize
+        stream.seek(offset)
+        data = stream.read(size)  # never more than the header promised, which max_voxels bounds
+        if len(data) < size:
+            raise unreadable("short-file", path, f"the header promises {size} bytes of voxels, the file has {len(data)}")
+        # Reading on to the end makes gzip compare its checksum: a file cut in its last bytes is found too.
+        if stream.read(1):
+            raise unreadable("excess-data", path, f"more data than the {size} bytes of voxels that the header promises")
+    slope, intercept = header.get_slope_inter()
+    stored = np.frombuffer(data, dtype).reshape(shape, order="F")
+    return Volume(scaled(stored, slope, intercept), geometry)
+
+
+def write_nifti(
+    path: str | os.PathLike[str], array: np.ndarray, affine: np.ndarray | Sequence[Sequence[float]]
+) -> None:
+    """Write ``array`` (*spatial) as NIfTI, compressed where the name ends in ``.gz``; complete or not at all.
+
+    The same input gives the same bytes (no time stamp). bool becomes uint8, 64-bit numbers become 32-bit.
+    """
+    import nibabel as nib
+
+    path = Path(path)
+    stored = _storable(np.asarray(array))
+    payload = nib.Nifti1Image(stored, np.asarray(affine, dtype=np.float64)).to_bytes()
+    if path.name.endswith(".gz"):
+        payload = gzip.compress(payload, compresslevel=1, mtime=0)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        temporary.write_bytes(payload)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    if array.dtype.itemsize == 8:
+        narrow = array.astype(np.int32)
+        if not np.array_equal(narrow, array):
+            raise ValueError("write_nifti: values beyond 32 bits cannot be stored")
+        return narrow
+    return array
+
+
+@contextmanager
+def _open_stream(path: Path) -> Generator[BinaryIO, None, None]:
+    """The uncompressed stream, told by the first bytes and not by the name."""
+    with path.open("rb") as raw:
+        compressed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if compressed:
+            with gzip.GzipFile(fileobj=raw) as stream:
+                yield stream  # type: ignore[misc]  # GzipFile reads like any binary file
+        else:
+            yield raw
+
+
+def _read_header(stream: BinaryIO, path: Path, max_voxels: int) -> tuple[Any, Geometry]:
+    """(nibabel header, geometry), everything in it checked. The stream is left after the fixed part of the header."""
+    import nibabel as nib
+
+    block = stream.read(348)
+    is_nifti2 = 540 in (int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big"))
+    block += stream.read(540 - 348) if is_nifti2 else b""
+    header_class = nib.Nifti2Header if is_nifti2 else nib.Nifti1Header
+    if len(block) < header_class.sizeof_hdr:
+        raise unreadable("short-file", path, f"{len(block)} bytes are too few for a NIfTI header")
+    header = header_class(block, check=False)  # check=True would mend a negative spacing in silence
+    if bytes(header["magic"].item())[:3] not in (b"n+1", b"n+2"):
+        raise unreadable("bad-header", path, "is no single-file NIfTI", "convert it to .nii.gz")
+    num_axes = int(header["dim"][0])
+    shape = tuple(int(size) for size in header["dim"][1 : num_axes + 1])
+    if not 2 <= num_axes <= 4 or min(shape) < 1:
+        message = f"2 to 4 axes of at least one voxel are due, the header declares {num_axes}: {list(shape)}"
+        raise unreadable("wrong-ndim", path, message, "store one 2-D or 3-D volume per file")
+    check_voxels(path, shape, max_voxels)
+    _check_promise(header, path, shape)
+    return header, _geometry(header, path, shape[:3])
+
+
+def _check_promise(header: Any, path: Path, shape: tuple[int, ...]) -> None:
+    """The data type is one we read, and the file is long enough for what its header promises."""
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise unreadable("bad-dtype", path, f"voxels must be integers or floats, got {dtype}", "convert the voxel type")
+    offset = float(header["vox_offset"])
+    if not header.sizeof_hdr <= offset <= _MAX_VOXEL_OFFSET:
+        raise unreadable("bad-header", path, f"the voxels cannot start at byte {offset:g}")
+    promised, size = int(offset) + math.prod(shape) * dtype.itemsize, path.stat().st_size
+    with path.open("rb") as raw:
+        capacity = size * _MAX_GZIP_RATIO if raw.read(2) == b"\x1f\x8b" else size
+    if promised > capacity:
+        raise unreadable("short-file", path, f"the header promises {promised} bytes of data, the file has {size}")
+
+
+def _geometry(header: Any, path: Path, shape: tuple[int, ...]) -> Geometry:
+    pixdim = [float(value) for value in header["pixdim"][1 : len(shape) + 1]]
+    check_spacing(path, pixdim)
+    if len(shape) < 3:
+        return Geometry(shape, tuple(pixdim))
+    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    if not np.isfinite(affine).all():
+        raise unreadable("bad-affine", path, "the affine holds NaN or infinite numbers", "correct the header")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    check_spacing(path, spacing.tolist())
+    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
+        raise unreadable("bad-affine", path, "the axes of the affine are not independent", "correct the header")
+    return Geometry(shape, tuple(spacing.tolist()), tuple(map(tuple, affine.tolist())))

@@ -1,0 +1,203 @@
+"""A raw case -> a training sample, with a record of what was done so that predictions find the way back.
+
+as stored -> canonical axes (RAS+) -> foreground crop -> normalise -> resample        ``prepare``
+logits    -> resample back -> argmax -> uncrop -> stored axes                         ``restore_labels``
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from data_pipelines.volumes.specs import PreprocessSpec
+from data_pipelines.volumes.formats.base import Geometry
+
+SPLINE_ORDER = {"linear": 1, "spline": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What was done to one case, in order. JSON-serialisable."""
+
+    stored_shape: tuple[int, ...]
+    stored_spacing: tuple[float, ...]
+    axes: tuple[int, ...]
+    """Stored axis that became each canonical axis."""
+    flips: tuple[bool, ...]
+    """Whether that axis was reversed, per canonical axis."""
+    crop: tuple[tuple[int, int], ...]
+    """Start and stop of the crop, per canonical axis."""
+    shape: tuple[int, ...]
+    """After resampling."""
+    spacing: tuple[float, ...]
+    """mm, after resampling."""
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the stored label map can be had back from the prepared one."""
+        return not self.is_resampled and self.crop == tuple((0, n) for n in self._canonical_shape)
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether the grid changed."""
+        return self.shape != tuple(b - a for a, b in self.crop)
+
+    @property
+    def _canonical_shape(self) -> tuple[int, ...]:
+        return tuple(self.stored_shape[axis] for axis in self.axes)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain lists and numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Preprocessing:
+        """The inverse of ``to_json``."""
+        made = {name: tuple(value) for name, value in values.items()}
+        made["crop"] = tuple(tuple(pair) for pair in values["crop"])
+        return cls(**made)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A training sample: image (C, *spatial) float32, mask (*spatial) or None, and what was done."""
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    done: Preprocessing
+
+
+def prepare(
+    image: np.ndarray,
+    geometry: Geometry,
+    spec: PreprocessSpec,
+    spacing: tuple[float, ...] | None,
+    label: np.ndarray | None = None,
+) -> Prepared:
+    """Preprocess image (C, *spatial) and label (*spatial) as stored.
+
+    ``spacing`` is the target in mm along canonical axes, or None to keep the case's own.
+    """
+    axes, flips = canonical_axes(geometry)
+    image = _reorient(image, axes, flips)
+    label = None if label is None else _reorient(label[None], axes, flips)[0]
+    own = tuple(geometry.spacing[axis] for axis in axes)
+    crop = _foreground_box(image) if spec.foreground_crop else tuple((0, n) for n in image.shape[1:])
+    box = tuple(slice(a, b) for a, b in crop)
+    image = normalise(image[(slice(None), *box)], spec)
+    label = None if label is None else label[box]
+    shape = image.shape[1:]
+    if spacing is not None:
+        shape = tuple(max(round(n * s / t), 1) for n, s, t in zip(shape, own, spacing, strict=True))
+    done = Preprocessing(
+        stored_shape=geometry.shape,
+        stored_spacing=geometry.spacing,
+        axes=axes,
+        flips=flips,
+        crop=crop,
+        shape=shape,
+        spacing=tuple(s * n / m for s, n, m in zip(own, image.shape[1:], shape, strict=True)),
+    )
+    if shape != image.shape[1:]:
+        order = SPLINE_ORDER[spec.image_interpolation]
+        image = np.stack([resample(channel, shape, order) for channel in image])
+        label = None if label is None else resample_labels(label, shape, spec.label_interpolation)
+    return Prepared(np.ascontiguousarray(image), None if label is None else np.ascontiguousarray(label), done)
+
+
+def prepare_labels(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
+    """(*stored) label map -> the prepared grid of the case, nearest voxel; for looking at it beside the image."""
+    labels = _reorient(labels[None], done.axes, done.flips)[0][tuple(slice(a, b) for a, b in done.crop)]
+    return labels if labels.shape == done.shape else resample_labels(labels, done.shape, "nearest")
+
+
+def restore_labels(logits: np.ndarray, done: Preprocessing) -> np.ndarray:
+    """(K, *prepared) logits -> (*stored) label map in the original geometry.
+
+    Logits are resampled class by class and the best kept so far, so one class at a time is held at full size.
+    """
+    cropped = tuple(b - a for a, b in done.crop)
+    if logits.shape[1:] == cropped:
+        return restore_mask(logits.argmax(axis=0), done)
+    best = np.full(cropped, -np.inf, np.float32)
+    labels = np.zeros(cropped, np.int16)
+    for value, class_logits in enumerate(logits):
+        resampled = resample(class_logits, cropped, order=1)
+        better = resampled > best
+        best[better], labels[better] = resampled[better], value
+    return restore_mask(labels, done)
+
+
+def restore_mask(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
+    """A label map on the cropped canonical grid -> as stored, uint8 (int16 above 255)."""
+    dtype = np.uint8 if labels.max(initial=0) <= 255 else np.int16
+    full = np.zeros(tuple(done.stored_shape[axis] for axis in done.axes), dtype)
+    full[tuple(slice(a, b) for a, b in done.crop)] = labels
+    reversed_axes = tuple(axis for axis, flip in enumerate(done.flips) if flip)
+    full = np.flip(full, reversed_axes) if reversed_axes else full
+    return np.ascontiguousarray(full.transpose(np.argsort(done.axes)))
+
+
+def canonical_axes(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """For each canonical axis (right, anterior, superior) the stored axis nearest to it, and whether it runs backwards.
+
+    Images without an affine keep their axes.
+    """
+    if geometry.affine is None or geometry.ndim == 2:
+        return tuple(range(geometry.ndim)), (False,) * geometry.ndim
+    from nibabel.orientations import io_orientation
+
+    orientation = io_orientation(geometry.affine_array())  # row per stored axis: canonical axis, direction
+    axes = [int(np.flatnonzero(orientation[:, 0] == canonical)[0]) for canonical in range(3)]
+    return tuple(axes), tuple(bool(orientation[axis, 1] < 0) for axis in axes)
+
+
+def normalise(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+    """(C, *spatial) -> float32, per channel, statistics in float64."""
+    image = image.astype(np.float32)
+    if spec.normalise == "zscore":
+        axes = tuple(range(1, image.ndim))
+        mean = image.mean(axis=axes, keepdims=True, dtype=np.float64)
+        std = image.std(axis=axes, keepdims=True, dtype=np.float64)
+        return ((image - mean) / np.maximum(std, 1e-8)).astype(np.float32)
+    if spec.normalise == "window":
+        assert spec.window is not None
+        low, high = spec.window
+        return (np.clip(image, low, high) - low) * np.float32(2 / (high - low)) - np.float32(1)
+    return image
+
+
+def resample(volume: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
+    """To ``shape``, voxel edges aligned, borders repeated."""
+    zoom = [m / n for m, n in zip(shape, volume.shape, strict=True)]
+    return ndimage.zoom(volume.astype(np.float32), zoom, order=order, mode="nearest", grid_mode=True)
+
+
+def resample_labels(labels: np.ndarray, shape: tuple[int, ...], interpolation: str) -> np.ndarray:
+    """Nearest voxel, or the class whose linearly resampled indicator is largest."""
+    if interpolation == "nearest":
+        return resample(labels, shape, order=0).astype(labels.dtype)
+    best = np.zeros(shape, np.float32)
+    result = np.zeros(shape, labels.dtype)
+    for value in np.unique(labels):
+        share = resample(labels == value, shape, order=1)
+        better = share > best
+        best[better], result[better] = share[better], value
+    return result
+
+
+def _reorient(image: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -> np.ndarray:
+    image = image.transpose(0, *(axis + 1 for axis in axes))
+    reversed_axes = tuple(axis + 1 for axis, flip in enumerate(flips) if flip)
+    return np.flip(image, reversed_axes) if reversed_axes else image
+
+
+def _foreground_box(image: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Bounding box of voxels above the minimum in any channel."""
+    minimum = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
+    inside = (image > minimum).any(axis=0)
+    box = ndimage.find_objects(inside.astype(np.uint8))
+    return tuple((s.start, s.stop) for s in box[0]) if box else tuple((0, n) for n in inside.shape)

@@ -1,0 +1,47 @@
+"""Training the small CLIP."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+
+from data_pipelines import storage
+from data_pipelines.loading.loader import CaptionedSamples, ImageSamples
+from data_pipelines.shards.index import read_table
+from flows.training.held_out import HeldOutLoss, SplitShards
+from flows.training.task import Training, TrainingTask
+from unet_models.networks.clip import TrainableClip, build_clip
+from unet_models.networks.tokenizer import load_tokenizer, tokenize
+from unet_models.specs.encoders import AlignmentSpec
+from unet_models.distributed import world_size
+from unet_models.training.objectives import Alignment
+
+
+class AlignmentTask(TrainingTask):
+    """Text tower and image tower on pairs of captions and images."""
+
+    score: ClassVar[str] = "val/loss"
+    higher_is_better: ClassVar[bool] = False
+    kind: Literal["alignment"] = "alignment"
+    spec: AlignmentSpec
+    resolution: int
+    tokenizer_uri: str
+    """Folder of the tokenizer."""
+
+    def open(self, device: torch.device, rank: int) -> Training:
+        """Build the network (not yet on ``device``) and open the data."""
+        shards = SplitShards.open(self)
+        with storage.local_folder(self.tokenizer_uri) as folder:
+            tokenizer = load_tokenizer(folder)
+        captions = read_table(self.index_uri)["caption"].to_pylist()
+        pairs = CaptionedSamples(ImageSamples(shards.reader, self.resolution), tokenize(tokenizer, captions))
+        count = min(self.spec.validate_cases, len(shards.val_rows)) // world_size() * world_size()
+        # In one batch: a pair's loss depends on all others of its batch.
+        batches = shards.in_batches(shards.val_share(count, rank), size=max(count, 1))
+        return Training(
+            model=TrainableClip(build_clip(self.spec, tokenizer, self.resolution)),
+            objective=Alignment(),
+            batches=shards.batches(pairs, self.spec, rank),
+            validate=HeldOutLoss(self.spec, Alignment(), pairs, batches, device),
+        )

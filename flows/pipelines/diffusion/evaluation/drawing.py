@@ -1,0 +1,244 @@
+"""What the evaluation's actors do: draw images, give real ones back, and take the features of either."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from data_pipelines import storage
+from data_pipelines.shards.writer import npy_bytes, write_shard
+from data_pipelines.shards.index import read_table
+from data_pipelines.specs import Spec
+from flows.pipelines.diffusion.model import Ingredients, assemble
+from unet_models.specs.diffusion import ImageRequest
+
+
+class Job(Spec):
+    """What all parts of one evaluation share; every actor reads it once."""
+
+    ingredients: Ingredients
+    index_uri: str
+    images_uri: str
+    resolution: int
+    """Side of the square in which real images are looked at."""
+    samples_uri: str
+    """Folder for the generated images."""
+    inception_weights: str
+    threads: int
+    use_gpu: bool
+
+
+class Part(Spec):
+    """One piece of work for an actor."""
+
+    name: str
+    """Which set of images it belongs to."""
+    kind: Literal["draw", "prior", "real", "trace"]
+    requests: tuple[ImageRequest, ...] = ()
+    rows: tuple[int, ...] = ()
+    """Of the index (``real``)."""
+    untrained: bool = False
+    """Draw with a network that was not trained."""
+    shard: str = ""
+    """Keep the images under this name."""
+    shows: bool = False
+    """Send the images back."""
+    measures: bool = True
+    """Take their features."""
+    restores: bool = False
+    """Give real images back through the autoencoder, too."""
+    checks: bool = False
+    """Read captions of generated shapes back from the pixels."""
+
+    @property
+    def num_images(self) -> int:
+        """For progress."""
+        return len(self.requests) or len(self.rows)
+
+
+class Result(Spec):
+    """What came of a part."""
+
+    features: dict[str, str] = Field(default={})
+    """Extractor to the ``.npy`` file of (N, D) float32, in base64."""
+    alignment: list[float] = Field(default=[])
+    """Cosine of each image's vector with its prompt's."""
+    right: list[list[bool]] = Field(default=[])
+    """For each image, which items of its caption it shows."""
+    related: list[bool] = Field(default=[])
+    """Whether they lie as the caption says."""
+    pngs: list[str] = Field(default=[])
+    restored: dict[str, str] = Field(default={})
+    """Features of real images given back by the autoencoder."""
+    squared_error: float = 0.0
+    """Mean over their values in -1..1."""
+
+
+class Drawer:
+    """An actor: loads the networks with its first part."""
+
+    job: Job | None = None
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        """``part`` (JSON of ``Part``) done, as JSON of ``Result``."""
+        if self.job is None:
+            self._load(item["job"])
+        part = Part.model_validate_json(item["part"])
+        result = {"draw": self._draw, "prior": self._prior, "real": self._real, "trace": self._trace}[part.kind](part)
+        return {"number": item["number"], "num_images": part.num_images, "result": result.model_dump_json()}
+
+    def _load(self, job_uri: str) -> None:
+        import torch
+
+        from data_pipelines.loading.loader import ImageSamples
+        from data_pipelines.shards.reader import ShardReader
+        from flows.pipelines.diffusion.text_to_image import TextToImage
+        from unet_models.formats.clip_folder import Clip
+        from unet_models.metrics.inception import load_inception
+
+        job = Job.model_validate_json(storage.read_bytes(job_uri))
+        torch.set_num_threads(job.threads)
+        device = "cuda" if job.use_gpu else "cpu"
+        with tempfile.TemporaryDirectory(prefix="unetflow-pipeline-") as folder:
+            assemble(job.ingredients, Path(folder))
+            self.model = TextToImage(Path(folder), device)
+        with storage.local_folder(job.ingredients.clip_uri) as clip_folder:
+            self.clip = Clip(clip_folder, device)
+        self.trained = self.model.denoiser
+        self.inception = load_inception(job.inception_weights).to(device) if job.inception_weights else None
+        index = read_table(job.index_uri)
+        self.captions = index["caption"]
+        self.images = ImageSamples(ShardReader(index, job.images_uri), job.resolution)
+        self.job = job
+
+    def _draw(self, part: Part) -> Result:
+        self.model.denoiser = self._untrained() if part.untrained else self.trained
+        images = self.model.draw(part.requests)
+        prompts = [request.prompt for request in part.requests]
+        if part.shard:
+            self._keep(part, images)
+        features = self._features(self._squares(images)) if part.measures else {}
+        right, related = _check(images, prompts) if part.checks else ([], [])
+        return Result(
+            features=_as_text(features),
+            alignment=self._alignment(features, prompts),
+            right=right,
+            related=related,
+            pngs=_pngs(images) if part.shows else [],
+        )
+
+    def _prior(self, part: Part) -> Result:
+        images = self.model.draw_prior([request.seed for request in part.requests])
+        return Result(features=_as_text(self._features(images)))
+
+    def _real(self, part: Part) -> Result:
+        from unet_models.training.objectives import scale_images
+
+        images = self.images.pixels(part.rows)
+        pixels = images.permute(0, 2, 3, 1).numpy()
+        features = self._features(pixels)
+        if not part.restores:
+            return Result(features=_as_text(features))
+        restored = self.model.reconstruct(scale_images(images))
+        error = (restored.astype(np.float64) - pixels) / 127.5
+        return Result(
+            features=_as_text(features),
+            alignment=self._alignment(features, [self.captions[row].as_py() for row in part.rows]),
+            restored=_as_text(self._features(restored)),
+            squared_error=float(np.square(error).mean()),
+        )
+
+    def _trace(self, part: Part) -> Result:
+        self.model.denoiser = self.trained
+        (request,) = part.requests
+        return Result(pngs=_pngs(self.model.trace(request, TRACE_PICTURES)))
+
+    def _squares(self, images: list[np.ndarray]) -> np.ndarray:
+        """(N, side, side, 3): of each image what the real ones are looked at by, too."""
+        from data_pipelines.loading.loader import middle_square
+
+        assert self.job is not None
+        return np.stack([middle_square(image, self.job.resolution) for image in images])
+
+    def _features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Extractor to (N, D) float32."""
+        import torch
+
+        from unet_models.metrics.inception import inception_features
+
+        parts: dict[str, list[np.ndarray]] = {}
+        for batch in self.model.batches(torch.from_numpy(images).permute(0, 3, 1, 2)):
+            if self.clip.has_images:
+                parts.setdefault("clip", []).append(self.clip.image_vectors(batch).cpu().numpy())
+            if self.inception is not None:
+                parts.setdefault("inception", []).append(inception_features(self.inception, batch).cpu().numpy())
+        return {name: np.concatenate(found) for name, found in parts.items()}
+
+    def _alignment(self, features: dict[str, np.ndarray], prompts: list[str]) -> list[float]:
+        """Cosine of each image with its prompt; none where there are no vectors of images."""
+        if "clip" not in features:
+            return []
+        cosines: list[float] = (features["clip"] * self.clip.text_vectors(prompts).cpu().numpy()).sum(axis=1).tolist()
+        return cosines
+
+    def _untrained(self) -> Any:
+        import torch
+
+        from unet_models.networks.denoiser import Denoiser
+
+        torch.manual_seed(0)
+        return Denoiser(self.trained.spec).to(self.model.device).eval()
+
+    def _keep(self, part: Part, images: list[np.ndarray]) -> None:
+        assert self.job is not None
+        rows = (
+            (
+                {"key": f"{part.name}-{part.shard}-{i:05d}", **request.model_dump(exclude_none=True)},
+                {"png": png_bytes(image)},
+            )
+            for i, (request, image) in enumerate(zip(part.requests, images, strict=True))
+        )
+        attempt = self.job.samples_uri.split("/")[-2]  # readers keep remote shards by name, so names must be unique
+        write_shard(storage.join(self.job.samples_uri, f"{attempt}-{part.name}-{part.shard}.tar"), rows)
+
+
+TRACE_PICTURES = 8
+"""Of a denoising strip."""
+
+
+def features_of(result: dict[str, str]) -> dict[str, np.ndarray]:
+    """Extractor to (N, D)."""
+    return {name: np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for name, text in result.items()}
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _check(images: list[np.ndarray], prompts: list[str]) -> tuple[list[list[bool]], list[bool]]:
+    from data_pipelines.images.shapes import check_image, check_relation
+
+    pairs = list(zip(images, prompts, strict=True))
+    return [check_image(*pair) for pair in pairs], [check_relation(*pair) for pair in pairs]
+
+
+def _pngs(images: Iterable[np.ndarray]) -> list[str]:
+    """PNG files in base64."""
+    return [base64.b64encode(png_bytes(image)).decode() for image in images]
+
+
+def _as_text(features: dict[str, np.ndarray]) -> dict[str, str]:
+    """The inverse of ``features_of``."""
+    return {name: base64.b64encode(npy_bytes(values)).decode() for name, values in features.items()}

@@ -1,0 +1,140 @@
+"""From the features of image sets to the metrics of an evaluation, each with its extractor and N in its name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.pipelines.diffusion.evaluation.drawing import Part, Result, features_of
+
+Features = dict[str, np.ndarray]
+"""Extractor to (N, D)."""
+NEIGHBOURS = 3
+"""Of precision and recall, as published (Kynkaanniemi 2019)."""
+DISTANT = {"generated": "", "prior": "/prior", "restored": "/reconstruction"}
+"""Sets whose distance from the training images is measured, to what is added to its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was found."""
+
+    metrics: dict[str, float]
+    protocol: dict[str, str]
+    """How it was computed, for the report."""
+    generated: Features
+    train: Features
+
+
+def measure(parts: Sequence[Part], results: Sequence[Result]) -> Measured:
+    """All metrics of an evaluation; ``results`` are those of ``parts``, in their order."""
+    done = list(zip(parts, results, strict=True))
+    sets = {
+        name: _gather([result.features for part, result in done if part.name == name])
+        for name in ("generated", "prior", "train", "val")
+    }
+    sets["restored"] = _gather([result.restored for part, result in done if part.name == "val"])
+    metrics = _captions(done)
+    protocol: dict[str, str] = {}
+    for extractor in sets["generated"]:
+        features = {name: found[extractor] for name, found in sets.items()}
+        metrics |= _frechet(extractor, features) | _comparisons(extractor, features)
+        protocol |= _protocol(extractor, features)
+    metrics |= _alignment(done) | {"psnr": _psnr(done)}
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return Measured(finite, protocol, sets["generated"], sets["train"])
+
+
+def _frechet(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How far each set of more than one image is from the training images. ``features`` is set to (N, D)."""
+    from unet_models.metrics.frechet import FeatureMoments, frechet_distance
+
+    moments = {}
+    for name in ("train", *DISTANT):
+        moments[name] = FeatureMoments(features[name].shape[1])
+        moments[name].update(features[name])
+    metrics = {}
+    for name, suffix in DISTANT.items():
+        count = len(features[name])
+        if count > 1:
+            metric = f"fid[n={count}]" if extractor == "inception" else f"frechet_distance[{extractor},n={count}]"
+            metrics[metric + suffix] = frechet_distance(moments[name], moments["train"])
+    return metrics
+
+
+def _comparisons(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Quality, variety and copies of the generated images, sample by sample; none where there are too few of a set."""
+    from unet_models.metrics.kernel import kernel_distance
+    from unet_models.metrics.manifold import memorisation, precision_recall
+
+    generated, train = features["generated"], features["train"]
+    if min(len(generated), len(train)) <= NEIGHBOURS:
+        return {}
+    precision, recall = precision_recall(train, generated, NEIGHBOURS)
+    nearest = memorisation(generated, train, features["val"])
+    metrics = {
+        "kid": kernel_distance(generated, train)[0],
+        "precision": precision,
+        "recall": recall,
+        "nearest_ratio": nearest["median_ratio"],
+        "nearer_than_held_out": nearest["closer_than_held_out_p5"],
+    }
+    return {f"{name}[{extractor},n={len(generated)}]": value for name, value in metrics.items()}
+
+
+def _protocol(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """What else a figure depends on."""
+    count, dimension = features["generated"].shape
+    protocol = {
+        "N": f"{count} generated images",
+        "real images": f"{len(features['train'])} of the training images; {len(features['val'])} held-out ones for "
+        "reconstruction; of what is not square the middle, real and generated alike",
+        f"feature dimension[{extractor},n={count}]": str(dimension),
+    }
+    if extractor == "inception":
+        from unet_models.metrics.inception import PROTOCOL
+
+        protocol["Inception"] = PROTOCOL
+    return protocol
+
+
+def _psnr(done: Sequence[tuple[Part, Result]]) -> float:
+    """Peak signal-to-noise ratio, in dB, of the restored images."""
+    val = [(result.squared_error, len(part.rows)) for part, result in done if part.name == "val"]
+    error = sum(squared * count for squared, count in val) / sum(count for _, count in val)
+    return 10 * math.log10(4 / max(error, 1e-12))  # values span 2, from -1 to 1
+
+
+def _captions(done: Sequence[tuple[Part, Result]]) -> dict[str, float]:
+    """Share of the items of the prompts that were drawn, where they can be read back."""
+    metrics = {}
+    for name, suffix in (("generated", ""), ("held_out", "/held_out"), ("untrained", "/untrained")):
+        right = [item for part, result in done if part.name == name for image in result.right for item in image]
+        if right:
+            metrics[f"caption_accuracy{suffix}"] = float(np.mean(right))
+    related = [
+        flag
+        for part, result in done
+        if part.name == "generated"
+        for flag, items in zip(result.related, result.right, strict=True)
+        if len(items) > 1
+    ]
+    return metrics | ({"relation_accuracy": float(np.mean(related))} if related else {})
+
+
+def _alignment(done: Sequence[tuple[Part, Result]]) -> dict[str, float]:
+    """Mean cosine of images and prompts; that of real images with their own captions is the yardstick."""
+    metrics = {}
+    for name, suffix in (("generated", ""), ("val", "/real")):
+        values = [value for part, result in done if part.name == name for value in result.alignment]
+        if values:
+            metrics[f"alignment[clip,n={len(values)}]{suffix}"] = float(np.mean(values))
+    return metrics
+
+
+def _gather(pieces: Sequence[dict[str, str]]) -> Features:
+    arrays = [features_of(piece) for piece in pieces]
+    return {name: np.concatenate([piece[name] for piece in arrays]) for name in (arrays[0] if arrays else {})}

@@ -1,0 +1,43 @@
+"""Training the noise predictor."""
+
+from __future__ import annotations
+
+import io
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from data_pipelines import storage
+from data_pipelines.loading.loader import LatentSamples
+from flows.training.held_out import HeldOutLoss, SplitShards
+from flows.training.task import Training, TrainingTask
+from unet_models.networks.denoiser import Denoiser
+from unet_models.specs.diffusion import DiffusionSpec
+from unet_models.training.objectives import NoisePrediction
+
+
+class DiffusionTask(TrainingTask):
+    """The U-Net that predicts the noise in latents."""
+
+    score: ClassVar[str] = "val/loss"
+    higher_is_better: ClassVar[bool] = False
+    kind: Literal["diffusion"] = "diffusion"
+    spec: DiffusionSpec
+    scaling_factor: float
+    empty_prompt_uri: str
+    """File of the empty prompt's text states."""
+
+    def open(self, device: torch.device, rank: int) -> Training:
+        """Build the network (not yet on ``device``) and open the data."""
+        shards = SplitShards.open(self, bucket="latent_shape")
+        latents = LatentSamples(shards.reader)
+        empty_prompt = np.load(io.BytesIO(storage.read_bytes(self.empty_prompt_uri)), allow_pickle=False)
+        objective = NoisePrediction(self.spec, self.scaling_factor, torch.from_numpy(empty_prompt))
+        batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))
+        return Training(
+            model=Denoiser(self.spec.model),
+            objective=objective,
+            batches=shards.batches(latents, self.spec, rank),
+            validate=HeldOutLoss(self.spec, objective, latents, batches, device),
+        )

@@ -1,0 +1,159 @@
+"""A trained text-to-image model with all it needs, as a folder that diffusers loads too.
+
+    model_index.json                                        a ``StableDiffusionPipeline`` without safety checker
+    tokenizer/ text_encoder/ vae/ unet/ scheduler/          its parts; weights are safetensors
+    unetflow.json                                           noise process, sampling defaults, size of the latents
+
+Evaluation and the registered model both generate through ``TextToImage``, so what is registered is what was evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipelines.loading.order import batches_alike, evenly_spaced
+from unet_models.networks.autoencoder import load_autoencoder
+from unet_models.formats.clip_folder import Clip
+from unet_models.networks.denoiser import Denoiser
+from unet_models.formats.diffusers_folder import load_from_diffusers, save_as_diffusers
+from unet_models.specs.diffusion import Bundle, ImageRequest, SampleSpec
+from unet_models.precision import autocast
+from unet_models.sampling.noise import build_scheduler
+from unet_models.sampling.samplers import draw_noise, sample_latents
+
+BUNDLE = "unetflow.json"
+PARTS = {
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+}
+SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpm_solver": "DPMSolverMultistepScheduler"}
+
+
+def write_pipeline(
+    folder: Path, bundle: Bundle, denoiser: Denoiser, clip_folder: Path, autoencoder_folder: Path
+) -> None:
+    """Write the folder from a denoiser and the folders of the encoders."""
+    clip = Clip(clip_folder)
+    clip.tokenizer.save_pretrained(str(folder / "tokenizer"))
+    clip.text.save_pretrained(str(folder / "text_encoder"))
+    autoencoder = load_autoencoder(autoencoder_folder)
+    autoencoder.register_to_config(scaling_factor=bundle.scaling_factor)
+    autoencoder.save_pretrained(str(folder / "vae"))
+    save_as_diffusers(denoiser, folder / "unet", bundle.latent_shape[-1])
+    scheduler = build_scheduler(bundle.sample.sampler, bundle.noise, bundle.sample.num_inference_steps)
+    scheduler.save_pretrained(str(folder / "scheduler"))
+    index: dict[str, Any] = {
+        "_class_name": "StableDiffusionPipeline",
+        **PARTS,
+        "scheduler": ["diffusers", SCHEDULERS[bundle.sample.sampler]],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=1))
+    (folder / BUNDLE).write_text(bundle.model_dump_json(indent=1))
+
+
+class TextToImage:
+    """Draws images for prompts."""
+
+    def __init__(self, folder: Path, device: str | torch.device | None = None) -> None:
+        """Load what ``write_pipeline`` wrote."""
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.bundle = Bundle.model_validate_json((folder / BUNDLE).read_text())
+        self.clip = Clip(folder / "text_encoder", self.device)
+        self.autoencoder = load_autoencoder(folder / "vae", self.device)
+        self.denoiser = load_from_diffusers(folder / "unet").to(self.device)
+
+    def draw(self, requests: Sequence[ImageRequest], spec: SampleSpec | None = None) -> list[np.ndarray]:
+        """N images (height, width, 3) uint8; each depends on its own request alone, but for rounding.
+
+        Raises ValueError where a request wants a size that the autoencoder does not have.
+        """
+        spec = spec or self.bundle.sample
+        shapes = [self._latent_shape(request) for request in requests]
+        images: dict[int, np.ndarray] = {}
+        for chosen in batches_alike(shapes, spec.batch_size):
+            latents = self._latents([requests[i] for i in chosen], shapes[chosen[0]], spec)
+            images |= zip(chosen, self.decode(latents), strict=True)
+        return [images[i] for i in range(len(requests))]
+
+    def trace(self, request: ImageRequest, num_pictures: int) -> list[np.ndarray]:
+        """The latents of one image on the way, evenly spaced from the first step to the last, each decoded."""
+        seen: list[Tensor] = []
+        shape = self._latent_shape(request)
+        self._latents([request], shape, self.bundle.sample, lambda step, latents: seen.append(latents.clone()))
+        return list(self.decode(torch.cat(evenly_spaced(seen, num_pictures))))
+
+    def draw_prior(self, seeds: Sequence[int]) -> np.ndarray:
+        """Pure noise decoded: what a model that learnt nothing but the latents' scale would draw."""
+        return self.decode(draw_noise(self.bundle.latent_shape, [_generator(seed) for seed in seeds]))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Scaled latents -> (N, height, width, 3) uint8."""
+        with autocast(self.bundle.sample.precision, self.device):
+            scaled = latents.to(self.device) / self.bundle.scaling_factor
+            parts = [to_pixels(self.autoencoder.decode(part).sample) for part in self.batches(scaled)]
+        return np.concatenate(parts)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> np.ndarray:
+        """(N, 3, height, width) in -1..1 -> (N, height, width, 3) uint8, through the mean of the posterior."""
+        with autocast(self.bundle.sample.precision, self.device):
+            parts = [to_pixels(self.autoencoder(part.to(self.device)).sample) for part in self.batches(images)]
+        return np.concatenate(parts)
+
+    def batches(self, values: Tensor) -> tuple[Tensor, ...]:
+        """As many at once as are drawn at once."""
+        return values.split(self.bundle.sample.batch_size)
+
+    def _latent_shape(self, request: ImageRequest) -> tuple[int, int, int]:
+        channels, height, width = self.bundle.latent_shape
+        factor = 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
+        for name, pixels in (("width", request.width), ("height", request.height)):
+            if pixels is not None and pixels % factor:
+                raise ValueError(f"{name} must be a multiple of {factor} pixels, got {pixels}")
+        return channels, (request.height or height * factor) // factor, (request.width or width * factor) // factor
+
+    def _latents(
+        self,
+        requests: Sequence[ImageRequest],
+        shape: tuple[int, int, int],
+        spec: SampleSpec,
+        trace: Callable[[int, Tensor], None] = lambda *_: None,
+    ) -> Tensor:
+        with autocast(spec.precision, self.device):
+            return sample_latents(
+                self.denoiser,
+                self.bundle.noise,
+                spec,
+                shape,
+                [_generator(request.seed) for request in requests],
+                self.clip.text_states([request.prompt for request in requests]),
+                self.clip.text_states([request.negative_prompt for request in requests]),
+                [request.guidance_scale for request in requests],
+                trace,
+            )
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """(N, 3, H, W) in -1..1 -> (N, H, W, 3) uint8, rounded as diffusers does."""
+    scaled = (images.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    pixels: np.ndarray = (scaled * 255).round().astype(np.uint8)
+    return pixels
+
+
+def _generator(seed: int) -> torch.Generator:
+    """On the CPU: the same numbers whatever the device."""
+    return torch.Generator("cpu").manual_seed(seed)

@@ -1,0 +1,52 @@
+"""The registered segmentation model: MLflow runs this file and calls ``predict`` (models from code).
+
+Input, one row per case:
+    path     a file; for several channels in files of their own a list of them, or one text with "|" between     or
+    image    an array (C, *spatial), or (*spatial) for one channel, as nested lists or NumPy
+    output   optional: where to write the label map, as NIfTI or .png; the row's result is then this path
+Result: one label map (*spatial) or path per row, in the input's own geometry.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+
+from flows.pipelines.segmentation.segmenter import Segmenter
+
+
+class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
+    """``Segmenter`` behind MLflow's interface."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the weights that lie beside this file."""
+        self.segmenter = Segmenter.from_folder(Path(context.artifacts["bundle"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
+        """Label maps, or the paths they were written to, one per row."""
+        return [self._row(row) for row in model_input.to_dict("records")]
+
+    def _row(self, row: dict[str, Any]) -> Any:
+        given = {name: value for name, value in row.items() if isinstance(value, (str, list, np.ndarray))}
+        if "path" in given:
+            paths = _texts(given["path"])
+            if "output" in given:
+                return self.segmenter.segment_to_file(paths, _texts(given["output"])[0])
+            return self.segmenter.segment_files(paths)[0]
+        if "image" in given:
+            return self.segmenter.segment(np.asarray(given["image"], dtype=np.float32))
+        raise ValueError(f"each row needs `path` or `image`, got columns {sorted(row)}")
+
+
+def _texts(cell: str | list[str]) -> list[str]:
+    """MLflow turns ``{"path": ["a"]}`` into one row whose cell is the list."""
+    texts = [cell] if isinstance(cell, str) else cell
+    return [part for text in texts for part in text.split("|")]
+
+
+set_model(RegisteredSegmenter())

@@ -1,0 +1,98 @@
+"""Stage ``shard``: raw cases -> WebDataset shards, their index, and the fingerprint of the data set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from data_pipelines import storage
+from data_pipelines.volumes.cases import Dataset
+from data_pipelines.digests import digest_of
+from data_pipelines.errors import DataError, UserError
+from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, merge_statistics
+from data_pipelines.shards.incremental import Sharded
+from data_pipelines.shards.index import build_index
+from data_pipelines.volumes.sharding import sample_digests, shard_cases, shards_folder, target_spacing
+from data_pipelines.volumes.sources import find_cases
+from data_pipelines.volumes.specs import DataSpec
+from data_pipelines.volumes.splits import assign_splits
+from flows.cluster.connection import ensure_ray
+from flows.stages.shards import add_index, add_problems, shards_are_there
+from flows.stages.attempt import Attempt
+from flows.stages.stage import Stage
+
+
+def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage:
+    """Plan the stage: look at the source files and their digests, read no voxel.
+
+    ``num_cpus`` is what later stages will want of a Ray that is started here.
+    """
+    dataset = find_cases(spec, storage.cache_folder() / "generated")
+    if spec.on_error == "stop" and not dataset.cases and dataset.problems:
+        raise DataError(dataset.problems)
+    spacing = target_spacing(dataset, spec)
+    digests = sample_digests(dataset, spec, spacing)
+    folder = shards_folder(dataset, spec, spacing)
+    identity = {
+        "samples": digests,
+        "problems": [asdict(problem) for problem in dataset.problems],
+        "splits": _splits_identity(dataset, spec),
+        "on_error": spec.on_error,
+    }
+
+    def compute(attempt: Attempt) -> None:
+        ensure_ray(num_cpus)
+        sharded = shard_cases(dataset, spec, storage.join(root, folder), digests, spacing)
+        splits = _split(dataset, spec, sharded)
+        add_index(attempt, build_index(sharded.rows, splits), root, folder)
+        add_problems(attempt, sharded.problems)
+        fingerprint = _fingerprint(dataset, sharded)
+        attempt.write("fingerprint", "fingerprint.json", fingerprint.model_dump_json(indent=1).encode())
+        attempt.figures |= {
+            "num_new": sharded.num_new,
+            "spacing": spacing,
+            "num_quarantined": len(_left_out(dataset, sharded)),
+            "classes": dataset.classes,
+            "channels": list(dataset.channels),
+            "dataset": dataset.name,
+        }
+
+    return Stage("shard", identity, (), compute, still_holds=shards_are_there)
+
+
+def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]:
+    """case_id -> side of the good cases. Raises DataError with every problem, the splits file's among them."""
+    bad = _left_out(dataset, sharded)
+    splits: dict[str, str] | None = None
+    try:
+        splits = dict(assign_splits(dataset, spec, quarantined=bad, tolerated=sharded.problems))
+    except DataError as error:
+        sharded.problems.extend(error.problems)
+    except UserError:
+        if not sharded.problems:
+            raise
+        # Else no fold can be made of what the problems leave: they are what to mend.
+    too_few = any(problem.rule == "too-few-cases" for problem in sharded.problems)
+    if splits is None or too_few or (sharded.problems and spec.on_error == "stop"):
+        raise DataError(sharded.problems)
+    return {case_id: side for case_id, side in splits.items() if case_id not in bad}
+
+
+def _left_out(dataset: Dataset, sharded: Sharded) -> set[str]:
+    """Ids of cases with a problem of their own."""
+    good = {row["case_id"] for row in sharded.rows}
+    named = {problem.case_id for problem in sharded.problems if problem.case_id}
+    return {case.case_id for case in dataset.cases if case.case_id not in good} | named
+
+
+def _fingerprint(dataset: Dataset, sharded: Sharded) -> Fingerprint:
+    statistics = [CaseStatistics.model_validate_json(row["statistics"]) for row in sharded.rows]
+    return merge_statistics(statistics, dataset.classes, dataset.channels)
+
+
+def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:
+    """What decides the splits: the splits file's content, or the seed."""
+    named = Path(spec.root) / Path(spec.splits).expanduser() if spec.splits else None
+    path = named or (Path(dataset.splits_path) if dataset.splits_path else None)
+    content = storage.digest(str(path)) if path is not None and path.is_file() else None
+    return digest_of([content, spec.fold, spec.num_folds, spec.split_seed])

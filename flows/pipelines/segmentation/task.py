@@ -1,0 +1,85 @@
+"""Training the segmentation U-Net."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_pipelines.shards.index import IMAGE, MASK
+from data_pipelines.loading.loader import VolumePatches
+from data_pipelines.shards.reader import ShardReader
+from flows.training.held_out import SplitShards, sum_over_ranks
+from flows.training.task import Training, TrainingTask
+from unet_models.precision import autocast
+from unet_models.metrics import overlap
+from unet_models.training.objectives import Segmentation
+from unet_models.sampling.sliding_window import predict_logits
+from unet_models.specs.segmentation import PredictSpec, TrainSpec
+from unet_models.networks.unet import UNet
+
+
+class SegmentationTask(TrainingTask):
+    """A U-Net on random patches of volumes or pictures."""
+
+    score: ClassVar[str] = "val/dice"
+    kind: Literal["segmentation"] = "segmentation"
+    spec: TrainSpec
+    num_channels: int
+    classes: dict[str, int]
+
+    def open(self, device: torch.device, rank: int) -> Training:
+        """Build the network (not yet on ``device``) and open the data."""
+        spec = self.spec
+        shards = SplitShards.open(self)
+        patches = VolumePatches(
+            reader=shards.reader,
+            read_size=tuple(size + 2 * spec.patch_margin for size in spec.patch_size),
+            seed=spec.seed,
+            global_batch_size=spec.global_batch_size,
+            foreground_fraction=spec.foreground_fraction,
+            margin=spec.patch_margin,
+        )
+        return Training(
+            model=UNet(spec.model, self.num_channels, len(self.classes), ndim=len(spec.patch_size)),
+            objective=Segmentation(spec),
+            batches=shards.batches(patches, spec, rank),
+            validate=_MeanDice(self, shards.reader, shards.val_share(spec.validate_cases, rank), device),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _MeanDice:
+    """Mean foreground Dice of a few validation cases, shared out over the ranks, without mirroring."""
+
+    task: SegmentationTask
+    reader: ShardReader
+    rows: list[int]
+    device: torch.device
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        if not self.task.spec.validate_cases:
+            return {}
+        classes = self.task.classes
+        sums = torch.zeros(2, len(classes) - 1, dtype=torch.float64)
+        with autocast(self.task.spec.precision, self.device):
+            for row in self.rows:
+                scores = self._dice(model, row)
+                sums += torch.stack([scores.nan_to_num(), scores.isfinite().double()])
+        totals, counts = sum_over_ranks(sums, self.device)
+        names = [name for name, value in classes.items() if value]
+        means = dict(zip(names, (totals / counts).tolist(), strict=True))
+        present = {name: mean for name, mean in means.items() if math.isfinite(mean)}
+        metrics = {f"val/dice/{name}": mean for name, mean in present.items()}
+        return metrics | {"val/dice": float(np.mean(list(present.values()))) if present else 0.0}
+
+    def _dice(self, model: nn.Module, row: int) -> torch.Tensor:
+        image = torch.from_numpy(self.reader.array(row, IMAGE).copy()).to(self.device)
+        logits = predict_logits(model, image, self.task.spec.patch_size, PredictSpec(tta=False))
+        prediction = logits.argmax(0).cpu().numpy()
+        confusion = overlap.confusion_matrix(prediction, self.reader.array(row, MASK), len(self.task.classes))
+        return torch.from_numpy(overlap.dice(confusion)[1:])

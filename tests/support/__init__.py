@@ -1,0 +1,1 @@
+"""Helpers that tests of several folders share; never imported by the product."""

@@ -1,0 +1,363 @@
+"""Sharding captioned images: what was done is found again, what others read, what is left out, what goes wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from PIL import Image
+
+from data_pipelines.images import sharding
+from data_pipelines.images.examples import Example
+from data_pipelines.images.parts import PartReader
+from data_pipelines.images.sharding import ShardedExamples, Work, example_digests, examples_folder, shard_examples, split_examples
+from data_pipelines.images.sources import find_examples
+from data_pipelines.errors import UserError
+from data_pipelines.files.reading import VolumeError
+from data_pipelines.shards.index import build_index
+from data_pipelines.shards.incremental import group_by_size
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.images.specs import CaptionedSpec
+from flows.cluster.connection import ensure_ray
+
+EMOJI = Path(__file__).parents[3] / "shared/data/noto_emoji_128"
+
+
+def picture(seed: int, height: int = 12, width: int = 12, kind: str = "PNG") -> bytes:
+    """An encoded picture that differs from those of other seeds."""
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_folder(root: Path, images: Mapping[str, bytes], captions: Mapping[str, str] | None = None) -> Path:
+    """An image folder; captions are the names where none are given."""
+    root.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name, data in images.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+        lines.append(json.dumps({"file_name": name, "caption": (captions or {}).get(name, name)}))
+    (root / "metadata.jsonl").write_text("\n".join(lines))
+    return root
+
+
+def write_tar(path: Path, images: Mapping[str, bytes]) -> Path:
+    """A tar as img2dataset writes it; captions are the names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in images.items():
+            for member, content in ((name, data), (name[:-3] + "txt", name.encode())):
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def shard(root: Path, storage: Path, **fields: Any) -> ShardedExamples:
+    """Find and shard at 8 pixels, as the stage does."""
+    ensure_ray()
+    spec = CaptionedSpec(root=str(root), **{"resolution": 8, **fields})
+    examples = find_examples(spec, storage / "generated")
+    return shard_examples(examples, spec, str(storage / examples_folder(spec)), example_digests(examples, spec))
+
+
+def shards_of(storage: Path) -> Path:
+    (folder,) = (storage / "shards").iterdir()
+    return folder
+
+
+def ids(sharded: ShardedExamples) -> list[str]:
+    return [row["case_id"] for row in sharded.rows]
+
+
+def rules(sharded: ShardedExamples) -> dict[str, str]:
+    return {problem.case_id: problem.rule for problem in sharded.problems}
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_shards_are_what_webdataset_tarfile_and_the_reader_read(tmp_path: Path) -> None:
+    kept = picture(1, 8, 8, "JPEG")
+    images = {"s/a.b.png": picture(0, 12, 20), "kept.jpg": kept, "é.webp": picture(2, 8, 8, "WEBP")}
+    sharded = shard(write_folder(tmp_path / "raw", images, {"kept.jpg": "ein Käfer"}), tmp_path)
+    assert sharded.problems == []
+    assert (sharded.num_new, sharded.left_out) == (3, {})
+    rows = {row["case_id"]: row for row in sharded.rows}
+    assert list(rows) == ["s/a.b", "kept", "é"]
+    assert [row["key"] for row in sharded.rows] == ["s%2Fa%2Eb", "kept", "é"]
+    assert [(row["width"], row["height"]) for row in sharded.rows] == [(20, 12), (8, 8), (8, 8)]
+    assert [row["image_ext"] for row in sharded.rows] == ["png", "jpg", "webp"]
+
+    (tar,) = shards_of(tmp_path).glob("*.tar")
+    found = {sample["__key__"]: sample for sample in webdataset.WebDataset(str(tar), shardshuffle=False).decode("rgb8")}
+    assert found["kept"]["txt"] == "ein Käfer"
+    for row in sharded.rows:
+        pixels = np.asarray(Image.fromarray(found[row["key"]][row["image_ext"]]))
+        assert pixels.shape == (8, 8, 3)
+        if row["image_ext"] != "jpg":
+            assert hashlib.sha256(pixels.tobytes()).hexdigest() == row["pixel_sha256"]
+    with tarfile.open(tar) as archive:
+        assert archive.extractfile("kept.jpg").read() == kept  # type: ignore[union-attr]
+
+    index = build_index(sharded.rows, split_examples(sharded.rows, CaptionedSpec()))
+    shards = ShardReader(index, str(tar.parent))
+    assert bytes(shards.read(1, "jpg")) == kept
+    assert bytes(shards.read(1, "txt")).decode() == "ein Käfer"
+    assert [shards.has(row, "jpg") for row in range(3)] == [False, True, False]
+
+
+def test_every_source_gives_the_same_samples(tmp_path: Path) -> None:
+    encoded = [picture(seed) for seed in range(7)]
+    write_folder(tmp_path / "folder", {f"{i}.png": data for i, data in enumerate(encoded)})
+    (tmp_path / "parquet").mkdir()
+    values = [{"bytes": data, "path": None} for data in encoded]
+    table = pa.table({"image": values, "caption": [f"{i}.png" for i in range(7)]})
+    pq.write_table(table, tmp_path / "parquet/0.parquet", row_group_size=3)
+    write_tar(tmp_path / "tars/0.tar", {f"{i}.png": data for i, data in enumerate(encoded)})
+    expected = None
+    for layout in ("folder", "parquet", "tars"):
+        sharded = shard(tmp_path / layout, tmp_path / f"storage_{layout}")
+        content = [(row["caption"], row["pixel_sha256"]) for row in sharded.rows]
+        expected = expected or content
+        assert content == expected
+        assert len(content) == 7
+        assert shard(tmp_path / layout, tmp_path / f"storage_{layout}").num_new == 0
+
+
+def test_images_of_a_tar_that_need_no_change_stay_there(tmp_path: Path) -> None:
+    images = {"a.jpg": picture(1, 8, 8, "JPEG"), "b.jpg": picture(2, 9, 8, "JPEG"), "c.png": picture(3, 8, 8)}
+    tar = write_tar(tmp_path / "raw/00000.tar", images)
+    sharded = shard(tmp_path / "raw", tmp_path)
+    (own,) = shards_of(tmp_path).glob("*.tar")
+    assert [row["shard"] for row in sharded.rows] == [str(tar), own.name, str(tar)]
+    with tarfile.open(own) as archive:
+        assert archive.getnames() == ["00000%2Fb.png", "00000%2Fb.txt"]
+    reader = ShardReader(build_index(sharded.rows, dict.fromkeys(ids(sharded), "train")), str(own.parent))
+    assert [bytes(reader.read(i, f)) for i, f in ((0, "jpg"), (2, "png"))] == [images["a.jpg"], images["c.png"]]
+    assert reader.read(1, "png")[:4] == b"\x89PNG"
+    hashes = [hashlib.sha256(images[name]).hexdigest() for name in ("a.jpg", "c.png")]
+    assert [sharded.rows[i]["content_sha256"] for i in (0, 2)] == hashes
+    assert shard(tmp_path / "raw", tmp_path).num_new == 0
+
+    tar.parent.rename(tmp_path / "moved")
+    moved = shard(tmp_path / "moved", tmp_path)
+    assert (moved.num_new, len({row["shard"] for row in moved.rows})) == (2, 2)
+    assert str(tmp_path / "moved/00000.tar") in {row["shard"] for row in moved.rows}
+    assert moved.rows[1] == sharded.rows[1]
+
+
+def test_work_survives_the_journey() -> None:
+    examples = (Example("a", "a.png", None, "é"), Example("b", "t.tar", "b.png", "b", (512, 7)))
+    work = Work("x.tar", examples, ("1", "2"), CaptionedSpec(max_aspect_ratio=2))
+    assert Work.from_json(work.to_json()) == work
+
+
+def test_group_by_size() -> None:
+    groups = list(group_by_size([1.0, 2.0, 9.0, 1.0, 1.0, 1.0, 1.0], float, 3.0, 3))
+    assert groups == [[1, 2], [9], [1, 1, 1], [1]]
+    assert list(group_by_size([], float, 3.0, 3)) == []
+
+
+# --- what is done again ----------------------------------------------------------------------------------------------
+
+
+def test_only_new_and_changed_examples_are_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharding, "MAX_EXAMPLES_PER_SHARD", 2)
+    images = {f"{i}.png": picture(i) for i in range(5)}
+    root = write_folder(tmp_path / "raw", images)
+    first = shard(root, tmp_path)
+    before = {path.name: path.read_bytes() for path in shards_of(tmp_path).iterdir()}
+    assert (first.num_new, len(before)) == (5, 6)
+    again = shard(root, tmp_path)
+    assert (again.num_new, again.rows) == (0, first.rows)
+
+    write_folder(root, images | {"0.png": picture(50), "a.png": picture(51)}, {"3.png": "another caption"})
+    grown = shard(root, tmp_path)
+    assert grown.num_new == 3  # other pixels, another caption, and one that was not there
+    assert ids(grown) == ["0", "1", "2", "3", "4", "a"]
+    assert grown.rows[3]["caption"] == "another caption"
+    after = {path.name: path.read_bytes() for path in shards_of(tmp_path).iterdir()}
+    assert before.items() <= after.items()
+
+
+def test_a_shard_that_was_not_finished_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharding, "MAX_EXAMPLES_PER_SHARD", 2)
+    root = write_folder(tmp_path / "raw", {f"{i}.png": picture(i) for i in range(4)})
+    first = shard(root, tmp_path)
+    lost, cut = sorted({row["shard"] for row in first.rows})
+    content = (shards_of(tmp_path) / cut).read_bytes()
+    (shards_of(tmp_path) / lost).unlink()
+    assert shard(root, tmp_path).num_new == 2
+    (shards_of(tmp_path) / cut).with_suffix(".parquet").unlink()
+    again = shard(root, tmp_path)
+    assert (again.num_new, again.rows) == (2, first.rows)
+    assert (shards_of(tmp_path) / cut).read_bytes() == content
+
+
+def test_what_shapes_a_sample_is_in_its_digest_and_its_folder(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {"a.png": picture(0), "b.png": picture(0)})
+    spec = CaptionedSpec(root=str(root))
+    digests = example_digests(find_examples(spec, tmp_path), spec)
+    assert len(set(digests.values())) == 2  # the same bytes under another id
+    for fields, other in [
+        ({"resolution": 32}, True),
+        ({"background": (0, 0, 0)}, True),
+        ({"min_side": 5, "val_fraction": 0.5, "deduplicate": False, "max_pixels": 9}, False),
+    ]:
+        changed = spec.model_copy(update=fields)
+        assert (examples_folder(changed) != examples_folder(spec)) == other
+        assert (example_digests(find_examples(spec, tmp_path), changed) != digests) == other
+
+
+# --- what is left out ------------------------------------------------------------------------------------------------
+
+
+def test_filters_count_and_are_free_to_change(tmp_path: Path) -> None:
+    images = {
+        "small.png": picture(0, 9, 30),
+        "wide.png": picture(1, 10, 41),
+        "good.png": picture(2, 20, 20),
+        "twin.png": picture(2, 20, 20),
+        "mute.png": picture(3, 20, 20),
+    }
+    root = write_folder(tmp_path / "raw", images, {"mute.png": "m"})
+    filters: dict[str, Any] = {"min_side": 10, "max_aspect_ratio": 4, "min_caption_chars": 2}
+    expected = {"min_side": 1, "max_aspect_ratio": 1, "min_caption_chars": 1, "duplicate": 1}
+    first = shard(root, tmp_path, **filters)
+    assert (ids(first), first.left_out) == (["good"], expected)
+    assert first.problems == []
+    again = shard(root, tmp_path, **filters)
+    assert (again.num_new, again.left_out, again.rows) == (0, expected, first.rows)  # left out is not read again
+
+    wider = shard(root, tmp_path, max_aspect_ratio=4)
+    assert (ids(wider), wider.left_out) == (["small", "good", "mute"], {"max_aspect_ratio": 1, "duplicate": 1})
+    assert wider.num_new == 2
+    everything = shard(root, tmp_path, deduplicate=False)
+    assert (ids(everything), everything.left_out, everything.num_new) == ([Path(n).stem for n in images], {}, 1)
+    narrow = shard(root, tmp_path, **filters)
+    assert (narrow.num_new, narrow.left_out, narrow.rows) == (0, expected, first.rows)
+
+
+def test_buckets_are_other_shards_and_keep_what_a_square_cuts_away(tmp_path: Path) -> None:
+    buckets: dict[str, Any] = {"crop": "buckets", "bucket_multiple": 2}  # at 8 pixels: 8x8, 10x6, 16x4, and upright
+    images = {"a.png": picture(0, 6, 10), "b.png": picture(1, 32, 8), "c.png": picture(2, 9, 8)}
+    root = write_folder(tmp_path / "raw", images)
+    square = shard(root, tmp_path)
+    sharded = shard(root, tmp_path, **buckets)
+    assert (square.num_new, sharded.num_new) == (3, 3)
+    assert len(list((tmp_path / "shards").iterdir())) == 2
+    folder = tmp_path / examples_folder(CaptionedSpec(resolution=8, **buckets))
+    reader = ShardReader(build_index(sharded.rows, dict.fromkeys("abc", "train")), str(folder))
+    sizes = [Image.open(io.BytesIO(reader.read(i, "png"))).size for i in range(3)]
+    assert sizes == [(10, 6), (4, 16), (8, 8)]
+    assert bytes(reader.read(0, "png")) == images["a.png"]
+
+
+def test_of_equal_pixels_the_first_stays(tmp_path: Path) -> None:
+    images = {"b.png": picture(0), "a.bmp": picture(0, kind="BMP"), "c.png": picture(1)}
+    sharded = shard(write_folder(tmp_path / "raw", images), tmp_path)
+    assert (ids(sharded), sharded.left_out) == (["b", "c"], {"duplicate": 1})
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_bad_images_are_named_and_the_others_sharded(tmp_path: Path) -> None:
+    images = {"a.png": picture(0), "cut.png": picture(1, 64, 64)[:999], "text.png": b"<html>", "b.png": picture(2)}
+    root = write_folder(tmp_path / "raw", images)
+    (root / "bare.png").write_bytes(picture(3))
+    for num_new in (2, 0):
+        sharded = shard(root, tmp_path)
+        assert (ids(sharded), sharded.num_new) == (["a", "b"], num_new)
+        assert rules(sharded) == {"bare": "caption-missing", "cut": "truncated-file", "text": "unknown-format"}
+        assert all(Path(problem.path).is_file() for problem in sharded.problems)
+    (root / "cut.png").write_bytes(picture(1))
+    assert ids(shard(root, tmp_path)) == ["a", "cut", "b"]
+
+
+def test_parts_that_cannot_be_read(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    values = [{"bytes": b"x" * 9, "path": None}, {"bytes": None, "path": "u/a.png"}, None]
+    pq.write_table(pa.table({"image": pa.array(values, kind), "caption": ["a"] * 3}), tmp_path / "p.parquet")
+    (tmp_path / "f.png").write_bytes(b"x" * 9)
+    parquet, file = str(tmp_path / "p.parquet"), str(tmp_path / "f.png")
+    assert PartReader(9).read(Example("a", parquet, 0, "")) == b"x" * 9
+    assert PartReader(9).read(Example("a", file, "m", "", (2, 3))) == b"xxx"
+    for example, limit, rule, words in [
+        (Example("a", parquet, 0, ""), 8, "too-large", "9 bytes or more, above the 8"),
+        (Example("a", parquet, 1, ""), 9, "image-missing", "only the path 'u/a.png'"),
+        (Example("a", parquet, 2, ""), 9, "image-missing", "no image bytes"),
+        (Example("a", file, None, ""), 8, "too-large", "9 bytes or more"),
+        (Example("a", file, "m", "", (0, 900)), 8, "too-large", "900 bytes or more"),
+        (Example("a", str(tmp_path / "gone.png"), None, ""), 9, "file-missing", "no such file"),
+        (Example("a", str(tmp_path / "gone.parquet"), 0, ""), 9, "file-missing", "no such file"),
+    ]:
+        with pytest.raises(VolumeError) as raised:
+            PartReader(limit).read(example)
+        assert (raised.value.problem.rule, raised.value.problem.path) == (rule, example.where)
+        assert words in raised.value.problem.message
+
+
+def test_a_row_group_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"image": [b"x" * 999], "caption": ["a"]}), tmp_path / "p.parquet")
+    monkeypatch.setattr("data_pipelines.captioned.parts.MAX_ROW_GROUP_BYTES", 10)
+    with pytest.raises(VolumeError, match="row groups of 1000"):
+        PartReader(9).read(Example("a", str(tmp_path / "p.parquet"), 0, ""))
+
+
+# --- held-out share --------------------------------------------------------------------------------------------------
+
+
+def test_new_images_move_no_old_one() -> None:
+    rows = [{"case_id": f"i{i}"} for i in range(2000)]
+    spec = CaptionedSpec(val_fraction=0.1)
+    few, many = split_examples(rows[::2], spec), split_examples(rows, spec)
+    assert few.items() <= many.items()
+    assert 150 < list(many.values()).count("val") < 250
+    assert split_examples(rows, spec.model_copy(update={"split_seed": 1})) != many
+
+
+def test_both_sides_have_an_image() -> None:
+    rows = [{"case_id": f"i{i}"} for i in range(5)]
+    for fraction, count in ((1e-9, 1), (1 - 1e-9, 4)):
+        sides = split_examples(rows, CaptionedSpec(val_fraction=fraction))
+        assert list(sides) == [row["case_id"] for row in rows]
+        assert list(sides.values()).count("val") == count
+    with pytest.raises(UserError, match="1 usable images, and at least 2 are due"):
+        split_examples(rows[:1], CaptionedSpec())
+
+
+# --- real ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not EMOJI.is_dir(), reason=f"{EMOJI} is not here")
+def test_emoji(tmp_path: Path) -> None:
+    first = shard(EMOJI, tmp_path, resolution=64)
+    assert (first.num_new, first.problems) == (3519, [])
+    assert len(first.rows) + first.left_out["duplicate"] == 3519
+    assert first.left_out == {"duplicate": 10}
+    again = shard(EMOJI, tmp_path, resolution=64)
+    assert (again.num_new, again.rows, again.left_out) == (0, first.rows, first.left_out)
+
+    tars = sorted(str(path) for path in shards_of(tmp_path).glob("*.tar"))
+    found = {sample["__key__"]: sample for sample in webdataset.WebDataset(tars, shardshuffle=False)}
+    assert len(found) == 3519
+    for row in first.rows[::50]:
+        sample = found[row["key"]]
+        with Image.open(io.BytesIO(sample["png"])) as image:
+            assert (image.size, image.mode) == ((64, 64), "RGB")
+            assert hashlib.sha256(np.asarray(image).tobytes()).hexdigest() == row["pixel_sha256"]
+        assert sample["txt"].decode() == row["caption"]

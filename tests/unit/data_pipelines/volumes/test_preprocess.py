@@ -1,0 +1,256 @@
+"""Preprocessing: what it computes, and that label maps find the way back to the voxels they came from."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from scipy.spatial.transform import Rotation
+
+from data_pipelines.volumes.preprocess import Preprocessing, canonical_axes, normalise, prepare, prepare_labels, resample, resample_labels, restore_labels, restore_mask
+from data_pipelines.volumes.specs import PreprocessSpec
+from data_pipelines.volumes.formats.base import Geometry
+
+RAW = PreprocessSpec(normalise="none")
+ORIENTATIONS = [
+    np.array(list(zip(axes, flips, strict=True)))
+    for axes in itertools.permutations(range(3))
+    for flips in itertools.product([1, -1], repeat=3)
+]
+"""nibabel's form: for each axis of the canonical array, the stored axis it becomes and its direction."""
+CANONICAL = np.arange(4 * 5 * 6).reshape(4, 5, 6).astype(np.int16)
+SPACING = (0.5, 1.5, 2.5)
+
+
+def affine_of(degrees: float) -> np.ndarray:
+    """Axes of ``SPACING``, turned by some degrees about an oblique axis."""
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_rotvec(np.deg2rad(degrees) * np.array([0.6, 0.0, 0.8])).as_matrix() * SPACING
+    affine[:3, 3] = [-7, 11, 13]
+    return affine
+
+
+def stored_as(orientation: np.ndarray, canonical: np.ndarray, degrees: float = 20) -> tuple[np.ndarray, Geometry]:
+    """The canonical array as another scanner would store it, by nibabel."""
+    image = nib.Nifti1Image(canonical, affine_of(degrees)).as_reoriented(orientation)
+    spacing = tuple(float(z) for z in np.linalg.norm(image.affine[:3, :3], axis=0))
+    return np.asarray(image.dataobj), Geometry(image.shape, spacing, tuple(map(tuple, image.affine.tolist())))
+
+
+def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """(K, *spatial) logits that say exactly ``labels``."""
+    return (labels == np.arange(num_classes).reshape(-1, *[1] * labels.ndim)).astype(np.float32)
+
+
+def blob(shape: tuple[int, ...]) -> np.ndarray:
+    """Two half ellipsoids, labels 1 and 2, in the middle of the volume."""
+    grids = np.meshgrid(*[(np.arange(n) + 0.5) / n * 2 - 1 for n in shape], indexing="ij")
+    inside = sum(g**2 for g in grids) < 0.5
+    return (inside.astype(np.uint8) * (1 + (grids[0] > 0))).astype(np.uint8)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+# --- Orientation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS, ids=lambda o: "".join(nib.orientations.ornt2axcodes(o)))
+def test_labels_go_forth_and_back_from_every_orientation(orientation: np.ndarray) -> None:
+    stored, geometry = stored_as(orientation, CANONICAL)
+    prepared = prepare(stored[None], geometry, RAW, None, stored)
+    np.testing.assert_array_equal(prepared.mask, CANONICAL)
+    np.testing.assert_array_equal(prepared.image[0], CANONICAL)
+    assert prepared.done.spacing == pytest.approx(SPACING)
+    assert prepared.done.is_lossless
+    assert prepared.image.flags.c_contiguous
+    np.testing.assert_array_equal(restore_mask(CANONICAL, prepared.done), stored)
+    np.testing.assert_array_equal(prepare_labels(stored, prepared.done), CANONICAL)
+    restored = restore_labels(one_hot(CANONICAL % 3, 3), prepared.done)
+    np.testing.assert_array_equal(restored, stored % 3)
+    assert restored.dtype == np.uint8
+
+
+def test_canonical_axes_of_a_known_affine() -> None:
+    # Stored axes run left, superior, anterior.
+    affine = ((-1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 3.0, 0.0), (0.0, 2.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    assert canonical_axes(Geometry((4, 5, 6), (1.0, 2.0, 3.0), affine)) == ((0, 2, 1), (True, False, False))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_without_an_affine_axes_stay(ndim: int) -> None:
+    image = np.arange(2 * 3**ndim).reshape(2, *[3] * ndim)
+    prepared = prepare(image, Geometry((3,) * ndim, (1.0,) * ndim), RAW, None)
+    np.testing.assert_array_equal(prepared.image, image)
+    assert prepared.mask is None
+
+
+# --- Crop ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::7])
+def test_cropped_labels_go_back_to_their_place(orientation: np.ndarray) -> None:
+    canonical = np.full((8, 9, 7), -3, np.int16)
+    canonical[2:5, 1:9, 3:6] = np.random.default_rng(0).integers(-2, 9, (3, 8, 3))
+    canonical[[2, 4], [1, 8], [3, 5]] = 5
+    stored, geometry = stored_as(orientation, canonical)
+    labels = np.where(canonical > 3, 2, 0).astype(np.uint8)
+    stored_labels, _ = stored_as(orientation, labels)
+    spec = RAW.model_copy(update={"foreground_crop": True})
+    prepared = prepare(stored[None], geometry, spec, None, stored_labels)
+    assert prepared.done.crop == ((2, 5), (1, 9), (3, 6))
+    np.testing.assert_array_equal(prepared.image[0], canonical[2:5, 1:9, 3:6])
+    assert not prepared.done.is_lossless  # labels outside the box would be lost
+    assert not prepared.done.is_resampled
+    np.testing.assert_array_equal(restore_labels(one_hot(labels[2:5, 1:9, 3:6], 3), prepared.done), stored_labels)
+    np.testing.assert_array_equal(prepare_labels(stored_labels, prepared.done), labels[2:5, 1:9, 3:6])
+
+
+def test_crop_keeps_what_any_channel_shows_and_all_of_an_empty_volume() -> None:
+    image = np.zeros((2, 6, 6), np.float32)
+    geometry = Geometry((6, 6), (1.0, 1.0))
+    spec = RAW.model_copy(update={"foreground_crop": True})
+    assert prepare(image, geometry, spec, None).done.crop == ((0, 6), (0, 6))
+    image[0, 1, 2] = image[1, 4, 3] = 1
+    assert prepare(image, geometry, spec, None).done.crop == ((1, 5), (2, 4))
+
+
+def test_statistics_are_those_of_the_crop() -> None:
+    image = np.zeros((1, 4, 4), np.float32)
+    image[0, 1:3, 1:3] = [[1, 3], [1, 3]]
+    spec = PreprocessSpec(foreground_crop=True)
+    prepared = prepare(image, Geometry((4, 4), (1.0, 1.0)), spec, None)
+    np.testing.assert_allclose(prepared.image[0], [[-1, 1], [-1, 1]], rtol=1e-6)
+
+
+# --- Resampling ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "target", "expected_shape", "expected_spacing"),
+    [
+        ((10, 8, 6), (1.5, 1.0, 2.0), (1.0, 1.0, 1.0), (15, 8, 12), (1.0, 1.0, 1.0)),
+        ((7, 4, 4), (1.0, 1.0, 1.0), (2.0, 1.0, 1.0), (4, 4, 4), (1.75, 1.0, 1.0)),  # whole voxels: the extent stays
+        ((3, 4, 1), (1.0, 1.0, 1.0), (1.0, 9.0, 5.0), (3, 1, 1), (1.0, 4.0, 1.0)),
+    ],
+)
+def test_target_spacing_gives_shape_and_spacing(
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    target: tuple[float, ...],
+    expected_shape: tuple[int, ...],
+    expected_spacing: tuple[float, ...],
+) -> None:
+    prepared = prepare(np.ones((1, *shape)), Geometry(shape, spacing), RAW, target, np.ones(shape, np.uint8))
+    assert prepared.mask is not None
+    assert prepared.done.shape == prepared.mask.shape == prepared.image.shape[1:] == expected_shape
+    assert prepared.done.spacing == pytest.approx(expected_spacing)
+    assert prepared.done.is_resampled == (expected_shape != shape)
+    assert (prepared.mask == 1).all()
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "onehot"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::11])
+def test_resampled_labels_come_back_nearly(orientation: np.ndarray, interpolation: str) -> None:
+    canonical = blob((40, 30, 24))
+    stored, geometry = stored_as(orientation, canonical)
+    spec = RAW.model_copy(update={"label_interpolation": interpolation})
+    prepared = prepare(stored[None], geometry, spec, (0.7, 1.1, 2.0), stored)
+    assert prepared.mask is not None
+    assert prepared.mask.shape == (29, 41, 30)
+    assert not prepared.done.is_lossless
+    back = restore_labels(one_hot(prepared.mask, 3), prepared.done)
+    assert back.shape == stored.shape
+    for value in (1, 2):
+        assert dice(back == value, stored == value) > 0.93
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 4), (3, 12, 5), (5, 6, 8)])
+def test_linear_resampling_is_that_of_torch(shape: tuple[int, ...]) -> None:
+    volume = np.random.default_rng(0).normal(size=(5, 6, 8)).astype(np.float32)
+    expected = F.interpolate(torch.from_numpy(volume)[None, None], shape, mode="trilinear", align_corners=False)[0, 0]
+    np.testing.assert_allclose(resample(volume, shape, order=1), expected, atol=1e-5)
+
+
+def test_resampling_literals() -> None:
+    ramp = np.array([0.0, 1.0, 2.0])
+    np.testing.assert_allclose(resample(ramp, (6,), 1), [0, 0.25, 0.75, 1.25, 1.75, 2], atol=1e-6)
+    np.testing.assert_allclose(resample(ramp, (1,), 1), [1], atol=1e-6)
+    np.testing.assert_allclose(resample(np.full((4, 4), 3.0), (7, 3), 3), np.full((7, 3), 3.0), atol=1e-5)
+    labels = np.array([7, 7, 0, 2], np.uint8)
+    for interpolation in ("nearest", "onehot"):
+        doubled = resample_labels(labels, (8,), interpolation)
+        np.testing.assert_array_equal(doubled, [7, 7, 7, 7, 0, 0, 2, 2])
+        assert doubled.dtype == np.uint8
+
+
+@given(
+    labels=npst.arrays(np.uint8, npst.array_shapes(min_dims=2, max_dims=3, max_side=6), elements=st.integers(0, 3)),
+    data=st.data(),
+)
+@settings(max_examples=40, deadline=None)
+def test_resampling_invents_no_labels(labels: np.ndarray, data: st.DataObject) -> None:
+    shape = tuple(data.draw(st.integers(1, 9)) for _ in labels.shape)
+    for interpolation in ("nearest", "onehot"):
+        found = resample_labels(labels, shape, interpolation)
+        assert found.shape == shape
+        assert set(np.unique(found)) <= set(np.unique(labels))
+
+
+def test_logits_are_resampled_before_the_argmax() -> None:
+    logits = np.random.default_rng(0).normal(size=(4, 5, 6, 3)).astype(np.float32)
+    done = prepare(np.zeros((1, 9, 8, 7)), Geometry((9, 8, 7), (1.0, 1.0, 1.0)), RAW, (1.8, 4 / 3, 7 / 3)).done
+    assert done.shape == logits.shape[1:]
+    full = F.interpolate(torch.from_numpy(logits)[None], (9, 8, 7), mode="trilinear", align_corners=False)[0]
+    np.testing.assert_array_equal(restore_labels(logits, done), full.argmax(0))
+
+
+def test_many_classes_need_wider_integers() -> None:
+    done = prepare(np.zeros((1, 2, 2)), Geometry((2, 2), (1.0, 1.0)), RAW, None).done
+    assert restore_mask(np.array([[0, 255], [1, 2]]), done).dtype == np.uint8
+    wide = restore_mask(np.array([[0, 256], [1, 2]]), done)
+    assert wide.dtype == np.int16
+    assert wide[0, 1] == 256
+
+
+def test_record_survives_json() -> None:
+    stored, geometry = stored_as(ORIENTATIONS[29], CANONICAL)
+    spec = RAW.model_copy(update={"foreground_crop": True})
+    done = prepare(stored[None], geometry, spec, (1.0, 1.0, 1.0)).done
+    assert Preprocessing.from_json(json.loads(json.dumps(done.to_json()))) == done
+
+
+# --- Intensities -----------------------------------------------------------------------------------------------------
+
+
+def test_zscore_literals() -> None:
+    image = np.array([[[0, 2], [2, 0]], [[1_700_000, 1_700_004], [1_700_004, 1_700_000]]], np.float32)
+    result = normalise(image, PreprocessSpec())
+    np.testing.assert_allclose(result, [[[-1, 1], [1, -1]]] * 2, rtol=1e-6)
+    assert result.dtype == np.float32
+
+
+def test_zscore_of_a_constant_is_zero() -> None:
+    assert (normalise(np.full((1, 3, 3), 5.0), PreprocessSpec()) == 0).all()
+
+
+def test_window_literals() -> None:
+    image = np.array([[-1000, -100, 0, 100, 300, 4000]], np.int16)
+    result = normalise(image, PreprocessSpec(normalise="window", window=(-100, 300)))
+    np.testing.assert_allclose(result, [[-1, -1, -0.5, 0, 1, 1]], atol=1e-6)
+    assert result.dtype == np.float32
+
+
+def test_none_only_changes_the_type() -> None:
+    result = normalise(np.array([[1, 2]], np.uint8), RAW)
+    np.testing.assert_array_equal(result, [[1, 2]])
+    assert result.dtype == np.float32

@@ -1,0 +1,374 @@
+"""Finding cases: each layout, told apart by its files, and every rule that file names can break."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_pipelines.volumes.cases import Dataset
+from data_pipelines.errors import DataError, UserError
+from data_pipelines.volumes.sources import find_cases, recognise_layout
+from data_pipelines.volumes.sources.folders import check_classes, id_problems, subject_of
+from data_pipelines.volumes.specs import DataSpec
+
+LABELS = {"0": "background", "1": "front", "2": "back"}
+
+
+def touch(root: Path, *names: str) -> None:
+    """Empty files: finding cases never opens a volume."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def declare(root: Path, **fields: Any) -> None:
+    root.mkdir(exist_ok=True)
+    (root / "dataset.json").write_text(json.dumps(fields))
+
+
+def decathlon(root: Path, *ids: str, **fields: Any) -> Path:
+    for case_id in ids:
+        touch(root, f"imagesTr/{case_id}.nii.gz", f"labelsTr/{case_id}.nii.gz")
+    training = [{"image": f"./imagesTr/{i}.nii.gz", "label": f"./labelsTr/{i}.nii.gz"} for i in ids]
+    declare(root, **{"name": "Set", "modality": {"0": "MRI"}, "labels": LABELS, "training": training, **fields})
+    return root
+
+
+def nnunet(root: Path, *ids: str, channels: int = 2, **fields: Any) -> Path:
+    for case_id in ids:
+        touch(root, f"labelsTr/{case_id}.nii.gz", *(f"imagesTr/{case_id}_{c:04d}.nii.gz" for c in range(channels)))
+    names = {str(c): f"channel{c}" for c in range(channels)}
+    declare(root, **{"channel_names": names, "labels": {"background": 0, "organ": 1}, **fields})
+    return root
+
+
+def folders(root: Path, *ids: str, label_folder: str = "masks") -> Path:
+    for case_id in ids:
+        touch(root, f"images/{case_id}.png", f"{label_folder}/{case_id}.png")
+    return root
+
+
+def find(root: Path, **fields: Any) -> Dataset:
+    return find_cases(DataSpec(root=str(root), **fields))
+
+
+def rules(dataset: Dataset) -> set[tuple[str, str]]:
+    return {(problem.rule, problem.case_id) for problem in dataset.problems}
+
+
+# --- Decathlon -------------------------------------------------------------------------------------------------------
+
+
+def test_decathlon(tmp_path: Path) -> None:
+    root = decathlon(tmp_path / "d", "b", "a", licence="CC-BY-SA 4.0", release="1.0")
+    touch(root, "imagesTr/._a.nii.gz", "labelsTr/._a.nii.gz", "imagesTr/.DS_Store", "splits_final.json")
+    dataset = find(root)
+    assert [case.case_id for case in dataset.cases] == ["a", "b"]
+    assert dataset.cases[0].images == (str(root / "imagesTr/a.nii.gz"),)
+    assert dataset.cases[0].label == str(root / "labelsTr/a.nii.gz")
+    assert dataset.cases[0].subject == "a"
+    assert (dataset.name, dataset.channels) == ("Set", ("MRI",))
+    assert dataset.classes == {"background": 0, "front": 1, "back": 2}
+    assert dataset.metadata == {"licence": "CC-BY-SA 4.0", "release": "1.0"}
+    assert dataset.splits_path == str(root / "splits_final.json")
+    assert dataset.problems == ()
+
+
+def test_decathlon_names_everything_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    listed = ["a", "no_label", "no_image", "ok", "OK"]
+    root = decathlon(tmp_path / "d", *listed)
+    (root / "labelsTr/no_label.nii.gz").unlink()
+    (root / "imagesTr/no_image.nii.gz").unlink()
+    touch(root, "imagesTr/extra_image.nii.gz", "labelsTr/extra_label.nii.gz")
+    touch(root, "imagesTr/unlisted.nii.gz", "labelsTr/unlisted.nii.gz")
+    declared = json.loads((root / "dataset.json").read_text())
+    declared["training"] += [{"image": "../x.nii.gz", "label": "labelsTr/x.nii.gz"}, "a string"]
+    declare(root, **declared)
+    with caplog.at_level(logging.WARNING):
+        dataset = find(root)
+    assert rules(dataset) == {
+        ("label-missing", "no_label"),
+        ("image-missing", "no_image"),
+        ("duplicate-id", "ok"),
+        ("label-missing", "extra_image"),
+        ("image-missing", "extra_label"),
+        ("path-outside", "x"),
+        ("bad-entry", ""),
+    }
+    assert [case.case_id for case in dataset.cases] == ["a"]
+    assert "unlisted" in caplog.text
+    by_rule = {problem.case_id: problem.path for problem in dataset.problems}
+    assert by_rule["no_label"] == str(root / "labelsTr/no_label.nii.gz")
+    assert by_rule["extra_image"] == str(root / "imagesTr/extra_image.nii.gz")
+
+
+def test_decathlon_without_a_list_pairs_by_name(tmp_path: Path) -> None:
+    root = decathlon(tmp_path / "d", "a", "b", training=[])
+    touch(root, "imagesTr/c.nii.gz")
+    dataset = find(root)
+    assert [case.case_id for case in dataset.cases] == ["a", "b"]
+    assert [problem.rule for problem in dataset.problems] == ["label-missing"]
+
+
+def test_empty_decathlon_folder(tmp_path: Path) -> None:
+    root = decathlon(tmp_path / "d")
+    (root / "imagesTr").mkdir()
+    assert rules(find(root)) == {("empty-folder", "")}
+
+
+# --- nnU-Net ---------------------------------------------------------------------------------------------------------
+
+
+def test_nnunet(tmp_path: Path) -> None:
+    root = nnunet(tmp_path / "n", "case_2", "case_1")
+    touch(root, "imagesTr/._case_1_0000.nii.gz")
+    dataset = find(root)
+    assert [case.case_id for case in dataset.cases] == ["case_1", "case_2"]
+    assert [Path(p).name for p in dataset.cases[0].images] == ["case_1_0000.nii.gz", "case_1_0001.nii.gz"]
+    assert dataset.channels == ("channel0", "channel1")
+    assert dataset.classes == {"background": 0, "organ": 1}
+    assert dataset.problems == ()
+
+
+def test_nnunet_names_everything_at_once(tmp_path: Path) -> None:
+    root = nnunet(tmp_path / "n", "a", "gap", "more", "lonely", "odd")
+    (root / "imagesTr/gap_0001.nii.gz").unlink()
+    (root / "labelsTr/lonely.nii.gz").unlink()
+    touch(root, "imagesTr/more_0002.nii.gz", "imagesTr/plain.nii.gz", "labelsTr/alone.nii.gz")
+    touch(root, "imagesTr/odd_0000.nii", "labelsTr/A.nii")
+    dataset = find(root)
+    assert rules(dataset) == {
+        ("missing-channel", "gap"),
+        ("undeclared-channel", "more"),
+        ("no-channel-number", "plain"),
+        ("label-missing", "lonely"),
+        ("image-missing", "alone"),
+        ("duplicate-id", "odd"),
+        ("duplicate-id", "A"),
+    }
+    assert dataset.cases == ()
+    assert "channel 1 (channel1)" in next(p.message for p in dataset.problems if p.rule == "missing-channel")
+
+
+def test_nnunet_two_spellings_of_one_case(tmp_path: Path) -> None:
+    root = nnunet(tmp_path / "n", "ok")
+    touch(root, "imagesTr/a_0000.nii.gz", "imagesTr/A_0001.nii.gz", "labelsTr/a.nii.gz")
+    assert {problem.rule for problem in find(root).problems} == {"duplicate-id"}
+
+
+def test_nnunet_colour_image_brings_all_channels(tmp_path: Path) -> None:
+    root = nnunet(tmp_path / "n", channels=3)
+    touch(root, "imagesTr/a_0000.png", "labelsTr/a.png")
+    dataset = find(root)
+    assert dataset.problems == ()
+    assert len(dataset.cases[0].images) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ({"background": 0, "b": 2, "a": 1}, {"background": 0, "a": 1, "b": 2}),
+        ({"2": "b", "0": "background", "1": "a"}, {"background": 0, "a": 1, "b": 2}),
+        ({"background": "0", "a": "1"}, {"background": 0, "a": 1}),
+    ],
+)
+def test_both_ways_of_declaring_labels(tmp_path: Path, labels: Any, classes: dict[str, int]) -> None:
+    found = find(nnunet(tmp_path / "n", "a", labels=labels)).classes
+    assert found == classes
+    assert list(found) == list(classes)  # background first
+
+
+@pytest.mark.parametrize(
+    ("labels", "rule"),
+    [
+        ({"background": 0, "whole": [1, 2], "core": 2}, "region-labels"),
+        ({"background": 0, "a": 1, "ignore": 2}, "ignore-label"),
+        ({"background": 0, "a": 1, "c": 3}, "class-holes"),
+        ({"a": 1, "b": 2}, "class-holes"),
+        ({"background": 0, "mask": 255}, "class-holes"),
+        ({"background": 0}, "class-holes"),
+        ({"background": 0, "a": 1.5}, "bad-classes"),
+        ({"0": "background", "1": "a", "2": "a"}, "bad-classes"),
+        (None, "bad-classes"),
+        ([], "bad-classes"),
+    ],
+)
+def test_unusable_labels_are_refused(tmp_path: Path, labels: Any, rule: str) -> None:
+    with pytest.raises(DataError) as caught:
+        find(nnunet(tmp_path / "n", "a", labels=labels))
+    assert [problem.rule for problem in caught.value.problems] == [rule]
+
+
+@pytest.mark.parametrize("names", [None, {}, ["CT"], {"1": "CT"}, {"a": "CT"}])
+def test_unusable_channel_names_are_refused(tmp_path: Path, names: Any) -> None:
+    with pytest.raises(DataError, match="bad-channels"):
+        find(nnunet(tmp_path / "n", "a", channel_names=names))
+
+
+def test_spec_overrides_declarations(tmp_path: Path) -> None:
+    root = nnunet(tmp_path / "n", "a", labels=None, channel_names={"0": "x", "1": "y"})
+    dataset = find(root, classes={"background": 0, "mine": 1}, channels=("p", "q"))
+    assert dataset.classes == {"background": 0, "mine": 1}
+    assert dataset.channels == ("p", "q")
+    with pytest.raises(DataError, match=r"data\.classes: .*0\.\.K-1"):
+        find(root, classes={"background": 0, "mine": 2})
+
+
+def test_broken_dataset_json(tmp_path: Path) -> None:
+    root = nnunet(tmp_path / "n", "a")
+    (root / "dataset.json").write_text("{oops")
+    with pytest.raises(UserError, match="not valid JSON"):
+        find(root)
+    (root / "dataset.json").write_text("[]")
+    with pytest.raises(UserError, match="must hold a JSON object"):
+        find(root)
+    (root / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"dataset\.json: missing"):
+        find(root, layout="nnunet")
+
+
+# --- plain folders and DICOM -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label_folder", ["masks", "labels"])
+def test_folders(tmp_path: Path, label_folder: str) -> None:
+    root = folders(tmp_path / "f", "b", "a", label_folder=label_folder)
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(root / "images/a.png")
+    dataset = find(root, ndim=2)
+    assert [case.case_id for case in dataset.cases] == ["a", "b"]
+    assert dataset.classes == {"background": 0, "foreground": 1}
+    assert dataset.channels == ("red", "green", "blue")
+    assert dataset.problems == ()
+
+
+def test_folders_with_classes_subjects_and_other_suffixes(tmp_path: Path) -> None:
+    root = tmp_path / "f"
+    touch(root, "images/a.jpg", "images/b.nii.gz", "masks/a.png", "masks/b.nii")
+    (root / "classes.json").write_text('{"background": 0, "road": 1}')
+    (root / "subjects.json").write_text('{"a": "town", "b": "town"}')
+    dataset = find(root)
+    assert dataset.classes == {"background": 0, "road": 1}
+    assert [case.subject for case in dataset.cases] == ["town", "town"]
+    (root / "subjects.json").write_text('{"a": 1}')
+    with pytest.raises(UserError, match="must map case ids to subjects"):
+        find(root)
+
+
+def test_folders_name_everything_at_once(tmp_path: Path) -> None:
+    root = folders(tmp_path / "f", "ok", "-x")
+    touch(root, "images/twin.png", "images/twin.jpg", "masks/twin.png")
+    touch(root, "images/Case.png", "images/case.png", "masks/case.png", "images/only.png", "masks/mask.png")
+    dataset = find(root)
+    assert rules(dataset) == {
+        ("bad-case-id", "-x"),
+        ("duplicate-id", "twin"),
+        ("duplicate-id", "Case"),
+        ("label-missing", "only"),
+        ("image-missing", "mask"),
+    }
+    assert [case.case_id for case in dataset.cases] == ["ok"]
+
+
+def test_empty_image_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "images/._a.png", "masks/notes.txt")
+    assert rules(find(tmp_path)) == {("empty-folder", "")}
+
+
+def test_dicom(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    touch(
+        root, "p1/image/1.dcm", "p1/label.nii.gz", "p2/image/1.dcm", "p3/label.nii", ".hidden/image/x", "classes.json"
+    )
+    touch(root, "p4/image/1", "p4/label.nii", "p4/label.nii.gz")
+    (root / "classes.json").write_text('{"background": 0, "liver": 1}')
+    dataset = find(root)
+    assert [(case.case_id, case.images, case.label) for case in dataset.cases] == [
+        ("p1", (str(root / "p1/image"),), str(root / "p1/label.nii.gz"))
+    ]
+    assert rules(dataset) == {("label-missing", "p2"), ("image-missing", "p3"), ("duplicate-id", "p4")}
+    (root / "classes.json").unlink()
+    with pytest.raises(UserError, match="name the classes"):
+        find(root)
+
+
+# --- recognising the layout ------------------------------------------------------------------------------------------
+
+
+def test_layouts_are_told_apart(tmp_path: Path) -> None:
+    assert recognise_layout(decathlon(tmp_path / "1", "a")) == "decathlon"
+    assert recognise_layout(decathlon(tmp_path / "2", "case_0001", "case_0002")) == "decathlon"  # not channels
+    assert recognise_layout(nnunet(tmp_path / "3", "a")) == "nnunet"
+    old = nnunet(tmp_path / "4", "a", "b", channel_names=None)
+    declare(old, modality={"0": "MR", "1": "CT"}, labels=LABELS)
+    assert recognise_layout(old) == "nnunet"
+    assert recognise_layout(folders(tmp_path / "5", "a")) == "folders"
+    touch(tmp_path / "6", "p1/image/1.dcm")
+    assert recognise_layout(tmp_path / "6") == "dicom"
+
+
+def test_unknown_layout_says_what_was_looked_for(tmp_path: Path) -> None:
+    touch(tmp_path, "scan.nii.gz")
+    with pytest.raises(UserError) as caught:
+        find(tmp_path)
+    message = str(caught.value)
+    assert "It holds: scan.nii.gz" in message
+    assert all(layout in message for layout in ("decathlon", "nnunet", "folders", "dicom"))
+
+
+def test_missing_or_unnamed_root(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no folder"):
+        find(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"data\.root: name the folder"):
+        find_cases(DataSpec())
+    with pytest.raises(UserError, match="needs images/ and masks/"):
+        find(tmp_path, layout="folders")
+
+
+def test_phantoms_are_written_once_and_found_again(tmp_path: Path) -> None:
+    spec = DataSpec(layout="phantoms", num_phantoms=4, phantom_seed=3)
+    first = find_cases(spec, tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")}
+    assert len(times) == 8
+    assert first == find_cases(spec, tmp_path)
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")}
+    assert [case.case_id for case in first.cases] == [f"phantom_{index:03d}" for index in range(4)]
+    other = find_cases(spec.model_copy(update={"phantom_seed": 4}), tmp_path)
+    assert other.cases[0].label != first.cases[0].label
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case_id", ["case_01", "BraTS2021-00000", "1.3.6.1.4", "Zürich 3", "a" * 80])
+def test_usable_ids(case_id: str) -> None:
+    assert id_problems(case_id, "path") == []
+
+
+@pytest.mark.parametrize(
+    "case_id", ["", " ", " a", ".hidden", "..", "a/b", "a\\b", "a:b", "a\nb", "a\0b", "-rf", "~a", "a" * 81, "ü" * 41]
+)
+def test_unusable_ids(case_id: str) -> None:
+    assert [problem.rule for problem in id_problems(case_id, "path")] == ["bad-case-id"]
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers(-3, 12), max_size=8))
+def test_classes_are_accepted_only_without_holes(declared: dict[str, int]) -> None:
+    if len(declared) >= 2 and sorted(declared.values()) == list(range(len(declared))):
+        assert list(check_classes(declared, "here").values()) == list(range(len(declared)))
+    else:
+        with pytest.raises(DataError):
+            check_classes(declared, "here")
+
+
+def test_subjects() -> None:
+    assert subject_of("sub-07_ses-2_T1w", {}) == "sub-07"
+    assert subject_of("hippocampus_001", {}) == "hippocampus_001"
+    assert subject_of("sub-07_ses-2", {"sub-07_ses-2": "anna"}) == "anna"

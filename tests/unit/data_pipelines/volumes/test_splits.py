@@ -1,0 +1,168 @@
+"""Splits: read from a file with every mistake named, or drawn by subject and stable when cases are added."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipelines.volumes.cases import Case, Dataset
+from data_pipelines.errors import DataError, Problem, UserError
+from data_pipelines.volumes.specs import DataSpec
+from data_pipelines.volumes.splits import assign_splits, draw_folds
+
+
+def dataset(*ids: str, subjects: dict[str, str] | None = None, **fields: Any) -> Dataset:
+    cases = tuple(Case(i, (f"{i}.nii.gz",), f"{i}_label.nii.gz", (subjects or {}).get(i, i)) for i in ids)
+    return Dataset("set", cases, {"background": 0, "organ": 1}, ("MR",), **fields)
+
+
+def splits_file(folder: Path, content: Any) -> DataSpec:
+    (folder / "splits.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return DataSpec(root=str(folder), splits="splits.json")
+
+
+FOLDS = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["b", "c"], "val": ["a"]}]
+
+
+def test_file_beside_root_gives_the_fold_asked_for(tmp_path: Path) -> None:
+    spec = splits_file(tmp_path, FOLDS)
+    assert assign_splits(dataset("a", "b", "c"), spec) == {"a": "train", "b": "train", "c": "val"}
+    second = spec.model_copy(update={"fold": 1, "splits": str(tmp_path / "splits.json"), "root": "elsewhere"})
+    assert assign_splits(dataset("a", "b", "c"), second) == {"a": "val", "b": "train", "c": "train"}
+
+
+def test_file_found_beside_the_data_is_used(tmp_path: Path) -> None:
+    splits_file(tmp_path, FOLDS)
+    found = dataset("a", "b", "c", splits_path=str(tmp_path / "splits.json"))
+    assert assign_splits(found, DataSpec(root="x"))["c"] == "val"
+
+
+def test_every_wrong_id_is_listed(tmp_path: Path) -> None:
+    spec = splits_file(tmp_path, [{"train": ["a", "b", "b", "ghost"], "val": ["b", "c"]}])
+    with pytest.raises(DataError) as caught:
+        assign_splits(dataset("a", "b", "c", "forgotten"), spec)
+    rules = {(problem.rule, problem.case_id) for problem in caught.value.problems}
+    assert rules == {
+        ("split-overlap", "b"),
+        ("split-twice", "b"),
+        ("split-unknown", "ghost"),
+        ("split-left-out", "forgotten"),
+    }
+
+
+def test_quarantine_goes_on_without_left_out_and_unknown_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = splits_file(tmp_path, [{"train": ["a", "ghost"], "val": ["c"]}]).model_copy(
+        update={"on_error": "quarantine"}
+    )
+    with caplog.at_level(logging.WARNING):
+        assert assign_splits(dataset("a", "c", "forgotten"), spec) == {"a": "train", "c": "val"}
+    assert "forgotten" in caplog.text
+    assert "ghost" in caplog.text
+    overlap = splits_file(tmp_path, [{"train": ["a", "c"], "val": ["c"]}]).model_copy(update={"on_error": "quarantine"})
+    with pytest.raises(DataError, match="split-overlap"):
+        assign_splits(dataset("a", "c"), overlap)
+
+
+def test_cases_left_out_before_may_be_named(tmp_path: Path) -> None:
+    spec = splits_file(tmp_path, [{"train": ["a", "bad", "worse"], "val": ["c"]}])
+    broken = dataset("a", "c", problems=(Problem("label-missing", "bad", "m", "r", "bad"),))
+    assert assign_splits(broken, spec, quarantined=["worse"]) == {"a": "train", "c": "val"}
+    still_listed = dataset("a", "bad", "c", "worse")
+    assert assign_splits(still_listed, spec, quarantined=["bad", "worse"]) == {"a": "train", "c": "val"}
+    with pytest.raises(UserError, match="no usable case is on the val side"):
+        assign_splits(still_listed, spec, quarantined=["c"])
+    assert "bad" not in assign_splits(still_listed, DataSpec(root="x"), quarantined=["bad"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ({"train": []}, "must be a list of"),
+        ([], "must be a list of"),
+        ([{"train": ["a"]}], "fold 0 has no such 'val'"),
+        ([{"train": "a", "val": ["b"]}], "fold 0 has no such 'train'"),
+        ([{"train": ["a", "b"], "val": []}], "no usable case is on the val side"),
+    ],
+)
+def test_malformed_files(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        assign_splits(dataset("a", "b"), splits_file(tmp_path, content))
+
+
+def test_fold_out_of_range_and_missing_file(tmp_path: Path) -> None:
+    spec = splits_file(tmp_path, FOLDS)
+    with pytest.raises(UserError, match=r"data\.fold: 2 is out of range; .*folds 0\.\.1"):
+        assign_splits(dataset("a", "b", "c"), spec.model_copy(update={"fold": 2}))
+    with pytest.raises(UserError, match=r"there is no file .*absent\.json"):
+        assign_splits(dataset("a"), spec.model_copy(update={"splits": "absent.json"}))
+    with pytest.raises(UserError, match=r"data\.fold: 5 is out of range; data\.num_folds is 5"):
+        assign_splits(dataset("a", "b"), DataSpec(root="x", fold=5))
+
+
+def test_subject_stays_on_one_side_in_every_fold() -> None:
+    ids = [f"case_{i}" for i in range(60)]
+    subjects = {case_id: f"subject_{index // 3}" for index, case_id in enumerate(ids)}
+    data = dataset(*ids, subjects=subjects)
+    held_out: list[str] = []
+    for fold in range(5):
+        sides = assign_splits(data, DataSpec(root="x", fold=fold))
+        assert sides.keys() == set(ids)
+        held_out += [case_id for case_id, side in sides.items() if side == "val"]
+        by_subject: dict[str, set[str]] = {}
+        for case_id, side in sides.items():
+            by_subject.setdefault(subjects[case_id], set()).add(side)
+        assert all(len(seen) == 1 for seen in by_subject.values())
+    assert sorted(held_out) == sorted(ids)  # each case validates exactly once
+
+
+names = st.sets(st.text("abcdefgh0123456789", min_size=1, max_size=6), min_size=1, max_size=40)
+
+
+@settings(max_examples=100, deadline=None)
+@given(subjects=names, seed=st.integers(0, 5), num_folds=st.integers(2, 6))
+def test_no_fold_is_empty_while_there_are_subjects_for_it(subjects: set[str], seed: int, num_folds: int) -> None:
+    folds = draw_folds(subjects, num_folds, seed)
+    assert folds.keys() == subjects
+    assert set(folds.values()) <= set(range(num_folds))
+    assert len(set(folds.values())) == min(num_folds, len(subjects))
+
+
+def test_adding_subjects_does_not_move_the_others() -> None:
+    everyone = [f"subject_{index}" for index in range(200)]
+    last = draw_folds(everyone, 5, 12345)
+    for count in range(40, 200, 7):
+        folds = draw_folds(everyone[:count], 5, 12345)
+        assert all(last[subject] == fold for subject, fold in folds.items())
+
+
+def test_adding_a_subject_to_a_few_moves_at_most_one_across_each_cut() -> None:
+    for seed in range(50):
+        before, after = (draw_folds([f"s{i}" for i in range(n)], 6, seed) for n in (7, 8))
+        if sorted(after.values()) == [0, 0, 1, 2, 3, 3, 4, 5]:  # equal cuts, not buckets by chance
+            assert all(abs(after[subject] - fold) <= 1 for subject, fold in before.items())
+
+
+def test_folds_depend_on_the_seed_and_are_of_similar_size() -> None:
+    subjects = [f"subject_{index}" for index in range(1000)]
+    folds = draw_folds(subjects, 5, 1)
+    sizes = [list(folds.values()).count(fold) for fold in range(5)]
+    assert all(150 <= size <= 250 for size in sizes)  # 200 +- 4 standard deviations of 12.6
+    assert folds == draw_folds(subjects[::-1], 5, 1)
+    same = sum(folds[s] == fold for s, fold in draw_folds(subjects, 5, 2).items())
+    assert 150 <= same <= 250
+
+
+def test_few_subjects_still_give_two_sides() -> None:
+    sides = assign_splits(dataset("a", "b", "c", "d"), DataSpec(root="x"))
+    assert sorted(sides.values()) == ["train", "train", "train", "val"]
+    with pytest.raises(UserError, match=r"choose another data\.fold or fewer data\.num_folds"):
+        assign_splits(dataset("a", "b", "c", "d"), DataSpec(root="x", fold=4))
+    with pytest.raises(UserError, match="no usable case is on the train side"):
+        assign_splits(dataset("a", "b", subjects={"b": "a"}), DataSpec(root="x"))

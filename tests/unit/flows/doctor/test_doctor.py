@@ -1,0 +1,210 @@
+"""Each thing the doctor looks at, broken once; the servers are small ones on loopback, with the real ones' answers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from data_pipelines.errors import UserError
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.doctor import machine, servers
+from flows.doctor.finding import Finding
+
+PREFECT, MLFLOW = importlib.metadata.version("prefect"), importlib.metadata.version("mlflow")
+NODES = [{"state": "ALIVE", "resources_total": {"CPU": 2.0}}, {"state": "DEAD", "resources_total": {"CPU": 64.0}}]
+PAGES = {
+    "/api/admin/version": PREFECT,
+    "/api/2.0/mlflow/registered-models/search?max_results=1": {},
+    "/version": MLFLOW,
+    "/api/version": {
+        "version": "4",
+        "ray_version": ray.__version__,
+        "ray_commit": "",
+        "session_name": "s",
+    },
+    "/api/v0/cluster_metadata": {"data": {"rayVersion": ray.__version__, "pythonVersion": platform.python_version()}},
+    "/api/v0/nodes?limit=10000": {"data": {"result": {"result": NODES}}},
+}
+CLOSED = ("/api/admin/version", "/api/2.0/mlflow/registered-models/search?max_results=1", "/api/version")
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts a server with these pages, whose closed ones want ``authorization``; returns its URL."""
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_AUTH_TOKEN", "PREFECT_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    started = []
+
+    def start(pages: dict[str, Any] | None = None, authorization: str = "", date: str = "") -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                known = PAGES | (pages or {})
+                if self.path in CLOSED and authorization not in ("", self.headers.get("Authorization")):
+                    status, body = 401, b"who is there?"
+                elif self.path in known:
+                    page = known[self.path]
+                    text = page if self.path == "/version" else json.dumps(page)
+                    status, body = 200, text.encode()
+                else:
+                    status, body = 404, b""
+                self.send_response_only(status)
+                self.send_header("Date", date or self.date_time_string())
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+def states(findings: Iterator[Finding]) -> dict[str, str]:
+    return {finding.subject: finding.state for finding in findings}
+
+
+def the_bad(findings: Iterator[Finding]) -> Finding:
+    """The one that is worst; the others are fine, but for Ray's that is open on loopback."""
+    (found,) = [each for each in findings if each.state != "ok" and (each.subject, each.state) != ("ray", "warning")]
+    return found
+
+
+def test_all_is_well(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"{serve(authorization='Basic YTpi')}/api")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "a:b")
+    assert states(servers.check_prefect()) == {"prefect": "ok", "prefect version": "ok"}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", serve(authorization="Bearer t"))
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
+    assert states(servers.check_mlflow()) == {"mlflow": "ok", "mlflow version": "ok"}
+    monkeypatch.setenv("RAY_ADDRESS", serve())  # open: Ray reads its token once a process
+    assert states(servers.check_ray(None)) == {"ray": "warning", "ray versions": "ok", "ray resources": "ok"}
+    servers.require_servers()
+
+
+def test_a_server_that_is_down(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    found = the_bad(servers.check_prefect())
+    assert (found.subject, found.state) == ("prefect", "bad")
+    assert "does not answer" in found.text
+    assert "curl http://127.0.0.1:9/api" in found.remedy
+    with pytest.raises(UserError, match="does not answer"):
+        servers.require_servers()
+
+
+@pytest.mark.parametrize("password", ["", "wrong"])
+def test_credentials_missing_and_wrong(serve: Serve, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", serve(authorization="Basic YTpi"))
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "a")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    found = the_bad(servers.check_mlflow())
+    assert f"MLFLOW_TRACKING_PASSWORD is {'wrong' if password else 'missing'}" in found.text
+    assert found.remedy == "export MLFLOW_TRACKING_PASSWORD=..."
+
+
+def test_a_server_that_answers_anybody(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", serve())
+    found = the_bad(servers.check_mlflow())
+    assert (found.state, "answers anybody" in found.text) == ("warning", True)
+
+
+def test_a_server_of_another_version(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", serve({"/version": "2.0.1"}, authorization="Bearer t"))
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
+    found = the_bad(servers.check_mlflow())
+    assert (found.subject, found.remedy) == ("mlflow version", "pip install mlflow==2.0.1")
+
+
+def test_a_clock_that_is_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = serve(authorization="Basic YTpi", date="Thu, 01 Jan 2026 00:00:00 GMT")
+    monkeypatch.setenv("PREFECT_API_URL", f"{old}/api")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "a:b")
+    found = the_bad(servers.check_prefect())
+    assert found.subject == "prefect clock"
+    assert found.remedy == "timedatectl set-ntp true"
+    assert found.text.startswith("is -")
+
+
+def test_a_cluster_of_other_versions_and_without_room(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = {"/api/v0/cluster_metadata": {"data": {"rayVersion": "2.0.0", "pythonVersion": "3.8.1"}}}
+    monkeypatch.setenv("RAY_ADDRESS", serve(metadata))
+    found = the_bad(servers.check_ray(None))
+    assert found.subject == "ray versions"
+    assert f"Ray {ray.__version__} here, 2.0.0 there" in found.text
+    monkeypatch.setenv("RAY_ADDRESS", serve())
+    config = SegmentationConfig.model_validate({"compute": {"num_workers": 2, "threads_per_worker": 2}})
+    found = the_bad(servers.check_ray(config))
+    assert found.subject == "ray resources"
+    assert "1 nodes, 2 CPUs, 0 GPUs; the config needs 4 CPUs" in found.text
+
+
+def test_versions_beside_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "constraints.txt"
+    monkeypatch.setattr(machine, "LOCK", str(lock))
+    assert the_bad(machine.check_versions()).state == "warning"
+    lock.write_text(f"# made by make lock\nRay=={ray.__version__}\nnot-installed==1\n")
+    assert states(machine.check_versions()) == {"versions": "ok"}
+    lock.write_text(f"prefect==0.0.1\nray=={ray.__version__}\n")
+    found = the_bad(machine.check_versions())
+    assert f"1 of 2 differ from the lock: prefect {PREFECT} (lock: 0.0.1)" in found.text
+    assert found.remedy.startswith("pip install --constraint")
+
+
+def test_storage_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNETFLOW_STORAGE", "/proc/unetflow")
+    found = the_bad(machine.check_storage(None))
+    assert found.text.startswith("/proc/unetflow cannot be written")
+    assert "UNETFLOW_STORAGE" in found.remedy
+
+
+def test_storage_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNETFLOW_STORAGE", str(tmp_path))
+    assert states(machine.check_storage(None)) == {"storage": "ok"}
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10 << 30, 9 << 30, 1 << 30))
+    found = the_bad(machine.check_storage(None))
+    assert "1 GiB left" in found.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gpus_asked_for_and_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = SegmentationConfig.model_validate({"compute": {"use_gpu": True}})
+    assert the_bad(machine.check_gpu(config)).remedy == "--set compute.use_gpu=false"
+    assert states(machine.check_gpu(None)) == {"gpu": "ok"}
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'Driver/library version mismatch'; exit 18\n")
+    driver.chmod(0o755)
+    assert "nvidia-smi fails: Driver/library version mismatch" in the_bad(machine.check_gpu(config)).text
+
+
+def test_secrets_that_others_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token = tmp_path / "token"
+    token.write_text("secret")
+    token.chmod(0o640)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    found = the_bad(machine.check_secrets())
+    assert found.remedy == f"chmod 600 {token}"
+    token.chmod(0o600)
+    assert states(machine.check_secrets()) == {"secrets": "ok"}

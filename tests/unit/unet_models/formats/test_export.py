@@ -1,0 +1,246 @@
+"""Exported files compute what the networks do, at sizes other than those they were traced with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from data_pipelines.errors import UserError
+from flows.registry.register import write_exports
+from flows.config.specs import RegistrySpec
+from unet_models.formats import export
+from unet_models.networks.autoencoder import build_autoencoder
+from unet_models.networks.denoiser import Denoiser
+from unet_models.specs.encoders import AutoencoderSpec
+from unet_models.specs.networks import DenoiserSpec
+from unet_models.formats.export import DESCRIPTION, Traced, export_networks, export_onnx, export_program, trace_decoder, trace_denoiser, trace_unet
+from unet_models.specs.networks import UNetSpec
+from unet_models.networks.unet import UNet
+
+TOLERANCE = 2e-5
+"""Of the largest output. Seen: below 1e-6, but 7e-6 where an image has 2x2 latent pixels to normalise over."""
+
+Run = Callable[..., Tensor]
+
+
+def perturbed(network: Any) -> Any:
+    """Every weight away from 0 and 1, so that forgetting one shows."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor) * 0.1)
+    return network.eval()
+
+
+def small_autoencoder() -> Any:
+    autoencoder = perturbed(build_autoencoder(AutoencoderSpec(channels=(8, 8, 16)), resolution=16))
+    autoencoder.register_to_config(scaling_factor=0.7)
+    return autoencoder
+
+
+def by_onnx(path: Path) -> Run:
+    """The file as a function of named inputs."""
+    session = onnxruntime.InferenceSession(path)
+
+    def run(**inputs: Tensor) -> Tensor:
+        (output,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        return torch.from_numpy(output)
+
+    return run
+
+
+def by_torch(path: Path) -> Run:
+    return torch.export.load(path).module()
+
+
+READERS = {"onnx": by_onnx, "torch_export": by_torch}
+
+
+def written(traced: Traced, folder: Path) -> dict[str, Run]:
+    """Both formats, read back."""
+    export_onnx(traced, folder / "n.onnx")
+    export_program(traced, folder / "n.pt2")
+    return {"onnx": by_onnx(folder / "n.onnx"), "torch_export": by_torch(folder / "n.pt2")}
+
+
+def assert_equal(runs: dict[str, Run], network: Callable[..., Tensor], inputs: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        expected = network(**inputs)
+        assert expected.std() > 0.1 * expected.abs().max(), "outputs that are all alike would say little"
+        for format_, run in runs.items():
+            difference = ((run(**inputs) - expected).abs().max() / expected.abs().max()).item()
+            assert difference <= TOLERANCE, f"{format_}: {difference}"
+
+
+SMALL = {"channels": (8, 16), "attention_levels": (True, False), "num_res_blocks": 1, "num_heads": 2, "num_groups": 4}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One network of each kind, and the folder they were exported to."""
+
+    folder: Path
+    unet: UNet
+    denoiser: Denoiser
+    autoencoder: Any
+
+    @property
+    def description(self) -> Any:
+        return json.loads((self.folder / DESCRIPTION).read_text())
+
+    def runs(self, name: str) -> dict[str, Run]:
+        files = self.description["networks"][name]["files"]
+        return {format_: READERS[format_](self.folder / file) for format_, file in files.items()}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    spec = UNetSpec(channels=(4, 8, 16), strides=((1, 2, 2), 2), deep_supervision=1)
+    denoiser = perturbed(Denoiser(DenoiserSpec(**SMALL, context_dim=12)))
+    found = Exported(tmp_path_factory.mktemp("bundle"), perturbed(UNet(spec, 2, 3)), denoiser, small_autoencoder())
+    networks = {
+        "unet": lambda: trace_unet(found.unet, 2, 3),
+        "denoiser": lambda: trace_denoiser(found.denoiser),
+        "vae_decoder": lambda: trace_decoder(found.autoencoder),
+    }
+    export_networks(found.folder, networks, ["onnx", "torch_export"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def unet_2d() -> tuple[UNet, Traced]:
+    network = perturbed(UNet(UNetSpec(channels=(4, 8, 16)), 2, 3, ndim=2))
+    return network, trace_unet(network, 2, 3)
+
+
+# --- Segmentation ----------------------------------------------------------------------------------------------------
+
+
+def test_unet_3d(exported: Exported) -> None:
+    runs = exported.runs("unet")
+    for batch, *size in [(1, 8, 12, 16), (3, 16, 8, 20), (5, 4, 24, 8)]:
+        assert_equal(runs, exported.unet, {"images": torch.randn(batch, 2, *size)})
+
+
+def test_unet_2d_and_sizes_that_are_no_multiple(unet_2d: tuple[UNet, Traced], tmp_path: Path) -> None:
+    network, traced = unet_2d
+    runs = written(traced, tmp_path)
+    for size in [(1, 2, 24, 8), (3, 2, 16, 20)]:
+        assert_equal(runs, network, {"images": torch.randn(size)})
+    for size in [(2, 2, 18, 16), (2, 2, 16, 17), (2, 2, 13, 9)]:
+        with pytest.raises(AssertionError, match="% 4 == 0"):
+            runs["torch_export"](images=torch.randn(size))
+        with pytest.raises(Exception, match=r"dimension|Shape mismatch"):
+            runs["onnx"](images=torch.randn(size))
+    with pytest.raises(AssertionError, match=">= 8"):  # the network would pad this one
+        runs["torch_export"](images=torch.randn(2, 2, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("family", "ndim"),
+    [
+        ({"block": "residual", "norm": "group", "upsample": "linear", "skip": "gated", "activation": "silu"}, 3),
+        ({"block": "separable", "norm": "batch", "downsample": "max_pool", "skip": "add", "dropout": 0.5}, 2),
+    ],
+    ids=["residual", "separable"],
+)
+def test_other_families(family: dict[str, Any], ndim: int, tmp_path: Path) -> None:
+    network = perturbed(UNet(UNetSpec(channels=(4, 8, 16), **family), 1, 2, ndim))
+    runs = written(trace_unet(network, 1, 2), tmp_path)
+    for size in [(1, 1, 8, 12, 16), (3, 1, 16, 8, 20)]:
+        assert_equal(runs, network, {"images": torch.randn(size[: 2 + ndim])})
+
+
+def test_a_network_that_cannot_be_exported_is_named_with_the_remedy(tmp_path: Path) -> None:
+    network = UNet(UNetSpec(channels=(4, 8)), 1, 2, ndim=2).to(torch.bfloat16)
+    with pytest.raises(
+        UserError, match=r"(?s)unet cannot .* float32 on the CPU, got .*bfloat16.*registry\.export=\[\]"
+    ):
+        write_exports(tmp_path, {"unet": lambda: trace_unet(network, 1, 2)}, RegistrySpec())
+
+
+# --- Latent diffusion ------------------------------------------------------------------------------------------------
+
+
+def test_denoiser_with_text(exported: Exported) -> None:
+    """Odd sizes too: the network pads nothing, its up-sampling goes to the size of the skip."""
+    runs = exported.runs("denoiser")
+    for batch, height, width, tokens in [(1, 8, 16, 5), (3, 17, 23, 77), (2, 3, 6, 1)]:
+        inputs = {
+            "noisy_latents": torch.randn(batch, 4, height, width),
+            "timesteps": torch.rand(batch) * 999,
+            "encoder_hidden_states": torch.randn(batch, tokens, 12),
+        }
+        assert_equal(runs, exported.denoiser, inputs)
+
+
+def test_denoiser_with_classes(tmp_path: Path) -> None:
+    spec = DenoiserSpec(**SMALL, context_dim=None, num_class_embeds=3, time_conditioning="film")
+    network = perturbed(Denoiser(spec))
+    runs = written(trace_denoiser(network), tmp_path)
+    for batch, height, width in [(1, 8, 16), (3, 17, 23)]:
+        latents, labels = torch.randn(batch, 4, height, width), torch.arange(batch)
+        inputs = {"noisy_latents": latents, "timesteps": torch.rand(batch) * 999, "class_labels": labels}
+        assert_equal(runs, network, inputs)
+
+
+BATCHES = [(1, 4, 8, 6), (3, 4, 5, 7), (70, 4, 2, 2)]
+"""Of 64 and more, diffusers treats a batch in another way."""
+
+
+def test_decoder_takes_scaled_latents(exported: Exported) -> None:
+    runs = exported.runs("vae_decoder")
+    for size in BATCHES:
+        latents = torch.randn(size)
+        assert_equal(runs, lambda latents: exported.autoencoder.decode(latents / 0.7).sample, {"latents": latents})
+
+
+def test_decoder_with_attention_in_the_middle(tmp_path: Path) -> None:
+    """As Stable Diffusion's has; and tracing leaves the autoencoder as it was."""
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    autoencoder = perturbed(AutoencoderKL(block_out_channels=(32, 32), scaling_factor=1.0, **kinds))
+    latents = torch.randn(2, 4, 8, 8)
+    before = autoencoder.decode(latents).sample
+    runs = written(trace_decoder(autoencoder), tmp_path)
+    torch.testing.assert_close(autoencoder.decode(latents).sample, before, rtol=0, atol=0)
+    for size in BATCHES:
+        assert_equal(runs, lambda latents: autoencoder.decode(latents).sample, {"latents": torch.randn(size)})
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+
+def test_description_says_what_the_files_take(exported: Exported) -> None:
+    described = exported.description
+    assert described["opset"] == 18
+    for name, network in described["networks"].items():
+        assert network["files"] == {"onnx": f"onnx/{name}.onnx", "torch_export": f"torch_export/{name}.pt2"}
+        session = onnxruntime.InferenceSession(exported.folder / network["files"]["onnx"])
+        for ports, found in ((network["inputs"], session.get_inputs()), (network["outputs"], session.get_outputs())):
+            assert {key: port["shape"] for key, port in ports.items()} == {port.name: port.shape for port in found}
+    axes = described["networks"]["unet"]["axes"]
+    assert {name: axis["multiple_of"] for name, axis in axes.items()} == {"batch": 1, "x": 2, "y": 4, "z": 4}
+    assert {name: axis["at_least"] for name, axis in axes.items()} == {"batch": 1, "x": 4, "y": 8, "z": 8}
+    assert described["networks"]["vae_decoder"]["outputs"]["images"]["shape"] == ["batch", 3, "4*height", "4*width"]
+    assert {path.suffix for path in exported.folder.rglob("*.*")} == {".json", ".onnx", ".pt2"}, "one file each"
+
+
+def test_large_weights_lie_beside_the_onnx_file(
+    unet_2d: tuple[UNet, Traced], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, traced = unet_2d
+    monkeypatch.setattr(export, "MAX_BYTES", 1 << 10)
+    export_onnx(traced, tmp_path / "n.onnx")
+    num_bytes = sum(parameter.nbytes for parameter in network.parameters())
+    assert (tmp_path / "n.onnx.data").stat().st_size > num_bytes / 2
+    assert_equal({"onnx": by_onnx(tmp_path / "n.onnx")}, network, {"images": torch.randn(2, 2, 16, 8)})

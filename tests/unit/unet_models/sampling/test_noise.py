@@ -1,0 +1,166 @@
+"""The diffusion process against closed forms, and against diffusers where it computes the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.training_utils import compute_snr
+
+from data_pipelines.batches import LatentBatch
+from unet_models.sampling import noise
+from unet_models.specs.networks import DenoiserSpec
+from unet_models.specs.diffusion import DiffusionSpec, NoiseSpec
+from unet_models.training.objectives import NoisePrediction
+
+LATENTS = torch.randn(4, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+EPSILON = torch.randn(4, 4, 3, 5, generator=torch.Generator().manual_seed(1))
+TIMESTEPS = torch.tensor([0, 200, 700, 999])
+TYPES = ("epsilon", "sample", "v_prediction")
+
+
+def test_stable_diffusions_schedule_by_its_published_ends() -> None:
+    alphas = noise.alphas_cumprod(NoiseSpec())
+    assert alphas.shape == (1000,)
+    assert alphas[0].item() == pytest.approx(1 - 0.00085, abs=1e-6)
+    assert alphas[-1].item() == pytest.approx(0.0047, abs=1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "cosine"])
+def test_zero_terminal_snr_ends_in_pure_noise(schedule: str) -> None:
+    spec = NoiseSpec.model_validate(
+        {"schedule": schedule, "zero_terminal_snr": True, "prediction_type": "v_prediction"}
+    )
+    alphas = noise.alphas_cumprod(spec)
+    assert alphas[-1] == pytest.approx(0, abs=1e-7)
+    assert (alphas.diff() < 0).all()
+
+
+def test_predicting_noise_at_pure_noise_is_refused() -> None:
+    with pytest.raises(ValueError, match="prediction_type"):
+        NoiseSpec(zero_terminal_snr=True)
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_noise_and_target_are_the_schedulers(prediction_type: str) -> None:
+    spec = NoiseSpec.model_validate({"prediction_type": prediction_type})
+    scheduler = noise.build_scheduler("ddpm", spec)
+    alphas = noise.alphas_cumprod(spec)[TIMESTEPS]
+    noisy = noise.add_noise(LATENTS, EPSILON, alphas)
+    torch.testing.assert_close(noisy, scheduler.add_noise(LATENTS, EPSILON, TIMESTEPS))
+    if prediction_type == "v_prediction":
+        wanted = scheduler.get_velocity(LATENTS, EPSILON, TIMESTEPS)
+        torch.testing.assert_close(noise.target(prediction_type, LATENTS, EPSILON, alphas), wanted)
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_min_snr_weighs_the_error_of_the_clean_latents(prediction_type: str) -> None:
+    """Any network's error, turned into one of the clean latents, must weigh min(SNR, gamma) whatever it predicts."""
+    alphas = noise.alphas_cumprod(NoiseSpec())[TIMESTEPS].double()
+    clean, epsilon = LATENTS.double(), EPSILON.double()
+    wrong = noise.target(prediction_type, clean, epsilon, alphas) + 0.1
+    a = alphas.view(-1, 1, 1, 1)
+    noisy = noise.add_noise(clean, epsilon, alphas)
+    implied = {
+        "epsilon": (noisy - (1 - a).sqrt() * wrong) / a.sqrt(),
+        "sample": wrong,
+        "v_prediction": a.sqrt() * noisy - (1 - a).sqrt() * wrong,
+    }[prediction_type]
+    snr = compute_snr(noise.build_scheduler("ddpm", NoiseSpec()), TIMESTEPS).double()
+    expected = snr.clamp(max=5) * ((implied - clean) ** 2).flatten(1).mean(dim=1)
+    weights = noise.loss_weights(prediction_type, alphas, 5.0)
+    torch.testing.assert_close(weights * 0.1**2, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "weights"),
+    [
+        ("epsilon", [5 / 9, 1, 1]),  # min(SNR, 5) / SNR
+        ("sample", [5, 1, 0.25]),  # min(SNR, 5)
+        ("v_prediction", [0.5, 0.5, 0.2]),  # min(SNR, 5) / (SNR + 1)
+    ],
+)
+def test_min_snr_weights_worked_out_by_hand(prediction_type: str, weights: list[float]) -> None:
+    alphas = torch.tensor([0.9, 0.5, 0.2])  # SNR 9, 1 and 1/4
+    assert noise.loss_weights(prediction_type, alphas, 5.0).tolist() == pytest.approx(weights, rel=1e-6)
+
+
+def test_without_gamma_every_timestep_weighs_the_same() -> None:
+    assert noise.loss_weights("epsilon", torch.tensor([0.1, 0.9]), None).tolist() == [1, 1]
+
+
+def test_timesteps_cover_their_range_evenly() -> None:
+    drawn = noise.draw_timesteps((torch.arange(10_000) + 0.5) / 10_000, 10)
+    assert drawn.bincount().tolist() == [1000] * 10
+    assert noise.draw_timesteps(torch.tensor([1.0]), 10).item() == 9  # float32 rounds 0.99999999 up
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_samplers_find_the_image_that_a_perfect_network_knows(sampler: noise.Sampler, prediction_type: str) -> None:
+    spec = NoiseSpec.model_validate({"prediction_type": prediction_type})
+    scheduler = noise.build_scheduler(sampler, spec)
+    scheduler.set_timesteps(20)
+    alphas = noise.alphas_cumprod(spec)
+    clean = LATENTS[:1]
+    latents = EPSILON[:1]
+    for t in scheduler.timesteps:
+        a = alphas[t]
+        implied = (latents - a.sqrt() * clean) / (1 - a).sqrt()
+        output = noise.target(prediction_type, clean, implied, a[None])
+        latents = scheduler.step(output, t, latents, generator=torch.Generator().manual_seed(0), return_dict=False)[0]
+    torch.testing.assert_close(latents, clean, atol=0.15, rtol=0)
+
+
+class Recorder(torch.nn.Module):
+    """Predicts zeros and remembers what it was shown."""
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        self.noisy, self.timesteps, self.context = noisy, timesteps, context
+        return torch.zeros_like(noisy)
+
+
+def batch(slots: tuple[int, ...], step: int = 3) -> LatentBatch:
+    generator = torch.Generator().manual_seed(5)
+    moments = torch.randn(256, 8, 4, 4, generator=generator)
+    states = torch.ones(256, 6, 2)
+    rows = list(slots)
+    return LatentBatch(moments[rows], states[rows], slots, tuple(map(str, slots)), step)
+
+
+def objective(**changes: object) -> NoisePrediction:
+    model = DenoiserSpec(channels=(8,), attention_levels=(False,), num_heads=1, num_groups=4)
+    spec = DiffusionSpec.model_validate({"model": model, "precision": "fp32", **changes})
+    return NoisePrediction(spec, 0.5, torch.zeros(6, 2))
+
+
+def test_sample_sees_the_same_noise_in_any_company() -> None:
+    together, alone = Recorder(), Recorder()
+    whole = objective()(together, batch((0, 1, 2, 3)))
+    single = objective()(alone, batch((2,)))
+    torch.testing.assert_close(together.noisy[2:3], alone.noisy, rtol=0, atol=0)
+    assert together.timesteps[2] == alone.timesteps[0]
+    assert whole[2] == single[0]
+
+
+def test_noise_changes_with_step_and_seed() -> None:
+    shown = [Recorder() for _ in range(3)]
+    objective()(shown[0], batch((0,)))
+    objective()(shown[1], batch((0,), step=4))
+    objective(seed=1)(shown[2], batch((0,)))
+    assert len({recorder.noisy.sum().item() for recorder in shown}) == 3
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_captions_are_dropped_as_often_as_asked(rate: float) -> None:
+    recorder = Recorder()
+    objective(caption_dropout=rate)(recorder, batch(tuple(range(256))))
+    dropped = (recorder.context == 0).flatten(1).all(dim=1).float().mean().item()
+    assert dropped == pytest.approx(rate, abs=5 * (rate * (1 - rate) / 256) ** 0.5)
+
+
+def test_latents_are_scaled_before_noise() -> None:
+    """The loss of a network that predicts zero clean latents is their scaled second moment."""
+    made = objective(noise={"prediction_type": "sample"}, caption_dropout=0)
+    moments = torch.cat([torch.full((2, 4, 4, 4), 3.0), torch.full((2, 4, 4, 4), -30.0)], dim=1)
+    losses = made(Recorder(), LatentBatch(moments, torch.ones(2, 6, 2), (0, 1), ("a", "b"), 0))
+    assert losses.tolist() == pytest.approx([1.5**2] * 2, rel=1e-4)

@@ -1,0 +1,293 @@
+"""The training loop: ranks, micro-batches and interruptions change nothing but float rounding, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from data_pipelines.batches import VolumeBatch
+from data_pipelines.loading.order import rank_slots
+from unet_models.training.checkpoint import load_checkpoint, save_checkpoint
+from unet_models.training.fit import fit
+from unet_models.training.objectives import Segmentation
+from unet_models.specs.segmentation import LossSpec, TrainSpec
+from unet_models.specs.loop import OptimizerSpec
+from unet_models.specs.networks import UNetSpec
+from unet_models.training.state import TrainState, build_state
+from unet_models.networks.unet import UNet
+
+CPU = torch.device("cpu")
+SPEC = TrainSpec(
+    patch_size=(8, 8),
+    patch_margin=2,
+    global_batch_size=2,
+    num_steps=5,
+    model=UNetSpec(channels=(4, 8, 8), deep_supervision=1),
+    optimizer=OptimizerSpec(name="sgd", learning_rate=0.05, momentum=0.9),
+    precision="fp32",
+    log_every_steps=1,
+    validate_every_steps=100,
+    checkpoint_every_steps=100,
+)
+SHARED = {
+    "even": SPEC,
+    "uneven": SPEC.model_copy(update={"global_batch_size": 3}),
+    "uneven, accumulated": SPEC.model_copy(update={"global_batch_size": 3, "micro_batch_size": 1}),
+    "clipped": SPEC.model_copy(update={"optimizer": SPEC.optimizer.model_copy(update={"clip_norm": 0.05})}),
+    "batch Dice": SPEC.model_copy(update={"global_batch_size": 3, "loss": LossSpec(batch_dice=True)}),
+    "adamw": SPEC.model_copy(update={"optimizer": OptimizerSpec(), "ema_decay": 0.9}),
+}
+"""What is trained both in one process and in two."""
+
+
+@dataclass
+class Recorder:
+    """Hooks that remember what they were told; with a folder, they keep a checkpoint of every step asked for."""
+
+    folder: Path | None = None
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    calls: list[tuple[str, int]] = field(default_factory=list)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self.calls.append(("log", step))
+        self.metrics.append(metrics)
+
+    def validate(self, state: TrainState) -> dict[str, float]:
+        self.calls.append(("validate", state.step))
+        return {"val/dice": state.step / 10}
+
+    def checkpoint(self, state: TrainState, metrics: dict[str, float]) -> None:
+        self.calls.append(("checkpoint", state.step))
+        self.metrics.append(metrics)
+        if self.folder is not None:
+            save_checkpoint(self.folder / str(state.step), state, {})
+
+    @property
+    def losses(self) -> list[float]:
+        return [m["train/loss"] for m in self.metrics[:-1]]  # the last entry came with the checkpoint
+
+
+def batches(spec: TrainSpec, first_step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[VolumeBatch]:
+    """This rank's share of noise whose bright voxels are to be found: a pure function of the step."""
+    read = [size + 2 * spec.patch_margin for size in spec.patch_size]
+    slots = rank_slots(spec.global_batch_size, rank, world_size)
+    for step in range(first_step, spec.num_steps):
+        images = np.random.default_rng([7, step]).normal(size=(spec.global_batch_size, 1, *read)).astype(np.float32)
+        masks = ((images[:, 0] > 0.5).astype(np.uint8) + (images[:, 0] > 1.2)).astype(np.uint8)
+        here = slice(slots.start, slots.stop)
+        keys = tuple(f"case-{step}-{slot}" for slot in slots)
+        yield VolumeBatch(torch.from_numpy(images[here]), torch.from_numpy(masks[here]), tuple(slots), keys, step)
+
+
+def fresh(spec: TrainSpec, seed: int = 0) -> TrainState:
+    torch.manual_seed(seed)
+    return build_state(UNet(spec.model, 1, 3, ndim=len(spec.patch_size)), spec, CPU)
+
+
+def trained(spec: TrainSpec, rank: int = 0, world_size: int = 1) -> tuple[list[float], TrainState]:
+    state, hooks = fresh(spec), Recorder()
+    fit(state, Segmentation(spec), batches(spec, 0, rank, world_size), spec, hooks)
+    return hooks.losses, state
+
+
+def tensors_of(state: TrainState) -> dict[str, Tensor]:
+    """Everything that training changes, by name."""
+    found = dict(state.model.state_dict())
+    if state.ema is not None:
+        found |= {f"ema/{name}": tensor for name, tensor in state.ema.tensors.items()}
+    for name, parameter in state.model.named_parameters():
+        found |= {f"{name}/{slot}": value for slot, value in state.optimizer.state[parameter].items()}
+    return found
+
+
+def assert_identical(got: TrainState, want: TrainState) -> None:
+    got_tensors, want_tensors = tensors_of(got), tensors_of(want)
+    assert got_tensors.keys() == want_tensors.keys()
+    assert [name for name, tensor in want_tensors.items() if not torch.equal(tensor, got_tensors[name])] == []
+    assert got.step == want.step
+
+
+# --- Ranks -----------------------------------------------------------------------------------------------------------
+
+
+def one_of_two_ranks(rank: int, folder: str) -> None:
+    """Body of a spawned process: train all of ``SHARED`` as one rank of two."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=10)
+    )
+    for name, spec in SHARED.items():
+        losses, state = trained(spec, rank, 2)
+        Path(folder, f"{name}-{rank}.json").write_text(json.dumps(losses))
+        save_file({k: v.contiguous() for k, v in state.model.state_dict().items()}, f"{folder}/{name}-{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the loss curve and final weights of each of ``SHARED`` for both ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        torch.multiprocessing.spawn(one_of_two_ranks, (str(folder),), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_two_ranks_train_as_one_process_does(two_ranks: Path, name: str) -> None:
+    losses, state = trained(SHARED[name])
+    assert losses[-1] < losses[0]
+    for rank in range(2):
+        shared = json.loads((two_ranks / f"{name}-{rank}.json").read_text())
+        np.testing.assert_allclose(shared, losses, rtol=1e-5)
+    weights = [load_file(two_ranks / f"{name}-{rank}") for rank in range(2)]
+    for key, tensor in state.model.state_dict().items():
+        assert torch.equal(weights[0][key], weights[1][key]), key
+        if SHARED[name].optimizer.name == "sgd":  # Adam turns rounding of a vanishing gradient into a whole step
+            torch.testing.assert_close(weights[0][key], tensor.contiguous(), rtol=1e-4, atol=1e-6)
+
+
+# --- Micro-batches ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_accumulated_gradients_are_those_of_the_whole_batch(size: int) -> None:
+    whole = SPEC.model_copy(update={"global_batch_size": 3})
+    losses, state = trained(whole)
+    accumulated_losses, accumulated = trained(whole.model_copy(update={"micro_batch_size": size}))
+    np.testing.assert_allclose(accumulated_losses, losses, rtol=1e-5)
+    for got, want in zip(accumulated.model.parameters(), state.model.parameters(), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_batch_dice_cannot_be_split_into_micro_batches() -> None:
+    with pytest.raises(ValidationError, match=r"loss\.batch_dice .* micro_batch_size .* got micro_batch_size 1"):
+        TrainSpec(loss=LossSpec(batch_dice=True), micro_batch_size=1)
+
+
+# --- Stop and go on --------------------------------------------------------------------------------------------------
+
+RESUMED = {
+    "sgd": SPEC,
+    "adamw with average": SPEC.model_copy(update={"optimizer": OptimizerSpec(warmup_steps=2), "ema_decay": 0.9}),
+    "batch norm with average": SPEC.model_copy(
+        update={"model": UNetSpec(channels=(4, 8), norm="batch", block="residual"), "ema_decay": 0.9}
+    ),
+    "bf16": SPEC.model_copy(update={"precision": "bf16", "optimizer": OptimizerSpec()}),
+    "dropout": SPEC.model_copy(update={"model": UNetSpec(channels=(4, 8), dropout=0.5)}),
+    "3-D": SPEC.model_copy(
+        update={"patch_size": (4, 6, 4), "model": UNetSpec(channels=(4, 8)), "optimizer": OptimizerSpec()}
+    ),
+    "contiguous": SPEC.model_copy(update={"channels_last": False, "optimizer": OptimizerSpec(schedule="cosine")}),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_stopped_after_any_step_training_ends_at_the_same_bits(tmp_path: Path, name: str) -> None:
+    spec = RESUMED[name].model_copy(update={"checkpoint_every_steps": 1})
+    whole = fresh(spec)
+    fit(whole, Segmentation(spec), batches(spec), spec, Recorder(tmp_path))
+    for stopped_after in range(1, 5):
+        resumed = fresh(spec, seed=99)  # other random weights: all must come from the checkpoint
+        load_checkpoint(tmp_path / str(stopped_after), resumed)
+        assert resumed.step == stopped_after
+        fit(resumed, Segmentation(spec), batches(spec, stopped_after), spec, Recorder())
+        assert_identical(resumed, whole)
+
+
+def test_looking_at_the_state_does_not_change_training(tmp_path: Path) -> None:
+    spec = RESUMED["adamw with average"]
+    often = spec.model_copy(update={"validate_every_steps": 1, "checkpoint_every_steps": 2, "log_every_steps": 3})
+    _, undisturbed = trained(spec)
+    state = fresh(often)
+    fit(state, Segmentation(often), batches(often), often, Recorder(tmp_path))
+    assert_identical(state, undisturbed)
+
+
+def test_average_follows_the_weights_of_every_step() -> None:
+    spec = SPEC.model_copy(update={"ema_decay": 0.99, "validate_every_steps": 1})
+
+    class Watch(Recorder):
+        def validate(self, state: TrainState) -> dict[str, float]:
+            decay = (1 + state.step) / (10 + state.step)  # still warming up
+            for name, tensor in state.model.state_dict().items():
+                expected[name] = decay * expected[name] + (1 - decay) * tensor
+            return {}
+
+    state = fresh(spec)
+    expected = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    fit(state, Segmentation(spec), batches(spec), spec, Watch())
+    assert state.ema is not None
+    for name, tensor in state.ema.tensors.items():
+        torch.testing.assert_close(tensor, expected[name])
+
+
+# --- The loop itself -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Scripted:
+    """An objective that returns given losses, whatever the model says."""
+
+    losses: list[float]
+
+    def __call__(self, model: nn.Module, batch: VolumeBatch) -> Tensor:
+        value = self.losses[batch.step]
+        return torch.full((len(batch),), value) + 0 * sum(p.sum() for p in model.parameters())
+
+
+def test_hooks_are_called_at_their_steps_and_at_the_last() -> None:
+    spec = SPEC.model_copy(update={"log_every_steps": 2, "validate_every_steps": 3, "checkpoint_every_steps": 4})
+    hooks = Recorder()
+    fit(fresh(spec), Scripted([1.0, 3.0, 5.0, 9.0, 4.0]), batches(spec), spec, hooks)
+    assert hooks.calls == [
+        ("log", 2),
+        ("validate", 3),
+        ("log", 4),  # due twice, said once
+        ("checkpoint", 4),
+        ("log", 5),
+        ("validate", 5),
+        ("checkpoint", 5),
+    ]
+    logged = [hooks.metrics[i] for i in (0, 1, 3)]
+    assert [m["train/loss"] for m in logged] == pytest.approx([2.0, 7.0, 4.0])  # means since the last line
+    assert "val/dice" not in hooks.metrics[2]  # of step 3, not of the weights that are kept
+    assert hooks.metrics[-1]["val/dice"] == 0.5
+    poly = [0.05 * (1 - step / 5) ** 0.9 for step in (1, 3, 4)]
+    assert [m["learning_rate"] for m in logged] == pytest.approx(poly)
+
+
+def test_surplus_batches_are_left_alone() -> None:
+    longer = batches(SPEC.model_copy(update={"num_steps": 9}))
+    state = fresh(SPEC)
+    fit(state, Segmentation(SPEC), longer, SPEC, Recorder())
+    assert state.step == 5
+    assert next(longer).step == 5
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_stops_with_step_and_samples(bad: float) -> None:
+    with pytest.raises(FloatingPointError) as caught:
+        fit(fresh(SPEC), Scripted([1.0, 1.0, bad]), batches(SPEC), SPEC, Recorder())
+    message = str(caught.value)
+    assert "step 3" in message
+    assert "case-2-0, case-2-1" in message
+    assert "train.optimizer.learning_rate" in message
+
+
+def test_no_checkpoint_is_kept_of_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"log_every_steps": 3, "checkpoint_every_steps": 1})
+    with pytest.raises(FloatingPointError):
+        fit(fresh(spec), Scripted([1.0, float("nan")]), batches(spec), spec, Recorder(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]

@@ -1,0 +1,231 @@
+"""Segmentation losses against numbers worked out by hand, against MONAI, and over two processes."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unet_models.training.losses import SMOOTH, deeply_supervised_loss, segmentation_loss
+from unet_models.specs.segmentation import LossSpec
+
+TERMS = ["cross_entropy", "dice", "iou", "tversky", "focal"]
+
+
+def only(term: str, **fields: float | bool) -> LossSpec:
+    return LossSpec(terms={term: 1.0}, **fields)
+
+
+def logits_of(*probs: float) -> Tensor:
+    """(1, 2, 1, N) logits of two classes whose class 1 has these probabilities."""
+    p = torch.tensor(probs)
+    return torch.stack([(1 - p).log(), p.log()])[None, :, None]
+
+
+def random_case(ndim: int = 3, batch: int = 2, classes: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    size = (6, 5, 4)[:ndim]
+    logits = 2 * torch.randn(batch, classes, *size, generator=generator)
+    return logits, torch.randint(classes, (batch, *size), generator=generator).to(torch.uint8)
+
+
+def one_hot_logits(masks: Tensor, classes: int, certainty: float = 30.0) -> Tensor:
+    return certainty * F.one_hot(masks.long(), classes).movedim(-1, 1).float()
+
+
+# --- By hand ---------------------------------------------------------------------------------------------------------
+
+# Two pixels with p = 0.75 and 0.5 for class 1, the first of which is class 1:
+# true positives 0.75, predicted 1.25, reference 1; false positives 0.5, false negatives 0.25.
+BY_HAND = {
+    "cross_entropy": -(math.log(0.75) + math.log(0.5)) / 2,
+    "focal": -(0.25**2 * math.log(0.75) + 0.5**2 * math.log(0.5)) / 2,
+    "dice": 1 - 1.5 / 2.25,
+    "iou": 1 - 0.75 / 1.5,
+    "tversky": 1 - 0.75 / (0.75 + 0.3 * 0.5 + 0.7 * 0.25),
+}
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_two_pixels_by_hand(term: str) -> None:
+    loss = segmentation_loss(logits_of(0.75, 0.5), torch.tensor([[[1, 0]]]), only(term))
+    assert loss.tolist() == pytest.approx([BY_HAND[term]], rel=1e-4)
+
+
+def test_terms_are_weighted_and_summed() -> None:
+    spec = LossSpec(terms={term: weight for weight, term in enumerate(TERMS, start=1)})
+    loss = segmentation_loss(logits_of(0.75, 0.5), torch.tensor([[[1, 0]]]), spec)
+    assert loss.item() == pytest.approx(sum(w * BY_HAND[term] for w, term in enumerate(TERMS, start=1)), rel=1e-4)
+
+
+def test_tversky_weighs_false_positives_by_alpha_and_focal_focuses_by_gamma() -> None:
+    case = logits_of(0.75, 0.5), torch.tensor([[[1, 0]]])
+    tversky = segmentation_loss(*case, only("tversky", tversky_alpha=0.9)).item()
+    assert tversky == pytest.approx(1 - 0.75 / (0.75 + 0.9 * 0.5 + 0.1 * 0.25), rel=1e-4)
+    assert segmentation_loss(*case, only("focal", focal_gamma=0)).item() == pytest.approx(BY_HAND["cross_entropy"])
+
+
+def test_batch_dice_sums_before_it_divides() -> None:
+    logits = torch.cat([logits_of(0.75, 0.5), logits_of(0.25, 0.1)])
+    masks = torch.tensor([[[1, 0]], [[1, 1]]])
+    each = segmentation_loss(logits, masks, only("dice"))
+    assert each.tolist() == pytest.approx([1 - 1.5 / 2.25, 1 - 0.7 / 2.35], rel=1e-4)
+    both = segmentation_loss(logits, masks, only("dice", batch_dice=True))
+    assert both.tolist() == pytest.approx([1 - 2 * (0.75 + 0.35) / (1.25 + 0.35 + 1 + 2)] * 2, rel=1e-4)
+
+
+# --- MONAI -----------------------------------------------------------------------------------------------------------
+
+OPTIONS = {"include_background": False, "softmax": True, "to_onehot_y": True}
+SMOOTHED = {"smooth_nr": SMOOTH, "smooth_dr": SMOOTH}
+
+
+@pytest.fixture(scope="module")
+def theirs() -> ModuleType:
+    """MONAI's losses, imported here because the spawned processes below import this file too."""
+    import monai.losses
+
+    return monai.losses
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_overlap_terms_are_those_of_monai(theirs: ModuleType, ndim: int, batch_dice: bool) -> None:
+    logits, masks = random_case(ndim)
+    # MONAI's Jaccard doubles both sides of the fraction, so its smoothing is half of ours.
+    doubled = {name: 2 * value for name, value in SMOOTHED.items()}
+    references = {
+        "dice": theirs.DiceLoss(**OPTIONS, **SMOOTHED, batch=batch_dice),
+        "iou": theirs.DiceLoss(**OPTIONS, **doubled, batch=batch_dice, jaccard=True),
+        "tversky": theirs.TverskyLoss(**OPTIONS, **SMOOTHED, batch=batch_dice, alpha=0.3, beta=0.7),
+    }
+    for term, reference in references.items():
+        ours = segmentation_loss(logits, masks, only(term, batch_dice=batch_dice))
+        torch.testing.assert_close(ours.mean(), reference(logits, masks[:, None]), rtol=1e-5, atol=1e-6)
+
+
+def test_dice_of_each_sample_is_that_of_monai(theirs: ModuleType) -> None:
+    logits, masks = random_case(batch=3)
+    each = theirs.DiceLoss(**OPTIONS, **SMOOTHED, reduction="none")(logits, masks[:, None])
+    torch.testing.assert_close(segmentation_loss(logits, masks, only("dice")), each.flatten(1).mean(1))
+
+
+def test_default_loss_and_gradient_are_those_of_monai(theirs: ModuleType) -> None:
+    logits, masks = random_case()
+    gradients = []
+    for loss in (
+        lambda x: segmentation_loss(x, masks, LossSpec()).mean(),
+        lambda x: theirs.DiceCELoss(**OPTIONS, **SMOOTHED)(x, masks[:, None]),
+    ):
+        leaf = logits.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(loss(leaf), leaf)[0])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
+def test_focal_is_that_of_monai(theirs: ModuleType) -> None:
+    logits, masks = random_case()
+    each = theirs.FocalLoss(gamma=2.0, use_softmax=True, to_onehot_y=True, reduction="none")(logits, masks[:, None])
+    torch.testing.assert_close(segmentation_loss(logits, masks, only("focal")), each.sum(1).flatten(1).mean(1))
+
+
+# --- Limits ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_perfect_prediction_costs_nothing_even_of_absent_classes(term: str, batch_dice: bool) -> None:
+    _, masks = random_case(classes=3)
+    masks[1] = 0
+    loss = segmentation_loss(one_hot_logits(masks, 5), masks, only(term, batch_dice=batch_dice))
+    torch.testing.assert_close(loss, torch.zeros(2), atol=2e-3 if "cross" not in term else 1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+def test_gradients_are_finite(term: str, scale: float) -> None:
+    logits, masks = random_case()
+    masks[0] = 0
+    leaf = (logits * scale).requires_grad_()
+    loss = segmentation_loss(leaf, masks, only(term))
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert leaf.grad is not None
+    assert leaf.grad.isfinite().all()
+
+
+def test_low_precision_logits_are_summed_in_float32() -> None:
+    logits = logits_of(0.75, 0.5).repeat(1, 1, 300, 300).bfloat16()
+    masks = torch.tensor([1, 0]).repeat(1, 300, 300)
+    loss = segmentation_loss(logits, masks, only("dice"))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(BY_HAND["dice"], rel=1e-3)  # 90,000 halves added up in bf16 would stop at 256
+
+
+# --- Deep supervision ------------------------------------------------------------------------------------------------
+
+
+def test_weights_halve_and_sum_to_one() -> None:
+    logits, masks = random_case(ndim=2)
+    masks = masks[:, :4, :4]
+    fine, coarse, coarsest = logits[..., :4, :4], logits[..., :2, :2], logits[..., :1, :1]
+    spec = LossSpec()
+    a = segmentation_loss(fine, masks, spec)
+    b = segmentation_loss(coarse, masks[:, ::2, ::2], spec)
+    c = segmentation_loss(coarsest, masks[:, ::4, ::4], spec)
+    torch.testing.assert_close(deeply_supervised_loss([fine, coarse], masks, spec), a * 2 / 3 + b / 3)
+    torch.testing.assert_close(
+        deeply_supervised_loss([fine, coarse, coarsest], masks, spec), a * 4 / 7 + b * 2 / 7 + c / 7
+    )
+    torch.testing.assert_close(deeply_supervised_loss(fine, masks, spec), a)
+    torch.testing.assert_close(deeply_supervised_loss([fine], masks, spec), a)
+
+
+@pytest.mark.parametrize("size", [(9, 16), (3, 5), (17, 40), (1, 33)])
+def test_coarse_references_lie_where_padded_outputs_do(size: tuple[int, int]) -> None:
+    masks = torch.randint(3, (2, *size), generator=torch.Generator().manual_seed(0))
+    padded = F.pad(masks, (0, -size[1] % 16, 0, -size[0] % 16))
+    outputs = [one_hot_logits(padded[:, ::s, ::t], 3) for s, t in ((1, 1), (2, 2), (4, 2), (8, 4))]
+    loss = deeply_supervised_loss(outputs, masks, only("cross_entropy"))
+    torch.testing.assert_close(loss, torch.zeros(2), atol=1e-6, rtol=0)
+
+
+# --- Two processes ---------------------------------------------------------------------------------------------------
+
+SHARES = (slice(0, 1), slice(1, 3))
+BATCH_SPEC = LossSpec(terms={"cross_entropy": 1.0, "dice": 1.0, "tversky": 0.5}, batch_dice=True)
+
+
+def loss_and_gradient(logits: Tensor, masks: Tensor, num_samples: int) -> dict[str, Tensor]:
+    leaf = logits.clone().requires_grad_()
+    loss = segmentation_loss(leaf, masks, BATCH_SPEC)
+    (loss.sum() / num_samples).backward()
+    assert leaf.grad is not None
+    return {"loss": loss.detach(), "gradient": leaf.grad.contiguous()}
+
+
+def one_of_two_ranks(rank: int, folder: str) -> None:
+    """Body of a spawned process: the loss of an uneven share."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=10)
+    )
+    logits, masks = random_case(batch=3)
+    save_file(loss_and_gradient(logits[SHARES[rank]], masks[SHARES[rank]], 3), f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+def test_batch_dice_over_two_processes_is_that_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.multiprocessing.spawn(one_of_two_ranks, (str(tmp_path),), nprocs=2)
+    whole = loss_and_gradient(*random_case(batch=3), 3)
+    shares = [load_file(tmp_path / str(rank)) for rank in range(2)]
+    for name, tensor in whole.items():
+        torch.testing.assert_close(torch.cat([share[name] for share in shares]), tensor, rtol=1e-5, atol=1e-8)

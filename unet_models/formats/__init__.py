@@ -1,0 +1,1 @@
+"""Files that other programs read and write: diffusers and CLIP folders, ONNX, torch.export."""

@@ -1,0 +1,86 @@
+"""A byte-pair tokenizer learnt from captions, laid out as CLIP's."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
+
+
+def train_tokenizer(captions: Iterable[str], vocab_size: int, num_tokens: int) -> Any:
+    """A ``transformers.CLIPTokenizer`` whose byte-pair merges are learnt from ``captions``.
+
+    Laid out as CLIP's: the marks, every byte, every byte that ends a word, the merges. So any text can be written, and
+    the same captions give the same tokenizer (the trainer of ``tokenizers`` does neither).
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    backend = CLIPTokenizer().backend_tokenizer
+    words: Counter[str] = Counter()
+    for caption in captions:
+        words.update(w for w, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(caption)))
+    alphabet = sorted(ByteLevel.alphabet())
+    base = [START, END, *alphabet, *(letter + WORD_END for letter in alphabet)]
+    merges: Any = learn_merges(words, vocab_size - len(base))  # pairs, whatever the annotation says
+    vocab = {token: i for i, token in enumerate(dict.fromkeys([*base, *("".join(pair) for pair in merges)]))}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=num_tokens)
+
+
+def learn_merges(words: Mapping[str, int], num_merges: int) -> list[tuple[str, str]]:
+    """Byte-pair encoding (Sennrich 2016, algorithm 1): the most frequent pair of neighbours, again and again.
+
+    ``words`` maps each word to its count. Ties go to the pair that sorts first. Ends early when no pair occurs twice.
+    """
+    pieces = {word: [*word[:-1], word[-1] + WORD_END] for word in sorted(words)}
+    counts: Counter[tuple[str, str]] = Counter()
+    holders: dict[tuple[str, str], set[str]] = {}
+
+    def count(word: str, sign: int) -> None:
+        for pair in itertools.pairwise(pieces[word]):
+            counts[pair] += sign * words[word]
+            holders.setdefault(pair, set()).add(word)
+
+    for word in pieces:
+        count(word, 1)
+    merges: list[tuple[str, str]] = []
+    while len(merges) < num_merges and counts:
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        if counts[best] < 2:
+            break
+        merges.append(best)
+        for word in holders.pop(best):
+            count(word, -1)
+            pieces[word] = _merge(pieces[word], best)
+            count(word, 1)
+        del counts[best]
+    return merges
+
+
+def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for piece in pieces:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The ``transformers.CLIPTokenizer`` of a folder, from its files alone."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def tokenize(tokenizer: Any, captions: Sequence[str]) -> Int[Tensor, "batch tokens"]:
+    """Captions -> token ids, each cut or padded to the tokenizer's length."""
+    return tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")["input_ids"]

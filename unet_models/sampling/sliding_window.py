@@ -1,0 +1,78 @@
+"""Sliding-window prediction with Gaussian weights and mirrored test-time augmentation (Isensee 2021)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unet_models.specs.segmentation import PredictSpec
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module, image: Float[Tensor, " channels *spatial"], patch_size: Sequence[int], spec: PredictSpec
+) -> Float[Tensor, " classes *spatial"]:
+    """Logits of one image of any size, averaged over overlapping windows and, with ``spec.tta``, their mirrors.
+
+    The image is padded with zeros to the window; windows weigh most at their centre (sigma is an eighth of their
+    size). The result is float32 on the image's device.
+    """
+    size = image.shape[1:]
+    padded, offset = _pad_to(image, patch_size)
+    weights = gaussian_window(tuple(patch_size), image.device)
+    total: Tensor | None = None
+    norm = padded.new_zeros(padded.shape[1:])
+    windows = list(window_slices(padded.shape[1:], patch_size, spec.overlap))
+    for window, logits in _predict_windows(model, padded, windows, spec):
+        if total is None:
+            total = padded.new_zeros((logits.shape[0], *padded.shape[1:]))
+        total[(slice(None), *window)] += logits * weights
+        norm[window] += weights
+    assert total is not None
+    total /= norm
+    return total[(slice(None), *(slice(o, o + n) for o, n in zip(offset, size, strict=True)))]
+
+
+def window_slices(size: Sequence[int], patch_size: Sequence[int], overlap: float) -> Iterator[tuple[slice, ...]]:
+    """Evenly spaced windows that cover ``size``, neighbours sharing at least ``overlap`` of a window."""
+    starts = []
+    for n, p in zip(size, patch_size, strict=True):
+        count = 1 + max(0, -(-(n - p) // max(int(p * (1 - overlap)), 1)))
+        starts.append([round(i * (n - p) / max(count - 1, 1)) for i in range(count)])
+    for corner in itertools.product(*starts):
+        yield tuple(slice(a, a + p) for a, p in zip(corner, patch_size, strict=True))
+
+
+def gaussian_window(patch_size: tuple[int, ...], device: torch.device) -> Tensor:
+    """(*patch) weights with maximum 1 and no zeros."""
+    weights = torch.ones((), device=device)
+    for n in patch_size:
+        x = torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2
+        weights = weights[..., None] * torch.exp(-0.5 * (x / (n / 8)) ** 2)
+    return (weights / weights.max()).clamp_min(1e-4)
+
+
+def _predict_windows(
+    model: nn.Module, image: Tensor, windows: list[tuple[slice, ...]], spec: PredictSpec
+) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
+    """(window, (K, *patch) logits) for every window, mirrors averaged."""
+    axes = list(range(1, image.ndim))
+    flips = [()] if not spec.tta else [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
+    for window in windows:
+        patch = image[(slice(None), *window)]
+        mirrored = torch.stack([patch.flip(f) if f else patch for f in flips])  # (F, C, *patch)
+        logits = torch.cat([model(chunk).float() for chunk in mirrored.split(spec.batch_size)])
+        yield window, torch.stack([o.flip(f) if f else o for o, f in zip(logits, flips, strict=True)]).mean(0)
+
+
+def _pad_to(image: Tensor, patch_size: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
+    """The image centred in zeros where it is smaller than the window, and where it starts there."""
+    missing = [max(p - n, 0) for n, p in zip(image.shape[1:], patch_size, strict=True)]
+    before = tuple(m // 2 for m in missing)
+    sides = [side for m, b in zip(reversed(missing), reversed(before), strict=True) for side in (b, m - b)]
+    return F.pad(image, sides), before

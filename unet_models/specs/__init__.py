@@ -1,0 +1,1 @@
+"""Configuration of networks, training and sampling. Light to import: no torch."""

@@ -1,0 +1,184 @@
+"""Augmentation of a batch on the training device (nnU-Net's list, batched).
+
+Each sample's parameters come from its own generator, addressed by (seed, step, slot), so that a sample is changed
+the same way whichever worker holds it. Everything spatial is one resampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from data_pipelines.random_streams import AUGMENT, NOISE, generator, torch_generator
+from unet_models.specs.segmentation import AugmentSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one sample gets. ``None`` and 1.0 mean: left as it is."""
+
+    flips: tuple[bool, ...]
+    matrix: np.ndarray | None
+    """(ndim, ndim) rotation and scale, output to input, in voxel coordinates."""
+    noise_std: float
+    blur_sigma: float
+    brightness: float
+    contrast: float
+    low_resolution: float
+    gammas: tuple[float, ...]
+    """Plain gamma, then gamma of the inverted image; 1.0 where not drawn."""
+
+
+def augment(
+    images: Float[Tensor, "batch channels *read"],
+    masks: Int[Tensor, " batch *read"],
+    slots: Sequence[int],
+    step: int,
+    seed: int,
+    patch_size: tuple[int, ...],
+    spec: AugmentSpec,
+) -> tuple[Float[Tensor, "batch channels *patch"], Int[Tensor, " batch *patch"]]:
+    """Randomly changed copies of the batch, cropped to the centre ``patch_size``.
+
+    ``slots`` are the samples' positions in the global batch of ``step``.
+    """
+    draws = [draw(generator(seed, AUGMENT, step, slot), spec, len(patch_size)) for slot in slots]
+    images, masks = _spatial(images, masks, draws, patch_size)
+    changed = []
+    for image, slot, d in zip(images.unsqueeze(1), slots, draws, strict=True):  # (1, C, *patch) each
+        if d.noise_std:
+            noise = torch_generator(image.device, seed, NOISE, step, slot)
+            image = image + d.noise_std * torch.randn(image.shape, generator=noise, device=image.device)
+        changed.append(_intensity(image, d))
+    return torch.cat(changed), masks
+
+
+def draw(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> Draw:
+    """One sample's parameters. The order of draws is part of the contract: it decides the numbers."""
+
+    def chosen(probability: float, low: float, high: float, otherwise: float = 1.0) -> float:
+        value = rng.uniform(low, high)
+        return float(value) if rng.uniform() < probability else otherwise
+
+    flips = tuple(bool(spec.mirror and rng.uniform() < 0.5) for _ in range(ndim))
+    turns = rng.uniform() < spec.p_rotate
+    limit = np.deg2rad(spec.rotate_degrees)
+    angles = rng.uniform(-limit, limit, size=1 if ndim == 2 else 3)
+    scale = chosen(spec.p_scale, *spec.scale)
+    matrix = _rotation(angles if turns else np.zeros_like(angles)) / scale if turns or scale != 1.0 else None
+    return Draw(
+        flips=flips,
+        matrix=matrix,
+        noise_std=chosen(spec.p_noise, 0.0, spec.noise_variance, otherwise=0.0) ** 0.5,
+        blur_sigma=chosen(spec.p_blur, *spec.blur_sigma, otherwise=0.0),
+        brightness=chosen(spec.p_brightness, *spec.brightness),
+        contrast=chosen(spec.p_contrast, *spec.contrast),
+        low_resolution=chosen(spec.p_low_resolution, *spec.low_resolution),
+        gammas=(chosen(spec.p_gamma, *spec.gamma), chosen(spec.p_gamma_inverted, *spec.gamma)),
+    )
+
+
+def centre_crop(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The centre ``size`` of the last axes."""
+    lead = (slice(None),) * (x.ndim - len(size))
+    starts = [(have - want) // 2 for have, want in zip(x.shape[-len(size) :], size, strict=True)]
+    return x[(*lead, *(slice(a, a + n) for a, n in zip(starts, size, strict=True)))]
+
+
+def _rotation(angles: np.ndarray) -> np.ndarray:
+    """(ndim, ndim) product of rotations about each axis (2-D: one)."""
+    ndim = 2 if len(angles) == 1 else 3
+    planes = [(0, 1)] if ndim == 2 else [(1, 2), (0, 2), (0, 1)]
+    matrix = np.eye(ndim)
+    for angle, (i, j) in zip(angles, planes, strict=True):
+        turn = np.eye(ndim)
+        turn[[i, j], [i, j]] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ turn
+    return matrix
+
+
+def _spatial(images: Tensor, masks: Tensor, draws: list[Draw], patch_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Rotate and scale where drawn, crop to the centre, flip."""
+    out_images, out_masks = [], []
+    for image, mask, d in zip(images, masks, draws, strict=True):
+        if d.matrix is None:
+            image, mask = centre_crop(image, patch_size), centre_crop(mask, patch_size)
+        else:
+            image, mask = _resample(image, mask, d.matrix, patch_size)
+        axes = [axis - len(patch_size) for axis, flip in enumerate(d.flips) if flip]
+        out_images.append(image.flip(axes) if axes else image)
+        out_masks.append(mask.flip(axes) if axes else mask)
+    return torch.stack(out_images), torch.stack(out_masks)
+
+
+def _resample(image: Tensor, mask: Tensor, matrix: np.ndarray, patch_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Linear for the (C, *read) image, nearest for the (*read) mask; outside is background and 0."""
+    read = np.array(image.shape[1:], dtype=np.float64)
+    # affine_grid works in units of half extents, last axis first: voxel matrix M becomes S_in^-1 M S_out, reversed.
+    normalised = (matrix * np.array(patch_size)[None, :] / read[:, None])[::-1, ::-1]
+    theta = np.zeros((1, len(patch_size), len(patch_size) + 1))
+    theta[0, :, :-1] = normalised
+    grid = F.affine_grid(
+        torch.tensor(theta, dtype=torch.float32, device=image.device), [1, 1, *patch_size], align_corners=False
+    )
+    image = F.grid_sample(image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    labels = F.grid_sample(mask[None, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return image, labels[0, 0].to(mask.dtype)
+
+
+def _intensity(image: Tensor, d: Draw) -> Tensor:
+    """Blur, brightness, contrast, low resolution and gamma of one (1, C, *patch) image."""
+    spatial = list(range(2, image.ndim))
+    if d.blur_sigma:
+        image = _blur(image, d.blur_sigma)
+    if d.brightness != 1.0:
+        image = image * d.brightness
+    if d.contrast != 1.0:
+        mean = image.mean(dim=spatial, keepdim=True)
+        low, high = image.amin(dim=spatial, keepdim=True), image.amax(dim=spatial, keepdim=True)
+        image = torch.clamp((image - mean) * d.contrast + mean, low, high)
+    if d.low_resolution != 1.0:
+        image = _coarsen(image, d.low_resolution)
+    for sign, gamma in zip((1, -1), d.gammas, strict=True):
+        if gamma != 1.0:
+            image = sign * _gamma(sign * image, gamma)
+    return image
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    """Separable Gaussian of ``sigma`` voxels, truncated at 3 sigma."""
+    radius = max(int(3 * sigma + 0.5), 1)
+    x = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    for axis in range(2, image.ndim):
+        moved = image.transpose(axis, -1)
+        flat = F.pad(moved.reshape(-1, 1, moved.shape[-1]), (radius, radius), mode="replicate")
+        image = F.conv1d(flat, kernel[None, None]).reshape(moved.shape).transpose(axis, -1)
+    return image
+
+
+def _coarsen(image: Tensor, factor: float) -> Tensor:
+    """Down by ``factor`` (nearest) and up again (linear), as a scan of lower resolution would look."""
+    size = image.shape[2:]
+    small = [max(round(n * factor), 1) for n in size]
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return F.interpolate(F.interpolate(image, small, mode="nearest"), size, mode=mode, align_corners=False)
+
+
+def _gamma(image: Tensor, gamma: float) -> Tensor:
+    """Power law on the image's own range, mean and deviation kept (nnU-Net's ``retain_stats``)."""
+    spatial = list(range(2, image.ndim))
+    mean, std = image.mean(dim=spatial, keepdim=True), image.std(dim=spatial, keepdim=True)
+    low = image.amin(dim=spatial, keepdim=True)
+    extent = image.amax(dim=spatial, keepdim=True) - low
+    curved = ((image - low) / (extent + 1e-7)) ** gamma
+    curved = curved - curved.mean(dim=spatial, keepdim=True)
+    return curved / (curved.std(dim=spatial, keepdim=True) + 1e-7) * std + mean

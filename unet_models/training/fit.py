@@ -1,0 +1,147 @@
+"""The training loop. Runs on any number of ranks, with or without Ray."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from data_pipelines.batches import Batch
+from unet_models.training.objectives import Objective
+from unet_models.training.optimisation import learning_rate
+from data_pipelines.random_streams import DROPOUT, seed_torch
+from unet_models.specs.loop import LoopSpec
+from unet_models.training.state import TrainState
+
+
+class Hooks(Protocol):
+    """What happens around the loop. Every rank is called equally often, at the same steps."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Means over the steps since the last call."""
+        ...
+
+    def validate(self, state: TrainState) -> dict[str, float]:
+        """Figures of the weights that would be evaluated; empty where there is nothing to look at."""
+        ...
+
+    def checkpoint(self, state: TrainState, metrics: dict[str, float]) -> None:
+        """Keep ``state`` together with its figures, those of validation among them where this step was validated."""
+        ...
+
+
+def fit(state: TrainState, objective: Objective, batches: Iterable[Batch], spec: LoopSpec, hooks: Hooks) -> None:
+    """Train from ``state.step`` to ``spec.num_steps``. ``batches`` starts at that step and gives this rank's share."""
+    device = next(state.model.parameters()).device
+    model = _wrap(state.model, spec)
+    meter = _Meter(spec.global_batch_size, device)
+    metrics: dict[str, float] = {}
+    for batch in batches:
+        loss = train_step(model, state, objective, batch.to(device), spec)
+        meter.add(loss)
+        is_last = state.step == spec.num_steps
+        is_kept = state.step % spec.checkpoint_every_steps == 0 or is_last
+        if state.step % spec.log_every_steps == 0 or is_kept:  # so that no checkpoint follows a loss that is not finite
+            hooks.log(state.step, metrics := meter.means(state, spec, batch))
+        measured: dict[str, float] = {}
+        if state.step % spec.validate_every_steps == 0 or is_last:
+            measured = hooks.validate(state)
+            meter.restart_clock()
+        if is_kept:
+            hooks.checkpoint(state, metrics | measured)
+            meter.restart_clock()
+        if is_last:
+            break
+
+
+def train_step(model: nn.Module, state: TrainState, objective: Objective, batch: Batch, spec: LoopSpec) -> Tensor:
+    """One optimizer step; returns this rank's share of the mean loss, detached.
+
+    Losses are summed over samples and divided by the global batch, so ranks may hold shares of different size and
+    gradients still are those of the global mean. DDP averages over ranks, hence the factor.
+    """
+    seed_torch(spec.seed, DROPOUT, state.step, dist.get_rank() if dist.is_initialized() else 0)
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(spec.optimizer, state.step, spec.num_steps)
+    scale = world_size() / spec.global_batch_size
+    total = torch.zeros((), device=batch.device)
+    micro_batches = batch.split(spec.micro_batch_size)
+    for i, micro in enumerate(micro_batches):
+        with _synchronised(model, i == len(micro_batches) - 1), autocast(spec.precision, batch.device):
+            loss = objective(model, micro).sum() * scale
+        loss.backward()
+        total += loss.detach()
+    if spec.optimizer.clip_norm:
+        nn.utils.clip_grad_norm_(state.model.parameters(), spec.optimizer.clip_norm)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    if state.ema is not None:
+        state.ema.update(state.model, state.step)
+    return total
+
+
+def _wrap(model: nn.Module, spec: LoopSpec) -> nn.Module:
+    model.train()
+    if spec.compile:
+        model.compile()
+    if world_size() == 1:
+        return model
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def _synchronised(model: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+    """Gradients travel between ranks once per step, with the last micro-batch."""
+    if isinstance(model, DistributedDataParallel) and not is_last:
+        return model.no_sync()
+    return nullcontext()
+
+
+class _Meter:
+    """Means since the last log line, over all ranks; touches the device's values only when asked."""
+
+    def __init__(self, global_batch_size: int, device: torch.device) -> None:
+        self.global_batch_size = global_batch_size
+        self.loss = torch.zeros((), device=device)
+        self.num_steps = 0
+        self.num_timed = 0
+        self.restart_clock()
+
+    def add(self, loss: Tensor) -> None:
+        self.loss += loss
+        self.num_steps += 1
+        self.num_timed += 1
+
+    def restart_clock(self) -> None:
+        """Leave what just happened (validation, a checkpoint) out of the throughput."""
+        self.num_timed = 0
+        self.started = time.perf_counter()
+
+    def means(self, state: TrainState, spec: LoopSpec, batch: Batch) -> dict[str, float]:
+        mean = self.loss / self.num_steps
+        if world_size() > 1:
+            dist.all_reduce(mean)
+        loss = mean.item() / world_size()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"train/loss is {loss} within the {self.num_steps} steps before step {state.step} (last samples: "
+                f"{', '.join(batch.keys)}): lower train.optimizer.learning_rate or set train.precision=fp32"
+            )
+        seconds = time.perf_counter() - self.started
+        metrics = {
+            "train/loss": loss,
+            "learning_rate": learning_rate(spec.optimizer, state.step - 1, spec.num_steps),
+        }
+        if self.num_timed:
+            metrics["samples_per_second"] = self.num_timed * self.global_batch_size / seconds
+        self.loss.zero_()
+        self.num_steps = 0
+        self.restart_clock()
+        return metrics
