@@ -1,7 +1,8 @@
-"""What the loader hands to training."""
+"""Batch types that the loader builds and training consumes: the whole interface between the two packages."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Self
 
@@ -12,55 +13,53 @@ if TYPE_CHECKING:
 
 
 class Batch:
-    """One rank's share of the batch of one optimizer step: tensors whose first axis is the sample, and addresses.
+    """One rank's share of the global batch of one optimizer step.
 
-    Subclasses are frozen dataclasses with tensor fields and the three fields below.
+    Subclasses are frozen dataclasses with tensor fields, whose first axis is the sample, and the three fields below.
     """
 
     __slots__ = ()
 
-    slots: tuple[int, ...]
-    """Positions of these samples in the global batch: the address of their random numbers."""
+    positions: tuple[int, ...]
+    """Positions of the samples in the global batch: with seed and step, the address of their random numbers."""
     keys: tuple[str, ...]
-    """Sample keys, for messages."""
+    """``__key__`` of each sample, for messages."""
     step: int
+    """Optimizer step that the batch is for."""
 
     def __len__(self) -> int:
-        return len(self.slots)
+        return len(self.positions)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Field name to tensor."""
+        """Tensor fields by name."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]  # subclasses are dataclasses
         return {name: value for name, value in values.items() if hasattr(value, "device")}
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors lie."""
+        """Device of the tensors."""
         return next(iter(self.tensors.values())).device
 
     def to(self, device: torch.device) -> Self:
-        """On ``device``, without waiting where the memory is pinned."""
+        """Copy the tensors to ``device``, asynchronously from pinned memory."""
         return self._replace({name: t.to(device, non_blocking=True) for name, t in self.tensors.items()})
 
     def pin_memory(self) -> Self:
-        """In page-locked memory (called by torch's DataLoader)."""
+        """Copy the tensors to page-locked memory (called by torch's DataLoader)."""
         return self._replace({name: t.pin_memory() for name, t in self.tensors.items()})
 
     def split(self, size: int | None) -> list[Self]:
-        """Micro-batches of at most ``size`` samples."""
+        """Split into micro-batches of at most ``size`` samples; None: the batch as it is."""
         if size is None or size >= len(self):
             return [self]
-        parts = [slice(i, i + size) for i in range(0, len(self), size)]
-        return [
-            self._replace(
-                {name: t[part] for name, t in self.tensors.items()}
-                | {"slots": self.slots[part], "keys": self.keys[part]}
-            )
-            for part in parts
-        ]
+        return [self._part(slice(start, start + size)) for start in range(0, len(self), size)]
 
-    def _replace(self, changes: dict[str, object]) -> Self:
+    def _part(self, part: slice) -> Self:
+        tensors = {name: tensor[part] for name, tensor in self.tensors.items()}
+        return self._replace({**tensors, "positions": self.positions[part], "keys": self.keys[part]})
+
+    def _replace(self, changes: Mapping[str, object]) -> Self:
         return replace(self, **changes)  # type: ignore[type-var]  # subclasses are dataclasses
 
 
@@ -70,7 +69,7 @@ class VolumeBatch(Batch):
 
     images: Float[Tensor, "batch channels *read"]
     masks: Int[Tensor, " batch *read"]
-    slots: tuple[int, ...]
+    positions: tuple[int, ...]
     keys: tuple[str, ...]
     step: int
 
@@ -81,7 +80,7 @@ class ImageBatch(Batch):
 
     images: Int[Tensor, " batch channels height width"]
     """uint8, 0..255; scaled on the training device."""
-    slots: tuple[int, ...]
+    positions: tuple[int, ...]
     keys: tuple[str, ...]
     step: int
 
@@ -93,19 +92,19 @@ class CaptionedBatch(Batch):
     images: Int[Tensor, " batch channels height width"]
     """uint8, 0..255; scaled on the training device."""
     tokens: Int[Tensor, " batch tokens"]
-    """Token ids of the captions, all of one length."""
-    slots: tuple[int, ...]
+    """Token ids of the captions, padded to one length."""
+    positions: tuple[int, ...]
     keys: tuple[str, ...]
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class LatentBatch(Batch):
-    """Encoded images with the states of their captions."""
+    """Encoded images with the text encoder's states of their captions."""
 
     moments: Float[Tensor, "batch two_channels height width"]
     """Mean, then log-variance, of the autoencoder's posterior; unscaled."""
     encoder_hidden_states: Float[Tensor, "batch tokens context"]
-    slots: tuple[int, ...]
+    positions: tuple[int, ...]
     keys: tuple[str, ...]
     step: int

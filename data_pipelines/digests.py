@@ -1,69 +1,85 @@
-"""SHA-256 of source files, remembered by size and modification time so that unchanged data is not read again."""
+"""SHA-256 digests of files and of JSON values; those of files are remembered, so unchanged data is not read again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from data_pipelines import storage
-from data_pipelines.volumes.cases import Case
+from data_pipelines.storage import Stamp
 
-Stamp = tuple[int, int]
+MAX_THREADS = 8
 
-
-def case_digests(cases: Iterable[Case]) -> dict[str, str]:
-    """case_id -> digest over the bytes of its files, in order."""
-    cases = list(cases)
-    files = {case.case_id: [f for path in (*case.images, case.label) for f in _files(Path(path))] for case in cases}
-    digests = file_digests(path for paths in files.values() for path in paths)
-    return {case_id: digest_of([digests[path] for path in paths]) for case_id, paths in files.items()}
+_Memory = dict[str, tuple[Stamp, str]]
+"""Path or URI to the stamp that the file had when it was read, and its digest."""
+_MEMORY = TypeAdapter(_Memory)
 
 
 def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
-    """path -> SHA-256 of its bytes. Files whose size and modification time are known are not read."""
+    """Compute the SHA-256 of local files; files of known size and modification time are not read.
+
+    Raises FileNotFoundError where a file is missing.
+    """
     paths = list(dict.fromkeys(paths))
-    stamps = {path: _stamp(path) for path in paths}
-    memory = storage.cache_folder() / "digests" / f"{digest_of(sorted({str(p.parent) for p in paths}))[:20]}.json"
-    known = _read_memory(memory)
-    digests = {p: known[str(p)][1] for p in paths if str(p) in known and known[str(p)][0] == list(stamps[p])}
-    missing = [path for path in paths if path not in digests]
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        digests |= zip(missing, pool.map(_sha256, missing), strict=True)
-    if missing:
-        remembered = {str(path): [stamps[path], digest] for path, digest in digests.items()}
-        storage.write_bytes(str(memory), json.dumps(remembered).encode())
-    return digests
+    digests = uri_digests(map(str, paths))
+    if missing := next((path for path in paths if str(path) not in digests), None):
+        raise FileNotFoundError(f"no such file: {missing}")
+    return {path: digests[str(path)] for path in paths}
 
 
-def digest_of(value: Any) -> str:
-    """SHA-256 of the canonical JSON of ``value``: sorted keys, no spaces, so equal values give equal digests."""
+def uri_digests(uris: Iterable[str], *, trust_stamps: bool = True) -> dict[str, str]:
+    """Compute the SHA-256 of the file behind each URI; a missing file is absent from the result.
+
+    Files of known size and modification time are not read. With ``trust_stamps=False`` every byte is read, and the
+    memory is refreshed: this sees changes that keep both, such as damage to a disk.
+    """
+    uris = list(dict.fromkeys(uris))
+    stamps = _read_stamps(uris)
+    memory = _memory_path(uris)
+    remembered = _read_memory(memory)
+    unknown = [uri for uri, stamp in stamps.items() if not (trust_stamps and _is_known(uri, stamp, remembered))]
+    with ThreadPoolExecutor(MAX_THREADS) as pool:
+        computed = dict(zip(unknown, pool.map(storage.digest, unknown), strict=True))
+    if computed:
+        remembered |= {uri: (stamps[uri], digest) for uri, digest in computed.items()}
+        storage.write_bytes(str(memory), _MEMORY.dump_json(remembered))
+    return {uri: remembered[uri][1] for uri in stamps}
+
+
+def digest_of(value: object) -> str:
+    """Compute the SHA-256 of the canonical JSON of ``value``: sorted keys, no spaces, no NaN."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_memory(memory: Path) -> dict[str, list[Any]]:
-    """Path -> stamp and digest; empty where nothing is remembered or a crash left the file broken."""
+def _is_known(uri: str, stamp: Stamp, remembered: _Memory) -> bool:
+    """Tell whether the file is unchanged; one without a modification time cannot be known to be."""
+    return stamp[1] > 0 and uri in remembered and remembered[uri][0] == stamp
+
+
+def _read_stamps(uris: Sequence[str]) -> dict[str, Stamp]:
+    """Read the stamps of the files that exist, in order; those of remote files in parallel."""
+    remote = [uri for uri in uris if not storage.is_local(uri)]
+    with ThreadPoolExecutor(MAX_THREADS) as pool:
+        found = dict(zip(remote, pool.map(storage.stamp, remote), strict=True))
+    found |= {uri: storage.stamp(uri) for uri in uris if uri not in found}
+    return {uri: stamp for uri in uris if (stamp := found[uri]) is not None}
+
+
+def _memory_path(uris: Iterable[str]) -> Path:
+    """Return the memory file of a set of folders."""
+    folders = sorted({uri.rpartition("/")[0] or "." for uri in uris})
+    return storage.cache_folder() / "digests" / f"{digest_of(folders)[:20]}.json"
+
+
+def _read_memory(memory: Path) -> _Memory:
+    """Read the memory; empty where nothing is remembered or a crash left the file broken."""
     try:
-        return json.loads(memory.read_text())
+        return _MEMORY.validate_json(memory.read_bytes())
     except (OSError, ValueError):
         return {}
-
-
-def _files(path: Path) -> list[Path]:
-    """A file, or the files of a folder (a DICOM series)."""
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-
-
-def _stamp(path: Path) -> Stamp:
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,13 +1,14 @@
 """Files behind URIs: a local path, ``file://``, ``s3://`` or ``gs://``, through pyarrow's file systems.
 
 A file appears under its name complete or not at all: local files are written beside it and renamed, object stores
-show an object only once it is whole.
+show an object only once it is whole. Bytes are never decompressed on the way, whatever the suffix.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -16,54 +17,74 @@ from pathlib import Path
 
 from pyarrow import fs as pafs
 
+from data_pipelines.atomic import atomic_file
+
 CHUNK = 8 << 20
+"""Bytes read or copied at a time."""
+
+Stamp = tuple[int, int]
+"""Size in bytes and modification time in nanoseconds of a file; 0 where the file system does not tell the time."""
 
 
 def is_local(uri: str) -> bool:
-    """Whether the URI names a file of this machine."""
+    """Tell whether the URI names a file of this machine."""
     return "://" not in uri or uri.startswith("file://")
 
 
 def local_path(uri: str) -> Path:
-    """The path of a local URI."""
+    """Return the absolute path of a local URI."""
     return Path(uri.removeprefix("file://")).absolute()
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The file system and the path on it."""
+    """Return the file system of a URI and the path on it."""
     if is_local(uri):
         return pafs.LocalFileSystem(), str(local_path(uri))
     return pafs.FileSystem.from_uri(uri)
 
 
 def join(uri: str, *parts: str) -> str:
-    """A URI below ``uri``."""
+    """Build a URI below ``uri``."""
     return "/".join([uri.rstrip("/"), *parts])
 
 
-def exists(uri: str) -> bool:
-    """Whether a file lies there."""
-    fs, path = resolve(uri)
-    return fs.get_file_info(path).type == pafs.FileType.File
-
-
 def size(uri: str) -> int | None:
-    """Bytes of the file, or None where there is none."""
+    """Return the size of a file in bytes, or None where there is no such file."""
+    found = stamp(uri)
+    return None if found is None else found[0]
+
+
+def stamp(uri: str) -> Stamp | None:
+    """Return the size and modification time of a file, or None where there is no such file."""
+    if is_local(uri):
+        return _local_stamp(local_path(uri))
     fs, path = resolve(uri)
     info = fs.get_file_info(path)
-    return info.size if info.type == pafs.FileType.File else None
+    return (info.size, info.mtime_ns or 0) if info.type == pafs.FileType.File else None
+
+
+def _local_stamp(path: Path) -> Stamp | None:
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def list_names(uri: str) -> list[str]:
-    """Sorted names directly below a folder; empty where there is none."""
+    """List the names directly below a folder, sorted; empty where there is no such folder.
+
+    Names that begin with "." are skipped: they are hidden, or still being written.
+    """
     fs, path = resolve(uri)
-    return sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
+    names = (info.base_name for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole file."""
+    """Read a whole file."""
     fs, path = resolve(uri)
-    with fs.open_input_stream(path) as stream:
+    with fs.open_input_stream(path, compression=None) as stream:
         return stream.read()
 
 
@@ -74,43 +95,41 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def delete(uri: str) -> None:
-    """Remove a file."""
+    """Delete a file."""
     fs, path = resolve(uri)
     fs.delete_file(path)
 
 
 @contextmanager
 def local_copy_of(uri: str) -> Iterator[Path]:
-    """A temporary local path to write to; it becomes ``uri`` when the block ends without an error."""
+    """Yield a temporary local path to write to; it becomes ``uri`` when the block ends without an error.
+
+    The temporary name is hidden and keeps the suffix, which some writers go by.
+    """
     if is_local(uri):
-        target = local_path(uri)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    else:
-        target = None
-        temporary = cache_folder() / f"upload-{uuid.uuid4().hex}.partial"
-        temporary.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(local_path(uri)) as path:
+            yield path
+        return
+    temporary = cache_folder() / f".upload-{uuid.uuid4().hex}-{uri.rsplit('/', 1)[-1]}"
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
-        if target is not None:
-            temporary.replace(target)
-        else:
-            copy(str(temporary), uri)
+        copy(str(temporary), uri)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def copy(source: str, target: str) -> None:
-    """Copy one file between any two places; a local target appears complete or not at all."""
+    """Copy one file between any two URIs; a local target appears complete or not at all."""
     fs, path = resolve(source)
     target_fs, target_path = resolve(target)
-    with fs.open_input_stream(path) as reader:
+    with fs.open_input_stream(path, compression=None) as reader:
         if is_local(target):
             with local_copy_of(target) as temporary, temporary.open("wb") as writer:
                 while chunk := reader.read(CHUNK):
                     writer.write(chunk)
         else:
-            with target_fs.open_output_stream(target_path) as writer:
+            with target_fs.open_output_stream(target_path, compression=None) as writer:
                 while chunk := reader.read(CHUNK):
                     writer.write(chunk)
 
@@ -123,7 +142,7 @@ def copy_folder(source: str, target: str) -> None:
 
 @contextmanager
 def local_folder(uri: str) -> Iterator[Path]:
-    """The files of a folder on this machine: where they lie, or copied for the length of the block."""
+    """Yield a folder as a local path: in place, or a copy that is deleted when the block ends."""
     if is_local(uri):
         yield local_path(uri)
         return
@@ -134,7 +153,7 @@ def local_folder(uri: str) -> Iterator[Path]:
 
 @contextmanager
 def local_file(uri: str) -> Iterator[Path]:
-    """A file on this machine: where it lies, or copied for the length of the block."""
+    """Yield a file as a local path: in place, or a copy that is deleted when the block ends."""
     if is_local(uri):
         yield local_path(uri)
         return
@@ -145,17 +164,17 @@ def local_file(uri: str) -> Iterator[Path]:
 
 
 def digest(uri: str) -> str:
-    """SHA-256 of a file's bytes."""
+    """Compute the SHA-256 of a file's bytes."""
     fs, path = resolve(uri)
     hasher = hashlib.sha256()
-    with fs.open_input_stream(path) as stream:
+    with fs.open_input_stream(path, compression=None) as stream:
         while chunk := stream.read(CHUNK):
             hasher.update(chunk)
     return hasher.hexdigest()
 
 
 def cache_folder() -> Path:
-    """Where this user's caches lie: ``UNETFLOW_CACHE``, else below ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Return the cache folder of this user: ``UNETFLOW_CACHE``, else below ``XDG_CACHE_HOME`` or ``~/.cache``."""
     if folder := os.environ.get("UNETFLOW_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unetflow"

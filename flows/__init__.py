@@ -1,0 +1,17 @@
+"""Pipelines as ordered, retryable stages: on a laptop, on a Ray cluster, on a schedule; to a registered model.
+
+Layers, lower ones first; no import runs back up:
+
+installation           where the code lies, and which version it is
+metrics                every metric with title, unit, direction and meaning: the one table
+config                 configuration that every pipeline has
+stages                 stage, attempt, record; pipelines as values
+cluster                Ray: connection, actors, jobs
+registry               MLflow: tracking, gate, registration, versions and champions
+training               any training on Ray Train
+report                 blocks and charts of the HTML reports
+pipelines              one folder per pipeline, and the catalog of them
+doctor                 what is wrong with an installation and its servers
+running                execution, Prefect flows, jobs, schedules, prediction, notification
+cli                    the command line
+"""

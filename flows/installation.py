@@ -1,4 +1,4 @@
-"""Which code this is: what a registered version says it was made by."""
+"""Location and version of the installed code: the one place that turns a module's file into paths."""
 
 from __future__ import annotations
 
@@ -7,14 +7,30 @@ import os
 import subprocess
 from pathlib import Path
 
-VARIABLE = "UNETFLOW_CODE"
-"""Says it to jobs, which run a copy without its history."""
+PACKAGES = ("data_pipelines", "unet_models", "flows")
+"""Packages that make up the project: what a registered model and a submitted job carry."""
+LOCK = "constraints.txt"
+CODE_VARIABLE = "UNETFLOW_CODE"
+"""Environment variable that names the commit in jobs, which run a copy without the history."""
+
+
+def source_root() -> Path:
+    """Return the folder that holds the packages: a checkout, a job's working folder, or site-packages."""
+    import flows
+
+    return Path(flows.__path__[0]).resolve().parent
+
+
+def lock_file() -> Path | None:
+    """Return the constraints file beside the code; None where the code is not a checkout."""
+    path = source_root() / LOCK
+    return path if path.is_file() else None
 
 
 def code_version() -> str:
-    """Commit of the checkout (``-changed`` where files differ from it), else the installed version."""
-    if told := os.environ.get(VARIABLE):
-        return told
+    """Return the commit of the checkout, with ``-changed`` where files differ from it, or the installed version."""
+    if given := os.environ.get(CODE_VARIABLE):
+        return given
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return f"unetflow {importlib.metadata.version('unetflow')}"
@@ -22,8 +38,8 @@ def code_version() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Output of git about the folder of this checkout; empty where it is none."""
-    root = Path(__file__).resolve().parents[1]
+    """Return git's output for the checkout; empty where the code is not one."""
+    root = source_root()
     if not (root / ".git").exists():
         return ""
     try:

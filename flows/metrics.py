@@ -1,125 +1,273 @@
-"""How each metric of generated images is named and read."""
+"""Every metric of the project, once: name, title, unit, direction and meaning.
+
+The gate, the checkpoint selection, the reports, the model cards and the command line read ``METRICS``; a stage that
+emits a metric which is not in it fails.
+
+A metric's full name says what it was measured on: ``dice/liver`` is the Dice of one class, ``val/dice`` that of the
+validation cases during training, ``kid[clip,n=100]`` KID on the features of ``clip`` over 100 images, and
+``frechet_distance[clip,n=100]/prior`` the distance of another set of images.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["higher", "lower", "nearest_zero", "neither"]
+PHASES = {"train": "training", "val": "validation"}
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How a metric is named and read; an unknown one has its own name and no more."""
+class Metric:
+    """One metric as code compares it and people read it."""
 
+    name: str
     title: str
-    better: str = ""
+    better: Better
     meaning: str = ""
+    """How to read a value: its range, its yardstick, its pitfalls. Empty for curves that only watch a training."""
+    unit: str = ""
+    decimals: int | None = None
+    """Digits after the point; None: three significant digits."""
+    is_main: bool = True
+    """Shown in the short tables of the command line and the model card."""
 
     @property
-    def sentence(self) -> str:
-        """Title, direction and meaning in one."""
-        return f"{self.title}, {self.better}: {self.meaning}" if self.meaning else ""
+    def titled(self) -> str:
+        """Title with the unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def direction(self) -> str:
+        """Direction in words; empty where neither is better."""
+        words = {"higher": "higher is better", "lower": "lower is better", "nearest_zero": "nearer 0 is better"}
+        return words.get(self.better, "")
+
+    def score(self, value: float) -> float:
+        """Turn a value into a number of which higher is better, to sort and compare by."""
+        if self.better == "neither":
+            raise ValueError(f"{self.name} has no direction, so its values cannot be compared")
+        return {"higher": value, "lower": -value, "nearest_zero": -abs(value)}[self.better]
 
 
-HIGHER, LOWER = "higher is better", "lower is better"
-READINGS = {
-    "caption_accuracy": Reading(
+_SEGMENTATION = (
+    Metric(
+        "dice",
+        "Dice",
+        "higher",
+        "Overlap: twice the shared volume, divided by the sum of the predicted and the true volume. 0 is no overlap, 1 "
+        "is identical.",
+        decimals=3,
+    ),
+    Metric(
+        "iou",
+        "IoU",
+        "higher",
+        "Overlap, counted more strictly: the shared volume, divided by the volume that either covers. 0 to 1, never "
+        "above Dice.",
+        decimals=3,
+    ),
+    Metric(
+        "surface_dice",
+        "Surface Dice",
+        "higher",
+        "Share of both surfaces that lies within the tolerance (in mm, see the configuration) of the other surface. 0 "
+        "to 1. It judges the border, where Dice judges the bulk.",
+        decimals=3,
+    ),
+    Metric(
+        "hd95_mm",
+        "HD95",
+        "lower",
+        "95% Hausdorff distance: all but the furthest 5% of the surface lies within this distance of the other "
+        "surface. It shows stray pieces that Dice hardly notices. Where only one of the two holds the class, it is the "
+        "diagonal of the image.",
+        unit="mm",
+        decimals=2,
+    ),
+    Metric(
+        "volume_error_ml",
+        "Volume error",
+        "lower",
+        "Difference between the predicted and the true volume, without its sign.",
+        unit="ml",
+        decimals=2,
+        is_main=False,
+    ),
+    Metric(
+        "volume_error_percent",
+        "Volume error",
+        "nearest_zero",
+        "Predicted minus true volume, in percent of the true one: negative where the prediction is too small, positive "
+        "where it is too large. The mean shows a bias; errors of both signs cancel in it.",
+        unit="%",
+        decimals=1,
+        is_main=False,
+    ),
+)
+_GENERATION = (
+    Metric(
+        "caption_accuracy",
         "Caption accuracy",
-        HIGHER,
+        "higher",
         "Share of the items named in the prompts that the generated images show in the right colour and shape, read "
         "back from the pixels. 0 is none, 1 is all.",
     ),
-    "caption_accuracy/held_out": Reading(
+    Metric(
+        "caption_accuracy/held_out",
         "Caption accuracy (held out)",
-        HIGHER,
+        "higher",
         "The same for combinations of colour and shape that no training image shows: it tells composing from "
         "memorising. Far below the plain caption accuracy, the model repeats what it saw.",
     ),
-    "relation_accuracy": Reading(
+    Metric(
+        "relation_accuracy",
         "Relation accuracy",
-        HIGHER,
+        "higher",
         "Share of the generated images whose items lie to one another as the prompt says. 0 is none, 1 is all.",
     ),
-    "frechet_distance": Reading(
+    Metric(
+        "frechet_distance",
         "Fréchet distance",
-        LOWER,
+        "lower",
         "How far the generated images as a whole are from the real ones, in quality and in variety: the distance "
         "between normal distributions fitted to the features of either. 0 is no difference; there is no upper end. It "
         "compares only with values of the same extractor, resizing, N and real images.",
     ),
-    "kid": Reading(
-        "KID",
-        LOWER,
-        "Kernel distance between the features of generated and real images. 0 is no difference. On average it does "
-        "not depend on N, so it is the one to trust when N is small; then chance may take it a little below 0.",
+    Metric(
+        "fid",
+        "FID",
+        "lower",
+        "The Fréchet distance on the published Inception features (2048 of them). It compares only with values of the "
+        "same resizing, N and real images.",
     ),
-    "precision": Reading(
+    Metric(
+        "kid",
+        "KID",
+        "lower",
+        "Kernel distance between the features of generated and real images. 0 is no difference. On average it does not "
+        "depend on N, so it is the one to trust when N is small; then chance may take it a little below 0.",
+    ),
+    Metric(
+        "precision",
         "Precision",
-        HIGHER,
+        "higher",
         "Share of the generated images that look like real ones: their features lie among those of real images. 0 to "
         "1. High with low recall: good pictures, few kinds.",
     ),
-    "recall": Reading(
+    Metric(
+        "recall",
         "Recall",
-        HIGHER,
+        "higher",
         "Share of the real images that the model could have made: their features lie among those of generated images. "
         "0 to 1. It falls when the model leaves out kinds of image.",
     ),
-    "density": Reading(
-        "Density",
-        HIGHER,
-        "Like precision, but counts in how many real neighbourhoods a generated image lies, so single odd real images "
-        "weigh less. It may exceed 1.",
+    Metric(
+        "nearest_ratio",
+        "Nearest-neighbour ratio",
+        "higher",
+        "Median, over the generated images, of the distance to the nearest training image, divided by the median "
+        "distance that held-out images have. About 1 is as far from the training images as unseen real ones; far below "
+        "1, the model copies.",
     ),
-    "coverage": Reading(
-        "Coverage",
-        HIGHER,
-        "Share of the real images with a generated one in their neighbourhood. 0 to 1. Like recall, but harder to "
-        "raise with odd images.",
+    Metric(
+        "nearer_than_held_out",
+        "Near copies",
+        "lower",
+        "Share of the generated images that lie nearer to a training image than 95% of the held-out images do. A model "
+        "that copies nothing gives about 0.05; well above it, training images are memorised.",
     ),
-    "alignment": Reading(
+    Metric(
+        "alignment",
         "Alignment",
-        HIGHER,
+        "higher",
         "How well the images fit their prompts: the cosine between the features of image and text, averaged. 1 is the "
         "most possible, but real images with their own captions stay far below it: they are the yardstick.",
     ),
-    "psnr": Reading(
-        "PSNR (dB)",
-        HIGHER,
-        "How exactly the autoencoder gives back an image, pixel by pixel; 6 dB more is half the error. Samples cannot "
-        "be sharper than what it gives back.",
+    Metric(
+        "psnr",
+        "PSNR",
+        "higher",
+        "How exactly the autoencoder reconstructs an image, pixel by pixel; 6 dB more is half the error. Samples "
+        "cannot be sharper than what it reconstructs.",
+        unit="dB",
     ),
-    "ssim": Reading(
-        "SSIM",
-        HIGHER,
-        "How well the autoencoder keeps local structure (brightness, contrast, pattern) of an image. 1 is identical.",
-    ),
-    "lpips": Reading(
-        "LPIPS",
-        LOWER,
-        "How different an image and what the autoencoder gives back look to a network trained on human judgement. 0 "
-        "is identical.",
-    ),
-}
+)
+_TRAINING = (
+    Metric("loss", "Loss", "lower"),
+    Metric("learning_rate", "Learning rate", "neither"),
+    Metric("samples_per_second", "Samples per second", "neither"),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_SEGMENTATION, *_GENERATION, *_TRAINING)}
+"""Name to metric. A name with a part, such as ``caption_accuracy/held_out``, goes before the metric itself."""
+FRECHET_METRICS = ("frechet_distance", "fid")
+"""Metrics that few images make too large."""
 
 
-def read_metric(name: str) -> Reading:
-    """How to read a metric: ``kid[clip]/held_out`` is KID on the features of ``clip``, of the part ``held_out``."""
-    base, extractor, part = split_name(name)
-    exact = READINGS.get(f"{base}/{part}")
-    known = exact or READINGS.get(base)
-    if known is None:
-        return Reading(name)
-    details = ", ".join(filter(None, [extractor, "" if exact else part.replace("_", " ")]))
-    return Reading(f"{known.title} ({details})" if details else known.title, known.better, known.meaning)
+@dataclass(frozen=True, slots=True)
+class MetricName:
+    """A metric's full name, taken apart."""
+
+    metric: Metric
+    phase: str
+    """``train``, ``val``, or empty for an evaluation."""
+    protocol: str
+    """Extractor and N, such as ``clip,n=100``; may be empty."""
+    part: str
+    """Class, or set of images; may be empty. Empty, too, where the metric itself is of that part."""
+
+    @property
+    def num_images(self) -> int | None:
+        """N of the protocol; None where there is none."""
+        match = re.search(r"(?:^|,)n=(\d+)$", self.protocol)
+        return int(match[1]) if match else None
+
+    @property
+    def extractor(self) -> str:
+        """Feature extractor of the protocol; may be empty."""
+        first = self.protocol.split(",")[0]
+        return "" if first.startswith("n=") else first
+
+    @property
+    def title(self) -> str:
+        """Title with unit, protocol and part."""
+        details = ", ".join(filter(None, [self.protocol, self.part.replace("_", " ")]))
+        return f"{self.metric.titled} ({details})" if details else self.metric.titled
 
 
-def split_name(name: str) -> tuple[str, str, str]:
-    """Metric, extractor and part of a name; the latter two may be empty."""
-    match = re.fullmatch(r"([^\[\]/]+)(?:\[([^\[\]]*)\])?(?:/(.+))?", name)
-    return (match[1], match[2] or "", match[3] or "") if match else (name, "", "")
+def parse_metric_name(name: str) -> MetricName:
+    """Take a full name apart. Raises KeyError for a metric that is not in ``METRICS``."""
+    match = re.fullmatch(r"(?:(train|val)/)?([^\[\]/]+)(?:\[([^\[\]]*)\])?(?:/(.+))?", name)
+    phase, base, protocol, part = match.groups(default="") if match else ("", name, "", "")
+    if exact := METRICS.get(f"{base}/{part}"):
+        return MetricName(exact, phase, protocol, "")
+    if base not in METRICS:
+        raise KeyError(f"{name} is not in the table of metrics (flows/metrics.py): add it there, with its direction")
+    return MetricName(METRICS[base], phase, protocol, part)
+
+
+def check_metric_names(names: Iterable[str]) -> None:
+    """Raise KeyError where a name is not that of a metric in ``METRICS``."""
+    for name in names:
+        parse_metric_name(name)
 
 
 def without_protocol(name: str) -> str:
-    """``frechet_distance[clip,n=100]/prior`` -> ``frechet_distance/prior``."""
-    base, _, part = split_name(name)
-    return f"{base}/{part}" if part else base
+    """Return ``frechet_distance/prior`` for ``frechet_distance[clip,n=100]/prior``."""
+    return re.sub(r"\[[^\[\]]*\]", "", name)
+
+
+def find_value(metrics: Mapping[str, float], name: str) -> float:
+    """Return the value under ``name``, or under ``name[...]`` with any protocol; NaN where there is none."""
+    if name in metrics:
+        return metrics[name]
+    return next((value for found, value in metrics.items() if without_protocol(found) == name), math.nan)
+
+
+def is_better(name: str, ours: float, theirs: float) -> bool:
+    """Tell whether ``ours`` beats ``theirs`` in the direction of the metric ``name``."""
+    metric = parse_metric_name(name).metric
+    return metric.score(ours) > metric.score(theirs)

@@ -1,4 +1,4 @@
-"""U-Nets and what trains, samples, saves and scores them; knows tensors, neither files of data sets nor clusters.
+"""Networks: their training, sampling, file formats and metrics. Knows tensors, neither data sets nor clusters.
 
 Layers, lower ones first; no import runs back up:
 
@@ -8,5 +8,5 @@ sampling                 noise schedules, samplers, sliding window
 networks                 one file per network, and the blocks they share
 training                 the loop, objectives, losses, augmentation, optimizer, checkpoints
 formats                  diffusers and CLIP folders, ONNX, torch.export
-metrics                  Dice, surfaces, Frechet distance, KID
+metrics                  Dice, surfaces, Fréchet distance, KID
 """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
 
 
 def world_size() -> int:
@@ -12,14 +14,17 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Return this process's rank."""
+    """Return the rank of this process."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def sum_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Sum every rank's ``values`` element by element; the result is on the CPU."""
+def sum_over_ranks(values: Float[Tensor, "*shape"], device: torch.device) -> Float[Tensor, "*shape"]:
+    """Sum every rank's ``values`` element by element on ``device``; the result is on the CPU.
+
+    Every rank must call it. The argument is left as it is.
+    """
     if world_size() == 1:
-        return values
-    values = values.to(device)
-    dist.all_reduce(values)
-    return values.cpu()
+        return values.cpu()
+    total = values.to(device, copy=True)
+    dist.all_reduce(total)
+    return total.cpu()

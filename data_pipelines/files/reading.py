@@ -1,10 +1,10 @@
-"""One name for whatever a decoder raises on a bad file: ``DataError``, with file, rule and remedy."""
+"""One error for whatever a decoder raises on a bad file: ``DataError``, with file, rule and remedy."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Generator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def unreadable(rule: str, path: Path, message: str, remedy: str = _COPY_AGAIN) -
 
 
 @contextmanager
-def named_errors(path: Path) -> Generator[None, None, None]:
+def named_errors(path: Path) -> Iterator[None]:
     """Turn whatever the libraries raise on a bad file into one ``DataError`` that names the file."""
     try:
         yield

@@ -1,6 +1,6 @@
 """Sizes that images are cut to: one square, or buckets of several aspect ratios and about the same number of pixels.
 
-Training in buckets keeps what a centred square would cut away (NovelAI 2022; SDXL, Podell 2023, appendix I).
+Training in buckets keeps the parts that a centred square would cut away (NovelAI 2022; SDXL, Podell 2023, appendix I).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from data_pipelines.images.specs import CaptionedSpec
 Size = tuple[int, int]
 """Width and height in pixels."""
 MAX_RATIO = 4
-"""Of a bucket's longer side to its shorter."""
+"""Maximum aspect ratio of a bucket, longer side to shorter."""
 
 
 def cut_size(width: int, height: int, spec: CaptionedSpec) -> Size:
-    """What an upright image of this size becomes: the square, or the bucket whose aspect ratio is nearest.
+    """Return the size that an upright image is cut to: the square, or the bucket of the nearest aspect ratio.
 
-    Near is meant in ratios: of 1:1 and 2:1, an image of 1.4:1 goes to the former, one of 1.5:1 to the latter. Between
-    two that are equally near the squarer one is taken.
+    Distances are ratios of ratios: of 1:1 and 2:1, an image of 1.4:1 goes to the former, one of 1.5:1 to the latter.
+    Of two buckets at the same distance the squarer one is taken.
     """
     if spec.crop == "square":
         return spec.resolution, spec.resolution
@@ -29,9 +29,9 @@ def cut_size(width: int, height: int, spec: CaptionedSpec) -> Size:
 
 @lru_cache
 def bucket_sizes(resolution: int, multiple: int) -> tuple[Size, ...]:
-    """The square of ``resolution`` and, for every shorter side, the longest side that needs no more pixels.
+    """List the square of ``resolution`` and, for every shorter side, the longest side that needs no more pixels.
 
-    All sides are multiples of ``multiple``. The squarest come first.
+    All sides are multiples of ``multiple``. The squarest buckets come first.
     """
     shorter = range(resolution, 0, -multiple)
     pairs = [(side, resolution**2 // (side * multiple) * multiple) for side in shorter]
@@ -40,16 +40,16 @@ def bucket_sizes(resolution: int, multiple: int) -> tuple[Size, ...]:
 
 
 def bucket_name(size: Size) -> str:
-    """As the index has it: ``640x384``, width first."""
+    """Format a size as the index has it: ``640x384``, width first."""
     return "{}x{}".format(*size)
 
 
 def bucket_size(name: str) -> Size:
-    """The inverse of ``bucket_name``."""
+    """Parse the name of a bucket; the inverse of ``bucket_name``."""
     width, height = map(int, name.split("x"))
     return width, height
 
 
 def _stretch(a: float, b: float) -> float:
-    """By how much one ratio exceeds the other, whichever is larger."""
+    """Divide the larger of two ratios by the smaller."""
     return max(a / b, b / a)

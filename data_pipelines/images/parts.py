@@ -1,4 +1,4 @@
-"""The encoded bytes of an example's image: a file, a row of a Parquet file, or a member of a tar."""
+"""Encoded bytes of an example's image: a file, a row of a Parquet file, or a member of a tar."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.images.archives import image_column
 from data_pipelines.images.examples import Example
-from data_pipelines.files.reading import unreadable, named_errors
 
 MAX_ROW_GROUP_BYTES = 1 << 31
-"""Images of one Parquet row group, which is read at once."""
-_IS_IT_AN_IMAGE = "is it an image? Raise data.max_pixels if it is meant to be that large"
+"""Maximum size of a Parquet row group, which is read at once."""
 
 
 class PartReader:
@@ -29,17 +28,18 @@ class PartReader:
         self._column: pa.ChunkedArray | None = None
 
     def read(self, example: Example) -> bytes:
-        """The encoded image. Raises VolumeError where it is missing, too large or cannot be read."""
-        with named_errors(Path(example.where)):
+        """Read the encoded image. Raises DataError where it is missing, too large or cannot be read."""
+        where = Path(example.where)
+        with named_errors(where):
             if isinstance(example.part, int):
-                data = self._read_row(example.image, example.part, Path(example.where))
+                data = self._read_row(example.image, example.part, where)
             else:
                 data = self._read_file(example.image, example.place)
             if len(data) > self.max_bytes:
-                message = (
-                    f"{max(len(data), (example.place or (0, 0))[1])} bytes or more, above the {self.max_bytes} of "
-                )
-                raise unreadable("too-large", Path(example.where), message + "the largest image allowed", _IS_IT_AN_IMAGE)
+                size = max(len(data), (example.place or (0, 0))[1])
+                message = f"{size} bytes or more, above the {self.max_bytes} of the largest image allowed"
+                remedy = "is it an image? Raise data.max_pixels if it is meant to be that large"
+                raise unreadable("too-large", where, message, remedy)
         return data
 
     def _read_file(self, path: str, place: tuple[int, int] | None) -> bytes:

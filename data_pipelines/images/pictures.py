@@ -1,4 +1,4 @@
-"""Encoded image bytes -> an RGB picture of the wanted size: bounded, upright, opaque, resized and cropped.
+"""Encoded image bytes to an RGB picture of the wanted size: bounded, upright, opaque, resized and cropped.
 
 Resizing is Pillow's bicubic, which widens its kernel when it shrinks (antialiased), rather than Lanczos: Lanczos
 overshoots more at hard edges, which drawings and lettering are made of, and bicubic is what clean-fid resizes real
@@ -14,7 +14,7 @@ import hashlib
 import io
 import struct
 import warnings
-from collections.abc import Generator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipelines.files.pillow import EXIF_ORIENTATION, UPRIGHT, bounded_pixels, is_deep_grey, upright_size
+from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.images.buckets import Size, cut_size
-from data_pipelines.files.reading import VolumeError, unreadable, named_errors
 from data_pipelines.images.specs import CaptionedSpec
 
 if TYPE_CHECKING:
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
-"""Formats whose encoded bytes may be kept, and what they are called in a shard."""
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM")
+"""Formats whose encoded bytes may be kept, with the extension of their part in a shard."""
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM")
 REDUCING_GAP = 3.0
+"""Multiple of the target size that large images are first shrunk to by a whole number."""
 PNG_LEVEL = 1
 """zlib level of re-encoded pictures: at 256 pixels half the time of the default (6), 11 to 16 % more bytes."""
 
 _PLAIN_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _ALPHA_MODES = ("RGBA", "LA", "PA")
-_EXIF_ORIENTATION = 0x0112
 _CONVERT = "convert it to 8-bit RGB, or leave the image out"
 
 
@@ -48,36 +49,38 @@ class Picture:
     """One image, ready for a shard."""
 
     pixels: np.ndarray
-    """(height, width, 3) uint8, RGB, of the size that the spec wants."""
+    """(height, width, 3) uint8, RGB, of the size that the spec asks for."""
     encoded: bytes
-    """The file's own bytes where nothing about them changes, else PNG without loss."""
+    """The file's own bytes where they need no change, else a lossless PNG."""
     extension: str
     """``png``, ``jpg`` or ``webp``."""
     width: int
-    """Of the upright original, in pixels."""
+    """Width of the upright original, in pixels."""
     height: int
+    """Height of the upright original, in pixels."""
     pixel_sha256: str
-    """Of ``pixels``."""
+    """SHA-256 of ``pixels``."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An image that the spec does not want; no error."""
+    """An image that a filter of the spec skips; not an error."""
 
     reason: str
-    """Name of the field of the spec that leaves it out."""
+    """Name of the field of the spec that skips it."""
     width: int
-    """As stored, in pixels."""
+    """Width as stored, in pixels."""
     height: int
+    """Height as stored, in pixels."""
 
 
 def max_encoded_bytes(spec: CaptionedSpec) -> int:
-    """More than any image of ``spec.max_pixels`` needs: 16 bits for each of four channels, and 1 MiB of the rest."""
+    """Bound the bytes of an image of ``spec.max_pixels``: 16 bits for each of four channels, and 1 MiB for the rest."""
     return 8 * spec.max_pixels + (1 << 20)
 
 
 def size_reason(width: int, height: int, spec: CaptionedSpec) -> str | None:
-    """The field of the spec that leaves out images of this size in pixels, if any."""
+    """Return the field of the spec that skips images of this size in pixels, if any."""
     if min(width, height) < spec.min_side:
         return "min_side"
     if spec.max_aspect_ratio is not None and max(width, height) > spec.max_aspect_ratio * min(width, height):
@@ -86,23 +89,23 @@ def size_reason(width: int, height: int, spec: CaptionedSpec) -> str | None:
 
 
 def caption_reason(caption: str, spec: CaptionedSpec) -> str | None:
-    """The field of the spec that leaves out this caption, if any."""
+    """Return the field of the spec that skips this caption, if any."""
     if len(caption) < spec.min_caption_chars:
         return "min_caption_chars"
     return "max_caption_chars" if len(caption) > spec.max_caption_chars else None
 
 
 def read_picture(data: bytes, name: str, spec: CaptionedSpec) -> Picture | LeftOut:
-    """The picture in ``data``; LeftOut, before it is decoded, where the spec does not want its size.
+    """Decode the picture in ``data``; LeftOut, before it is decoded, where the spec skips its size.
 
-    ``name`` is what messages call it. Raises VolumeError where the bytes are no image of a known format and mode, are
-    cut short or damaged, or declare more than ``spec.max_pixels``.
+    ``name`` appears in messages. Raises DataError where the bytes are no image of a known format and mode, are
+    truncated or damaged, or declare more than ``spec.max_pixels``.
     """
     with _open_image(data, Path(name), spec.max_pixels) as image:
         if reason := size_reason(*image.size, spec):
             return LeftOut(reason, *image.size)
         orientation = _orientation(image)
-        width, height = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+        width, height = upright_size(image.size, orientation)
         size = cut_size(width, height, spec)
         keep = (width, height) == size and _is_plain_rgb(image, data, orientation)
         cut = _cut(image, orientation, size, spec.background)
@@ -113,26 +116,25 @@ def read_picture(data: bytes, name: str, spec: CaptionedSpec) -> Picture | LeftO
 
 
 @contextmanager
-def _open_image(data: bytes, path: Path, max_pixels: int) -> Generator[PillowImage, None, None]:
-    """An image whose pixels are not yet decoded, of a size within the limits (Pillow's own, 89 Mpx, holds too)."""
+def _open_image(data: bytes, path: Path, max_pixels: int) -> Iterator[PillowImage]:
+    """Open an image without decoding its pixels. Raises DataError where it is damaged or above the limits."""
     from PIL import Image, UnidentifiedImageError
 
-    if not data:
-        raise unreadable("empty-file", path, "the file is empty")
-    if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):  # the decoder would not say why
-        raise unreadable("truncated-file", path, f"the file ends too early, after {len(data)} bytes")
-    with warnings.catch_warnings(), named_errors(path):
-        warnings.simplefilter("ignore")  # remarks on metadata
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    _check_length(data, path)
+    with (
+        warnings.catch_warnings(action="ignore"),  # remarks on metadata
+        named_errors(path),
+        bounded_pixels(path, "error", "scale the image down"),
+    ):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_header(image, path, max_pixels)
                 yield image
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise unreadable("too-large", path, str(error), "scale the image down") from None
         except UnidentifiedImageError:
-            if data.startswith(_BEGINNINGS):
-                raise unreadable("unreadable", path, f"its header is damaged or cut short ({len(data)} bytes)") from None
+            if data.startswith(_MAGIC):
+                raise unreadable(
+                    "unreadable", path, f"its header is damaged or cut short ({len(data)} bytes)"
+                ) from None
             message = f"begins with {data[:8]!r}, as no {', '.join(FORMATS)} does"
             raise unreadable("unknown-format", path, message, "convert the file, or leave the image out") from None
         except (OSError, SyntaxError, struct.error, EOFError) as error:  # decoders differ in how they say it
@@ -141,32 +143,40 @@ def _open_image(data: bytes, path: Path, max_pixels: int) -> Generator[PillowIma
             raise
 
 
+def _check_length(data: bytes, path: Path) -> None:
+    """Raise DataError where the file is empty, or is a WebP shorter than its header says (its decoder says nothing)."""
+    if not data:
+        raise unreadable("empty-file", path, "the file is empty")
+    if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise unreadable("truncated-file", path, f"the file ends too early, after {len(data)} bytes")
+
+
 def _check_header(image: PillowImage, path: Path, max_pixels: int) -> None:
-    """Raises VolumeError where the header alone shows that the image cannot be used."""
+    """Raise DataError where the header alone shows that the image cannot be used."""
     width, height = image.size
     if width * height > max_pixels:
         message = f"the header declares {width}x{height} = {width * height} pixels, more than the limit of {max_pixels}"
         raise unreadable("too-large", path, message, "raise data.max_pixels if the image is meant to be that large")
-    if image.mode not in _PLAIN_MODES + _ALPHA_MODES and not image.mode.startswith("I;16"):
+    if image.mode not in _PLAIN_MODES + _ALPHA_MODES and not is_deep_grey(image.mode):
         raise unreadable("unsupported-mode", path, f"its colour mode {image.mode} is not supported", _CONVERT)
 
 
 def _orientation(image: PillowImage) -> int:
-    """The EXIF orientation, 1..8; 1 (upright) where there is none or the EXIF block is damaged."""
+    """Read the EXIF orientation, 1..8; 1 (upright) where there is none or the EXIF block is damaged."""
     if image.format in ("PNG", "TIFF"):
         # In PNG the block may come after the pixels, and their faults are not to be hidden below; TIFF is turned
         # upright as it is loaded.
         image.load()
     try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = image.getexif().get(EXIF_ORIENTATION, UPRIGHT)
     except Exception:  # the parser raises anything; viewers show such an image as it is stored
-        return 1
-    return orientation if orientation in range(1, 9) else 1
+        return UPRIGHT
+    return orientation if orientation in range(1, 9) else UPRIGHT
 
 
 def _is_plain_rgb(image: PillowImage, data: bytes, orientation: int) -> bool:
-    """Whether any decoder makes the same 8-bit RGB pixels of the file as it is."""
-    if image.mode != "RGB" or orientation != 1 or "transparency" in image.info:
+    """Tell whether any decoder makes the same 8-bit RGB pixels of the file as it is."""
+    if image.mode != "RGB" or orientation != UPRIGHT or "transparency" in image.info:
         return False
     if image.format == "PNG" and data[24:26] != b"\x08\x02":  # IHDR: 8 bits, RGB; Pillow shortens 16 bits to 8
         return False
@@ -174,18 +184,18 @@ def _is_plain_rgb(image: PillowImage, data: bytes, orientation: int) -> bool:
 
 
 def _cut(image: PillowImage, orientation: int, size: Size, background: tuple[int, int, int]) -> PillowImage:
-    """The first frame, upright and opaque, in the wanted size."""
+    """Decode the first frame, upright and opaque, in the wanted size."""
     from PIL import ImageOps
 
     if image.format == "JPEG":
         image.draft(None, (round(REDUCING_GAP * max(size)),) * 2)
-    if orientation != 1:
+    if orientation != UPRIGHT:
         image = ImageOps.exif_transpose(image)
     return cut_middle(_opaque(image, background), size)
 
 
 def cut_middle(image: PillowImage, size: Size) -> PillowImage:
-    """The largest part from the middle of the image that has the aspect ratio of ``size``, resized to it."""
+    """Cut the largest part of the aspect ratio of ``size`` from the middle of an image, and resize it to ``size``."""
     from PIL import Image
 
     if image.size == size:
@@ -201,10 +211,10 @@ def cut_middle(image: PillowImage, size: Size) -> PillowImage:
 
 
 def _opaque(image: PillowImage, background: tuple[int, int, int]) -> PillowImage:
-    """8-bit RGB; what is transparent shows the background."""
+    """Convert to 8-bit RGB; the background shows through transparent pixels."""
     from PIL import Image
 
-    if image.mode.startswith("I;16"):
+    if is_deep_grey(image.mode):
         grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # 65535 -> 255
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
@@ -217,19 +227,7 @@ def _opaque(image: PillowImage, background: tuple[int, int, int]) -> PillowImage
 
 
 def _png(image: PillowImage) -> bytes:
-    """The image as PNG, without the metadata of its source."""
+    """Encode an image as PNG, without the metadata of its source."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=PNG_LEVEL, exif=b"", icc_profile=None)
     return buffer.getvalue()
-
-
-__all__ = [
-    "LeftOut",
-    "Picture",
-    "VolumeError",
-    "caption_reason",
-    "cut_middle",
-    "max_encoded_bytes",
-    "read_picture",
-    "size_reason",
-]

@@ -1,4 +1,4 @@
-"""Generated images with exact captions, and a checker that reads the content back from pixels.
+"""Generated images with exact captions, and a checker that recognises their content from pixels.
 
 "a small red circle", "a large green square above a small blue triangle": one or two items on white, never
 overlapping. Some combinations of colour and shape (``HELD_OUT``) never occur in training images, so that prompts for
@@ -27,18 +27,20 @@ SHAPES = ("circle", "square", "triangle")
 SIZES = {"small": 0.15, "large": 0.21}
 """Half the side of an item's bounding box, as a share of the image's side."""
 RELATIONS = {"above": (0, -1), "below": (0, 1), "left of": (-1, 0), "right of": (1, 0)}
-"""Where the first item lies as seen from the second: (x, y), y downwards."""
+"""Direction of the first item as seen from the second: (x, y), y downwards."""
 HELD_OUT = frozenset({("yellow", "triangle"), ("blue", "circle")})
+"""Combinations of colour and shape that never occur in training images."""
 
 SINGLES_TRAINED = 0.5
-"""Share of training scenes with one item alone: two items are learnt far more slowly, so they are shown more often."""
+"""Share of training scenes with a single item: two items are learnt far more slowly, so they are shown more often."""
 SINGLES_PROMPTED = 0.75
-"""The share among prompts to evaluate with."""
+"""Share of evaluation prompts with a single item."""
 SUPERSAMPLING = 4
+"""Images are drawn at this multiple of their resolution and box-averaged."""
 COLOUR_TOLERANCE = 90
-"""Euclidean distance in RGB up to which a pixel has a palette colour."""
+"""Maximum Euclidean distance in RGB at which a pixel counts as of a palette colour."""
 MIN_AREA = 0.02
-"""Smallest blob that counts as an item, as a share of the image."""
+"""Minimum area of a blob that counts as an item, as a share of the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +56,25 @@ class Item:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether its combination of colour and shape never occurs in training images."""
+        """Tell whether its combination of colour and shape never occurs in training images."""
         return (self.colour, self.shape) in HELD_OUT
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One item, or two and how the first lies relative to the second."""
+    """One item, or two and the direction of the first relative to the second."""
 
     items: tuple[Item, ...]
     relation: str = ""
 
     @property
     def caption(self) -> str:
-        """The exact caption; ``parse_caption`` is its inverse."""
+        """Exact caption; ``parse_caption`` is its inverse."""
         return f" {self.relation} ".join(map(str, self.items))
 
 
 def parse_caption(caption: str) -> Scene:
-    """The scene a caption describes. Raises ValueError for any other text."""
+    """Parse the scene that a caption describes. Raises ValueError for any other text."""
     for relation in ("", *RELATIONS):
         parts = caption.split(f" {relation} ") if relation else [caption]
         words = [part.split(" ") for part in parts]
@@ -84,13 +86,13 @@ def parse_caption(caption: str) -> Scene:
 
 
 def training_scene(rng: np.random.Generator, share_of_singles: float = SINGLES_TRAINED) -> Scene:
-    """A random scene without held-out combinations."""
+    """Draw a random scene without held-out combinations."""
     combinations = [pair for pair in itertools.product(COLOURS, SHAPES) if pair not in HELD_OUT]
     return _scene(rng, combinations, share_of_singles)
 
 
 def prompts(num: int, seed: int, *, held_out: bool) -> list[str]:
-    """Captions to evaluate with; ``held_out``: one item each, of a combination that training never showed."""
+    """Draw evaluation prompts; ``held_out``: one item each, of a combination that never occurs in training."""
     rng = np.random.default_rng((seed, held_out))
     if not held_out:
         return [training_scene(rng, SINGLES_PROMPTED).caption for _ in range(num)]
@@ -112,7 +114,7 @@ def _item(rng: np.random.Generator, combinations: list[tuple[str, str]]) -> Item
 
 
 def draw(scene: Scene, rng: np.random.Generator, resolution: int) -> np.ndarray:
-    """(resolution, resolution, 3) uint8; where in its part of the image an item lies is random."""
+    """Draw a scene: (resolution, resolution, 3) uint8; the place of an item in its part of the image is random."""
     side = resolution * SUPERSAMPLING
     image = Image.new("RGB", (side, side), (255, 255, 255))
     canvas = ImageDraw.Draw(image)
@@ -124,7 +126,7 @@ def draw(scene: Scene, rng: np.random.Generator, resolution: int) -> np.ndarray:
 
 
 def _position(rng: np.random.Generator, half: float, direction: int) -> float:
-    """Centre along one axis, as a share of the side: anywhere inside, or in the lower or upper half."""
+    """Draw a centre along one axis, as a share of the side: anywhere inside, or in the lower or upper half."""
     low, high = {0: (0.0, 1.0), -1: (0.0, 0.5), 1: (0.5, 1.0)}[direction]
     margin = half + 0.02
     return float(rng.uniform(low + margin, high - margin)) if high - low > 2 * margin else (low + high) / 2
@@ -142,7 +144,7 @@ def _draw_item(canvas: ImageDraw.ImageDraw, item: Item, x: float, y: float, half
 
 
 def write_shapes(folder: Path, num: int, seed: int, resolution: int) -> None:
-    """``num`` training images in Hugging Face's image-folder layout; image i depends on (seed, i) alone."""
+    """Write ``num`` training images in Hugging Face's image-folder layout; image i depends on (seed, i) alone."""
     (folder / "images").mkdir(parents=True)
     lines = []
     for i in range(num):
@@ -154,23 +156,27 @@ def write_shapes(folder: Path, num: int, seed: int, resolution: int) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
 
 
-# --- reading back ----------------------------------------------------------------------------------------------------
+# --- recognition -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An item seen in an image."""
+    """An item recognised in an image."""
 
     colour: str
     shape: str
     x: float
+    """Centre of the bounding box, in pixels from the left."""
     y: float
-    """Centre of its bounding box, in pixels."""
+    """Centre of the bounding box, in pixels from the top."""
 
 
 def find_items(pixels: np.ndarray) -> list[Found]:
-    """The coloured shapes in an image (H, W, 3) uint8, largest first: blobs of one palette colour, and which of the
-    three outlines fits each best (intersection over union in its own bounding box)."""
+    """Recognise the coloured shapes in an image (H, W, 3) uint8, largest first.
+
+    An item is a blob of one palette colour; its shape is the outline with the largest intersection over union in the
+    blob's bounding box.
+    """
     from scipy import ndimage
 
     palette = np.array([(255, 255, 255), *COLOURS.values()], np.float32)
@@ -190,9 +196,9 @@ def find_items(pixels: np.ndarray) -> list[Found]:
 
 
 def check_image(pixels: np.ndarray, caption: str) -> list[bool]:
-    """For each item of the caption, whether the image shows one of its colour and shape.
+    """Tell for each item of the caption whether the image shows one of its colour and shape.
 
-    Each item seen answers for one item asked for, and an image with more items than asked for has all wrong.
+    Each recognised item counts for one item of the caption; an image with more items than the caption has all wrong.
     """
     wanted = parse_caption(caption).items
     seen = find_items(pixels)
@@ -208,7 +214,7 @@ def check_image(pixels: np.ndarray, caption: str) -> list[bool]:
 
 
 def check_relation(pixels: np.ndarray, caption: str) -> bool:
-    """Whether two items lie as the caption says; True where it names one alone."""
+    """Tell whether two items lie as the caption says; True for a caption of one item."""
     scene = parse_caption(caption)
     if not scene.relation:
         return True
@@ -221,7 +227,7 @@ def check_relation(pixels: np.ndarray, caption: str) -> bool:
 
 
 def _best_outline(blob: np.ndarray) -> str:
-    """Which of the outlines, drawn into the blob's bounding box, overlaps it best."""
+    """Return the outline that, drawn into the blob's bounding box, overlaps the blob best."""
     rows, columns = ((np.arange(n) + 0.5) / n for n in blob.shape)
     y, x = rows[:, None], columns[None, :]
     outlines = {

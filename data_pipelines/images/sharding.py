@@ -1,88 +1,77 @@
-"""Captioned images -> checked samples of the wanted size in shards, over a Ray cluster; only new ones cost anything.
+"""Captioned images to checked samples of the wanted size in shards, over a Ray cluster; only new ones cost anything.
 
 Filters look at the caption and at the size of the original, which the index keeps: another ``min_side`` leaves shards
-as they are. An image that the filter of a run leaves out costs a row of the shard's Parquet file and no bytes of the
-tar, so it is not decoded, and not read again by the next run.
+as they are. An image that the filters of a run skip costs a row of the shard's Parquet file and no bytes of the tar, so
+it is neither decoded nor read again by the next run.
 
-Nor does an image of a WebDataset tar that needs no change: it is decoded once, for its checks and the digest of its
-pixels, and its row points into the tar where it lies.
+An image of a WebDataset tar that needs no change is not copied either: it is decoded once, for its checks and the
+digest of its pixels, and its row points into the tar where it lies.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines import storage
+from data_pipelines.digests import digest_of, file_digests
+from data_pipelines.errors import ConfigError, Problem, ProblemList
 from data_pipelines.images.buckets import bucket_name, cut_size
 from data_pipelines.images.examples import Example, Examples
 from data_pipelines.images.parts import PartReader
-from data_pipelines.images.pictures import LeftOut, Picture, caption_reason, max_encoded_bytes, read_picture, size_reason
-from data_pipelines.digests import digest_of, file_digests
-from data_pipelines.errors import Problem, UserError
-from data_pipelines.files.reading import VolumeError
-from data_pipelines.shards.index import Row
-from data_pipelines.shards.incremental import Task, group_by_size, sample_key, shard_missing
-from data_pipelines.shards.index import is_adopted
-from data_pipelines.shards.writer import shard_name, write_shard
+from data_pipelines.images.pictures import (
+    LeftOut,
+    Picture,
+    caption_reason,
+    max_encoded_bytes,
+    read_picture,
+    size_reason,
+)
 from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.shards.incremental import Task, group_by_size, sample_key, shard_missing
+from data_pipelines.shards.index import CAPTION, Row, is_adopted
+from data_pipelines.shards.writer import Sample, shard_name, write_shard
+from data_pipelines.specs import Spec
 
 FORMAT = 1
-"""Raise when samples change for the same source and spec: former shards are then left alone and not reused."""
+"""Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
 MAX_EXAMPLES_PER_SHARD = 1000
-"""A few seconds of work: what a broken run loses, and what is handed to one core of many."""
+"""A few seconds of work: what an interrupted run loses, and the unit that is handed to one core of many."""
 DUPLICATE = "duplicate"
+"""Reason of examples that are skipped for having the pixels of an earlier one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardedExamples:
-    """What sharding found and made."""
+    """Outcome of sharding captioned images."""
 
     rows: list[Row]
     """Index rows of all examples to train and validate on, in the order of the examples."""
     problems: list[Problem]
+    """Problems of the bad examples."""
     num_new: int
-    """Examples that were read now; the others were known from former runs."""
+    """Number of examples read by this run; the others were cache hits."""
     left_out: dict[str, int]
-    """Field of the spec that leaves examples out (``min_side``, ...), or ``duplicate`` -> how many."""
+    """Number of skipped examples by the field of the spec that skips them (``min_side``, ...), or ``duplicate``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Spec):
     """One shard to be written: everything a task needs, small enough to send."""
 
     uri: str
+    """URI of the shard."""
     examples: tuple[Example, ...]
     digests: tuple[str, ...]
+    """Digest of each example's sample."""
     spec: CaptionedSpec
-
-    def to_json(self) -> str:
-        """As text: what travels between processes is data, not pickles."""
-        return json.dumps(asdict(self) | {"spec": self.spec.model_dump(mode="json")})
-
-    @classmethod
-    def from_json(cls, text: str) -> Work:
-        """The inverse of ``to_json``."""
-        values = json.loads(text)
-        places = [None if example["place"] is None else tuple(example["place"]) for example in values["examples"]]
-        return cls(
-            uri=values["uri"],
-            examples=tuple(
-                Example(**{**example, "place": place})
-                for example, place in zip(values["examples"], places, strict=True)
-            ),
-            digests=tuple(values["digests"]),
-            spec=CaptionedSpec.model_validate(values["spec"]),
-        )
 
 
 def example_digests(examples: Examples, spec: CaptionedSpec) -> dict[str, str]:
-    """example_id -> digest of its id, its source bytes, its caption and everything that shapes the sample.
+    """Compute example_id -> digest of its id, its source bytes, its caption and everything that shapes the sample.
 
     The source of an image in a Parquet or tar file is the digest of that file and the row or member: a changed file
     makes all of its examples new.
@@ -96,13 +85,13 @@ def example_digests(examples: Examples, spec: CaptionedSpec) -> dict[str, str]:
 
 
 def examples_folder(spec: CaptionedSpec) -> str:
-    """Folder, below storage, of all shards whose samples are shaped alike."""
+    """Return the folder, below storage, of all shards whose samples are shaped alike."""
     return f"shards/{digest_of(_shaping(spec))[:12]}"
 
 
-def _shaping(spec: CaptionedSpec) -> dict[str, Any]:
-    """Everything but source and caption that decides a sample's bytes."""
-    shaping = {"captioned": FORMAT, "resolution": spec.resolution, "background": spec.background}
+def _shaping(spec: CaptionedSpec) -> dict[str, object]:
+    """Return everything but source and caption that decides a sample's bytes."""
+    shaping: dict[str, object] = {"captioned": FORMAT, "resolution": spec.resolution, "background": spec.background}
     return shaping | ({"buckets": spec.bucket_multiple} if spec.crop == "buckets" else {})
 
 
@@ -120,7 +109,7 @@ def shard_examples(
         if is_adopted(row["shard"]):  # the tar may lie elsewhere now
             example = wanted.get(row["case_id"])
             return example is not None and row["shard"] == str(storage.local_path(example.image))
-        # One that was left out unread is wanted now where the filters have changed.
+        # One that was skipped unread is wanted now where the filters have changed.
         return "image_ext" in row or size_reason(row["width"], row["height"], spec) is not None
 
     chosen = {example_id: digests[example_id] for example_id in wanted}
@@ -131,7 +120,10 @@ def shard_examples(
 
 
 def _kept(rows: Iterable[Row], spec: CaptionedSpec, left_out: Counter[str]) -> Iterator[Row]:
-    """The rows of right size with their ``bucket``, of equal pixels the first only; ``left_out`` counts the others."""
+    """Iterate over the rows that no filter skips, with their ``bucket``; ``left_out`` counts the others.
+
+    Of rows with equal pixels the first is kept.
+    """
     seen: set[tuple[str, bytes]] = set()
     for row in rows:
         size = row["width"], row["height"]
@@ -150,58 +142,61 @@ def _kept(rows: Iterable[Row], spec: CaptionedSpec, left_out: Counter[str]) -> I
 
 
 def _plan(examples: list[Example], spec: CaptionedSpec, shards_uri: str, digests: Mapping[str, str]) -> list[Task]:
-    """Group examples into shards of at most ``spec.shard_megabytes``, taking each for as large as its bare pixels."""
+    """Group examples into shards of at most ``spec.shard_megabytes``, each taken to be as large as its raw pixels."""
     tasks = []
     megabytes = 3 * spec.resolution**2 / 1e6
-    # Runs with different filters may write at once: what is in a shard, and so its name, depends on them.
+    # Runs with different filters may write at once: the content of a shard, and so its name, depends on them.
     filters = f"{spec.min_side} {spec.max_aspect_ratio}"
     for group in group_by_size(examples, lambda _: megabytes, spec.shard_megabytes, MAX_EXAMPLES_PER_SHARD):
         chosen = tuple(digests[example.example_id] for example in group)
         uri = storage.join(shards_uri, shard_name([filters, *chosen]))
-        tasks.append(Task(Work(uri, tuple(group), chosen, spec).to_json(), len(group)))
+        work = Work(uri=uri, examples=tuple(group), digests=chosen, spec=spec)
+        tasks.append(Task(text=work.model_dump_json(), num_samples=len(group)))
     return tasks
 
 
 def _shard_text(text: str) -> tuple[list[Row], list[Problem]]:
-    return shard_one(Work.from_json(text))
+    return shard_one(Work.model_validate_json(text))
 
 
 def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
     """Read some images and write the good ones as one shard; the body of a cluster task."""
-    problems: list[Problem] = []
+    problems = ProblemList()
     reader = PartReader(max_encoded_bytes(work.spec))
 
-    def samples() -> Iterator[tuple[Row, dict[str, bytes]]]:
+    def samples() -> Iterator[Sample]:
         for example, digest in zip(work.examples, work.digests, strict=True):
-            try:
-                data = reader.read(example)
-                found = read_picture(data, example.where, work.spec)
-            except VolumeError as error:
-                problems.append(replace(error.problem, case_id=example.example_id))
-                continue
-            row = {
-                "key": sample_key(example.example_id),
-                "case_id": example.example_id,
-                "digest": digest,
-                "caption": example.caption,
-                "width": found.width,
-                "height": found.height,
-            }
-            if isinstance(found, LeftOut):
-                yield row, {}
-                continue
-            row |= {"pixel_sha256": found.pixel_sha256, "image_ext": found.extension}
-            if example.place is not None and found.encoded is data:
-                yield row | _place_in_tar(example.image, example.place, found), {}
-            else:
-                yield row, {found.extension: found.encoded, "txt": example.caption.encode()}
+            with problems.collecting(example.example_id):
+                yield _build_sample(example, digest, reader.read(example), work.spec)
 
     rows = write_shard(work.uri, samples())
     return rows, problems
 
 
+def _build_sample(example: Example, digest: str, data: bytes, spec: CaptionedSpec) -> Sample:
+    """Build index row and parts of one image; without parts where a filter skips it, or it stays in the user's tar.
+
+    Raises DataError where the image cannot be used.
+    """
+    found = read_picture(data, example.where, spec)
+    row = {
+        "key": sample_key(example.example_id),
+        "case_id": example.example_id,
+        "digest": digest,
+        "caption": example.caption,
+        "width": found.width,
+        "height": found.height,
+    }
+    if isinstance(found, LeftOut):
+        return row, {}
+    row |= {"pixel_sha256": found.pixel_sha256, "image_ext": found.extension}
+    if example.place is not None and found.encoded is data:
+        return row | _place_in_tar(example.image, example.place, found), {}
+    return row, {found.extension: found.encoded, CAPTION: example.caption.encode()}
+
+
 def _place_in_tar(tar: str, place: tuple[int, int], picture: Picture) -> Row:
-    """What an index row says of a picture that stays in the tar it came in."""
+    """Return the columns of a picture that stays in the user's tar."""
     offset, size = place
     return {
         "shard": str(storage.local_path(tar)),
@@ -215,15 +210,15 @@ def _place_in_tar(tar: str, place: tuple[int, int], picture: Picture) -> Row:
 
 
 def split_examples(rows: Iterable[Mapping[str, Any]], spec: CaptionedSpec) -> dict[str, Literal["train", "val"]]:
-    """example_id -> side. A hash of (split_seed, id) and nothing else decides, so new images move no old one.
+    """Assign example_id -> side by a hash of (split_seed, id) and nothing else, so new images move no old one.
 
     Only where that leaves a side empty is the image of the smallest hash held out, or that of the largest trained on.
-    Raises UserError where there are fewer than two images.
+    Raises ConfigError where there are fewer than two images.
     """
     shares = {row["case_id"]: int(digest_of([spec.split_seed, row["case_id"]])[:13], 16) / 16**13 for row in rows}
     if len(shares) < 2:
-        raise UserError(
-            f"splits: {len(shares)} usable images, and at least 2 are due, one to train on and one to hold out; "
+        raise ConfigError(
+            f"splits: {len(shares)} usable images, and at least 2 are required, one to train on and one to hold out; "
             "add images, or loosen the filters of data (min_side, max_aspect_ratio, min_caption_chars, ...)"
         )
     ordered = sorted(shares, key=lambda example_id: (shares[example_id], example_id))

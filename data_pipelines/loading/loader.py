@@ -1,4 +1,4 @@
-"""Batches addressed by step: read, cut, stack. The same step gives the same batch, whoever asks."""
+"""Batches addressed by step: read, cut and stack. The same step gives the same batch in every process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -15,12 +14,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from data_pipelines.batches import CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
+from data_pipelines.batches import Batch, CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
 from data_pipelines.images.pictures import cut_middle
-from data_pipelines.loading.order import BucketOrder, SampleOrder, rank_slots
-from data_pipelines.loading.patches import choose_corner, cut, patch_generator
+from data_pipelines.loading.order import BucketOrder, SampleOrder, rank_positions
+from data_pipelines.loading.patches import choose_corner, cut
+from data_pipelines.random_streams import Stream, numpy_generator
 from data_pipelines.shards.index import FOREGROUND, IMAGE, IMAGE_PARTS, MASK, MOMENTS, STATES
 from data_pipelines.shards.reader import ShardReader
+
+Assemble = Callable[[Sequence[int], Sequence[int], int], Batch]
+"""Builds a batch from row numbers, their positions in the global batch, and the step."""
+
 
 @dataclass(frozen=True, slots=True)
 class VolumePatches:
@@ -30,37 +34,39 @@ class VolumePatches:
     read_size: tuple[int, ...]
     """Voxels to cut out, augmentation's margin included."""
     seed: int
+    """Seed of the patches' positions."""
     global_batch_size: int
     foreground_fraction: float
+    """Share of the global batch that is centred on foreground."""
     margin: int = 0
     """Voxels of ``read_size`` on each side that are cropped away later: they may lie outside the volume."""
 
-    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> VolumeBatch:
-        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+    def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> VolumeBatch:
+        """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
         first_forced = round(self.global_batch_size * (1 - self.foreground_fraction))
         kept = [size - 2 * self.margin for size in self.read_size]
         first = self.reader.array(rows[0], IMAGE), self.reader.array(rows[0], MASK)
         images, masks = (
             empty_batch((len(rows), *part.shape[: -len(kept)], *self.read_size), part.dtype) for part in first
         )
-        for i, (row, slot) in enumerate(zip(rows, slots, strict=True)):
+        for i, (row, position) in enumerate(zip(rows, positions, strict=True)):
             image, mask = self.reader.array(row, IMAGE), self.reader.array(row, MASK)
-            foreground = self.reader.array(row, FOREGROUND) if slot >= first_forced else None
-            corner = choose_corner(patch_generator(self.seed, step, slot), mask.shape, kept, foreground)
-            corner = tuple(c - self.margin for c in corner)
+            foreground = self.reader.array(row, FOREGROUND) if position >= first_forced else None
+            rng = numpy_generator(self.seed, Stream.PATCH, step, position)
+            corner = tuple(c - self.margin for c in choose_corner(rng, mask.shape, kept, foreground))
             cut(image, corner, images[i].numpy())
             cut(mask, corner, masks[i].numpy())
         return VolumeBatch(
             images=images,
             masks=masks,
-            slots=tuple(slots),
+            positions=tuple(positions),
             keys=tuple(self.reader.key(row) for row in rows),
             step=step,
         )
 
 
 def empty_batch(shape: Sequence[int], dtype: np.dtype) -> torch.Tensor:
-    """Memory to fill with samples; in a loader's process it is shared, so handing the batch over copies nothing."""
+    """Allocate a tensor to fill with samples; in a loader process in shared memory, so that it is not copied again."""
     tensor = torch.from_numpy(np.empty(0, dtype))
     if torch.utils.data.get_worker_info() is None:
         return tensor.new_empty(*shape)
@@ -74,15 +80,15 @@ class ImageSamples:
 
     reader: ShardReader
     side: int | None = None
-    """Pixels of the middle square that each image is cut to; none: as it is."""
+    """Side in pixels of the middle square that each image is cut to; None: the image as it is."""
 
-    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> ImageBatch:
-        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+    def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> ImageBatch:
+        """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
         keys = tuple(self.reader.key(row) for row in rows)
-        return ImageBatch(self.pixels(rows), slots=tuple(slots), keys=keys, step=step)
+        return ImageBatch(self.pixels(rows), positions=tuple(positions), keys=keys, step=step)
 
     def pixels(self, rows: Sequence[int]) -> torch.Tensor:
-        """(B, 3, H, W) uint8."""
+        """Decode the images of ``rows``: (B, 3, H, W) uint8."""
         first = self._decode(rows[0])
         pixels = empty_batch((len(rows), *first.shape), first.dtype)
         for i, row in enumerate(rows):
@@ -101,24 +107,24 @@ class CaptionedSamples:
 
     images: ImageSamples
     tokens: torch.Tensor
-    """(N, tokens) ids of the caption of every row of the index."""
+    """(N, tokens) token ids of the caption of every row of the index."""
 
-    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> CaptionedBatch:
-        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
-        batch = self.images(rows, slots, step)
-        return CaptionedBatch(batch.images, self.tokens[list(rows)], batch.slots, batch.keys, step)
+    def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> CaptionedBatch:
+        """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
+        batch = self.images(rows, positions, step)
+        return CaptionedBatch(batch.images, self.tokens[list(rows)], batch.positions, batch.keys, step)
 
 
 @dataclass(frozen=True, slots=True)
 class LatentSamples:
-    """What the encoding stage left of images and captions: posterior moments and text states."""
+    """Encoded images and captions: posterior moments and text states."""
 
     reader: ShardReader
 
-    def __call__(self, rows: Sequence[int], slots: Sequence[int], step: int) -> LatentBatch:
-        """The samples ``rows`` at positions ``slots`` of the batch of ``step``."""
+    def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> LatentBatch:
+        """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
         moments, states = (self._stack(rows, part) for part in (MOMENTS, STATES))
-        return LatentBatch(moments, states, tuple(slots), tuple(self.reader.key(row) for row in rows), step)
+        return LatentBatch(moments, states, tuple(positions), tuple(self.reader.key(row) for row in rows), step)
 
     def _stack(self, rows: Sequence[int], part: str) -> torch.Tensor:
         first = self.reader.array(rows[0], part)
@@ -129,16 +135,16 @@ class LatentSamples:
 
 
 def middle_square(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(height, width, 3) uint8 -> (side, side, 3), the square in the middle, resized."""
+    """Cut the square from the middle of an image and resize it: (height, width, 3) uint8 -> (side, side, 3)."""
     if pixels.shape[:2] == (side, side):
         return pixels
     return np.asarray(cut_middle(Image.fromarray(pixels), (side, side)))
 
 
 def decode_rgb(data: memoryview) -> np.ndarray:
-    """An encoded JPEG, PNG or WebP -> (height, width, 3) uint8. Other formats are refused before they are parsed."""
+    """Decode a JPEG, PNG or WebP image to (height, width, 3) uint8; other formats are rejected before parsing."""
     if data[:2] == b"\xff\xd8":
-        with suppress(ValueError):  # what is unusual or damaged is left to Pillow and its messages
+        with suppress(ValueError):  # unusual or damaged files are left to Pillow and its messages
             if simplejpeg.decode_jpeg_header(data)[2] in ("YCbCr", "Gray"):
                 return simplejpeg.decode_jpeg(data, "RGB")  # the same libjpeg-turbo, the same pixels, less overhead
     with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
@@ -146,26 +152,28 @@ def decode_rgb(data: memoryview) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class StepBatches(Dataset):
-    """A map from step to this rank's share of its batch."""
+class StepBatches(Dataset[Batch]):
+    """Map-style dataset from step to this rank's share of the global batch."""
 
     order: SampleOrder | BucketOrder
-    assemble: Callable[[Sequence[int], Sequence[int], int], Any]
+    assemble: Assemble
     global_batch_size: int
     rank: int = 0
     world_size: int = 1
 
-    def __getitem__(self, step: int) -> Any:
-        slots = rank_slots(self.global_batch_size, self.rank, self.world_size)
+    def __getitem__(self, step: int) -> Batch:
+        positions = rank_positions(self.global_batch_size, self.rank, self.world_size)
         rows = self.order.rows(step, self.global_batch_size)
-        return self.assemble([rows[slot] for slot in slots], list(slots), step)
+        return self.assemble([rows[position] for position in positions], list(positions), step)
 
 
-def step_loader(batches: StepBatches, steps: range, num_processes: int = 0, pin_memory: bool = False) -> Iterable[Any]:
+def step_loader(
+    batches: StepBatches, steps: range, num_processes: int = 0, pin_memory: bool = False
+) -> Iterable[Batch]:
     """Iterate over the batches of ``steps``, read ahead by ``num_processes`` (0: in this process)."""
     return DataLoader(
         batches,
-        batch_size=None,  # a batch is one item: it is put together where it is read
+        batch_size=None,  # a batch is one item: it is assembled where it is read
         sampler=steps,
         num_workers=num_processes,
         pin_memory=pin_memory,

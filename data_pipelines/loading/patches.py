@@ -1,4 +1,4 @@
-"""Where a training patch lies in its volume, and cutting it out."""
+"""Position of a training patch in its volume, and cutting it out."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-POSITION = 1
-"""First purpose number of these random streams (see ``order.ORDER``)."""
-
-
-def patch_generator(seed: int, step: int, slot: int) -> np.random.Generator:
-    """The random numbers of one patch's position."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, POSITION, step, slot))))
-
 
 def choose_corner(
     rng: np.random.Generator, shape: Sequence[int], size: Sequence[int], foreground: np.ndarray | None
 ) -> tuple[int, ...]:
-    """Lowest corner of a patch of ``size`` in a volume of ``shape``, negative where the volume is smaller.
+    """Draw the lowest corner of a patch of ``size`` voxels in a volume of ``shape`` voxels.
 
     With ``foreground``, an (N, 1 + ndim) array of class and voxel, the patch is centred on a voxel of a class drawn
-    uniformly from those present, moved inside the volume where it would stick out. A volume smaller than the patch is
-    centred in it.
+    uniformly from those present, then moved inside the volume where it would stick out. Along an axis where the volume
+    is smaller than the patch, the corner is negative and the volume lies in the middle of the patch.
     """
     inside = [max(n - s, 0) for n, s in zip(shape, size, strict=True)]
     centring = [min(n - s, 0) // 2 for n, s in zip(shape, size, strict=True)]
@@ -37,7 +29,7 @@ def choose_corner(
 def cut(volume: np.ndarray, corner: Sequence[int], patch: np.ndarray) -> None:
     """Fill ``patch`` with the part of ``volume``'s last axes that starts at ``corner``, zeros where it sticks out.
 
-    ``volume`` may be memory-mapped: only the patch is read. Its leading axes are the patch's.
+    ``volume`` may be memory-mapped: only the patch is read. Its leading axes must match those of the patch.
     """
     spatial = range(patch.ndim - len(corner), patch.ndim)
     source, target = [slice(None)] * patch.ndim, [slice(None)] * patch.ndim

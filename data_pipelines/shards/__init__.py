@@ -1,7 +1,7 @@
-"""WebDataset tar shards and their Parquet index: writing, incremental sharding, random access.
+"""WebDataset tar shards and their Parquet index.
 
-writer.py        samples to a tar, byte for byte reproducible
-index.py         the columns of the index, declared once; where the parts of a sample lie
-incremental.py   only samples that no shard holds yet are made, spread over a Ray cluster
-reader.py        random access by row number, arrays memory-mapped
+index         columns of the index and parts of a sample, declared once
+writer        samples to tar shards, byte for byte reproducible
+incremental   sharding of samples that no shard holds yet, spread over a Ray cluster
+reader        random access by row number, arrays memory-mapped
 """

@@ -54,7 +54,7 @@ PART_COLUMNS = ("offset:", "size:")
 """Prefixes of the columns that say where the parts of a sample lie, int64."""
 
 IMAGE, MASK, FOREGROUND = "image.npy", "mask.npy", "foreground.npy"
-"""Parts of a volume: (C, *spatial) float32, (*spatial) labels, (N, 1 + ndim) class and voxel of foreground positions."""
+"""Parts of a volume: (C, *spatial) float32; (*spatial) labels; (N, 1 + ndim) class and voxel of foreground voxels."""
 GEOMETRY, TRUTH = "geometry.json", "truth.npy"
 """Parts of a volume: what preprocessing did, and the label as stored where the mask cannot give it back."""
 IMAGE_PARTS = ("jpg", "png", "webp")

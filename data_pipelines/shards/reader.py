@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipelines import storage
-from data_pipelines.errors import UserError
+from data_pipelines.errors import DataError, broken_rule
 from data_pipelines.shards.index import read_table, shard_uri
 
 OPEN_SHARDS = 64
-"""Shards kept mapped at once by one reader."""
+"""Maximum number of shards that one reader keeps mapped."""
 
 
 class ShardReader:
-    """Reads parts of samples by row number. Remote shards are fetched once into the local cache.
+    """Reads parts of samples by row number. Remote shards are downloaded once into the local cache.
 
-    ``index`` is the table that sharding wrote; ``shards_uri`` the folder of its tar files. Pickles into worker
+    ``index`` is the table that sharding wrote, ``shards_uri`` the folder of its tar files. Pickles into worker
     processes without its open files.
     """
 
@@ -35,28 +35,25 @@ class ShardReader:
         codes = index["shard"].combine_chunks().dictionary_encode()
         self.shard_names: list[str] = codes.dictionary.to_pylist()
         self.shard_of = codes.indices.to_numpy()
-        self.places = {
-            name.split(":", 1)[1]: (_ints(index[name]), _ints(index["size:" + name.split(":", 1)[1]]))
-            for name in index.column_names
-            if name.startswith("offset:")
-        }
+        extensions = [name.removeprefix("offset:") for name in index.column_names if name.startswith("offset:")]
+        self.places = {ext: (_ints(index[f"offset:{ext}"]), _ints(index[f"size:{ext}"])) for ext in extensions}
         self._open: OrderedDict[int, memoryview] = OrderedDict()
 
     @classmethod
     def from_uri(cls, index_uri: str, shards_uri: str) -> ShardReader:
-        """Read the index and be ready."""
+        """Build the reader of an index that lies at ``index_uri``."""
         return cls(read_table(index_uri), shards_uri)
 
     def key(self, row: int) -> str:
-        """The sample's key."""
+        """Return the key of a sample."""
         return self.keys[row].as_py()
 
     def has(self, row: int, part: str) -> bool:
-        """Whether the sample has that part."""
+        """Tell whether a sample has a part."""
         return part in self.places and int(self.places[part][1][row]) >= 0
 
     def read(self, row: int, part: str) -> memoryview:
-        """The bytes of a part, without copying."""
+        """Return the bytes of a part without copying them. Raises KeyError where the sample has no such part."""
         offsets, sizes = self.places[part]
         start, length = int(offsets[row]), int(sizes[row])
         if length < 0:
@@ -64,13 +61,22 @@ class ShardReader:
         return self._shard(int(self.shard_of[row]))[start : start + length]
 
     def array(self, row: int, part: str) -> np.ndarray:
-        """A ``.npy`` part as an array over the mapped file: only what is sliced out of it is read from disk."""
+        """Return a ``.npy`` part as an array over the mapped file: only slices of it are read from disk.
+
+        Raises DataError where the part is no version 1 ``.npy`` file in C order.
+        """
         data = self.read(row, part)
         if bytes(data[:8]) != b"\x93NUMPY\x01\x00":
-            raise UserError(f"{self.key(row)}.{part}: not a version 1 .npy file; write the shards again")
+            raise self._bad_array(row, part, "not a version 1 .npy file")
         (header_size,) = struct.unpack("<H", data[8:10])
-        dtype, shape = _npy_header(bytes(data[10 : 10 + header_size]))
+        dtype, shape, is_fortran = _npy_header(bytes(data[10 : 10 + header_size]))
+        if dtype.hasobject or is_fortran:
+            order = "Fortran" if is_fortran else "C"
+            raise self._bad_array(row, part, f"unsupported .npy member: {dtype} {list(shape)} in {order} order")
         return np.frombuffer(data, dtype, count=int(np.prod(shape)), offset=10 + header_size).reshape(shape)
+
+    def _bad_array(self, row: int, part: str, message: str) -> DataError:
+        return broken_rule("bad-array", f"{self.key(row)}.{part}", message, "write the shards again")
 
     def _shard(self, number: int) -> memoryview:
         if number in self._open:
@@ -90,7 +96,7 @@ class ShardReader:
         path = storage.cache_folder() / "shards" / name  # named by content: the same shard wherever it came from
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _make_room(path.parent, self.cache_megabytes << 20)
+            _evict(path.parent, self.cache_megabytes << 20)
             storage.copy(uri, str(path))
         path.touch()
         return path
@@ -100,22 +106,20 @@ class ShardReader:
 
 
 @lru_cache(maxsize=4096)
-def _npy_header(header: bytes) -> tuple[np.dtype, tuple[int, ...]]:
-    """dtype and shape; headers repeat from sample to sample, so parsing is cached."""
+def _npy_header(header: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
+    """Parse dtype, shape and whether the order is Fortran's; cached, as headers repeat from sample to sample."""
     fields = ast.literal_eval(header.decode("latin1"))
-    dtype = np.dtype(fields["descr"])
-    if dtype.hasobject or fields["fortran_order"]:
-        raise UserError(f"unsupported .npy member: {fields}; write the shards again")
-    return dtype, tuple(fields["shape"])
+    return np.dtype(fields["descr"]), tuple(fields["shape"]), fields["fortran_order"]
 
 
 def _ints(column: pa.ChunkedArray) -> np.ndarray:
     return column.fill_null(-1).to_numpy()
 
 
-def _make_room(folder: Path, limit_bytes: int) -> None:
-    """Delete the shards used longest ago until the cache is within its limit. Readers keep what they have mapped."""
-    files = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in folder.glob("*.tar"))
+def _evict(folder: Path, limit_bytes: int) -> None:
+    """Delete the least recently used shards until the cache is within its limit. Readers keep what they have mapped."""
+    finished = [path for path in folder.glob("*.tar") if not path.name.startswith(".")]
+    files = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in finished)
     excess = sum(size for _, size, _ in files) - limit_bytes
     for _, size, path in files:
         if excess <= 0:

@@ -1,7 +1,7 @@
-"""Samples -> WebDataset tar shards, and the rows of the Parquet index that says where each part lies.
+"""Samples to WebDataset tar shards, and the rows of the Parquet index that locate each part.
 
-Shards are named by the digests of what is in them and written with fixed times and owners: writing one again gives
-the same bytes under the same name, so a retried task leaves no duplicates.
+Shards are named by the digests of their samples and written with fixed times and owners: writing one again gives the
+same bytes under the same name, so a retried task leaves no duplicates.
 """
 
 from __future__ import annotations
@@ -13,32 +13,35 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+
 from data_pipelines import storage
 from data_pipelines.shards.index import Row, index_table, write_table
 
+Sample = tuple[Row, Mapping[str, bytes]]
+"""Index row (with ``key``) and parts, extension to bytes."""
+
 BLOCK = 512
-"""tar aligns headers and members to this many bytes."""
+"""Bytes that tar aligns headers and members to."""
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
-    """The array as an uncompressed ``.npy`` file, C order, no pickles."""
+    """Encode an array as an uncompressed ``.npy`` file in C order, without pickles."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
 
 
 def shard_name(digests: Iterable[str]) -> str:
-    """The name of the shard that holds the samples with these digests."""
+    """Build the file name of the shard that holds the samples with these digests."""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:20] + ".tar"
 
 
-def write_shard(uri: str, samples: Iterable[tuple[Row, Mapping[str, bytes]]]) -> list[Row]:
-    """Write one shard and, beside it, the Parquet rows of its samples.
+def write_shard(uri: str, samples: Iterable[Sample]) -> list[Row]:
+    """Write one shard and, beside it, the Parquet rows of its samples; without samples nothing is written.
 
-    Each sample is its index row (with ``key``) and its parts: extension to bytes. Returns the rows completed by
-    ``shard``, ``content_sha256``, and ``offset:EXT`` and ``size:EXT`` in bytes for each part; a row that has them
-    already lies elsewhere and has no parts. The rows are written last: a shard without them is unfinished. Without
-    samples nothing is written.
+    Returns the rows completed by ``shard``, ``content_sha256``, and ``offset:EXT`` and ``size:EXT`` in bytes for each
+    part. A row that has them already points to another tar and comes without parts. The rows are written last: a shard
+    without them is unfinished.
     """
     samples = iter(samples)
     first = next(samples, None)
@@ -50,9 +53,7 @@ def write_shard(uri: str, samples: Iterable[tuple[Row, Mapping[str, bytes]]]) ->
     return rows
 
 
-def _write_tar(
-    path: Path, name: str, samples: Iterable[tuple[Row, Mapping[str, bytes]]]
-) -> list[Row]:
+def _write_tar(path: Path, name: str, samples: Iterable[Sample]) -> list[Row]:
     from webdataset.writer import TarWriter
 
     rows = []

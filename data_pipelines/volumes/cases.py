@@ -1,9 +1,12 @@
-"""Cases: which files make one subject's image and label, before anything is read."""
+"""Cases: the files of one subject's image and label, before anything is read."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from data_pipelines.digests import digest_of, file_digests
 from data_pipelines.errors import Problem
 
 
@@ -15,21 +18,36 @@ class Case:
     images: tuple[str, ...]
     """Paths, one per channel file; a colour PNG is one path that brings three channels."""
     label: str
+    """Path of the label map."""
     subject: str
     """Cases of one subject never end up on both sides of a split."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What a raw folder holds and declares, and what is already wrong with it by its file names alone."""
+    """Content and declarations of a raw folder, and the problems that its file names alone show."""
 
     name: str
+    """Name of the data set, for reports."""
     cases: tuple[Case, ...]
+    """Cases without a problem."""
     classes: dict[str, int]
     """Class name to label value, background first with value 0; values are 0..K-1 without holes."""
     channels: tuple[str, ...]
+    """Names of the image channels."""
     problems: tuple[Problem, ...] = ()
     splits_path: str | None = None
     """A ``splits_final.json`` found beside the data."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Licence, reference, release and the like, as the data set states them."""
+
+
+def case_digests(cases: Iterable[Case]) -> dict[str, str]:
+    """Compute case_id -> digest over the bytes of its files, in order; the files of a DICOM folder by name."""
+    files = {case.case_id: [f for path in (*case.images, case.label) for f in _files(Path(path))] for case in cases}
+    digests = file_digests(path for paths in files.values() for path in paths)
+    return {case_id: digest_of([digests[path] for path in paths]) for case_id, paths in files.items()}
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

@@ -1,12 +1,11 @@
-"""The rules a case must keep, each found before training begins and named with its file and remedy.
+"""Rules that a case must keep, each checked before training begins and reported with its file and remedy.
 
-``check_case`` reads each file of a case once and returns either arrays that every later stage may trust, or all the
-rules the case breaks. ``check_dataset`` holds the rules that only all cases together can break.
+``check_case`` reads each file of a case once and returns arrays that every later stage may trust. ``check_dataset``
+holds the rules that only all cases together can break.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -15,16 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.errors import DataError, ProblemList, broken_rule
 from data_pipelines.volumes.cases import Case, Dataset
-from data_pipelines.errors import Problem
-from data_pipelines.volumes.specs import DataSpec
-from data_pipelines.volumes.formats.base import Geometry, Volume
-from data_pipelines.files.reading import VolumeError
 from data_pipelines.volumes.files import read_volume
+from data_pipelines.volumes.formats.base import Geometry, Volume
+from data_pipelines.volumes.specs import DataSpec
 
-_SPACING_TOLERANCE = 1e-3  # relative
+_SPACING_TOLERANCE = 1e-3
+"""Relative."""
 _CORNER_TOLERANCE_MM = 1e-2
 _MAX_VALUES_NAMED = 10
+"""Undeclared label values that a message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,98 +40,101 @@ class CheckedCase:
     geometry: Geometry
 
 
-def check_case(case: Case, dataset: Dataset, spec: DataSpec) -> CheckedCase | list[Problem]:
-    """Read the files of ``case``, each once, and check them; every broken rule is listed, none is raised."""
-    problems: list[Problem] = []
-    images = [_read(path, spec, problems) for path in case.images]
-    label = _read(case.label, spec, problems, label=True)
-    readable = [(path, v) for path, v in zip(case.images, images, strict=True) if v is not None]
+def check_case(case: Case, dataset: Dataset, spec: DataSpec) -> CheckedCase:
+    """Read the files of ``case``, each once, and check them. Raises DataError with every broken rule."""
+    problems = ProblemList()
+    images: list[tuple[str, Volume]] = []
+    labels: list[tuple[str, Volume]] = []  # one, or none where it cannot be read
     channels: list[np.ndarray] = []
-    for path, volume in readable:
-        channels += _channel_views(path, volume, case, dataset, spec, problems)
-    if len(readable) == len(case.images) and not problems and len(channels) != len(dataset.channels):
-        problems.append(_channel_count_problem(case, len(channels), dataset))
-    named = [*readable, *([(case.label, label)] if label is not None else [])]
-    for path, volume in named[1:]:
-        problems += compare_geometries(named[0][0], named[0][1].geometry, path, volume.geometry)
-    values = None if label is None else _check_label(case.label, label, dataset, spec, problems)
-    if problems or values is None:
-        return [dataclasses.replace(problem, case_id=case.case_id) for problem in problems]
+    masks: list[np.ndarray] = []
+    for path in case.images:
+        with problems.collecting(case.case_id):
+            images.append((path, read_volume(path, spec.max_voxels)))
+    with problems.collecting(case.case_id):
+        labels.append((case.label, read_volume(case.label, spec.max_voxels, label=True)))
+    for path, volume in images:
+        with problems.collecting(case.case_id):
+            channels += _check_image(path, volume, case, dataset, spec)
+    if not problems:
+        with problems.collecting(case.case_id):
+            _check_channel_count(case, len(channels), dataset)
+    readable = [*images, *labels]
+    for path, volume in readable[1:]:
+        with problems.collecting(case.case_id):
+            check_same_grid(readable[0][0], readable[0][1].geometry, path, volume.geometry)
+    for path, volume in labels:
+        with problems.collecting(case.case_id):
+            masks.append(_check_label(path, volume, dataset, spec))
+    if problems:
+        raise DataError(problems)
     image = np.stack([channel.astype(np.float32, copy=False) for channel in channels])
-    return CheckedCase(case.case_id, case.subject, image, values, readable[0][1].geometry)
-
-
-def _read(path: str, spec: DataSpec, problems: list[Problem], *, label: bool = False) -> Volume | None:
-    try:
-        return read_volume(path, spec.max_voxels, label=label)
-    except VolumeError as error:
-        problems.append(error.problem)
-        return None
+    return CheckedCase(case.case_id, case.subject, image, masks[0], images[0][1].geometry)
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-def _channel_views(
-    path: str, volume: Volume, case: Case, dataset: Dataset, spec: DataSpec, problems: list[Problem]
-) -> list[np.ndarray]:
-    """The channels (*spatial) of one file, after checking number of axes and voxel values."""
-    if volume.geometry.ndim != spec.ndim:
-        problems.append(_ndim_problem(path, volume.array.shape, spec))
-        return []
+def _check_image(path: str, volume: Volume, case: Case, dataset: Dataset, spec: DataSpec) -> list[np.ndarray]:
+    """Return the channels (*spatial) of one file. Raises DataError for a wrong number of axes or bad voxel values."""
     array = volume.array
+    _check_ndim(path, volume, spec)
     if array.ndim == volume.geometry.ndim:
-        problems += _intensity_problems(path, [array])
-        return [array]
+        channels = [array]
     # A fourth axis (or colour) is one of channels only where the data set declares as many for its only file.
-    if len(case.images) > 1 or array.shape[-1] != len(dataset.channels) or array.shape[-1] == 1:
-        problems.append(_extra_axis_problem(path, array.shape, dataset, spec))
-        return []
-    channels = list(np.moveaxis(array, -1, 0))
-    problems += _intensity_problems(path, channels)
+    elif len(case.images) > 1 or array.shape[-1] != len(dataset.channels) or array.shape[-1] == 1:
+        raise _extra_axis(path, array.shape, dataset, spec)
+    else:
+        channels = list(np.moveaxis(array, -1, 0))
+    problems = ProblemList()
+    for index, channel in enumerate(channels):
+        with problems.collecting():
+            _check_intensities(path, channel, f"channel {index}: " if len(channels) > 1 else "")
+    if problems:
+        raise DataError(problems)
     return channels
 
 
-def _intensity_problems(path: str, channels: Sequence[np.ndarray]) -> list[Problem]:
-    problems = []
-    for index, channel in enumerate(channels):
-        where = f"channel {index}: " if len(channels) > 1 else ""
-        finite = np.isfinite(channel) if channel.dtype.kind == "f" else None
-        if finite is not None and not finite.all():
-            nan, total = int(np.isnan(channel).sum()), int((~finite).sum())
-            message = f"{where}{nan} voxels are NaN and {total - nan} infinite"
-            problems.append(Problem("non-finite", path, message, "replace these voxels, or leave the case out"))
-        elif channel.min() == channel.max():
-            message = f"{where}every voxel has the same value, {channel.flat[0]:g}"
-            problems.append(Problem("constant-image", path, message, "the image is empty: leave the case out"))
-    return problems
+def _check_ndim(path: str, volume: Volume, spec: DataSpec) -> None:
+    if volume.geometry.ndim != spec.ndim:
+        shape = volume.array.shape
+        message = f"expected {spec.ndim} spatial axes (data.ndim), the file has {len(shape)}: {list(shape)}"
+        raise broken_rule("wrong-ndim", path, message, "set data.ndim, or convert the file")
 
 
-def _ndim_problem(path: str, shape: Sequence[int], spec: DataSpec) -> Problem:
-    message = f"{spec.ndim} spatial axes are due (data.ndim), the file has {len(shape)}: {list(shape)}"
-    return Problem("wrong-ndim", path, message, "set data.ndim, or convert the file")
+def _check_intensities(path: str, channel: np.ndarray, where: str) -> None:
+    """Raise DataError where voxels are not finite, or all the same."""
+    finite = np.isfinite(channel) if channel.dtype.kind == "f" else None
+    if finite is not None and not finite.all():
+        nan, total = int(np.isnan(channel).sum()), int((~finite).sum())
+        message = f"{where}{nan} voxels are NaN and {total - nan} infinite"
+        raise broken_rule("non-finite", path, message, "replace these voxels, or leave the case out")
+    if channel.min() == channel.max():
+        message = f"{where}every voxel has the same value, {channel.flat[0]:g}"
+        raise broken_rule("constant-image", path, message, "the image is empty: leave the case out")
 
 
-def _extra_axis_problem(path: str, shape: Sequence[int], dataset: Dataset, spec: DataSpec) -> Problem:
+def _extra_axis(path: str, shape: Sequence[int], dataset: Dataset, spec: DataSpec) -> DataError:
     declared = f"{len(dataset.channels)} channels are declared ({', '.join(dataset.channels)})"
     if spec.ndim == 2:
         message = f"the image has {shape[-1]} colour channels, {declared}"
-        return Problem("channel-count", path, message, "convert the image, or correct data.channels")
+        return broken_rule("channel-count", path, message, "convert the image, or correct data.channels")
     message = f"the file is {len(shape)}-D {list(shape)} where 3-D is due; {declared}"
     remedy = "store one 3-D volume per file, or declare one channel for each entry of the last axis"
-    return Problem("wrong-ndim", path, message, remedy)
+    return broken_rule("wrong-ndim", path, message, remedy)
 
 
-def _channel_count_problem(case: Case, found: int, dataset: Dataset) -> Problem:
-    message = f"{found} channels in the files, {len(dataset.channels)} declared: {', '.join(dataset.channels)}"
-    return Problem("channel-count", case.images[0], message, "add the missing channels, or correct data.channels")
+def _check_channel_count(case: Case, found: int, dataset: Dataset) -> None:
+    if found != len(dataset.channels):
+        message = f"{found} channels in the files, {len(dataset.channels)} declared: {', '.join(dataset.channels)}"
+        remedy = "add the missing channels, or correct data.channels"
+        raise broken_rule("channel-count", case.images[0], message, remedy)
 
 
 # --- geometry --------------------------------------------------------------------------------------------------------
 
 
-def compare_geometries(path: str, ours: Geometry, other_path: str, theirs: Geometry) -> list[Problem]:
-    """The first way in which two files of one case do not lie on the same grid, if any.
+def check_same_grid(path: str, ours: Geometry, other_path: str, theirs: Geometry) -> None:
+    """Raise DataError where two files of one case do not lie on the same grid.
 
     Tolerances: spacing 0.1 %, and 0.01 mm between the two positions of any corner of the grid.
     """
@@ -143,13 +146,13 @@ def compare_geometries(path: str, ours: Geometry, other_path: str, theirs: Geome
     elif (distance := _corner_distance(ours, theirs)) > _CORNER_TOLERANCE_MM:
         message = _placement_message(ours, theirs, distance, name)
     else:
-        return []
+        return
     remedy = "resample the label onto the image's grid, or correct the header that is wrong"
-    return [Problem("geometry-mismatch", other_path, message, remedy)]
+    raise broken_rule("geometry-mismatch", other_path, message, remedy)
 
 
 def _corner_distance(ours: Geometry, theirs: Geometry) -> float:
-    """Largest distance in mm between the same corner of the grid as the two headers place it."""
+    """Compute the largest distance in mm between the same corner of the grid as the two headers place it."""
     if ours.affine is None or theirs.affine is None:
         return 0.0
     corners = np.array(list(itertools.product(*((0, n - 1) for n in ours.shape), (1,))), dtype=np.float64)
@@ -173,33 +176,26 @@ def _rounded(spacing: Sequence[float]) -> list[float]:
 # --- labels ----------------------------------------------------------------------------------------------------------
 
 
-def _check_label(
-    path: str, volume: Volume, dataset: Dataset, spec: DataSpec, problems: list[Problem]
-) -> np.ndarray | None:
-    """The label (*spatial) in the smallest type for its classes, or None with the broken rule appended."""
+def _check_label(path: str, volume: Volume, dataset: Dataset, spec: DataSpec) -> np.ndarray:
+    """Return the label (*spatial) in the smallest type for its classes. Raises DataError where it breaks a rule."""
     array, num_classes = volume.array, len(dataset.classes)
-    if volume.geometry.ndim != spec.ndim:
-        problems.append(_ndim_problem(path, array.shape, spec))
-        return None
+    _check_ndim(path, volume, spec)
     if array.ndim != spec.ndim:
         message = f"a label has one value per voxel, this one has {array.shape[-1]}: {list(array.shape)}"
-        problems.append(Problem("label-channels", path, message, "store the class of each voxel as a number"))
-        return None
+        raise broken_rule("label-channels", path, message, "store the class of each voxel as a number")
     if array.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            broken = int((~np.isfinite(array) | (array != np.rint(array))).sum())
-        if broken:
-            message = f"{broken} voxels are not whole numbers"
+            fractions = int((~np.isfinite(array) | (array != np.rint(array))).sum())
+        if fractions:
+            message = f"{fractions} voxels are not whole numbers"
             remedy = "write the label with whole numbers (resample labels with nearest neighbour)"
-            problems.append(Problem("label-not-integer", path, message, remedy))
-            return None
+            raise broken_rule("label-not-integer", path, message, remedy)
     if array.min() < 0 or array.max() >= num_classes:
-        problems.append(_label_values_problem(path, array, dataset))
-        return None
+        raise _undeclared_values(path, array, dataset)
     return array.astype(np.uint8 if num_classes <= 256 else np.int16)
 
 
-def _label_values_problem(path: str, array: np.ndarray, dataset: Dataset) -> Problem:
+def _undeclared_values(path: str, array: np.ndarray, dataset: Dataset) -> DataError:
     values, counts = np.unique(array, return_counts=True)
     undeclared = [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if not 0 <= v < len(dataset.classes)]
     listing = ", ".join(f"{value} ({count} voxels)" for value, count in undeclared[:_MAX_VALUES_NAMED])
@@ -210,35 +206,42 @@ def _label_values_problem(path: str, array: np.ndarray, dataset: Dataset) -> Pro
         remedy = "the mask is black and white: rewrite 255 as the value of its class (1 where there is only one)"
     else:
         remedy = "declare these classes (dataset.json, classes.json or data.classes), or rewrite the label as 0..K-1"
-    return Problem("label-values", path, message, remedy)
+    return broken_rule("label-values", path, message, remedy)
 
 
 # --- the data set ----------------------------------------------------------------------------------------------------
 
 
-def check_dataset(dataset: Dataset, counts_by_case: Mapping[str, Sequence[int]]) -> list[Problem]:
-    """Rules that only all usable cases together can break.
+def check_dataset(dataset: Dataset, counts_by_case: Mapping[str, Sequence[int]]) -> None:
+    """Raise DataError with every rule that only all usable cases together can break.
 
     ``counts_by_case`` holds, for each case that kept the rules above, its number of voxels per class value.
     """
-    problems: list[Problem] = []
-    where = _folder_of(dataset)
-    if len(counts_by_case) < 2:
-        message = f"at least 2 usable cases are due, to train on and to validate; found {len(counts_by_case)}"
-        problems.append(Problem("too-few-cases", where, message, "mend the cases named above, or add cases"))
+    problems = ProblemList()
+    with problems.collecting():
+        _check_num_cases(dataset, len(counts_by_case))
     totals = np.zeros(len(dataset.classes), dtype=np.int64)
     for counts in counts_by_case.values():
         totals[: len(counts)] += np.asarray(counts, dtype=np.int64)
-    for name, value in dataset.classes.items():
-        if totals[value] == 0 and counts_by_case:
-            message = f"no case has a voxel of class {name} ({value})"
+    absent = [name for name, value in dataset.classes.items() if totals[value] == 0 and counts_by_case]
+    for name in absent:
+        with problems.collecting():
+            message = f"no case has a voxel of class {name} ({dataset.classes[name]})"
             remedy = "take the class out of the declaration, or add cases that show it"
-            problems.append(Problem("absent-class", where, message, remedy))
-    return problems
+            raise broken_rule("absent-class", _folder_of(dataset), message, remedy)
+    if problems:
+        raise DataError(problems)
+
+
+def _check_num_cases(dataset: Dataset, num_cases: int) -> None:
+    if num_cases < 2:
+        message = f"at least 2 usable cases are due, to train on and to validate; found {num_cases}"
+        remedy = "correct the cases named above, or add cases"
+        raise broken_rule("too-few-cases", _folder_of(dataset), message, remedy)
 
 
 def _folder_of(dataset: Dataset) -> str:
-    """The folder to name for the whole data set: of its labels, or what its broken files have in common."""
+    """Return the folder that stands for the whole data set: of its labels, or common to its broken files."""
     if dataset.cases:
         return str(Path(dataset.cases[0].label).parent)
     paths = [problem.path for problem in dataset.problems]

@@ -1,4 +1,4 @@
-"""What a data set is like: spacings, shapes, intensities and class frequencies, per case and over all cases.
+"""Statistics of a data set: spacings, shapes, intensities and class frequencies, per case and over all cases.
 
 Statistics do not depend on how a file stores its axes: shapes and spacings are in the order right-left, back-front,
 down-up (the axes of the closest RAS+ orientation).
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.volumes.checks import CheckedCase
 from data_pipelines.specs import Spec
+from data_pipelines.volumes.checks import CheckedCase
 from data_pipelines.volumes.formats.base import Geometry
 
 
@@ -29,7 +29,7 @@ class ChannelStatistics(Spec):
 
 
 class CaseStatistics(Spec):
-    """One case. Where its label is background only, the intensities are those of the whole image."""
+    """Statistics of one case. Where its label is background only, the intensities are those of the whole image."""
 
     case_id: str
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class CaseStatistics(Spec):
 
 
 class Fingerprint(Spec):
-    """All cases together."""
+    """Statistics of a data set."""
 
     num_cases: int
     classes: dict[str, int]
@@ -51,14 +51,15 @@ class Fingerprint(Spec):
     min_shape: tuple[int, ...]
     max_shape: tuple[int, ...]
     median_spacing: tuple[float, ...]
-    """mm"""
+    """mm per axis."""
     min_spacing: tuple[float, ...]
-    """mm"""
+    """mm per axis."""
     max_spacing: tuple[float, ...]
-    """mm"""
+    """mm per axis."""
     channels: tuple[ChannelStatistics, ...]
-    """Mean and standard deviation pooled over all foreground voxels; percentiles are medians over the cases."""
+    """Moments and extremes pooled over all foreground voxels; percentiles are medians over the cases."""
     voxels_per_class: dict[str, int]
+    """Number of voxels of each class over all cases."""
     class_frequencies: dict[str, float]
     """Share of each class in all voxels; they add up to 1."""
     cases_per_class: dict[str, int]
@@ -66,7 +67,7 @@ class Fingerprint(Spec):
 
 
 def case_statistics(case: CheckedCase, num_classes: int) -> CaseStatistics:
-    """Statistics of a checked case with image (C, *spatial) and label (*spatial)."""
+    """Compute the statistics of a checked case with image (C, *spatial) and label (*spatial)."""
     counts = np.bincount(case.label.ravel(), minlength=num_classes)
     foreground = case.label > 0
     inside = foreground if foreground.any() else np.ones_like(foreground)
@@ -81,7 +82,7 @@ def case_statistics(case: CheckedCase, num_classes: int) -> CaseStatistics:
 
 
 def ras_axes(geometry: Geometry) -> tuple[int, ...]:
-    """The stored axis that runs closest to x, y and z; (0, 1) for 2-D."""
+    """Find the stored axes that run closest to x, y and z; (0, 1) for 2-D."""
     if geometry.affine is None:
         return tuple(range(geometry.ndim))
     from nibabel.orientations import io_orientation
@@ -107,9 +108,9 @@ def _channel_statistics(values: np.ndarray) -> ChannelStatistics:
 def merge_statistics(
     cases: Sequence[CaseStatistics], classes: dict[str, int], channel_names: Sequence[str]
 ) -> Fingerprint:
-    """The fingerprint of a data set from the statistics of its cases (at least one), in any order."""
+    """Merge the statistics of cases (at least one, in any order) into the fingerprint of a data set."""
     if not cases:
-        raise ValueError("merge_statistics: the statistics of at least one case are due")
+        raise ValueError("merge_statistics: needs the statistics of at least one case")
     shapes = np.array([case.shape for case in cases])
     spacings = np.array([case.spacing for case in cases])
     counts = np.array([case.voxels_per_class for case in cases], dtype=np.int64)  # (case, class)
@@ -132,7 +133,7 @@ def merge_statistics(
 
 
 def _pool_channel(cases: Sequence[CaseStatistics], counts: np.ndarray, index: int) -> ChannelStatistics:
-    """Exact mean, std, min and max over the foreground of all cases that have one; medians of their percentiles."""
+    """Pool one channel over the foreground of all cases that have one: exact moments, medians of the percentiles."""
     weights = counts[:, 1:].sum(axis=1).astype(np.float64)
     chosen = weights > 0 if weights.any() else np.ones(len(cases), dtype=bool)
     weights = weights[chosen] if weights.any() else counts.sum(axis=1).astype(np.float64)

@@ -12,23 +12,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.errors import UserError
+from data_pipelines.atomic import atomic_folder
+from data_pipelines.errors import broken_rule
 from data_pipelines.volumes.formats.nifti import write_nifti
 
 PHANTOM_VERSION = 2
-"""Changes whenever the same seed would give other volumes."""
+"""Version of the generator; raise it whenever the same seed gives other volumes."""
 PHANTOM_CLASSES = {"background": 0, "liver": 1, "kidney": 2, "lesion": 3}
+"""Class name to label value."""
 
-# Mean signal of each tissue before bias field, gain and noise; equal numbers are meant to be equal.
 _SIGNAL = {"air": 4.0, "body": 100.0, "liver": 128.0, "cortex": 130.0, "core": 102.0, "lesion": 100.0, "spine": 165.0}
+"""Mean signal of each tissue before bias field, gain and noise; equal numbers are meant to be equal."""
 _NOISE = 7.0
+"""Standard deviation of either component of the complex noise, in units of the signal."""
 _ORIENTATIONS = ("RAS", "RAS", "LPS", "LAS", "PIR")  # most scanners write one of these
 
 
@@ -47,40 +48,31 @@ class Phantom:
 def write_phantoms(folder: str | os.PathLike[str], num_cases: int, seed: int) -> Path:
     """Write ``num_cases`` phantoms as an nnU-Net raw folder: the whole set appears at once, or nothing.
 
-    A folder that holds the same set already is left as it is. Raises UserError where it holds anything else.
+    A folder that holds the same set already is left as it is. Raises DataError where it holds anything else.
     """
     folder = Path(folder)
     marker = {"version": PHANTOM_VERSION, "num_cases": num_cases, "seed": seed}
-    if _holds(folder, marker):
-        return folder
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
-    try:
-        _write_set(temporary, num_cases, seed, marker)
-        try:
-            temporary.rename(folder)  # fails on a folder that is not empty
-        except OSError:
-            if not _holds(folder, marker):  # else another process was faster, with the same content
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        with atomic_folder(folder) as temporary:
+            _write_set(temporary, num_cases, seed, marker)
+    _check_set(folder, marker)
     return folder
 
 
-def _holds(folder: Path, marker: dict[str, int]) -> bool:
-    """Whether ``folder`` is this very set, complete; UserError where it is something else."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
+def _check_set(folder: Path, marker: dict[str, int]) -> None:
+    """Raise DataError unless ``folder`` is this very set, complete."""
     try:
         found = json.loads((folder / "dataset.json").read_text())["phantoms"]
     except (OSError, ValueError, KeyError, TypeError):
         found = None
     if found != marker:
-        raise UserError(f"{folder}: holds something else than the generated set {marker}; name another folder")
+        message = f"holds something else than the generated set {marker}"
+        raise broken_rule("other-content", folder, message, "name another folder")
     ids = [_case_id(index) for index in range(marker["num_cases"])]
     missing = [path for i in ids for path in _case_paths(folder, i) if not path.is_file()]
     if missing:
-        raise UserError(f"{missing[0]}: missing from the generated set; delete the folder {folder} and run again")
-    return True
+        remedy = f"delete the folder {folder} and run again"
+        raise broken_rule("incomplete-set", missing[0], "missing from the generated set", remedy)
 
 
 def _write_set(folder: Path, num_cases: int, seed: int, marker: dict[str, int]) -> None:
@@ -113,7 +105,7 @@ def _case_paths(folder: Path, case_id: str) -> tuple[Path, Path]:
 
 
 def build_phantom(seed: int, index: int) -> Phantom:
-    """Case ``index`` of the set ``seed``; depends on these two numbers only."""
+    """Generate case ``index`` of the set ``seed``; it depends on these two numbers only."""
     rng = np.random.default_rng([seed, index])
     shape = tuple(int(n) for n in rng.integers((37, 45, 30), (44, 52, 35)))
     spacing = np.array([*[rng.uniform(0.9, 1.1)] * 2, rng.uniform(1.7, 2.3)])
@@ -127,7 +119,7 @@ def build_phantom(seed: int, index: int) -> Phantom:
 
 
 def _body_coordinates(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Scanner mm (3, i, j, k) -> mm in a body of standard size: shift, rotation, scale and a smooth deformation."""
+    """Map scanner mm (3, i, j, k) to mm in a body of standard size: shift, rotation, scale, smooth deformation."""
     angles = np.radians(rng.uniform(-12, 12, 3))
     rotation = np.eye(3)
     for axis, angle in enumerate(angles):
@@ -143,7 +135,7 @@ def _body_coordinates(points: np.ndarray, rng: np.random.Generator) -> np.ndarra
 def _smooth_field(
     points: np.ndarray, rng: np.random.Generator, amplitude: float, wavelength: tuple[float, float], count: int
 ) -> np.ndarray:
-    """A random sum of plane waves per component: (3, i, j, k), of the given amplitude and wavelengths in mm."""
+    """Draw a sum of random plane waves per component: (3, i, j, k), of the given amplitude and wavelengths in mm."""
     field = np.zeros_like(points)
     for component in range(3):
         for _ in range(count):
@@ -155,13 +147,13 @@ def _smooth_field(
 
 
 def _ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Squared distance from the centre in units of the radii, (i, j, k): below 1 is inside."""
+    """Compute the squared distance from the centre in units of the radii, (i, j, k): below 1 is inside."""
     offset = (points - centre[:, None, None, None]) / radii[:, None, None, None]
     return np.einsum("aijk,aijk->ijk", offset, offset)
 
 
 def _draw_anatomy(points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(label, noiseless signal), both (i, j, k); later organs paint over earlier ones."""
+    """Draw label and noiseless signal, both (i, j, k); later organs paint over earlier ones."""
     label = np.zeros(points.shape[1:], dtype=np.uint8)
     signal = np.full(label.shape, _SIGNAL["air"])
     body = _ellipsoid(points, np.zeros(3), np.array([16.5, 19.5, 27.0])) < 1
@@ -189,7 +181,7 @@ def _draw_anatomy(points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndar
 
 
 def _acquire(signal: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a scanner makes of the signal: partial volume, tissue texture, bias field, gain and noise; int16."""
+    """Simulate a scanner: partial volume, tissue texture, bias field, gain and noise; int16."""
     from scipy.ndimage import gaussian_filter
 
     blurred = gaussian_filter(signal, (0.5, 0.5, 0.35))
@@ -203,7 +195,7 @@ def _acquire(signal: np.ndarray, points: np.ndarray, rng: np.random.Generator) -
 
 
 def _stored(image: np.ndarray, label: np.ndarray, affine: np.ndarray, orientation: str) -> Phantom:
-    """The same volume with its axes stored in another order and direction."""
+    """Store the volume with its axes in another order and direction."""
     from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
     change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))

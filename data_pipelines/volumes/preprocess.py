@@ -1,4 +1,4 @@
-"""A raw case -> a training sample, with a record of what was done so that predictions find the way back.
+"""A raw case to a training sample, with a record of what was done so that predictions can be restored.
 
 as stored -> canonical axes (RAS+) -> foreground crop -> normalise -> resample        ``prepare``
 logits    -> resample back -> argmax -> uncrop -> stored axes                         ``restore_labels``
@@ -6,68 +6,81 @@ logits    -> resample back -> argmax -> uncrop -> stored axes                   
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import json
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
-from data_pipelines.volumes.specs import PreprocessSpec
+from data_pipelines.specs import Spec
 from data_pipelines.volumes.formats.base import Geometry
+from data_pipelines.volumes.specs import PreprocessSpec
 
 SPLINE_ORDER = {"linear": 1, "spline": 3}
+"""``image_interpolation`` to the order of the spline."""
 
 
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """What was done to one case, in order. JSON-serialisable."""
+class Preprocessing(Spec):
+    """Record of how one case was preprocessed, in order of application; what is needed to restore label maps."""
 
     stored_shape: tuple[int, ...]
+    """Voxels per axis as stored."""
     stored_spacing: tuple[float, ...]
+    """mm per axis as stored."""
     axes: tuple[int, ...]
     """Stored axis that became each canonical axis."""
     flips: tuple[bool, ...]
-    """Whether that axis was reversed, per canonical axis."""
+    """Reversal of each canonical axis."""
     crop: tuple[tuple[int, int], ...]
     """Start and stop of the crop, per canonical axis."""
     shape: tuple[int, ...]
-    """After resampling."""
+    """Voxels per canonical axis, after resampling."""
     spacing: tuple[float, ...]
-    """mm, after resampling."""
+    """mm per canonical axis, after resampling."""
 
     @property
     def is_lossless(self) -> bool:
-        """Whether the stored label map can be had back from the prepared one."""
-        return not self.is_resampled and self.crop == tuple((0, n) for n in self._canonical_shape)
+        """Tell whether the stored label map can be restored exactly from the prepared one."""
+        return not self.is_resampled and self.crop == tuple((0, self.stored_shape[axis]) for axis in self.axes)
 
     @property
     def is_resampled(self) -> bool:
-        """Whether the grid changed."""
+        """Tell whether the grid changed."""
         return self.shape != tuple(b - a for a, b in self.crop)
 
-    @property
-    def _canonical_shape(self) -> tuple[int, ...]:
-        return tuple(self.stored_shape[axis] for axis in self.axes)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain lists and numbers."""
-        return asdict(self)
+class StoredGeometry(Preprocessing):
+    """Part ``geometry.json`` of a sample: its preprocessing, and the stored affine for writing predictions."""
+
+    affine: tuple[tuple[float, ...], ...] | None
+    """4x4 from stored voxel indices to mm in RAS+; None for 2-D."""
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Preprocessing:
-        """The inverse of ``to_json``."""
-        made = {name: tuple(value) for name, value in values.items()}
-        made["crop"] = tuple(tuple(pair) for pair in values["crop"])
-        return cls(**made)
+    def of(cls, geometry: Geometry, done: Preprocessing) -> StoredGeometry:
+        """Build the part from the geometry as stored and the preprocessing of a case."""
+        return cls(**dict(done), affine=geometry.affine)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Geometry of the case as stored."""
+        return Geometry(self.stored_shape, self.stored_spacing, self.affine)
+
+    def to_bytes(self) -> bytes:
+        """Encode the part; ``model_validate_json`` is the inverse."""
+        return json.dumps(self.model_dump(mode="json")).encode()  # spaces as ever: the part's digest is the same
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A training sample: image (C, *spatial) float32, mask (*spatial) or None, and what was done."""
+    """A training sample."""
 
     image: np.ndarray
+    """(C, *spatial) float32."""
     mask: np.ndarray | None
+    """(*spatial) label map on the same grid, where the case has a label."""
     done: Preprocessing
+    """Record of the preprocessing."""
 
 
 def prepare(
@@ -109,15 +122,15 @@ def prepare(
 
 
 def prepare_labels(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
-    """(*stored) label map -> the prepared grid of the case, nearest voxel; for looking at it beside the image."""
+    """Resample a (*stored) label map to the prepared grid of the case, nearest voxel; to show it beside the image."""
     labels = _reorient(labels[None], done.axes, done.flips)[0][tuple(slice(a, b) for a, b in done.crop)]
     return labels if labels.shape == done.shape else resample_labels(labels, done.shape, "nearest")
 
 
 def restore_labels(logits: np.ndarray, done: Preprocessing) -> np.ndarray:
-    """(K, *prepared) logits -> (*stored) label map in the original geometry.
+    """Turn (K, *prepared) logits into a (*stored) label map in the original geometry.
 
-    Logits are resampled class by class and the best kept so far, so one class at a time is held at full size.
+    Logits are resampled class by class, keeping the best so far: only one class at a time is held at full size.
     """
     cropped = tuple(b - a for a, b in done.crop)
     if logits.shape[1:] == cropped:
@@ -132,7 +145,7 @@ def restore_labels(logits: np.ndarray, done: Preprocessing) -> np.ndarray:
 
 
 def restore_mask(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
-    """A label map on the cropped canonical grid -> as stored, uint8 (int16 above 255)."""
+    """Restore a label map on the cropped canonical grid to the stored one, as uint8 (int16 above 255)."""
     dtype = np.uint8 if labels.max(initial=0) <= 255 else np.int16
     full = np.zeros(tuple(done.stored_shape[axis] for axis in done.axes), dtype)
     full[tuple(slice(a, b) for a, b in done.crop)] = labels
@@ -142,7 +155,7 @@ def restore_mask(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
 
 
 def canonical_axes(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """For each canonical axis (right, anterior, superior) the stored axis nearest to it, and whether it runs backwards.
+    """Find the stored axis nearest to each canonical axis (right, anterior, superior), and whether it is reversed.
 
     Images without an affine keep their axes.
     """
@@ -156,7 +169,7 @@ def canonical_axes(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...
 
 
 def normalise(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
-    """(C, *spatial) -> float32, per channel, statistics in float64."""
+    """Normalise the intensities of an image (C, *spatial) per channel, as float32; statistics are float64."""
     image = image.astype(np.float32)
     if spec.normalise == "zscore":
         axes = tuple(range(1, image.ndim))
@@ -171,13 +184,15 @@ def normalise(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
 
 
 def resample(volume: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
-    """To ``shape``, voxel edges aligned, borders repeated."""
+    """Resample a volume to ``shape`` by a spline of ``order``, voxel edges aligned, borders repeated; float32."""
     zoom = [m / n for m, n in zip(shape, volume.shape, strict=True)]
     return ndimage.zoom(volume.astype(np.float32), zoom, order=order, mode="nearest", grid_mode=True)
 
 
-def resample_labels(labels: np.ndarray, shape: tuple[int, ...], interpolation: str) -> np.ndarray:
-    """Nearest voxel, or the class whose linearly resampled indicator is largest."""
+def resample_labels(
+    labels: np.ndarray, shape: tuple[int, ...], interpolation: Literal["nearest", "onehot"]
+) -> np.ndarray:
+    """Resample a label map to ``shape``: nearest voxel, or the class whose linearly resampled indicator is largest."""
     if interpolation == "nearest":
         return resample(labels, shape, order=0).astype(labels.dtype)
     best = np.zeros(shape, np.float32)
@@ -196,7 +211,7 @@ def _reorient(image: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...])
 
 
 def _foreground_box(image: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Bounding box of voxels above the minimum in any channel."""
+    """Find the bounding box of voxels above the minimum in any channel."""
     minimum = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
     inside = (image > minimum).any(axis=0)
     box = ndimage.find_objects(inside.astype(np.uint8))

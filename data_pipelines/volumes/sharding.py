@@ -1,93 +1,61 @@
-"""Raw cases -> checked, preprocessed, sharded samples, spread over a Ray cluster; only new cases cost anything."""
+"""Raw cases to checked, preprocessed samples in shards, over a Ray cluster; only new cases cost anything."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from data_pipelines import storage
-from data_pipelines.volumes.cases import Case, Dataset
-from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset
-from data_pipelines.volumes.cases import case_digests
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import Problem
-from data_pipelines.volumes.fingerprint import case_statistics
+from data_pipelines.errors import DataError, Problem, ProblemList
 from data_pipelines.shards.incremental import Sharded, Task, group_by_size, sample_key, shard_missing
-from data_pipelines.shards.index import build_index
-from data_pipelines.volumes.preprocess import Prepared, prepare
-from data_pipelines.shards.writer import npy_bytes, shard_name, write_shard
-from data_pipelines.volumes.specs import DataSpec
-from data_pipelines.files.reading import VolumeError
+from data_pipelines.shards.index import FOREGROUND, GEOMETRY, IMAGE, MASK, TRUTH, Row
+from data_pipelines.shards.writer import Sample, npy_bytes, shard_name, write_shard
+from data_pipelines.specs import Spec
+from data_pipelines.volumes.cases import Case, Dataset, case_digests
+from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset
 from data_pipelines.volumes.files import read_geometry
-
-__all__ = [
-    "Sharded",
-    "Work",
-    "build_index",
-    "sample_digests",
-    "sample_key",
-    "shard_cases",
-    "shard_one",
-    "shards_folder",
-    "target_spacing",
-]
+from data_pipelines.volumes.fingerprint import case_statistics
+from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, canonical_axes, prepare
+from data_pipelines.volumes.specs import DataSpec
 
 FORMAT = 1
-"""Raise when samples change for the same source and spec: former shards are then left alone and not reused."""
+"""Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
 MAX_CASES_PER_SHARD = 24
 NUM_FOREGROUND_VOXELS = 2000
 """Voxel positions kept per class and case, to centre patches on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Spec):
     """One shard to be written: everything a task needs, small enough to send."""
 
     uri: str
+    """URI of the shard."""
     cases: tuple[Case, ...]
     digests: tuple[str, ...]
+    """Digest of each case's sample."""
     dataset: Dataset
+    """Declarations of the data set; its list of cases may be empty."""
     spec: DataSpec
     spacing: tuple[float, ...] | None
-
-    def to_json(self) -> str:
-        """As text: what travels between processes is data, not pickles."""
-        return json.dumps(asdict(self) | {"spec": self.spec.model_dump(mode="json")})
-
-    @classmethod
-    def from_json(cls, text: str) -> Work:
-        """The inverse of ``to_json``."""
-        values = json.loads(text)
-        return cls(
-            uri=values["uri"],
-            cases=tuple(Case(**{**case, "images": tuple(case["images"])}) for case in values["cases"]),
-            digests=tuple(values["digests"]),
-            dataset=Dataset(
-                values["dataset"]["name"], (), values["dataset"]["classes"], tuple(values["dataset"]["channels"])
-            ),
-            spec=DataSpec.model_validate(values["spec"]),
-            spacing=None if values["spacing"] is None else tuple(values["spacing"]),
-        )
+    """Target spacing in mm along canonical axes; None: each case keeps its own."""
 
 
 def sample_digests(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> dict[str, str]:
-    """case_id -> digest of its id, its source bytes and everything that shapes the sample."""
+    """Compute case_id -> digest of its id, its source bytes and everything that shapes the sample."""
     shaping = _shaping(dataset, spec, spacing)
     return {case_id: digest_of([shaping, case_id, source]) for case_id, source in case_digests(dataset.cases).items()}
 
 
 def shards_folder(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> str:
-    """Folder, below storage, of all shards whose samples are shaped alike."""
+    """Return the folder, below storage, of all shards whose samples are shaped alike."""
     return f"shards/{digest_of(_shaping(dataset, spec, spacing))[:12]}"
 
 
-def _shaping(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> dict[str, Any]:
-    """Everything but the source that decides a sample's bytes."""
+def _shaping(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> dict[str, object]:
+    """Return everything but the source that decides a sample's bytes."""
     return {
         "format": FORMAT,
         "preprocess": spec.preprocess.model_dump(mode="json"),
@@ -99,16 +67,17 @@ def _shaping(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None
 
 
 def target_spacing(dataset: Dataset, spec: DataSpec) -> tuple[float, ...] | None:
-    """The spacing in mm to resample to, canonical axes; the median is rounded so that few new cases do not move it."""
+    """Return the spacing in mm to resample to, along canonical axes; None: each case keeps its own.
+
+    The median over the data set is rounded so that a few new cases do not move it.
+    """
     if spec.preprocess.spacing != "median":
         return spec.preprocess.spacing
-    from data_pipelines.volumes.preprocess import canonical_axes
-
     spacings = []
     for case in dataset.cases:
         try:
             geometry = read_geometry(case.images[0], spec.max_voxels)
-        except VolumeError:
+        except DataError:
             continue  # found again, and reported, when the case is read
         axes, _ = canonical_axes(geometry)
         spacings.append([geometry.spacing[axis] for axis in axes])
@@ -132,51 +101,55 @@ def shard_cases(
         return _plan([cases[case_id] for case_id in missing], dataset, spec, shards_uri, digests, spacing)
 
     sharded = shard_missing({case_id: digests[case_id] for case_id in cases}, shards_uri, plan, _shard_text, "cases")
-    problems = [*dataset.problems, *sharded.problems]
-    problems += check_dataset(dataset, {row["case_id"]: row["class_voxels"] for row in sharded.rows})
+    problems = ProblemList([*dataset.problems, *sharded.problems])
+    with problems.collecting():
+        check_dataset(dataset, {row["case_id"]: row["class_voxels"] for row in sharded.rows})
     return Sharded(sharded.rows, problems, sharded.num_new)
 
 
-def _shard_text(text: str) -> tuple[list[dict[str, Any]], list[Problem]]:
-    return shard_one(Work.from_json(text))
+def _shard_text(text: str) -> tuple[list[Row], list[Problem]]:
+    return shard_one(Work.model_validate_json(text))
 
 
-def shard_one(work: Work) -> tuple[list[dict[str, Any]], list[Problem]]:
+def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
     """Check and preprocess some cases and write the good ones as one shard; the body of a cluster task."""
-    problems: list[Problem] = []
+    problems = ProblemList()
 
-    def samples() -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+    def samples() -> Iterator[Sample]:
         for case, digest in zip(work.cases, work.digests, strict=True):
-            checked = check_case(case, work.dataset, work.spec)
-            if isinstance(checked, CheckedCase):
-                prepared = prepare(checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label)
-                yield _index_row(checked, prepared, work, digest), sample_parts(checked, prepared)
-            else:
-                problems.extend(checked)
+            with problems.collecting(case.case_id):
+                yield _build_sample(check_case(case, work.dataset, work.spec), digest, work)
 
     rows = write_shard(work.uri, samples())
     return rows, problems
 
 
-def sample_parts(checked: CheckedCase, prepared: Prepared) -> dict[str, bytes]:
-    """The tar members of one sample: extension to bytes.
-
-    ``truth.npy`` is the label as stored, kept only where the prepared mask cannot give it back.
-    """
+def _build_sample(checked: CheckedCase, digest: str, work: Work) -> Sample:
+    """Preprocess a case and build its index row and parts."""
+    prepared = prepare(checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label)
     assert prepared.mask is not None
+    row = _index_row(checked, prepared.done, work.dataset, digest)
+    return row, sample_parts(checked, prepared.image, prepared.mask, prepared.done)
+
+
+def sample_parts(checked: CheckedCase, image: np.ndarray, mask: np.ndarray, done: Preprocessing) -> dict[str, bytes]:
+    """Encode the parts of one sample from the prepared image (C, *spatial) and mask (*spatial).
+
+    The label as stored is kept only where the prepared mask cannot give it back.
+    """
     parts = {
-        "image.npy": npy_bytes(prepared.image),
-        "mask.npy": npy_bytes(prepared.mask),
-        "foreground.npy": npy_bytes(foreground_voxels(prepared.mask)),
-        "geometry.json": json.dumps({**prepared.done.to_json(), "affine": checked.geometry.affine}).encode(),
+        IMAGE: npy_bytes(image),
+        MASK: npy_bytes(mask),
+        FOREGROUND: npy_bytes(foreground_voxels(mask)),
+        GEOMETRY: StoredGeometry.of(checked.geometry, done).to_bytes(),
     }
-    if not prepared.done.is_lossless:
-        parts["truth.npy"] = npy_bytes(checked.label)
+    if not done.is_lossless:
+        parts[TRUTH] = npy_bytes(checked.label)
     return parts
 
 
 def foreground_voxels(mask: np.ndarray) -> np.ndarray:
-    """(N, 1 + ndim) int16 rows of class and voxel, up to ``NUM_FOREGROUND_VOXELS`` of each class, evenly spread."""
+    """List class and voxel, (N, 1 + ndim) int16: ``NUM_FOREGROUND_VOXELS`` of each class at most, evenly spread."""
     rows = []
     for value in range(1, int(mask.max(initial=0)) + 1):
         voxels = np.argwhere(mask == value)
@@ -186,18 +159,17 @@ def foreground_voxels(mask: np.ndarray) -> np.ndarray:
     return np.concatenate(rows).astype(np.int16) if rows else np.zeros((0, 1 + mask.ndim), np.int16)
 
 
-def _index_row(checked: CheckedCase, prepared: Prepared, work: Work, digest: str) -> dict[str, Any]:
-    assert prepared.mask is not None
-    statistics = case_statistics(checked, len(work.dataset.classes))
+def _index_row(checked: CheckedCase, done: Preprocessing, dataset: Dataset, digest: str) -> Row:
+    num_classes = len(dataset.classes)
     return {
         "key": sample_key(checked.case_id),
         "case_id": checked.case_id,
         "subject": checked.subject,
         "digest": digest,
-        "shape": list(prepared.mask.shape),
-        "spacing": list(prepared.done.spacing),
-        "class_voxels": [int(n) for n in np.bincount(checked.label.ravel(), minlength=len(work.dataset.classes))],
-        "statistics": statistics.model_dump_json(),
+        "shape": list(done.shape),
+        "spacing": list(done.spacing),
+        "class_voxels": [int(n) for n in np.bincount(checked.label.ravel(), minlength=num_classes)],
+        "statistics": case_statistics(checked, num_classes).model_dump_json(),
     }
 
 
@@ -216,15 +188,15 @@ def _plan(
     for group in group_by_size(cases, expected, spec.shard_megabytes, MAX_CASES_PER_SHARD):
         chosen = tuple(digests[case.case_id] for case in group)
         uri = storage.join(shards_uri, shard_name(chosen))
-        work = Work(uri, tuple(group), chosen, declared, spec, spacing)
-        tasks.append(Task(work.to_json(), len(group)))
+        work = Work(uri=uri, cases=tuple(group), digests=chosen, dataset=declared, spec=spec, spacing=spacing)
+        tasks.append(Task(text=work.model_dump_json(), num_samples=len(group)))
     return tasks
 
 
 def _expected_megabytes(case: Case, dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> float:
     try:
         geometry = read_geometry(case.images[0], spec.max_voxels)
-    except VolumeError:
+    except DataError:
         return 0.0  # found again, and reported, when the case is read
     voxels = float(np.prod(geometry.shape))
     if spacing is not None:

@@ -1,5 +1,5 @@
 """``python -m flows.cli``: the console script where none is installed, as in a Ray job."""
 
-from flows.cli import main
+from flows.cli.main import main
 
 main()

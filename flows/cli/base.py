@@ -1,12 +1,13 @@
-"""What every verb shares: the application, its options, and where output goes."""
+"""The application, options that commands share, and where output goes."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic_core import to_json
 
 app = typer.Typer(
     help="From medical volumes or captioned images to a registered, deployable U-Net.",
@@ -15,21 +16,38 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+PIPELINE_PANEL, STAGE_PANEL, CLUSTER_PANEL, MODEL_PANEL, OTHER_PANEL = (
+    "Pipelines",
+    "One stage (and the stages before it)",
+    "Cluster and schedule",
+    "Models",
+    "Help",
+)
+"""Groups of commands in ``--help``."""
+
 Config = Annotated[Path, typer.Argument(help="YAML file of the pipeline.", metavar="CONFIG.yaml")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a field: a.b=value. May be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the final record as one JSON object on stdout.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print each stage with its key and whether it is done.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print each stage with its key and whether it is a cache hit.")]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Hash every output again instead of trusting size and modification time.")
+]
 
 _result_fd = 1
 
 
 def keep_stdout_for_results() -> None:
-    """Libraries and Ray's workers print where they like; whatever they say goes to stderr."""
+    """Send to stderr whatever libraries and Ray's workers print; results keep stdout."""
     global _result_fd
     _result_fd = os.dup(1)
     os.dup2(2, 1)
 
 
 def print_result(text: str) -> None:
-    """A line, or several, on stdout."""
+    """Print a result on stdout."""
     os.write(_result_fd, text.encode() + b"\n")
+
+
+def print_json(value: Any) -> None:
+    """Print a model, a dataclass, or a container of them as one line of JSON on stdout."""
+    print_result(to_json(value).decode())

@@ -1,17 +1,17 @@
-"""The verbs for a Ray cluster: send a pipeline there, look at it, cancel it."""
+"""Commands for a Ray cluster: submit a pipeline, look at it, cancel it."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_pipelines.errors import UserError
-from flows.cli.base import Config, Json, Set, app, print_result
+from data_pipelines.errors import ConfigError
+from flows.cli.base import CLUSTER_PANEL, Config, Json, Set, app, print_json, print_result
 from flows.cli.tables import jobs_text, summary_text
+from flows.pipelines.catalog import load_config
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -19,88 +19,99 @@ if TYPE_CHECKING:
 Address = Annotated[
     str, typer.Option("--address", envvar="RAY_ADDRESS", help="The cluster's dashboard, http://HOST:8265.")
 ]
-Follow = Annotated[bool, typer.Option("--follow", help="Show its output until it ends; Ctrl-C leaves it running.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Show its output until it ends; Ctrl-C detaches.")]
 
 
-@app.command()
+@app.command(rich_help_panel=CLUSTER_PANEL)
 def submit(
     config: Config,
     address: Address = "",
     overrides: Set = None,
     follow: Follow = False,
     install: Annotated[
-        bool, typer.Option("--install", help="Install the lock's versions for the job; else those the cluster has.")
+        bool, typer.Option("--install", help="Install the lock's versions for the job; default: those of the cluster.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """The whole pipeline as jobs of a Ray cluster. Typed again while it runs, it finds the same job."""
-    from flows.pipelines.catalog import load_config
+    """Submit the whole pipeline as jobs of a Ray cluster. Submitted again while it runs, it is the same job."""
     from flows.running.submit import submit_pipeline
 
-    client, job_id, new = submit_pipeline(load_config(config, overrides or ()), _given(address), install=install)
-    sys.stderr.write(f"{job_id}: {'submitted' if new else 'is there already'}\n")
+    loaded = load_config(config, overrides or ())
+    client, job_id, new = submit_pipeline(loaded, _require(address), install=install)
+    sys.stderr.write(f"{job_id}: {'submitted' if new else 'exists already'}\n")
     if follow:
         _follow(client, job_id, as_json)
+        return
+    sys.stderr.write(_next_steps(job_id))
+    if as_json:
+        print_json({"job_id": job_id, "new": new})
     else:
-        sys.stderr.write(_how_to_go_on(job_id))
-        print_result(json.dumps({"job_id": job_id, "new": new}) if as_json else job_id)
+        print_result(job_id)
 
 
-@app.command()
+@app.command(rich_help_panel=CLUSTER_PANEL)
 def status(
     job_id: Annotated[str | None, typer.Argument(help="A pipeline's job; none: all of them.")] = None,
     address: Address = "",
     follow: Follow = False,
     as_json: Json = False,
 ) -> None:
-    """Pipelines on the cluster and their stages."""
-    from dataclasses import asdict
-
+    """List pipelines on the cluster and their stages."""
     from flows.cluster.jobs_api import connect
-    from flows.running.submit import job_rows
+    from flows.running.submit import list_jobs
 
-    client = connect(_given(address))
-    if follow and job_id is None:
-        raise UserError("status --follow needs the id of one job; `unetflow status` lists them")
-    if follow and job_id is not None:
+    client = connect(_require(address))
+    if follow:
+        if job_id is None:
+            raise ConfigError("status --follow needs the id of one job; `unetflow status` lists them")
         _follow(client, job_id, as_json)
         return
-    rows = job_rows(client, job_id)
-    print_result(json.dumps([asdict(row) for row in rows]) if as_json else jobs_text(rows))
+    rows = list_jobs(client, job_id)
+    if as_json:
+        print_json(rows)
+    else:
+        print_result(jobs_text(rows))
 
 
-@app.command()
+@app.command(rich_help_panel=CLUSTER_PANEL)
 def cancel(
     job_id: Annotated[str, typer.Argument(help="A pipeline's job.")], address: Address = "", as_json: Json = False
 ) -> None:
-    """Stop a pipeline on the cluster, and the stage it is in. Submitted again, it goes on from the last checkpoint."""
+    """Stop a pipeline on the cluster and its current stage. Submitted again, it resumes from the last checkpoint."""
     from flows.cluster.jobs_api import connect
     from flows.running.submit import cancel_pipeline
 
-    stopped = cancel_pipeline(connect(_given(address)), job_id)
-    print_result(
-        json.dumps({"stopped": stopped}) if as_json else f"stopped {', '.join(stopped) or 'nothing: it had ended'}"
-    )
+    stopped = cancel_pipeline(connect(_require(address)), job_id)
+    if as_json:
+        print_json({"stopped": stopped})
+    else:
+        print_result(f"stopped {', '.join(stopped) or 'nothing: it had ended'}")
 
 
-def _given(address: str) -> str:
+def _require(address: str) -> str:
     if not address:
-        raise UserError("which cluster? give --address http://HOST:8265, or set RAY_ADDRESS to it")
+        raise ConfigError("which cluster? give --address http://HOST:8265, or set RAY_ADDRESS to it")
     return address
 
 
 def _follow(client: JobSubmissionClient, job_id: str, as_json: bool) -> None:
     from flows.cluster.job import Relay, follow, require_success
+    from flows.running.execution import RunSummary
 
     relay = Relay()
     try:
         require_success(follow(client, job_id, relay))
     except KeyboardInterrupt:
-        sys.stderr.write(f"\ndetached; {job_id} goes on\n{_how_to_go_on(job_id)}")
+        sys.stderr.write(f"\ndetached; {job_id} continues\n{_next_steps(job_id)}")
         os._exit(130)  # the thread that reads the log would keep the interpreter waiting
-    if relay.result is not None:
-        print_result(json.dumps(relay.result) if as_json else summary_text(relay.result))
+    if relay.result is None:
+        return
+    summary = RunSummary.model_validate(relay.result)
+    if as_json:
+        print_json(summary)
+    else:
+        print_result(summary_text(summary))
 
 
-def _how_to_go_on(job_id: str) -> str:
+def _next_steps(job_id: str) -> str:
     return f"follow it with   unetflow status {job_id} --follow\ncancel it with   unetflow cancel {job_id}\n"

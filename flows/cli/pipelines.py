@@ -1,92 +1,132 @@
-"""The verbs that run pipelines, or a part of one, from here."""
+"""Commands that run pipelines, or a part of one, from here."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_pipelines.errors import UserError
-from flows.cli.base import Config, DryRun, Json, Set, app, print_result
+from data_pipelines.errors import ConfigError
+from flows.cli.base import (
+    PIPELINE_PANEL,
+    STAGE_PANEL,
+    Config,
+    DryRun,
+    Json,
+    Set,
+    Verify,
+    app,
+    print_json,
+    print_result,
+)
 from flows.cli.tables import plan_text, summary_text
+from flows.pipelines.catalog import PIPELINES, load_config
 
 if TYPE_CHECKING:
-    from flows.config.pipeline import Config as PipelineConfig
+    from flows.config.pipeline import PipelineConfig
+    from flows.running.execution import RunSummary
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE_PANEL)
 def demo(
-    pipelines: Annotated[
+    names: Annotated[
         list[str] | None,
-        typer.Argument(help="segmentation, diffusion; none: one after the other.", metavar="[PIPELINE]..."),
+        typer.Argument(help="Pipelines; none: all, one after the other.", metavar="[PIPELINE]..."),
     ] = None,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Whole pipelines on generated data: no server, no GPU, no account. With --json one object a line."""
-    from flows.running.execution import STAGES
+    """Whole pipelines on generated data: no server, no GPU, no account. With --json one object per line."""
+    demos = {name: path for name in PIPELINES if (path := _demo_config(name)).is_file()}
+    for name in names or demos:
+        if name not in demos:
+            raise ConfigError(f"demo {name}: there is no such demo; choose {' or '.join(demos)}")
+    for name in names or demos:
+        _run(load_config(demos[name], overrides or ()), as_json=as_json)
 
-    for name in pipelines or STAGES:
-        if name not in STAGES:
-            raise UserError(f"demo {name}: there is no such demo; choose {' or '.join(STAGES)}")
-    for name in pipelines or STAGES:
-        _run(Path(str(files("flows") / "configs" / f"demo_{name}.yaml")), overrides, as_json, False)
+
+@app.command(rich_help_panel=PIPELINE_PANEL)
+def run(
+    config: Config, overrides: Set = None, as_json: Json = False, dry_run: DryRun = False, verify: Verify = False
+) -> None:
+    """Run the whole pipeline as a Prefect flow; stages that are done are cache hits."""
+    _run(load_config(config, overrides or ()), as_json=as_json, dry_run=dry_run, verify=verify)
 
 
-@app.command()
-def run(config: Config, overrides: Set = None, as_json: Json = False, dry_run: DryRun = False) -> None:
-    """The whole pipeline, as a Prefect flow; stages that are done are found, not redone."""
-    _run(config, overrides, as_json, dry_run)
+def add_stage_commands() -> None:
+    """Add one command per stage of the pipelines of the catalog, where it does not exist yet."""
+    known = {command.name for command in app.registered_commands}
+    for pipeline in PIPELINES.values():
+        for step in pipeline.steps:
+            if step.name not in known:
+                known.add(step.name)
+                _add_stage_command(step.name, step.about)
 
 
 def _add_stage_command(name: str, about: str) -> None:
-    def command(config: Config, overrides: Set = None, as_json: Json = False, dry_run: DryRun = False) -> None:
-        _run(config, overrides, as_json, dry_run, until=name)
+    def command(
+        config: Config, overrides: Set = None, as_json: Json = False, dry_run: DryRun = False, verify: Verify = False
+    ) -> None:
+        loaded = load_config(config, overrides or ())
+        _run(loaded, as_json=as_json, dry_run=dry_run, verify=verify, until=name)
 
     command.__doc__ = f"{about} Runs the stages before it where they are not done; without Prefect."
-    app.command(name)(command)
-
-
-_add_stage_command("shard", "Raw cases to shards.")
-_add_stage_command("encode", "Captioned shards to latents and text states, training the encoders first.")
-_add_stage_command("train", "Shards to a checkpoint.")
-_add_stage_command("evaluate", "Checkpoint to scores and a report.")
-_add_stage_command("register", "Checkpoint and scores to a registered model.")
+    app.command(name, rich_help_panel=STAGE_PANEL)(command)
 
 
 @app.command("stage", hidden=True)
 def stage(name: str, config: Config) -> None:
-    """What a job of a cluster runs: one stage, those before it being done."""
-    logging.getLogger("flows.stages").addFilter(lambda record: "found done" not in record.msg)  # the pipeline said it
-    _run(config, None, True, False, until=name)
+    """Run one stage, those before it being done: the entry point of a job of the cluster."""
+    # The pipeline that submitted the job has reported the cache hits.
+    logging.getLogger("flows.stages.stage").addFilter(lambda record: "cache hit" not in record.msg)
+    _run(load_config(config), as_json=True, until=name)
 
 
-def _run(path: Path, overrides: list[str] | None, as_json: bool, dry_run: bool, until: str | None = None) -> None:
-    from flows.pipelines.catalog import load_config
-    from flows.running.execution import STAGES, Pipeline, plan
+def _demo_config(name: str) -> Path:
+    return Path(str(files("flows") / "configs" / f"demo_{name}.yaml"))
 
-    config = load_config(path, overrides or ())
-    names = STAGES[config.pipeline]
-    if until is not None and until not in names:
-        raise UserError(f"{path}: pipeline {config.pipeline} has no stage {until}; it has {', '.join(names)}")
-    wanted = names[: names.index(until or "register") + 1]
+
+def _run(
+    config: PipelineConfig,
+    *,
+    as_json: bool,
+    dry_run: bool = False,
+    verify: bool = False,
+    until: str | None = None,
+) -> None:
+    """Run, or with ``dry_run`` plan, the pipeline up to a stage, and print the result."""
+    from flows.running.execution import plan_pipeline
+    from flows.stages.stage import VERIFY_VARIABLE
+
+    if verify:
+        os.environ[VERIFY_VARIABLE] = "1"
     if dry_run:
-        stages = [stage for stage in plan(config) if stage["name"] in wanted]
-        print_result(json.dumps({"pipeline": config.pipeline, "stages": stages}) if as_json else plan_text(stages))
+        planned = plan_pipeline(config, until)
+        stages = [{"name": stage.name, "key": stage.key, "done": stage.done} for stage in planned]
+        if as_json:
+            print_json({"pipeline": config.pipeline, "stages": stages})
+        else:
+            print_result(plan_text(planned))
         return
-    names_server = bool(os.environ.get("PREFECT_API_URL"))
-    all_done = all(stage["done"] for stage in plan(config, look_outside=True) if stage["name"] in wanted)
-    without_prefect = until is not None or (all_done and not names_server)  # nothing to orchestrate: no server needed
-    result = Pipeline(config, until=wanted[-1])() if without_prefect else _run_flow(config)
-    print_result(json.dumps(result) if as_json else summary_text(result))
+    summary = _run_stages(config, until)
+    if as_json:
+        print_json(summary)
+    else:
+        print_result(summary_text(summary))
 
 
-def _run_flow(config: PipelineConfig) -> dict[str, Any]:
+def _run_stages(config: PipelineConfig, until: str | None) -> RunSummary:
+    """Run through Prefect where there is a whole pipeline to orchestrate, or a server that wants to know of it."""
+    from flows.running.execution import plan_pipeline, run_pipeline
+
+    if until is not None:
+        return run_pipeline(config, until=until)
+    if not os.environ.get("PREFECT_API_URL") and all(s.done for s in plan_pipeline(config, check_external=True)):
+        return run_pipeline(config)  # all cache hits: no server is started for them
     from flows.running.prefect_flow import run_flow
 
     return run_flow(config)

@@ -2,61 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from flows.metrics import METRICS, parse_metric_name
 
 if TYPE_CHECKING:
     from flows.doctor.finding import Finding
-    from flows.running.submit import JobRow
     from flows.registry.models import ModelVersion
+    from flows.running.execution import PlannedStage, RunSummary
+    from flows.running.submit import JobRow
+
+NUM_METRICS_LISTED = 4
+"""Metrics of a version in a list of models."""
 
 
-def plan_text(stages: list[dict[str, Any]]) -> str:
-    """What ``--dry-run`` prints."""
+def plan_text(stages: Sequence[PlannedStage]) -> str:
+    """Write what ``--dry-run`` prints."""
     lines = []
     for stage in stages:
-        key = stage["key"][:12] if stage["key"] else "(key known once the stage before is done)"
-        lines.append(f"{stage['name']:<18} {'done' if stage['done'] else 'to run':<7} {key}")
+        key = stage.key[:12] if stage.key else "(key known once the stage before is done)"
+        lines.append(f"{stage.name:<18} {'done' if stage.done else 'to run':<7} {key}")
     return "\n".join(lines)
 
 
-def summary_text(result: dict[str, Any]) -> str:
-    """What a pipeline prints in the end."""
-    took = {s["name"]: "found done" if s["cached"] else f"{s['seconds']:.0f} s" for s in result["stages"]}
+def summary_text(summary: RunSummary) -> str:
+    """Write what a pipeline prints in the end."""
+    took = {s.name: "cache hit" if s.cached else f"{s.seconds:.0f} s" for s in summary.stages}
     lines = ["", "stages   " + ", ".join(f"{name} {text}" for name, text in took.items())]
-    if result["metrics"]:
-        table = _class_table if result["pipeline"] == "segmentation" else _metrics_table
-        lines += ["", *table(result["metrics"]), "", f"report   {result['report']}"]
-    if result["model_uri"]:
+    if summary.metrics:
+        lines += ["", *metric_lines(summary.metrics)]
+    if summary.report:
+        lines += ["", f"report   {summary.report}"]
+    if summary.model_uri:
         lines += [
-            f"model    {result['model_uri']} (version {result['model_version']}: {result['reason']})",
+            f"model    {summary.model_uri} (version {summary.model_version}: {summary.reason})",
             "",
             "load it with",
-            f'  import mlflow; mlflow.set_tracking_uri("{result["tracking_uri"]}")',
-            f'  model = mlflow.pyfunc.load_model("{result["model_uri"]}")',
+            f'  import mlflow; mlflow.set_tracking_uri("{summary.tracking_uri}")',
+            f'  model = mlflow.pyfunc.load_model("{summary.model_uri}")',
         ]
     return "\n".join(lines)
 
 
-def _metrics_table(metrics: dict[str, float]) -> list[str]:
+def metric_lines(metrics: Mapping[str, float]) -> list[str]:
+    """Write metrics of classes as a table, classes down, and any others one per line."""
+    parts = {name: parse_metric_name(name) for name in metrics}
+    columns = [m for m in METRICS if m in metrics and METRICS[m].is_main and any(n.startswith(f"{m}/") for n in parts)]
+    classes = list(dict.fromkeys(p.part for p in parts.values() if p.metric.name in columns and p.part))
+    if columns and not any(p.protocol for p in parts.values()):
+        return _class_table(metrics, columns, classes)
     width = max(map(len, metrics))
     return [f"{name:<{width}}{value:>12.4f}" for name, value in metrics.items()]
 
 
-def _class_table(metrics: dict[str, float]) -> list[str]:
-    """Classes down, measures across."""
-    columns = [("dice", "Dice"), ("iou", "IoU"), ("hd95_mm", "HD95 mm"), ("surface_dice", "surface Dice")]
-    classes = [name.split("/", 1)[1] for name in metrics if name.startswith("dice/")]
+def _class_table(metrics: Mapping[str, float], columns: Sequence[str], classes: Sequence[str]) -> list[str]:
     width = max(len(name) for name in [*classes, "class"])
-    lines = [f"{'class':<{width}}" + "".join(f"{label:>14}" for _, label in columns)]
+    lines = [f"{'class':<{width}}" + "".join(f"{METRICS[column].titled:>14}" for column in columns)]
     for name, suffix in [*((c, f"/{c}") for c in classes), ("mean", "")]:
-        cells = [f"{metrics[c + suffix]:>14.4f}" if c + suffix in metrics else f"{'absent':>14}" for c, _ in columns]
+        cells = [f"{metrics[c + suffix]:>14.4f}" if c + suffix in metrics else f"{'absent':>14}" for c in columns]
         lines.append(f"{name:<{width}}" + "".join(cells))
     return lines
 
 
 def jobs_text(rows: Sequence[JobRow]) -> str:
-    """Pipelines, their stages indented below them."""
+    """Write pipelines with their stages indented below them."""
     if not rows:
         return "no pipeline was submitted to this cluster"
     lines = []
@@ -67,12 +77,12 @@ def jobs_text(rows: Sequence[JobRow]) -> str:
 
 
 def models_text(versions: Sequence[ModelVersion], *, lineage: bool) -> str:
-    """A line a version, its metrics beside it; with ``lineage`` what it was made from below."""
+    """Write one line per version with its metrics; with ``lineage`` what it was made from below."""
     if not versions:
         return "the registry is empty"
     lines = []
     for version in versions:
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in list(version.metrics.items())[:4])
+        metrics = ", ".join(f"{name} {v:.4f}" for name, v in list(version.metrics.items())[:NUM_METRICS_LISTED])
         aliases = ", ".join(f"@{alias}" for alias in version.aliases)
         lines.append(f"{version.name:<32} {version.version:>4}  {aliases:<22} {metrics}")
         if lineage:
@@ -81,7 +91,7 @@ def models_text(versions: Sequence[ModelVersion], *, lineage: bool) -> str:
 
 
 def findings_text(findings: Sequence[Finding]) -> str:
-    """A line a finding, the remedy below it."""
+    """Write one line per finding, the remedy below it."""
     marks = {"ok": "ok      ", "warning": "warning ", "bad": "BAD     "}
     lines = []
     for finding in findings:

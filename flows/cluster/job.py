@@ -1,4 +1,4 @@
-"""One job: started unless it is there, followed to its end, and a stage run that way."""
+"""One job: submitted unless it exists, followed to its end."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.errors import MISTAKE_CODE, UserError
-from flows.config.pipeline import Config
-from flows.cluster.jobs_api import connect, patiently
-from flows.cluster.package import CONFIG, packed, runtime_environment
-from flows.stages.stage import Done, Stage, find_record
+from data_pipelines.errors import NOT_RETRYABLE_EXIT_CODE, ConfigError, UserError
+from flows.cluster.jobs_api import retry_connection
+from flows.cluster.package import runtime_environment
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -30,10 +28,12 @@ POLL_SECONDS = 1.0
 DRIVER_MEMORY = 1 << 30
 """Bytes that a driver reserves on its node: Ray then places it like any work, where it would crowd the head, and
 takes no CPU from the workers."""
-OF_RAY = re.compile(r"^\[?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+.*(\tINFO |\tWARNING | I \d)|^Running entrypoint for job ")
+RAY_LINE = re.compile(
+    r"^\[?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+.*(\tINFO |\tWARNING | I \d)|^Running entrypoint for job "
+)
 """Lines that Ray writes about itself; ours begin with the time of day."""
-PIPELINE, STAGE, OWNER = "unetflow.pipeline", "unetflow.stage", "unetflow.owner"
-PREDICTION = "unetflow.prediction"
+PIPELINE_TAG, STAGE_TAG, OWNER_TAG = "unetflow.pipeline", "unetflow.stage", "unetflow.owner"
+PREDICTION_TAG = "unetflow.prediction"
 """Metadata of jobs: a pipeline's model name; a stage's name, and the pipeline job it was started for; a prediction's
 model."""
 
@@ -43,7 +43,7 @@ class JobFailedError(ChildProcessError):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class JobRequest:
     """A job that is to exist."""
 
     name: str
@@ -51,21 +51,22 @@ class Request:
     entrypoint: str
     metadata: dict[str, str]
     variables: dict[str, str]
+    """Environment variables beside the forwarded ones."""
     install: bool = False
 
 
-def ensure_job(client: JobSubmissionClient, request: Request, folder: Path) -> tuple[str, bool]:
-    """(id, whether it is new): the attempt that waits or runs, else a new one with the ``packed`` folder."""
+def ensure_job(client: JobSubmissionClient, request: JobRequest, folder: Path) -> tuple[str, bool]:
+    """Return (id, whether it is new): the attempt that waits or runs, else a new one with the ``packed`` folder."""
     attempts = sorted(_attempts(client, request.name), key=lambda found: found[0])
     if attempts and not attempts[-1][1].status.is_terminal():
         return str(attempts[-1][1].submission_id), False
     job_id = f"{request.name}-{attempts[-1][0] + 1 if attempts else 1}"
     environment = runtime_environment(folder, request.variables, install=request.install)
-    return job_id, patiently(lambda: _submit(client, job_id, request, environment), job_id)
+    return job_id, retry_connection(lambda: _submit(client, job_id, request, environment), job_id)
 
 
-def _submit(client: JobSubmissionClient, job_id: str, request: Request, environment: dict[str, Any]) -> bool:
-    """False where somebody else asked for the same a moment earlier."""
+def _submit(client: JobSubmissionClient, job_id: str, request: JobRequest, environment: dict[str, Any]) -> bool:
+    """Submit the job; False where another process submitted the same a moment earlier."""
     try:
         client.submit_job(
             entrypoint=request.entrypoint,
@@ -84,76 +85,50 @@ def _submit(client: JobSubmissionClient, job_id: str, request: Request, environm
 
 
 def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], None]) -> JobDetails:
-    """Hand on the job's output until it has ended; returns what became of it. Survives a broken connection."""
+    """Pass the job's output on until it has ended, and return its details. Survives a broken connection."""
     stop = threading.Event()
     tail = threading.Thread(target=_tail, args=(client, job_id, write, stop), name=f"tail-{job_id}", daemon=True)
     tail.start()
     try:
         while not (info := job_info(client, job_id)).status.is_terminal():
             time.sleep(POLL_SECONDS)
-        tail.join(timeout=10)  # what it said last
-        write("\n")  # a line that was cut off ends here
+        tail.join(timeout=10)  # the last lines
+        write("\n")  # ends a line that was cut off
         return info
     finally:
         stop.set()
 
 
 def job_info(client: JobSubmissionClient, job_id: str) -> JobDetails:
-    """The job as the cluster sees it. Raises UserError where there is none of this id."""
+    """Return the cluster's details of a job. Raises ConfigError where there is no job of this id."""
 
     def ask() -> JobDetails:
         return client.get_job_info(job_id)
 
     try:
-        return patiently(ask, job_id)
+        return retry_connection(ask, job_id)
     except RuntimeError as error:
         if "404" in str(error) or "does not exist" in str(error):
-            raise UserError(f"{job_id}: the cluster has no such job; `unetflow status` lists those it has") from None
+            raise ConfigError(f"{job_id}: the cluster has no such job; `unetflow status` lists those it has") from None
         raise
 
 
 def require_success(info: JobDetails) -> None:
-    """Raise UserError for a mistake that trying again repeats, JobFailedError for anything else but success."""
+    """Raise UserError for a failure that a retry repeats, JobFailedError for any other."""
     if info.status.value == "SUCCEEDED":
         return
     first, *_ = (info.message or "").split(", last available logs")
-    text = f"job {info.submission_id} {info.status.value.lower()}: {first}; what it said stands above"
+    text = f"job {info.submission_id} {info.status.value.lower()}: {first}; see its output above"
     if "No module named" in (info.message or ""):
         text += (
             ". The `python` of the node that ran it lacks the packages: start Ray there with its environment on PATH, "
             "or submit with --install"
         )
-    raise UserError(text) if info.driver_exit_code == MISTAKE_CODE else JobFailedError(text)
-
-
-def run_as_job(stage: Stage, config: Config, address: str, owner: str) -> Done:
-    """The stage's record: found, or made by one job of the cluster, which whoever asks follows."""
-    root = config.storage_uri
-    if found := find_record(stage, root):
-        logger.info("%s: found done (%s)", stage.name, stage.key[:12])
-        return Done(found, cached=True)
-    client = connect(address)
-    request = Request(
-        name=f"{stage.name}-{stage.key[:12]}",
-        entrypoint=f"python -m flows.cli stage {stage.name} {CONFIG}",
-        metadata={STAGE: stage.name, OWNER: owner},
-        variables={},
-    )
-    with packed(config) as folder:
-        job_id, new = ensure_job(client, request, folder)
-    logger.info("%s: job %s %s", stage.name, job_id, "started" if new else "is there already, following it")
-    require_success(follow(client, job_id, Relay()))
-    if (record := find_record(stage, root)) is None:
-        raise UserError(
-            f"job {job_id} succeeded, but {root}/{stage.name}/{stage.key} holds no record of it: name a storage that "
-            "both this process and the cluster reach (`storage:` or UNETFLOW_STORAGE, such as s3://bucket/folder), and "
-            "let nobody change the raw data while the pipeline runs"
-        )
-    return Done(record, cached=False)
+    raise UserError(text) if info.driver_exit_code == NOT_RETRYABLE_EXIT_CODE else JobFailedError(text)
 
 
 class Relay:
-    """Copies a job's output to stderr, line by line, without what Ray says of itself; keeps the result."""
+    """Copies a job's output to stderr, line by line, without Ray's own lines; keeps the result, one JSON object."""
 
     def __init__(self) -> None:
         self.result: dict[str, Any] | None = None
@@ -162,7 +137,7 @@ class Relay:
     def __call__(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            if OF_RAY.match(line) or not line.strip():
+            if RAY_LINE.match(line) or not line.strip():
                 continue
             if line.startswith("{"):
                 with suppress(ValueError):
@@ -173,14 +148,14 @@ class Relay:
 
 
 def _attempts(client: JobSubmissionClient, name: str) -> Iterator[tuple[int, JobDetails]]:
-    for job in patiently(client.list_jobs, name):
+    for job in retry_connection(client.list_jobs, name):
         base, _, number = (job.submission_id or "").rpartition("-")
         if base == name and number.isdigit():
             yield int(number), job
 
 
 def _tail(client: JobSubmissionClient, job_id: str, write: Callable[[str], None], stop: threading.Event) -> None:
-    """Each connection begins at the start of the log: what was handed on is passed over."""
+    """Each connection begins at the start of the log: what was passed on before is skipped."""
     written = 0
 
     async def once() -> None:

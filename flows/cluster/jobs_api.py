@@ -1,4 +1,4 @@
-"""The way into a cluster: its Jobs API, its token, and whether both sides run the same versions."""
+"""Client of a cluster's Jobs API: its address, its token, and the check that both sides run the same versions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from unittest import mock
 from urllib.parse import urlsplit
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import ConfigError, ServerError
+from flows.cluster.connection import environment
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 """Address of the cluster that this process is a job of."""
-PATIENCE_SECONDS = 300.0
-"""How long a cluster may be out of reach before whoever follows a job gives up."""
+RETRY_SECONDS = 300.0
+"""Time for which a cluster may be unreachable before following a job fails."""
 
 T = TypeVar("T")
 
 
 def jobs_address() -> str | None:
-    """Where stages run as jobs: ``RAY_ADDRESS`` where it is HTTP, or what ``submit`` says; None: they run here."""
+    """Return where stages run as jobs: ``RAY_ADDRESS`` if HTTP, or what ``submit`` says; None: they run here."""
     if address := os.environ.get("UNETFLOW_JOBS_ADDRESS"):
         return address
     address = os.environ.get("RAY_ADDRESS", "")
@@ -37,40 +37,39 @@ def jobs_address() -> str | None:
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """A client of the cluster at ``address`` (``http://HOST:8265``, or ``auto`` inside a job).
+    """Connect to the cluster at ``address`` (``http://HOST:8265``, or ``auto`` inside a job).
 
-    Raises UserError where the address is no URL, a token is missing or wrong, nothing answers, or the versions of Ray
-    or Python differ.
+    Raises ConfigError where the address is not a URL or no token is set; ServerError where nothing answers, the token
+    is refused, or the versions of Ray or Python differ.
     """
     if address != AUTO:
-        _require_url(address)
-        _require_token(address)
+        _check_url(address)
+        _check_token(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Ray lets RAY_ADDRESS overrule the argument, but not this one.
-    overruling = {} if address == AUTO else {"RAY_API_SERVER_ADDRESS": address}
+    # Ray lets RAY_ADDRESS overrule the argument, but not this variable.
     try:
-        with mock.patch.dict(os.environ, overruling):
+        with environment({} if address == AUTO else {"RAY_API_SERVER_ADDRESS": address}):
             client = JobSubmissionClient(None if address == AUTO else address)
-        _require_same_versions(client, address)
+        _check_versions(client, address)
     except AuthenticationError:
-        raise UserError(
+        raise ServerError(
             f"{address}: the cluster refused the token; set RAY_AUTH_TOKEN to the cluster's own "
             f"({'it is set, and wrong' if os.environ.get('RAY_AUTH_TOKEN') else 'it is missing'})"
         ) from None
     except ConnectionError:
-        raise UserError(
+        raise ServerError(
             f"{address}: no Ray dashboard answers; start one with `ray start --head`, or forward its port 8265 to here"
         ) from None
     return client
 
 
-def patiently(call: Callable[[], T], doing: str) -> T:
-    """The call's result, however often the connection breaks; after ``PATIENCE_SECONDS`` without any, its error."""
+def retry_connection(call: Callable[[], T], doing: str) -> T:
+    """Return the call's result, retrying while the connection breaks; after ``RETRY_SECONDS`` raise its error."""
     import requests
 
     since = time.monotonic()
@@ -79,15 +78,15 @@ def patiently(call: Callable[[], T], doing: str) -> T:
         try:
             return call()
         except (ConnectionError, requests.RequestException) as error:
-            if time.monotonic() - since > PATIENCE_SECONDS:
+            if time.monotonic() - since > RETRY_SECONDS:
                 raise
-            logger.warning("%s: the cluster cannot be reached, trying again (%s)", doing, type(error).__name__)
+            logger.warning("%s: the cluster is unreachable, retrying (%s)", doing, type(error).__name__)
             time.sleep(delay)
             delay = min(delay * 2, 15.0)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether the URL's host is this machine."""
+    """Tell whether the URL's host is this machine."""
     host = urlsplit(address).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -95,17 +94,17 @@ def is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-def _require_url(address: str) -> None:
+def _check_url(address: str) -> None:
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-        raise UserError(f"{address}: jobs go to the dashboard's URL; write it as http://HOST:8265")
+        raise ConfigError(f"{address}: jobs go to the dashboard's URL; write it as http://HOST:8265")
 
 
-def _require_token(address: str) -> None:
+def _check_token(address: str) -> None:
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     if named or (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # without it Ray's client keeps the token to itself
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # without it Ray's client does not send the token
     elif not is_loopback(address):
-        raise UserError(
+        raise ConfigError(
             f"{address}: an open cluster runs anybody's code, and this is not loopback: set RAY_AUTH_TOKEN (the "
             "cluster's token; `ray get-auth-token` on its head prints it)"
         )
@@ -113,7 +112,7 @@ def _require_token(address: str) -> None:
         logger.warning("%s: the token travels unencrypted; put TLS before the dashboard, or use a tunnel", address)
 
 
-def _require_same_versions(client: JobSubmissionClient, address: str) -> None:
+def _check_versions(client: JobSubmissionClient, address: str) -> None:
     """Ray refuses what another Ray or Python pickled, but only after everything was sent."""
     import ray
 
@@ -123,4 +122,6 @@ def _require_same_versions(client: JobSubmissionClient, address: str) -> None:
     other = {"Ray": there.get("rayVersion"), "Python": there.get("pythonVersion")}
     wrong = [f"{name} {here[name]} here, {other[name]} there" for name in here if other[name] not in (here[name], None)]
     if wrong:
-        raise UserError(f"{address}: versions differ: {'; '.join(wrong)}. Nothing was sent; use the cluster's versions")
+        raise ServerError(
+            f"{address}: versions differ: {'; '.join(wrong)}. Nothing was sent; use the cluster's versions"
+        )

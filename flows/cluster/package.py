@@ -1,7 +1,8 @@
-"""What travels to the cluster with a job: this code, the resolved config and the lock; never data."""
+"""What travels to the cluster with a job: the code, the resolved configuration and the lock; never data."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -13,12 +14,11 @@ from typing import Any
 import yaml
 
 from data_pipelines.digests import digest_of
-from flows.config.pipeline import Config
-from flows.installation import VARIABLE, code_version
+from flows.config.pipeline import PipelineConfig
+from flows.installation import CODE_VARIABLE, LOCK, PACKAGES, code_version, lock_file, source_root
 
-PACKAGES = ("data_pipelines", "unet_models", "flows")
-CODE = (".py", ".yaml", ".j2")
-CONFIG, LOCK = "pipeline.yaml", "constraints.txt"
+CODE_SUFFIXES = (".py", ".yaml", ".j2")
+CONFIG = "pipeline.yaml"
 FORWARDED = (
     "PREFECT_API_URL",
     "PREFECT_API_AUTH_STRING",
@@ -35,6 +35,7 @@ FORWARDED = (
     "AWS_DEFAULT_REGION",
     "UNETFLOW_STORAGE",
     "UNETFLOW_DEBUG",
+    "UNETFLOW_VERIFY",
     "GLOO_SOCKET_IFNAME",
     "NCCL_SOCKET_IFNAME",
 )
@@ -43,46 +44,60 @@ read them: on a shared cluster, give its nodes credentials of their own instead.
 
 
 def forwarded_variables() -> dict[str, str]:
-    """Those of ``FORWARDED`` that are set here."""
+    """Return those of ``FORWARDED`` that are set here."""
     return {name: os.environ[name] for name in FORWARDED if name in os.environ}
 
 
 @contextmanager
-def packed(config: Config | None) -> Iterator[Path]:
-    """A folder with the code, the config if any and, in a checkout, the lock; equal input gives equal bytes."""
-    source = Path(__file__).resolve().parents[2]
+def packed(config: PipelineConfig | None, entry_module: str = "flows.cli") -> Iterator[Path]:
+    """Yield a folder with the code, the configuration if any and, in a checkout, the lock.
+
+    ``entry_module`` is what the job runs: its file travels too where it is outside the project's packages. Equal input
+    gives equal bytes.
+    """
+    source = source_root()
     with tempfile.TemporaryDirectory(prefix="unetflow-job-") as folder:
         target = Path(folder)
         for package in PACKAGES:
             for file in sorted((source / package).rglob("*")):
-                if file.suffix in CODE:
+                if file.suffix in CODE_SUFFIXES:
                     copied = target / file.relative_to(source)
                     copied.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(file, copied)
-        if (source / LOCK).is_file():
-            shutil.copyfile(source / LOCK, target / LOCK)
+        if entry_module.split(".")[0] not in PACKAGES:
+            _copy_module(entry_module, target)
+        if lock := lock_file():
+            shutil.copyfile(lock, target / LOCK)
         if config is not None:
             (target / CONFIG).write_text(yaml.safe_dump(_resolved(config), sort_keys=False))
         yield target
 
 
-def _resolved(config: Config) -> dict[str, Any]:
-    """The config with this machine's default storage written out, which may differ over there."""
-    return config.model_dump(mode="json") | {"storage": config.storage_uri}
-
-
-def digest_of_folder(folder: Path) -> str:
-    """Identity of what was packed."""
+def folder_digest(folder: Path) -> str:
+    """Compute the identity of what was packed."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
     return digest_of([[str(file.relative_to(folder)), file.read_text()] for file in files])
 
 
 def runtime_environment(folder: Path, variables: dict[str, str], *, install: bool) -> dict[str, Any]:
-    """Ray's ``runtime_env`` of a job; ``install``: with the lock's versions, in an environment made for the job."""
+    """Build Ray's ``runtime_env`` of a job; ``install`` puts the lock's versions into an environment of its own."""
     environment: dict[str, Any] = {
         "working_dir": str(folder),
-        "env_vars": forwarded_variables() | {VARIABLE: code_version()} | variables,
+        "env_vars": forwarded_variables() | {CODE_VARIABLE: code_version()} | variables,
     }
     if install:
         environment["pip"] = {"packages": ["-r ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/" + LOCK]}
     return environment
+
+
+def _copy_module(name: str, target: Path) -> None:
+    """Copy a user's own module, one file, into the folder."""
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(f"entry_module {name} cannot be imported, so it cannot travel with the job")
+    shutil.copyfile(found.origin, target / Path(found.origin).name)
+
+
+def _resolved(config: PipelineConfig) -> dict[str, Any]:
+    """Return the configuration with this machine's default storage written out, which may differ over there."""
+    return config.model_dump(mode="json") | {"storage": config.storage_uri}

@@ -1,122 +1,112 @@
-"""What a user may say about running, evaluating and registering. Light to import: no Ray, no Prefect, no MLflow."""
+"""Settings for compute, registry and notification, the same for every pipeline."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from data_pipelines.specs import LocalPath, Spec
-from unet_models.specs.diffusion import SampleSpec
-from unet_models.specs.segmentation import PredictSpec
+from data_pipelines.specs import Spec
+from flows.metrics import parse_metric_name
+
+Count = Annotated[int, Field(ge=1)]
 
 
 class ComputeSpec(Spec):
-    """Where stages run and how often they are tried. Nothing here changes what is computed, but for rounding."""
+    """Resources of the stages, and retries. Nothing here changes what is computed, except for float rounding."""
 
-    num_workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 2
-    """Ray Train workers (data-parallel ranks) and evaluation actors; ``[least, most]``: as many as the cluster has, and
-    when a node is lost, training goes on with those that are left."""
+    num_workers: Count | tuple[Count, Count] = 2
+    """Ray Train workers (data-parallel ranks) and evaluation actors. ``[min, max]`` makes training elastic: it uses as
+    many as the cluster has, and resumes with the remaining ones when a node is lost."""
     use_gpu: bool = False
-    """One GPU per worker."""
+    """Reserve one GPU per worker."""
     threads_per_worker: int = Field(default=1, ge=1)
-    """CPU threads of a worker, reserved as Ray CPUs."""
+    """CPU threads per worker, reserved as Ray CPUs."""
     loader_processes: int = Field(default=0, ge=0)
-    """Processes that read ahead for each worker; 0: read in the worker itself, enough for small volumes."""
+    """Prefetching processes per worker; 0 (default) reads in the worker itself, enough for small volumes."""
     max_failures: int = Field(default=2, ge=0)
-    """How often training starts its workers again from the last checkpoint after one died."""
+    """Restarts of the training workers, from the last checkpoint, after a worker died."""
     retries: int = Field(default=2, ge=0)
-    """How often Prefect tries a failed stage again."""
+    """Retries of a failed stage by Prefect."""
     retry_delay_seconds: float = Field(default=10.0, ge=0)
-    """First delay; it doubles with each retry, with jitter."""
+    """Delay before the first retry, in seconds; it doubles with each retry, with jitter."""
     timeout_seconds: float | None = Field(default=None, gt=0)
-    """Longest time for one stage; none: no limit."""
+    """Time limit of one stage, in seconds; null (default): no limit."""
 
     @property
-    def least_workers(self) -> int:
-        """Without so many nothing runs."""
+    def min_workers(self) -> int:
+        """Number of workers below which nothing runs."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
 
     @property
-    def most_workers(self) -> int:
-        """More are not used."""
+    def max_workers(self) -> int:
+        """Number of workers above which more are not used."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
     @property
     def num_cpus(self) -> int:
         """CPUs that all workers reserve together."""
-        return self.most_workers * self.threads_per_worker
+        return self.max_workers * self.threads_per_worker
 
     @property
-    def least_resources(self) -> dict[str, int]:
-        """What Ray must have, by its names."""
-        return {"CPU": self.least_workers * self.threads_per_worker, "GPU": self.least_workers * self.use_gpu}
+    def required_resources(self) -> dict[str, int]:
+        """Resources that the Ray cluster must have, by Ray's names."""
+        return {"CPU": self.min_workers * self.threads_per_worker, "GPU": self.min_workers * self.use_gpu}
 
     @model_validator(mode="after")
-    def _least_is_not_most(self) -> ComputeSpec:
-        if self.least_workers > self.most_workers:
-            raise ValueError(f"num_workers: the first of [least, most] must not be larger, got {self.num_workers}")
+    def _check_range(self) -> ComputeSpec:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"num_workers: [min, max] must be ascending, got {self.num_workers}")
         return self
 
 
-class EvaluateSpec(PredictSpec):
-    """How the held-out cases are predicted and scored, in their original geometry."""
-
-    tolerance_mm: float = Field(default=1.0, gt=0)
-    """Tolerance of the surface Dice."""
-
-
-class EncodeSpec(Spec):
-    """Which networks turn captions and images into what the U-Net learns from."""
-
-    clip: LocalPath = ""
-    """Folder of a CLIP with its tokenizer (Stable Diffusion 1.x: ``openai/clip-vit-large-patch14``), or of its text
-    tower alone; empty: train a small one on the captions (``train_clip``)."""
-    autoencoder: LocalPath = ""
-    """Folder of an ``AutoencoderKL`` (Stable Diffusion 1.x: ``vae/``); empty: train one (``train_autoencoder``)."""
-    batch_size: int = Field(default=64, ge=1)
-    """Images encoded at once."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is faster on a GPU."""
-
-
-class EvaluateImagesSpec(SampleSpec):
-    """How generated images are drawn and compared with real ones."""
-
-    num_images: int = Field(default=500, ge=8)
-    """Images drawn, one per held-out caption in turn; they are compared with up to 5,000 training images."""
-    seed: int = 0
-    """Image i is a function of (seed, i), whatever the number of workers."""
-    inception_weights: LocalPath = ""
-    """File of the FID's Inception weights; empty: distances in the feature space of the image tower, named so."""
-    guidance_sweep: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-    """Guidance scales that the report shows side by side."""
-    num_shown: int = Field(default=8, ge=1)
-    """Prompts, neighbours and so on shown in the report."""
-
-
 class RegistrySpec(Spec):
-    """The registered model, and what it must reach to become champion."""
+    """The registered model, and the conditions under which a version is promoted to champion."""
 
     name: str = "unetflow"
     """Name of the registered model."""
     experiment: str = "unetflow"
     """MLflow experiment of the run."""
     min_metrics: dict[str, float] = Field(default={})
-    """Least value of each metric for the ``champion`` alias, such as ``{dice: 0.8}``."""
+    """Thresholds for the ``champion`` alias: minimum value of each metric, such as ``{dice: 0.8}``."""
     max_metrics: dict[str, float] = Field(default={})
-    """Largest value of each metric for the ``champion`` alias, where less is better."""
+    """Thresholds for the ``champion`` alias: maximum value of each metric, for metrics where lower is better."""
     compare_metric: str = ""
-    """The metric in which a new champion must beat the old one on the same evaluation data; empty: ``dice``, or
-    ``frechet_distance``. Of distances less is better."""
+    """Metric in which a new version must beat the champion on the same evaluation data; empty (default): ``dice`` for
+    segmentation, ``fid`` or ``frechet_distance`` for diffusion. Its direction is that of the table of metrics."""
     export: tuple[Literal["onnx", "torch_export"], ...] = ("onnx", "torch_export")
-    """Formats in which the networks also lie beside the weights, in float32, for programs without Python or MLflow."""
+    """Formats in which the networks are also exported, in float32, for programs without Python or MLflow."""
+
+    @field_validator("min_metrics", "max_metrics")
+    @classmethod
+    def _thresholds_are_of_metrics(cls, thresholds: dict[str, float]) -> dict[str, float]:
+        for name in thresholds:
+            _check_comparable(name)
+        return thresholds
+
+    @field_validator("compare_metric")
+    @classmethod
+    def _compared_is_metric(cls, name: str) -> str:
+        if name:
+            _check_comparable(name)
+        return name
+
+
+def _check_comparable(name: str) -> None:
+    """Raise ValueError where ``name`` is no metric, or one without a direction."""
+    try:
+        metric = parse_metric_name(name).metric
+    except KeyError:
+        raise ValueError(f"there is no metric {name}; `unetflow config --metrics` lists them") from None
+    if metric.better == "neither":
+        raise ValueError(f"{name} has no direction, so nothing can be compared by it")
 
 
 class NotifySpec(Spec):
-    """Who hears of failures and of new champions."""
+    """Notification targets for failures and new champions."""
 
     webhook: str = ""
-    """URL that gets a POST of ``{"text": ...}``, as Slack, Mattermost and Teams workflows take it; empty: nobody."""
+    """URL that receives a POST of ``{"text": ...}``, as Slack, Mattermost and Teams workflows accept it; empty
+    (default): none."""
     block: str = ""
-    """Prefect notification block, as ``TYPE/NAME`` such as ``slack-webhook/ml``; empty: none."""
+    """Prefect notification block, as ``TYPE/NAME`` such as ``slack-webhook/ml``; empty (default): none."""

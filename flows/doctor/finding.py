@@ -1,4 +1,4 @@
-"""One answer of the doctor."""
+"""One finding of the doctor."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, how it is, and what to do."""
+    """A subject, its state, and what to do."""
 
     subject: str
     state: Literal["ok", "warning", "bad"]
     text: str
     remedy: str = ""
-    """A command, or a sentence that holds one; empty where all is well."""
+    """A command, or a sentence that holds one; empty where nothing is wrong."""
 
 
 def ok(subject: str, text: str) -> Finding:
-    """All is well."""
+    """Build a finding of something that works."""
     return Finding(subject, "ok", text)
 
 
 def warning(subject: str, text: str, remedy: str) -> Finding:
-    """Works, and may bite later."""
+    """Build a finding of something that works and may cause trouble later."""
     return Finding(subject, "warning", text, remedy)
 
 
 def bad(subject: str, text: str, remedy: str) -> Finding:
-    """Does not work."""
+    """Build a finding of something that does not work."""
     return Finding(subject, "bad", text, remedy)

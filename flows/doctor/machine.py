@@ -1,4 +1,4 @@
-"""This machine: the installed versions, the storage, the GPUs, and who may read its secrets."""
+"""Checks of this machine: installed versions, storage, GPUs, and files with secrets."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines import storage
-from flows.config.pipeline import Config
 from flows.config.locations import storage_root
+from flows.config.pipeline import PipelineConfig
 from flows.doctor.finding import Finding, bad, ok, warning
-from flows.cluster.package import LOCK
+from flows.installation import lock_file
 
-LEAST_ROOM = 5 << 30
-"""Bytes below which checkpoints and shards soon fail."""
+MIN_FREE_BYTES = 5 << 30
+"""Free space below which checkpoints and shards soon fail."""
 NAME = re.compile(r"[-_.]+")
 
 
 def check_versions() -> Iterator[Finding]:
-    """What is installed against the lock."""
-    lock = Path(__file__).resolve().parents[2] / LOCK
-    if not lock.is_file():
+    """Compare the installed versions with the lock."""
+    lock = lock_file()
+    if lock is None:
         yield warning("versions", "no lock beside the code: it is not a checkout", "install from a checkout")
         return
     pinned = {}
@@ -45,8 +45,8 @@ def check_versions() -> Iterator[Finding]:
         yield ok("versions", f"{len(pinned.keys() & installed.keys())} distributions, all as in the lock")
 
 
-def check_storage(config: Config | None) -> Iterator[Finding]:
-    """Writable, readable, and with room left."""
+def check_storage(config: PipelineConfig | None) -> Iterator[Finding]:
+    """Check that the storage can be written and read, and has space left."""
     root = config.storage_uri if config else storage_root()
     uri = storage.join(root, f".doctor-{uuid.uuid4().hex[:8]}")
     try:
@@ -64,11 +64,15 @@ def check_storage(config: Config | None) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(storage.local_path(root)).free
     text = f"{root} can be written, {free / (1 << 30):.0f} GiB left"
-    yield ok("storage", text) if free >= LEAST_ROOM else bad("storage", text, f"du -sh {root}/*  # and remove old runs")
+    yield (
+        ok("storage", text)
+        if free >= MIN_FREE_BYTES
+        else bad("storage", text, f"du -sh {root}/*  # and remove old runs")
+    )
 
 
-def check_gpu(config: Config | None) -> Iterator[Finding]:
-    """Driver, CUDA and NCCL, where there are GPUs or the config asks for them."""
+def check_gpu(config: PipelineConfig | None) -> Iterator[Finding]:
+    """Check driver, CUDA and NCCL, where there are GPUs or the configuration asks for them."""
     asked = bool(config and config.compute.use_gpu and not os.environ.get("RAY_ADDRESS"))
     driver = shutil.which("nvidia-smi")
     if driver is None:
@@ -92,7 +96,7 @@ def check_gpu(config: Config | None) -> Iterator[Finding]:
 
 
 def check_secrets() -> Iterator[Finding]:
-    """Files with tokens and passwords that others may read."""
+    """Look for files with tokens and passwords that others can read."""
     home = Path.home()
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     files = [home / ".ray" / "auth_token", home / ".mlflow" / "credentials", home / ".aws" / "credentials"]

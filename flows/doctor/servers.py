@@ -1,4 +1,4 @@
-"""The servers that the environment names: do they answer, do they ask who is there, do they know us?"""
+"""Checks of the servers that the environment names: reachable, authenticated, of the same version and time."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from data_pipelines.errors import UserError
-from flows.config.pipeline import Config
-from flows.doctor.finding import Finding, bad, ok, warning
+from data_pipelines.errors import ServerError, UserError
 from flows.cluster.jobs_api import connect, is_loopback
+from flows.config.pipeline import PipelineConfig
+from flows.doctor.finding import Finding, bad, ok, warning
 
 TIMEOUT_SECONDS = 10.0
-LARGEST_SKEW_SECONDS = 5.0
+MAX_SKEW_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; status 0 where nothing did."""
+    """A server's answer; status 0 where there was none."""
 
     status: int
     body: bytes = b""
     skew_seconds: float = 0.0
-    """How far the server's clock is ahead of ours."""
+    """Time by which the server's clock is ahead of ours."""
     error: str = ""
 
 
 def ask(url: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """GET, whatever comes of it."""
+    """Send a GET request; failures are answers, too."""
     request = urllib.request.Request(url, headers=dict(headers or {}))
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
@@ -46,28 +46,28 @@ def ask(url: str, headers: Mapping[str, str] | None = None) -> Answer:
 
 
 def basic(login: str) -> dict[str, str]:
-    """Header for ``USER:PASSWORD``; none without one."""
+    """Build the header for ``USER:PASSWORD``; none without one."""
     return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
 
 
 def bearer(token: str) -> dict[str, str]:
-    """Header for a token; none without one."""
+    """Build the header for a token; none without one."""
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server, a page of it that asks who is there, and what we say then."""
+    """A server, a page of it that asks for credentials, and ours."""
 
     name: str
     url: str
     closed_path: str
     headers: dict[str, str]
     variable: str
-    """Names the credentials."""
+    """Environment variable of the credentials."""
 
     def problem(self) -> Finding | None:
-        """Why it cannot be used, if so."""
+        """Return what keeps the server from being used, if anything."""
         answer = ask(self.url + self.closed_path, self.headers)
         if answer.status == 0:
             text = f"{self.url} does not answer ({answer.error})"
@@ -81,7 +81,7 @@ class Server:
         return None
 
     def check(self) -> Iterator[Finding]:
-        """Reachable, asking for credentials, taking ours, and of our time."""
+        """Check that it is reachable, asks for credentials, accepts ours, and has our time."""
         if problem := self.problem():
             yield problem
             return
@@ -93,12 +93,12 @@ class Server:
             yield warning(self.name, f"{self.url} answers anybody on this machine", advice)
         else:
             yield bad(self.name, f"{self.url} answers anybody", advice)
-        if abs(stranger.skew_seconds) > LARGEST_SKEW_SECONDS:
+        if abs(stranger.skew_seconds) > MAX_SKEW_SECONDS:
             yield bad(f"{self.name} clock", f"is {stranger.skew_seconds:+.0f} s from ours", "timedatectl set-ntp true")
 
 
 def prefect_server() -> Server | None:
-    """What ``PREFECT_API_URL`` names."""
+    """Return the server that ``PREFECT_API_URL`` names."""
     url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
     headers = basic(os.environ.get("PREFECT_API_AUTH_STRING", ""))
     if key := os.environ.get("PREFECT_API_KEY"):
@@ -107,7 +107,7 @@ def prefect_server() -> Server | None:
 
 
 def mlflow_server() -> Server | None:
-    """What ``MLFLOW_TRACKING_URI`` names, if it is a server."""
+    """Return the server that ``MLFLOW_TRACKING_URI`` names, if it is one."""
     url = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
     headers = basic(f"{user}:{password}") if user and password else {}
@@ -119,14 +119,14 @@ def mlflow_server() -> Server | None:
 
 
 def require_servers() -> None:
-    """Before long work begins: raise UserError where a named server does not answer, or does not know us."""
+    """Raise ServerError, before long work begins, where a named server does not answer or refuses our credentials."""
     for server in (prefect_server(), mlflow_server()):
         if server and (problem := server.problem()):
-            raise UserError(f"{server.name}: {problem.text}; {problem.remedy}")
+            raise ServerError(f"{server.name}: {problem.text}; {problem.remedy}")
 
 
 def check_prefect() -> Iterator[Finding]:
-    """``PREFECT_API_URL``."""
+    """Check the server that ``PREFECT_API_URL`` names."""
     server = prefect_server()
     if server is None:
         yield ok("prefect", "PREFECT_API_URL is not set: each run starts a temporary server")
@@ -138,7 +138,7 @@ def check_prefect() -> Iterator[Finding]:
 
 
 def check_mlflow() -> Iterator[Finding]:
-    """``MLFLOW_TRACKING_URI``."""
+    """Check the server that ``MLFLOW_TRACKING_URI`` names."""
     server = mlflow_server()
     if server is None:
         yield ok("mlflow", f"{os.environ.get('MLFLOW_TRACKING_URI') or 'SQLite below the storage folder'}: no server")
@@ -149,8 +149,8 @@ def check_mlflow() -> Iterator[Finding]:
         yield _same_version("mlflow", answer.body.decode())
 
 
-def check_ray(config: Config | None) -> Iterator[Finding]:
-    """``RAY_ADDRESS`` where it is a dashboard's URL, and whether the cluster can hold the config."""
+def check_ray(config: PipelineConfig | None) -> Iterator[Finding]:
+    """Check the cluster where ``RAY_ADDRESS`` is a dashboard's URL, and whether it can run the configuration."""
     url = os.environ.get("RAY_ADDRESS", "").rstrip("/")
     if not url.startswith("http"):
         yield ok("ray", f"{url or 'RAY_ADDRESS is not set: each run starts a Ray of its own'}")
@@ -168,7 +168,7 @@ def check_ray(config: Config | None) -> Iterator[Finding]:
     yield _check_resources(url, headers, config)
 
 
-def _check_resources(url: str, headers: Mapping[str, str], config: Config | None) -> Finding:
+def _check_resources(url: str, headers: Mapping[str, str], config: PipelineConfig | None) -> Finding:
     answer = ask(f"{url}/api/v0/nodes?limit=10000", headers)
     if answer.status != 200:
         return warning("ray resources", f"the state API answers {answer.status}", f"curl {url}/api/v0/nodes")
@@ -178,7 +178,7 @@ def _check_resources(url: str, headers: Mapping[str, str], config: Config | None
     if config is None:
         return ok("ray resources", text)
     compute = config.compute
-    want = compute.least_resources
+    want = compute.required_resources
     if short := [f"{want[kind]} {kind}s" for kind in want if have[kind] < want[kind]]:
         return bad("ray resources", f"{text}; the config needs {', '.join(short)}", "--set compute.num_workers=1")
     return ok("ray resources", f"{text}; enough for the config")

@@ -1,20 +1,23 @@
-"""What the registry holds: versions with their figures and lineage, and which of them is champion."""
+"""Registered versions with their metrics and lineage; promotion and rollback of the champion."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import ConfigError, RegistryError
 from flows.registry import tracking
+from flows.registry.gate import CHAMPION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-CHAMPION = "champion"
 PREVIOUS = "previous-champion"
-"""Alias of the version that a new champion replaced: where a rollback leads."""
+"""Alias of the version that a new champion replaced: the target of a rollback."""
+TAG_PREFIX = "unetflow."
+METRICS_TAG, GATE_TAG = f"{TAG_PREFIX}metrics", f"{TAG_PREFIX}gate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,11 @@ class ModelVersion:
     aliases: tuple[str, ...]
     metrics: dict[str, float]
     gate: str
-    """What became of it at registration, and why."""
+    """Alias that the gate gave it at registration, and the reason."""
     tags: dict[str, str]
     """Lineage: digests and keys of the stages it comes from, the code's commit, the run."""
     inputs: tuple[str, ...] = ()
-    """Names of the model's input columns; read where one version is looked at."""
+    """Names of the model's input columns; filled where a single version is looked up."""
 
     @property
     def uri(self) -> str:
@@ -39,22 +42,23 @@ class ModelVersion:
 
 
 def list_versions(root: str, name: str | None = None) -> list[ModelVersion]:
-    """Newest first, of one model or of all. Raises UserError where there is none of that name."""
+    """List versions of one model or of all, newest first. Raises RegistryError where there is no such model."""
     client = tracking.connect(root)
     names = [name] if name else [model.name for model in client.search_registered_models(max_results=1000)]
     found = []
     for each in sorted(names):
         versions = client.search_model_versions(f"name = '{each}'", max_results=1000)
-        aliases = _aliases(client, each) if versions else {}
+        aliases = _aliases_by_version(client, each) if versions else {}
         versions = sorted(versions, key=lambda version: -int(version.version))
-        found += [_described(version, aliases.get(str(version.version), ())) for version in versions]
+        found += [_describe(version, aliases.get(str(version.version), ())) for version in versions]
     if name and not found:
-        raise UserError(f"{name}: the registry at {tracking.tracking_uri(root)} has no such model; `unetflow models`")
+        uri = tracking.tracking_uri(root)
+        raise RegistryError(f"{name}: the registry at {uri} has no such model; `unetflow models` lists them")
     return found
 
 
 def find_version(uri: str, root: str) -> ModelVersion:
-    """The version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` means now. Raises UserError."""
+    """Look up ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Raises RegistryError where there is none."""
     from mlflow.exceptions import MlflowException
     from mlflow.models import get_model_info
 
@@ -62,11 +66,11 @@ def find_version(uri: str, root: str) -> ModelVersion:
     name, alias, number = _parse(uri)
     try:
         found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
-        aliases = _aliases(client, name)
-        described = _described(found, aliases.get(str(found.version), ()))
+        aliases = _aliases_by_version(client, name)
+        described = _describe(found, aliases.get(str(found.version), ()))
         signature = get_model_info(described.uri).signature
     except MlflowException as error:
-        raise UserError(
+        raise RegistryError(
             f"{uri}: not in the registry at {tracking.tracking_uri(root)} ({error.message}); `unetflow models` lists "
             "what is"
         ) from None
@@ -75,25 +79,39 @@ def find_version(uri: str, root: str) -> ModelVersion:
 
 
 def set_champion(root: str, name: str, version: str | None = None) -> ModelVersion:
-    """Make a version champion: the one given, or the one before the present champion. Raises UserError."""
+    """Promote a version: the one given, or the previous champion. Raises RegistryError where there is none."""
     versions = {each.version: each for each in list_versions(root, name)}
     if version is None:
         before = [each for each in versions.values() if PREVIOUS in each.aliases]
         if not before:
-            raise UserError(f"{name}: there was no champion before this one; name a version (`unetflow models {name}`)")
+            raise RegistryError(
+                f"{name}: there is no previous champion; name a version (`unetflow models {name}` lists them)"
+            )
         version = before[0].version
     if version not in versions:
-        raise UserError(f"{name}: there is no version {version}; there are {', '.join(versions)}")
+        raise RegistryError(f"{name}: there is no version {version}; there are {', '.join(versions)}")
     promote(tracking.connect(root), name, version)
     return find_version(f"models:/{name}@{CHAMPION}", root)
 
 
 def promote(client: MlflowClient, name: str, version: str) -> None:
-    """Move the champion's alias, and remember whose it was."""
-    holder = _aliases_by_name(client, name).get(CHAMPION)
+    """Move the champion's alias to a version, and keep whose it was as the previous champion."""
+    holder = _versions_by_alias(client, name).get(CHAMPION)
     if holder not in (None, version):
         client.set_registered_model_alias(name, PREVIOUS, holder)
     client.set_registered_model_alias(name, CHAMPION, version)
+
+
+def find_champion(client: MlflowClient, name: str) -> MlflowVersion | None:
+    """Return the champion's version; None where the model or its champion does not exist yet."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def _parse(uri: str) -> tuple[str, str, str]:
@@ -101,26 +119,26 @@ def _parse(uri: str) -> tuple[str, str, str]:
     name, _, alias = rest.partition("@")
     path, _, number = name.rpartition("/")
     if rest == uri or not (alias or (path and number.isdigit())):
-        raise UserError(f"{uri}: write a model as models:/NAME@champion or models:/NAME/VERSION")
+        raise ConfigError(f"{uri}: write a model as models:/NAME@champion or models:/NAME/VERSION")
     return (name, alias, "") if alias else (path, "", number)
 
 
-def _aliases_by_name(client: MlflowClient, name: str) -> dict[str, str]:
+def _versions_by_alias(client: MlflowClient, name: str) -> dict[str, str]:
     return {alias: str(number) for alias, number in client.get_registered_model(name).aliases.items()}
 
 
-def _aliases(client: MlflowClient, name: str) -> dict[str, tuple[str, ...]]:
-    held: dict[str, tuple[str, ...]] = {}
-    for alias, number in sorted(_aliases_by_name(client, name).items()):
-        held[number] = (*held.get(number, ()), alias)
-    return held
+def _aliases_by_version(client: MlflowClient, name: str) -> dict[str, tuple[str, ...]]:
+    aliases: dict[str, tuple[str, ...]] = {}
+    for alias, number in sorted(_versions_by_alias(client, name).items()):
+        aliases[number] = (*aliases.get(number, ()), alias)
+    return aliases
 
 
-def _described(version: Any, aliases: tuple[str, ...]) -> ModelVersion:
+def _describe(version: MlflowVersion, aliases: tuple[str, ...]) -> ModelVersion:
     tags = dict(version.tags)
-    metrics = json.loads(tags.pop("unetflow.metrics", "{}"))
-    gate = tags.pop("unetflow.gate", "")
-    lineage = {name: value for name, value in tags.items() if name.startswith("unetflow.")}
+    metrics = json.loads(tags.pop(METRICS_TAG, "{}"))
+    gate = tags.pop(GATE_TAG, "")
+    lineage = {name: value for name, value in tags.items() if name.startswith(TAG_PREFIX)}
     return ModelVersion(
         version.name, str(version.version), aliases, metrics, gate, lineage | {"mlflow.run_id": version.run_id or ""}
     )

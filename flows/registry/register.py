@@ -1,84 +1,119 @@
-"""Stage ``register``: checkpoint and scores -> a model in the MLflow registry, champion if it earns it."""
+"""Stage ``register``: a candidate and its evaluation to a version in the MLflow registry, champion if it earns it."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
-import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import UserError
-from data_pipelines.shards.index import read_table
-from flows.config.pipeline import Config
-from flows.installation import code_version
-from flows.registry.models import CHAMPION, promote
-from flows.metrics import split_name, without_protocol
+from data_pipelines.errors import ConfigError
+from flows.config.pipeline import PipelineConfig
 from flows.config.specs import RegistrySpec
+from flows.installation import PACKAGES, code_version, source_root
+from flows.registry import tracking
+from flows.registry.gate import CHAMPION, decide_alias
+from flows.registry.models import GATE_TAG, METRICS_TAG, TAG_PREFIX, find_champion, promote
 from flows.stages.attempt import Attempt
-from flows.stages.record import Record
+from flows.stages.record import EvaluationFigures, Figures, Record
+from flows.stages.shards import ShardFigures
 from flows.stages.stage import Stage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
 
     from unet_models.formats.export import Traced
 
 logger = logging.getLogger(__name__)
 
-CHALLENGER = "challenger"
-REPORT_FOLDER = "evaluation"
-"""Of the run's artifacts."""
-EVALUATION_TAG = "unetflow.evaluation_data"
-LESS_IS_BETTER = {"frechet_distance", "fid", "kid", "hd95_mm"}
+REPORT, REPORT_FOLDER = "report", "evaluation"
+"""Name of the evaluation's output that is logged to the run, and its folder among the run's artifacts."""
+EVALUATION_TAG = f"{TAG_PREFIX}evaluation_data"
+
+
+class RegistrationFigures(Figures):
+    """Figures of a registered version."""
+
+    model_name: str
+    model_version: int
+    model_uri: str
+    """``models:/NAME@ALIAS``."""
+    alias: str
+    """``champion`` or ``challenger``."""
+    reason: str
+    """Reason of the gate's decision."""
+    run_id: str
+    tracking_uri: str
+    pages: dict[str, str]
+    """Addresses of the model's and the report's page in a browser; empty without a server."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """What a model's files are described by to MLflow."""
+
+    signature: ModelSignature
+    input_example: Any
+    """Any input that pyfunc accepts: MLflow tries the model on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is to be registered."""
+    """A model that is to be registered, with what it was made from and how good it is."""
 
     description: str
-    """Of the registered model, whatever its version."""
-    code: str
-    """File below ``flows`` that MLflow runs to make the model (models from code)."""
+    """Description of the registered model, whatever its version."""
+    code: Path
+    """File that MLflow runs to make the model (models from code)."""
     requirements: tuple[str, ...]
-    """Distributions that the code imports; their versions are those the model was evaluated with."""
+    """Distributions that the code imports; their installed versions become the model's requirements."""
     default_metric: str
-    """Compared with the champion's where the config names none."""
+    """Metric that is compared with the champion's where the configuration names none."""
     evaluation_data: str
-    """Digest of all that metrics depend on beside the model: they compare only where it is equal."""
-    card: Callable[[], str]
-    """Markdown that says what the model is, how good it is and how to use it."""
-    prepare: Callable[[Path], dict[str, Any]]
-    """Writes the model's files into a folder; returns ``signature`` and ``input_example``."""
+    """Digest of everything that the metrics depend on beside the model: versions compare only where it is equal."""
+    evaluation: Record[EvaluationFigures]
+    lineage: tuple[Record[Any], ...]
+    """Records of all stages that led to the model, the evaluation's among them."""
+    run_key: str
+    """Key of the stage whose MLflow run the version belongs to."""
+    step: int
+    """Training step that the metrics belong to."""
+    write_files: Callable[[Path], ModelFiles]
+    """Writes the model's files into a folder."""
+    build_card: Callable[[], str]
+    """Returns Markdown that says what the model is, how good it is and how to use it."""
+    dataset: Record[ShardFigures] | None = None
+    """Data set that is logged as the run's input."""
 
 
-def register(config: Config, candidate: Candidate, shards: Record, *inputs: Record) -> Stage:
-    """Plan the stage; among the ``inputs`` are the records of ``train`` and ``evaluate``.
-
-    Its effect lies in MLflow: a record whose model version is gone does not hold any more.
-    """
-    from flows.registry.tracking import tracking_uri
-
+def register_stage(
+    config: PipelineConfig, candidate: Candidate, inputs: Sequence[Record[Any]]
+) -> Stage[RegistrationFigures]:
+    """Plan the stage. Its effect is in MLflow: a record whose model version is gone is not valid."""
     root = config.storage_uri
-    identity = config.registry.model_dump(mode="json") | {"tracking": tracking_uri(root)}
+    identity = config.registry.model_dump(mode="json") | {"tracking": tracking.tracking_uri(root)}
 
-    def compute(attempt: Attempt) -> None:
-        _register(config, candidate, {record.stage: record for record in (shards, *inputs)}, attempt)
+    def compute(attempt: Attempt) -> RegistrationFigures:
+        return _register(config, candidate)
 
-    return Stage("register", identity, inputs, compute, lambda record: _is_registered(record, root))
+    def is_registered(record: Record[RegistrationFigures]) -> bool:
+        return _is_registered(record.figures, root)
+
+    return Stage("register", identity, tuple(inputs), compute, RegistrationFigures, is_registered)
 
 
 def write_exports(folder: Path, networks: Mapping[str, Callable[[], Traced]], spec: RegistrySpec) -> None:
-    """Write the networks into the model's folder in the formats of ``spec.export``.
+    """Export the networks into the model's folder in the formats of ``spec.export``.
 
-    Raises UserError where a network cannot be exported; its message says how to register the model without.
+    Raises ConfigError where a network cannot be exported; its message says how to register the model without.
     """
     from unet_models.formats.export import export_networks
 
@@ -86,95 +121,79 @@ def write_exports(folder: Path, networks: Mapping[str, Callable[[], Traced]], sp
     try:
         export_networks(folder, networks, spec.export)
     except Exception as error:  # torch raises many kinds
-        raise UserError(
+        raise ConfigError(
             f"registry.export: {', '.join(networks)} cannot be written as {' and '.join(spec.export)}: {error}\n"
             "To register the model without these files: --set registry.export=[]"
         ) from error
     logger.info("register: exported %s in %.1f s", ", ".join(networks), time.perf_counter() - started)
 
 
-def decide_alias(
-    metrics: Mapping[str, float], champion: Mapping[str, float] | None, spec: RegistrySpec, default_metric: str
-) -> tuple[str, str]:
-    """(alias, reason): the gate. ``champion`` holds its metrics on the same evaluation data, if it has any."""
-    for name, least in spec.min_metrics.items():
-        if not find_metric(metrics, name) >= least:
-            return CHALLENGER, f"{name} is {find_metric(metrics, name):.4f}, below the threshold {least}"
-    for name, most in spec.max_metrics.items():
-        if not find_metric(metrics, name) <= most:
-            return CHALLENGER, f"{name} is {find_metric(metrics, name):.4f}, above the threshold {most}"
-    name = spec.compare_metric or default_metric
-    ours = find_metric(metrics, name)
-    if math.isnan(ours):
-        return CHALLENGER, f"{name} was not measured, so nothing can be compared; there are {sorted(metrics)}"
-    if champion is None:
-        return CHAMPION, "thresholds met, and no champion was evaluated on the same data"
-    theirs = find_metric(champion, name)
-    sign = -1 if split_name(name)[0] in LESS_IS_BETTER else 1
-    if sign * ours > sign * theirs or math.isnan(theirs):  # a champion without this metric has nothing to defend
-        return CHAMPION, f"{name} {ours:.4f} beats the champion's {theirs:.4f} on the same data"
-    return CHALLENGER, f"{name} {ours:.4f} does not beat the champion's {theirs:.4f} on the same data"
-
-
-def find_metric(metrics: Mapping[str, float], name: str) -> float:
-    """The value under ``name``, or under ``name[...]`` with whatever extractor and N; NaN where there is none."""
-    if name in metrics:
-        return metrics[name]
-    return next((value for found, value in metrics.items() if without_protocol(found) == name), float("nan"))
-
-
-def _register(config: Config, candidate: Candidate, records: dict[str, Record], attempt: Attempt) -> None:
-    from flows.registry import tracking
-
-    shards, training, evaluation = (records[stage] for stage in ("shard", "train", "evaluate"))
-
-    client = tracking.connect(config.storage_uri)
+def _register(config: PipelineConfig, candidate: Candidate) -> RegistrationFigures:
     name, root = config.registry.name, config.storage_uri
-    metrics: dict[str, float] = evaluation.figures["metrics"]
-    run_id = tracking.open_run(client, root, config.registry.experiment, training.key, name)
-    tracking.log_parameters(client, run_id, config.model_dump(mode="json"))
-    tracking.log_metrics(client, run_id, [{"step": training.figures["step"], **metrics}])
-    with storage.local_file(evaluation.output("report")) as report:
-        client.log_artifact(run_id, str(report), REPORT_FOLDER)
-    _log_dataset(client, run_id, shards)
-    model_id = _log_model(config, candidate, training, evaluation, run_id)
-    data = candidate.evaluation_data
-    tags = {f"unetflow.{stage}_key": record.key for stage, record in records.items()}
-    tags |= {f"unetflow.{stage}_digest": record.digest for stage, record in records.items()}
-    tags |= {"unetflow.code": code_version(), "unetflow.config_digest": digest_of(config.model_dump(mode="json"))}
-    tags |= {EVALUATION_TAG: data, "unetflow.metrics": json.dumps(_comparable(metrics, config.registry.compare_metric))}
-    version = _create_version(client, name, candidate, model_id, run_id, tags)
-    alias, reason = _promote(client, config, candidate, version, metrics, data)
-    client.set_model_version_tag(name, version, "unetflow.gate", f"{alias}: {reason}")
+    client = tracking.connect(root)
+    metrics = candidate.evaluation.figures.metrics
+    run_id = _log_run(client, config, candidate)
+    model_id = _log_model(config, candidate, run_id)
+    version = _create_version(client, name, candidate, model_id, run_id, _tags(config, candidate))
+    alias, reason = _promote(client, config, candidate, version, metrics)
+    client.set_model_version_tag(name, version, GATE_TAG, f"{alias}: {reason}")
     logger.info("register: version %s of %s is %s: %s", version, name, alias, reason)
-    attempt.figures |= {
-        "model_name": name,
-        "model_version": int(version),
-        "model_uri": f"models:/{name}@{alias}",
-        "alias": alias,
-        "reason": reason,
-        "run_id": run_id,
-        "tracking_uri": tracking.tracking_uri(root),
-        "pages": _pages(client, tracking.tracking_uri(root), run_id, f"{name}/versions/{version}", evaluation),
+    server = tracking.tracking_uri(root)
+    return RegistrationFigures(
+        model_name=name,
+        model_version=int(version),
+        model_uri=f"models:/{name}@{alias}",
+        alias=alias,
+        reason=reason,
+        run_id=run_id,
+        tracking_uri=server,
+        pages=_pages(client, server, run_id, f"{name}/versions/{version}", candidate.evaluation),
+    )
+
+
+def _log_run(client: MlflowClient, config: PipelineConfig, candidate: Candidate) -> str:
+    """Log parameters, metrics, report and data set; return the run's id."""
+    registry, evaluation = config.registry, candidate.evaluation
+    run_id = tracking.open_run(client, registry.experiment, candidate.run_key, registry.name)
+    tracking.log_parameters(client, run_id, config.model_dump(mode="json"))
+    tracking.log_metrics(client, run_id, [{"step": candidate.step, **evaluation.figures.metrics}])
+    if REPORT in evaluation.outputs:
+        with storage.local_file(evaluation.output(REPORT)) as report:
+            client.log_artifact(run_id, str(report), REPORT_FOLDER)
+    if candidate.dataset is not None:
+        _log_dataset(client, run_id, candidate.dataset)
+    return run_id
+
+
+def _tags(config: PipelineConfig, candidate: Candidate) -> dict[str, str]:
+    """Return the version's lineage and metrics."""
+    tags = {f"{TAG_PREFIX}{record.stage}_key": record.key for record in candidate.lineage}
+    tags |= {f"{TAG_PREFIX}{record.stage}_digest": record.digest for record in candidate.lineage}
+    comparable = _comparable(candidate.evaluation.figures.metrics, config.registry.compare_metric)
+    return tags | {
+        f"{TAG_PREFIX}code": code_version(),
+        f"{TAG_PREFIX}config_digest": digest_of(config.model_dump(mode="json")),
+        EVALUATION_TAG: candidate.evaluation_data,
+        METRICS_TAG: json.dumps(comparable),
     }
 
 
-def _pages(client: MlflowClient, server: str, run_id: str, model: str, evaluation: Record) -> dict[str, str]:
-    """Where a browser sees the model and the report; empty without a server."""
+def _comparable(metrics: Mapping[str, float], compare: str) -> dict[str, float]:
+    """Return the metrics that the gate may be asked for later: tags are short, so the parts' own stay in the run."""
+    return {name: value for name, value in metrics.items() if "/" not in name or name == compare}
+
+
+def _pages(
+    client: MlflowClient, server: str, run_id: str, model: str, evaluation: Record[EvaluationFigures]
+) -> dict[str, str]:
     if not server.startswith("http"):
         return {}
-    experiment = client.get_run(run_id).info.experiment_id
-    report = f"{REPORT_FOLDER}/{evaluation.output('report').rsplit('/', 1)[-1]}"
-    return {
-        "model": f"{server}/#/models/{model}",
-        "report": f"{server}/#/experiments/{experiment}/runs/{run_id}/artifacts/{report}",
-    }
-
-
-def held_out_digest(shards: Record) -> str:
-    """Digest of the held-out samples."""
-    index = read_table(shards.output("index"), columns=["digest", "split"]).to_pylist()
-    return digest_of(sorted(row["digest"] for row in index if row["split"] == "val"))
+    pages = {"model": f"{server}/#/models/{model}"}
+    if REPORT in evaluation.outputs:
+        experiment = client.get_run(run_id).info.experiment_id
+        file = f"{REPORT_FOLDER}/{evaluation.output(REPORT).rsplit('/', 1)[-1]}"
+        pages["report"] = f"{server}/#/experiments/{experiment}/runs/{run_id}/artifacts/{file}"
+    return pages
 
 
 def _create_version(
@@ -187,36 +206,22 @@ def _create_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = client.create_model_version(
-        name, f"models:/{model_id}", run_id, tags=tags, description=candidate.card(), model_id=model_id
+    card = candidate.build_card()
+    version = client.create_model_version(
+        name, f"models:/{model_id}", run_id, tags=tags, description=card, model_id=model_id
     )
-    return str(source.version)
-
-
-def _comparable(metrics: dict[str, float], compare: str) -> dict[str, float]:
-    """What the gate may be asked for later: tags are short, so the parts' own figures stay in the run."""
-    return {name: value for name, value in metrics.items() if "/" not in name or name == compare}
+    return str(version.version)
 
 
 def _promote(
-    client: MlflowClient,
-    config: Config,
-    candidate: Candidate,
-    version: str,
-    metrics: dict[str, float],
-    data_digest: str,
+    client: MlflowClient, config: PipelineConfig, candidate: Candidate, version: str, metrics: Mapping[str, float]
 ) -> tuple[str, str]:
-    from mlflow.exceptions import MlflowException
-
+    """Ask the gate and set the alias it says; return (alias, reason)."""
     name = config.registry.name
-    champion: dict[str, float] | None = None
-    try:
-        current = client.get_model_version_by_alias(name, CHAMPION)
-        if current.tags.get(EVALUATION_TAG) == data_digest:
-            champion = json.loads(current.tags["unetflow.metrics"])
-    except MlflowException:
-        pass  # no champion yet
-    alias, reason = decide_alias(metrics, champion, config.registry, candidate.default_metric)
+    champion = find_champion(client, name)
+    comparable = champion is not None and champion.tags.get(EVALUATION_TAG) == candidate.evaluation_data
+    theirs = json.loads(champion.tags[METRICS_TAG]) if champion is not None and comparable else None
+    alias, reason = decide_alias(metrics, theirs, config.registry, candidate.default_metric)
     if alias == CHAMPION:
         promote(client, name, version)
     else:
@@ -224,60 +229,47 @@ def _promote(
     return alias, reason
 
 
-def _log_model(config: Config, candidate: Candidate, training: Record, evaluation: Record, run_id: str) -> str:
-    """Log the pyfunc with its files and the code it needs; returns its id."""
-    import importlib.metadata
-
+def _log_model(config: PipelineConfig, candidate: Candidate, run_id: str) -> str:
+    """Log the pyfunc with its files and the code it needs; return its id."""
     import mlflow
 
-    packages = Path(__file__).resolve().parent.parent
+    versions = {name: importlib.metadata.version(name).split("+")[0] for name in ("mlflow", *candidate.requirements)}
     with tempfile.TemporaryDirectory(prefix="unetflow-model-") as folder:
         files = Path(folder) / "bundle"
         files.mkdir()
-        described = candidate.prepare(files)
+        described = candidate.write_files(files)
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name=config.registry.name,
-                python_model=str(packages / "flows" / candidate.code),
+                python_model=str(candidate.code),
                 artifacts={"bundle": str(files)},
-                code_paths=[str(packages / name) for name in ("data_pipelines", "unet_models", "flows")],
-                pip_requirements=[
-                    "mlflow==" + importlib.metadata.version("mlflow"),
-                    *(f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in candidate.requirements),
-                ],
-                metadata={"train_key": training.key, "evaluate_key": evaluation.key},
-                **described,
+                code_paths=[str(source_root() / name) for name in PACKAGES],
+                pip_requirements=[f"{name}=={version}" for name, version in versions.items()],
+                metadata={f"{record.stage}_key": record.key for record in candidate.lineage},
+                signature=described.signature,
+                input_example=described.input_example,
             )
     return str(info.model_id)
 
 
-def _log_dataset(client: MlflowClient, run_id: str, shards: Record) -> None:
+def _log_dataset(client: MlflowClient, run_id: str, shards: Record[ShardFigures]) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     figures = shards.figures
-    client.log_inputs(
-        run_id,
-        datasets=[
-            DatasetInput(
-                Dataset(
-                    name=figures["dataset"],
-                    digest=shards.digest[:36],
-                    source_type="local",
-                    source=json.dumps({"uri": shards.output("index")}),
-                    profile=json.dumps({"num_train": figures["num_train"], "num_val": figures["num_val"]}),
-                ),
-                [InputTag("mlflow.data.context", "training")],
-            )
-        ],
+    dataset = Dataset(
+        name=figures.dataset,
+        digest=shards.digest[:36],
+        source_type="local",
+        source=json.dumps({"uri": shards.output("index")}),
+        profile=json.dumps({"num_train": figures.num_train, "num_val": figures.num_val}),
     )
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
-def _is_registered(record: Record, root: str) -> bool:
-    from flows.registry import tracking
-
+def _is_registered(figures: RegistrationFigures, root: str) -> bool:
     try:
-        tracking.connect(root).get_model_version(record.figures["model_name"], str(record.figures["model_version"]))
+        tracking.connect(root).get_model_version(figures.model_name, str(figures.model_version))
     except Exception as error:  # whatever the server says: without the version, the stage has to run
-        logger.warning("register: the recorded model version is not in the registry (%s); it runs again", error)
+        logger.warning("register: the recorded model version is not in the registry (%s); the stage runs again", error)
         return False
     return True

@@ -1,9 +1,10 @@
-"""MLflow from one place: the process that runs the flow. One run per training, found again by its stage key."""
+"""MLflow from one place: the process that runs the pipeline. One run per training, found again by its stage key."""
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
 from flows.config.locations import state_folder
+from flows.config.pipeline import PipelineConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STAGE_KEY_TAG = "unetflow.train_key"
+MAX_PARAMETER_LENGTH = 6000
+PARAMETERS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000
 
 
 def tracking_uri(root: str) -> str:
-    """``MLFLOW_TRACKING_URI``, else SQLite under the storage folder (under the user's state for remote storage)."""
+    """Return ``MLFLOW_TRACKING_URI``, else SQLite below the storage (below the user's state for remote storage)."""
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
     folder = storage.local_path(root) if storage.is_local(root) else state_folder()
@@ -46,7 +50,7 @@ def import_mlflow(root: str) -> None:
 
 
 def connect(root: str) -> MlflowClient:
-    """A client of the tracking server and registry that belong to ``root``."""
+    """Return a client of the tracking server and registry that belong to the storage ``root``."""
     import_mlflow(root)
     import mlflow
 
@@ -56,56 +60,72 @@ def connect(root: str) -> MlflowClient:
     return mlflow.MlflowClient(uri, uri)
 
 
-def open_run(client: MlflowClient, root: str, experiment: str, train_key: str, name: str) -> str:
-    """Id of the run that belongs to this training, made where there is none yet."""
+def open_run(client: MlflowClient, experiment: str, stage_key: str, name: str) -> str:
+    """Return the id of the run that belongs to a stage key; the run is created where there is none yet."""
     found = client.get_experiment_by_name(experiment)
     experiment_id = client.create_experiment(experiment) if found is None else found.experiment_id
-    runs = client.search_runs([experiment_id], f"tags.`{STAGE_KEY_TAG}` = '{train_key}'", max_results=1)
+    runs = client.search_runs([experiment_id], f"tags.`{STAGE_KEY_TAG}` = '{stage_key}'", max_results=1)
     if runs:
-        return runs[0].info.run_id
-    return client.create_run(experiment_id, run_name=name, tags={STAGE_KEY_TAG: train_key}).info.run_id
+        return str(runs[0].info.run_id)
+    return str(client.create_run(experiment_id, run_name=name, tags={STAGE_KEY_TAG: stage_key}).info.run_id)
 
 
 def log_parameters(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
-    """The resolved config, flattened to ``a.b.c``."""
+    """Log the resolved configuration, flattened to ``a.b.c``."""
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
-    flat = {name: str(value)[:6000] for name, value in _flatten(values)}
+    flat = {name: str(value)[:MAX_PARAMETER_LENGTH] for name, value in _flatten(values)}
     fresh = [Param(name, value) for name, value in flat.items() if name not in known]  # parameters cannot be rewritten
-    for start in range(0, len(fresh), 100):
-        client.log_batch(run_id, params=fresh[start : start + 100])
+    for start in range(0, len(fresh), PARAMETERS_PER_REQUEST):
+        client.log_batch(run_id, params=fresh[start : start + PARAMETERS_PER_REQUEST])
 
 
 def log_metrics(client: MlflowClient, run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
-    """Rows of ``step`` and named figures."""
-    import time
-
+    """Log rows of ``step`` and named values."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
     metrics = [
-        Metric(metric_name(name), float(value), now, int(row["step"]))
+        Metric(mlflow_name(name), float(value), now, int(row["step"]))
         for row in rows
         for name, value in row.items()
         if name != "step"
     ]
-    for start in range(0, len(metrics), 1000):
-        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    for start in range(0, len(metrics), METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
 
-def metric_name(name: str) -> str:
-    """``kid[clip,n=100]`` -> ``kid/clip-n100``: MLflow takes neither brackets, commas nor equals signs."""
+def mlflow_name(name: str) -> str:
+    """Return ``kid/clip-n100`` for ``kid[clip,n=100]``: MLflow accepts no brackets, commas or equals signs."""
     return name.replace("[", "/").replace("]", "").replace(",", "-").replace("=", "")
 
 
 @contextmanager
-def going_on_without(what: str) -> Iterator[None]:
-    """Tracking is worth having, not worth losing a training for: log the failure and go on."""
+def tolerate_failure(action: str) -> Iterator[None]:
+    """Log a failure of the block and go on: tracking is worth having, but not worth losing a training for."""
     try:
         yield
     except Exception as error:  # any failure of a remote service
-        logger.warning("%s failed, going on without it: %s", what, error)
+        logger.warning("%s failed, continuing without it: %s", action, error)
+
+
+class RunLogger:
+    """Logs a training's metrics to one MLflow run, and goes on without it where the server fails."""
+
+    def __init__(self, config: PipelineConfig, stage_key: str) -> None:
+        self.run_id: str | None = None
+        registry = config.registry
+        with tolerate_failure("opening the MLflow run"):
+            self.client = connect(config.storage_uri)
+            self.run_id = open_run(self.client, registry.experiment, stage_key, f"{registry.name}-{stage_key[:8]}")
+            log_parameters(self.client, self.run_id, config.model_dump(mode="json"))
+
+    def log(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Log rows of ``step`` and named values."""
+        if self.run_id is not None:
+            with tolerate_failure("logging to MLflow"):
+                log_metrics(self.client, self.run_id, rows)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

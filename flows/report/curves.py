@@ -5,52 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from flows.metrics import PHASES, MetricName, parse_metric_name
 from flows.report.blocks import Figure
 from flows.report.charts import Point, line_chart
 
-PHASES = {"train": "training", "val": "validation"}
-TITLES = {
-    "loss": "Loss (lower is better)",
-    "dice": "Dice (higher is better)",
-    "iou": "IoU (higher is better)",
-    "grad_norm": "Gradient norm",
-    "learning_rate": "Learning rate",
-    "samples_per_second": "Samples per second",
-}
 LOG_SPAN = 30.0
 """A loss that falls by more than this factor is drawn on a logarithmic axis."""
 
 
 def curve_figures(curves: Mapping[str, Sequence[Point]]) -> list[Figure]:
-    """Charts of recorded series, in order of first appearance.
+    """Draw recorded series, in order of first appearance.
 
     Args:
         curves: Name to (step, value). ``train/loss`` and ``val/loss`` share a chart; ``val/dice/left`` is the series
-            "validation left" in the chart of ``dice``.
+            "validation left" in the chart of ``dice``. Raises KeyError for a name that is not in the table of metrics.
     """
     groups: dict[str, dict[str, Sequence[Point]]] = {}
     for name, points in curves.items():
-        quantity, label = split_name(name)
-        groups.setdefault(quantity, {})[label] = points
-    return [_figure(quantity, series) for quantity, series in groups.items()]
+        parsed = parse_metric_name(name)
+        groups.setdefault(parsed.metric.name, {})[series_name(parsed)] = points
+    return [_figure(name, series) for name, series in groups.items()]
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """Quantity and series of a curve: ``val/dice/left`` is ("dice", "validation left")."""
-    parts = [part for part in name.split("/") if part]
-    phase = PHASES.get(parts[0], "") if len(parts) > 1 else ""
-    if phase:
-        parts = parts[1:]
-    quantity, *rest = parts or [name]
-    return quantity, " ".join(filter(None, [phase, *rest])) or quantity
+def series_name(name: MetricName) -> str:
+    """Return the series of a curve within its chart; the metric's own title where it is neither train nor val."""
+    return " ".join(filter(None, [PHASES.get(name.phase, ""), name.part])) or name.metric.title
 
 
-def _figure(quantity: str, series: Mapping[str, Sequence[Point]]) -> Figure:
+def _figure(name: str, series: Mapping[str, Sequence[Point]]) -> Figure:
     values = [value for points in series.values() for _, value in points if math.isfinite(value)]
-    log_y = "loss" in quantity and bool(values) and min(values) > 0 and max(values) > LOG_SPAN * min(values)
-    plain = quantity.replace("_", " ")
-    title = TITLES.get(quantity, plain[:1].upper() + plain[1:])
-    if len(series) == 1 and (only := next(iter(series))) != quantity:
+    log_y = name == "loss" and bool(values) and min(values) > 0 and max(values) > LOG_SPAN * min(values)
+    metric = parse_metric_name(name).metric
+    title = f"{metric.titled} ({metric.direction})" if metric.direction else metric.titled
+    if len(series) == 1 and (only := next(iter(series))) != metric.title:
         title += f", {only}"
     if log_y:
         title += ", logarithmic"

@@ -1,141 +1,140 @@
-"""Both pipelines, told once each: raw -> shards -> checkpoint -> scores -> registered model.
-
-What ``do`` does with a stage is the caller's choice: run it here, run it as a Prefect task, or only look whether it
-is done.
-"""
+"""Run or plan the steps of a pipeline, one after the other, and sum them up in the final record."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from flows.config.pipeline import Config
-from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.running.execution import run_in_place
+from pydantic import Field
+
+from data_pipelines.specs import Spec
+from flows.config.pipeline import PipelineConfig
+from flows.pipelines.catalog import pipeline_of
+from flows.registry.register import RegistrationFigures
+from flows.running.placement import run_or_submit
+from flows.stages.record import EvaluationFigures, Figures, Record
+from flows.stages.shards import ShardFigures
 from flows.stages.stage import Done, Stage, find_record
-from flows.stages.record import Record
 
-STAGES = {
-    "segmentation": ("shard", "train", "evaluate", "register"),
-    "diffusion": ("shard", "train_clip", "train_autoencoder", "encode", "train", "evaluate", "register"),
-}
-
-Do = Callable[[Stage], Record]
+F = TypeVar("F", bound=Figures)
+RunStage = Callable[[Stage[Any], PipelineConfig], Done[Any]]
 
 
-def segmentation(config: SegmentationConfig, do: Do) -> Record:
-    """Volumes to a model that segments them. Each stage is planned from the records of those before it."""
-    from flows.pipelines.segmentation.evaluate import evaluate_stage
-    from flows.pipelines.segmentation.register import register_stage
-    from flows.pipelines.segmentation.shard import shard_stage
-    from flows.pipelines.segmentation.train import train_stage
+class StageSummary(Spec):
+    """One stage in the final record."""
 
-    shards = do(shard_stage(config.data, config.storage_uri, config.compute.num_cpus))
-    checkpoint = do(train_stage(config, shards))
-    report = do(evaluate_stage(config, shards, checkpoint))
-    return do(register_stage(config, shards, checkpoint, report))
-
-
-def diffusion(config: DiffusionConfig, do: Do) -> Record:
-    """Captioned images to a model that draws them."""
-    from flows.pipelines.diffusion.encode import encode_stage
-    from flows.pipelines.diffusion.encoders.stages import autoencoder_stage, check_given, clip_stage
-    from flows.pipelines.diffusion.evaluate import evaluate_stage
-    from flows.pipelines.diffusion.model import Trained
-    from flows.pipelines.diffusion.register import register_stage
-    from flows.pipelines.diffusion.shard import shard_stage
-    from flows.pipelines.diffusion.train import train_stage
-
-    check_given(config)
-    shards = do(shard_stage(config.data, config.storage_uri, config.compute.num_cpus))
-    clip = do(clip_stage(config, shards))
-    autoencoder = do(autoencoder_stage(config, shards))
-    latents = do(encode_stage(config, shards, clip, autoencoder))
-    checkpoint = do(train_stage(config, latents))
-    trained = Trained(shards, clip, autoencoder, latents, checkpoint)
-    report = do(evaluate_stage(config, trained))
-    return do(register_stage(config, trained, report))
+    name: str
+    key: str
+    uri: str
+    cached: bool
+    """Whether it was a cache hit."""
+    seconds: float
+    """Wall time of the attempt that finished."""
 
 
-def tell(config: Config, do: Do) -> Record:
-    """The pipeline that the config is of."""
-    return segmentation(config, do) if isinstance(config, SegmentationConfig) else diffusion(config, do)
+class RunSummary(Spec):
+    """The final record of a pipeline: what ``--json`` prints."""
+
+    pipeline: str
+    model_uri: str | None = None
+    model_name: str | None = None
+    model_version: int | None = None
+    alias: str | None = None
+    reason: str | None = None
+    """Reason of the gate's decision."""
+    tracking_uri: str | None = None
+    metrics: dict[str, float] = Field(default={})
+    report: str | None = None
+    """URI of the report."""
+    pages: dict[str, str] = Field(default={})
+    """Addresses of the model's and the report's page in a browser."""
+    num_quarantined: int = 0
+    seconds: float
+    stages: tuple[StageSummary, ...]
 
 
-@dataclass(slots=True)
-class Pipeline:
-    """Runs the stages and remembers what became of each."""
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A step with its key and record, as far as they are known before it runs."""
 
-    config: Config
-    run: Callable[[Stage, Config], Done] = run_in_place
-    until: str = "register"
-    """Name of the last stage to run."""
-    done: list[Done] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
+    name: str
+    key: str | None
+    """None where the stage waits for an earlier one."""
+    record: Record[Any] | None
 
-    def __call__(self) -> dict[str, Any]:
-        """Run, and return the final record (``summary``)."""
-        with suppress(_EnoughError):
-            tell(self.config, self._do)
-        return self.summary()
-
-    def summary(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
-        records = {done.record.stage: done.record for done in self.done}
-        registered = records["register"].figures if "register" in records else {}
-        evaluation = records.get("evaluate")
-        return {
-            "pipeline": self.config.pipeline,
-            "model_uri": registered.get("model_uri"),
-            "model_name": registered.get("model_name"),
-            "model_version": registered.get("model_version"),
-            "alias": registered.get("alias"),
-            "reason": registered.get("reason"),
-            "tracking_uri": registered.get("tracking_uri"),
-            "metrics": evaluation.figures["metrics"] if evaluation else {},
-            "report": evaluation.output("report") if evaluation else None,
-            "pages": registered.get("pages", {}),
-            "num_quarantined": records["shard"].figures["num_quarantined"],
-            "seconds": round(time.perf_counter() - self.started, 2),
-            "stages": [
-                {
-                    "name": done.record.stage,
-                    "key": done.record.key,
-                    "uri": done.record.uri,
-                    "cached": done.cached,
-                    "seconds": done.record.seconds,
-                }
-                for done in self.done
-            ],
-        }
-
-    def _do(self, stage: Stage) -> Record:
-        self.done.append(self.run(stage, self.config))
-        if stage.name == self.until:
-            raise _EnoughError
-        return self.done[-1].record
+    @property
+    def done(self) -> bool:
+        """Whether the stage is a cache hit."""
+        return self.record is not None
 
 
-def plan(config: Config, *, look_outside: bool = False) -> list[dict[str, Any]]:
-    """Each stage with its key and whether it is done; a stage that waits for another has no key yet."""
-    planned: list[dict[str, Any]] = []
-
-    def look(stage: Stage) -> Record:
-        record = find_record(stage, config.storage_uri, look_outside=look_outside)
-        planned.append({"name": stage.name, "key": stage.key, "done": record is not None})
-        if record is None:
-            raise _EnoughError
-        return record
-
-    with suppress(_EnoughError):
-        tell(config, look)
-    waiting = STAGES[config.pipeline][len(planned) :]
-    return [*planned, *({"name": name, "key": None, "done": False} for name in waiting)]
+def run_pipeline(config: PipelineConfig, run: RunStage = run_or_submit, until: str | None = None) -> RunSummary:
+    """Run every step up to ``until`` (None: all). Raises ConfigError where the pipeline has no such step."""
+    started = time.perf_counter()
+    pipeline = pipeline_of(config)
+    steps = pipeline.steps_until(until)
+    pipeline.check(config)
+    records: dict[str, Record[Any]] = {}
+    done: list[Done[Any]] = []
+    for step in steps:
+        done.append(run(step.plan(config, records), config))
+        records[step.name] = done[-1].record
+    return summarise(config, done, time.perf_counter() - started)
 
 
-class _EnoughError(Exception):
-    """Ends the story early."""
+def plan_pipeline(
+    config: PipelineConfig, until: str | None = None, *, check_external: bool = False
+) -> list[PlannedStage]:
+    """Look which steps up to ``until`` are cache hits; nothing is run.
+
+    ``check_external`` also checks effects outside the outputs, such as the model version in MLflow.
+    """
+    pipeline = pipeline_of(config)
+    steps = pipeline.steps_until(until)
+    pipeline.check(config)
+    records: dict[str, Record[Any]] = {}
+    planned: list[PlannedStage] = []
+    for step in steps:
+        if len(records) < len(planned):  # an earlier stage has no record yet
+            planned.append(PlannedStage(step.name, None, None))
+            continue
+        stage = step.plan(config, records)
+        record = find_record(stage, config.storage_uri, check_external=check_external)
+        planned.append(PlannedStage(step.name, stage.key, record))
+        if record is not None:
+            records[step.name] = record
+    return planned
+
+
+def summarise(config: PipelineConfig, done: Sequence[Done[Any]], seconds: float) -> RunSummary:
+    """Build the final record."""
+    records = [each.record for each in done]
+    registered = _record_with(RegistrationFigures, records)
+    evaluated = _record_with(EvaluationFigures, records)
+    sharded = _record_with(ShardFigures, records)
+    registration = registered.figures.model_dump(include=set(RunSummary.model_fields)) if registered else {}
+    return RunSummary(
+        pipeline=config.pipeline,
+        **registration,
+        metrics=evaluated.figures.metrics if evaluated else {},
+        report=evaluated.output("report") if evaluated and "report" in evaluated.outputs else None,
+        num_quarantined=sharded.figures.num_quarantined if sharded else 0,
+        seconds=round(seconds, 2),
+        stages=tuple(
+            StageSummary(
+                name=each.record.stage,
+                key=each.record.key,
+                uri=each.record.uri,
+                cached=each.cached,
+                seconds=each.record.seconds,
+            )
+            for each in done
+        ),
+    )
+
+
+def _record_with(figures: type[F], records: Sequence[Record[Any]]) -> Record[F] | None:
+    """Return the last record whose figures are of a type."""
+    return next((record for record in reversed(records) if isinstance(record.figures, figures)), None)

@@ -1,76 +1,58 @@
-"""The pipelines as Prefect flows: each stage a task with retries, a time limit, a readable name and artifacts."""
+"""Pipelines as Prefect flows: each stage a task with retries, a time limit, a readable name and artifacts.
+
+Every pipeline of the catalog is an attribute of this module, ``NAME_flow``: deployments name their flow by module and
+attribute.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from flows.config.pipeline import Config
-from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.config.locations import state_folder
+import flows.running.prefect_settings  # noqa: F401 # isort: skip - before Prefect, which reads settings at import
+
+from prefect import Flow, flow, runtime, task
+from prefect.tasks import exponential_backoff
+
+from data_pipelines.errors import NOT_RETRYABLE
+from flows.cluster.connection import import_ray
+from flows.config.pipeline import PipelineConfig
+from flows.doctor.servers import require_servers
+from flows.pipelines.catalog import PIPELINES, pipeline_of
+from flows.registry import tracking
+from flows.running.artifacts import leave_artifacts
+from flows.running.execution import RunSummary, run_pipeline
+from flows.running.notify import notify_of_champion, notify_of_failure
+from flows.running.placement import run_or_submit
+from flows.stages.pipeline import Pipeline
+from flows.stages.stage import Done, Stage
 
 
-def set_prefect_defaults() -> None:
-    """Before Prefect is imported: its files go to the user's state folder, and it tells nobody about this run."""
-    defaults = {
-        "PREFECT_HOME": str(state_folder() / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # its database is made at the first start
-        "PREFECT_LOGGING_LEVEL": "WARNING",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,data_pipelines,unet_models",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-        "DO_NOT_TRACK": "1",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # its server cannot make its parents
+def build_flow(pipeline: Pipeline) -> Flow[[PipelineConfig], RunSummary]:
+    """Build the flow of a pipeline; its parameter is the pipeline's configuration."""
+
+    def run(config: PipelineConfig) -> RunSummary:
+        return _run(config)
+
+    # Prefect's form and validation follow the annotation, its entry points the names.
+    run.__annotations__["config"] = pipeline.config
+    run.__name__ = run.__qualname__ = f"{pipeline.name}_flow"
+    return flow(name=pipeline.name, flow_run_name="{config.registry.name}")(run)
 
 
-set_prefect_defaults()
-
-from prefect import flow, runtime, task  # noqa: E402 - its settings are read at import
-from prefect.artifacts import create_link_artifact, create_markdown_artifact  # noqa: E402
-from prefect.tasks import exponential_backoff  # noqa: E402
-
-from data_pipelines import storage  # noqa: E402
-from data_pipelines.errors import MISTAKES  # noqa: E402
-from flows.registry import tracking  # noqa: E402
-from flows.cluster.connection import import_ray  # noqa: E402
-from flows.doctor.servers import require_servers  # noqa: E402
-from flows.running.notify import report_link, tell_of_champion, tell_of_failure  # noqa: E402
-from flows.running.execution import Pipeline  # noqa: E402
-from flows.running.execution import run_in_place  # noqa: E402
-from flows.stages.stage import Done, Stage  # noqa: E402
-from flows.stages.record import Record  # noqa: E402
-
-logger = logging.getLogger(__name__)
+FLOWS = {name: build_flow(pipeline) for name, pipeline in PIPELINES.items()}
+globals().update({f"{name}_flow": each for name, each in FLOWS.items()})
 
 
-@flow(name="segmentation", flow_run_name="{config.registry.name}")
-def segmentation_flow(config: SegmentationConfig) -> dict[str, Any]:
-    """Raw volumes to a registered segmentation model."""
-    return _run(config)
-
-
-@flow(name="diffusion", flow_run_name="{config.registry.name}")
-def diffusion_flow(config: DiffusionConfig) -> dict[str, Any]:
-    """Captioned images to a registered text-to-image model."""
-    return _run(config)
-
-
-def run_flow(config: Config) -> dict[str, Any]:
-    """The flow that the config is of."""
+def run_flow(config: PipelineConfig) -> RunSummary:
+    """Run the flow of the pipeline that ``config`` belongs to."""
     require_servers()
     # Prefect's temporary server takes seconds to start, in a process of its own: time for what stages will import.
     ahead = threading.Thread(target=_import_ahead, args=(config.storage_uri,), name="import-ahead", daemon=True)
     ahead.start()
     try:
-        return segmentation_flow(config) if isinstance(config, SegmentationConfig) else diffusion_flow(config)
+        return build_flow(pipeline_of(config))(config)
     finally:
         ahead.join()  # an interpreter that ends in the middle of an import crashes
 
@@ -81,33 +63,30 @@ def _import_ahead(root: str) -> None:
         tracking.import_mlflow(root)
 
 
-def _run(config: Config) -> dict[str, Any]:
+def _run(config: PipelineConfig) -> RunSummary:
     try:
-        result = Pipeline(config, run=_as_task)()
+        summary = run_pipeline(config, run=run_as_task)
     except BaseException as error:
-        tell_of_failure(config.notify, config.registry.name, f"{type(error).__name__}: {error}", _own_page())
+        page = runtime.flow_run.ui_url or ""
+        notify_of_failure(config.notify, config.registry.name, f"{type(error).__name__}: {error}", page)
         raise
-    tell_of_champion(config.notify, result)
-    return result
-
-
-def _own_page() -> str:
-    """The run's page in Prefect's UI."""
-    return runtime.flow_run.ui_url or ""
+    notify_of_champion(config.notify, summary)
+    return summary
 
 
 def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether trying again may help: a mistake in the data or the config stays one."""
+    """Tell Prefect whether a retry may help: a mistake in the data or the configuration stays one."""
     try:
         state.result()
-    except MISTAKES:
+    except NOT_RETRYABLE:
         return False
-    except BaseException:  # whatever else went wrong may go right next time
+    except BaseException:  # anything else may succeed next time
         return True
     return False
 
 
-def _as_task(stage: Stage, config: Config) -> Done:
+def run_as_task(stage: Stage[Any], config: PipelineConfig) -> Done[Any]:
+    """Run a stage as a Prefect task of the current flow."""
     compute = config.compute
 
     @task(
@@ -119,51 +98,13 @@ def _as_task(stage: Stage, config: Config) -> Done:
         retry_condition_fn=is_worth_retrying,
         timeout_seconds=compute.timeout_seconds,
         # For a limit on how many stages use GPUs at once; every tag costs a second of asking for a slot.
-        tags=["gpu"] if compute.use_gpu and stage.name not in ("shard", "register") else [],
+        tags=["gpu"] if compute.use_gpu and stage.uses_gpu else [],
         persist_result=False,
         log_prints=False,
     )
-    def run_as_task() -> Done:
-        done = run_in_place(stage, config)
-        _leave_artifacts(done.record)
+    def run() -> Done[Any]:
+        done = run_or_submit(stage, config)
+        leave_artifacts(done.record)
         return done
 
-    return run_as_task()
-
-
-def _leave_artifacts(record: Record) -> None:
-    """What a person wants to see on the run's page. A failure here never fails the stage."""
-    try:
-        if record.stage == "evaluate":
-            create_markdown_artifact(_metrics_table(record.figures["metrics"]), key="metrics", description="Scores")
-            if not tracking.tracking_uri(record.root).startswith("http"):  # else registration brings it to the server
-                create_link_artifact(report_link(record.output("report")), key="report", link_text="Evaluation report")
-            if "overlay" in record.outputs:
-                _image_artifact(record.output("overlay"))
-        elif record.stage == "register":
-            figures = record.figures
-            pages = figures.get("pages", {})
-            name = f"`{figures['model_uri']}`, version {figures['model_version']}"
-            text = f"[{name}]({pages['model']})" if pages else name
-            create_markdown_artifact(
-                f"{text}: {figures['reason']}", key="registered-model", description="Registered model"
-            )
-            if pages:
-                create_link_artifact(pages["report"], key="report", link_text="Evaluation report")
-    except Exception as error:  # the API may be gone; the work is done
-        logger.warning("no artifact for stage %s: %s", record.stage, error)
-
-
-def _image_artifact(uri: str) -> None:
-    """The worst case, or the grid of samples, carried inline: the report's folder is not a web server."""
-    import base64
-
-    data = base64.b64encode(storage.read_bytes(uri)).decode()
-    create_markdown_artifact(
-        f"![overlay](data:image/png;base64,{data})", key="overlay", description="Worst case, or samples"
-    )
-
-
-def _metrics_table(metrics: dict[str, float]) -> str:
-    rows = [f"| {name} | {value:.4f} |" for name, value in metrics.items()]
-    return "\n".join(["| metric | value |", "|---|---|", *rows])
+    return run()

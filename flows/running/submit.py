@@ -1,4 +1,8 @@
-"""A whole pipeline as a job: submitted, looked at, cancelled with everything it started."""
+"""A whole pipeline as a job: submitted, listed, cancelled with everything it started.
+
+A pipeline is a job that runs the steps; each of its stages is a job of its own, named by the stage's key. A retry, or
+the same pipeline submitted again, follows the job that exists.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipelines import storage
-from data_pipelines.errors import UserError
-from flows.config.pipeline import Config
-from flows.doctor.servers import require_servers
+from data_pipelines.errors import ConfigError
+from flows.cluster.job import OWNER_TAG, PIPELINE_TAG, STAGE_TAG, JobRequest, ensure_job, job_info
 from flows.cluster.jobs_api import AUTO, connect, is_loopback
-from flows.cluster.package import CONFIG, digest_of_folder, packed
-from flows.cluster.job import OWNER, PIPELINE, STAGE, Request, ensure_job, job_info
+from flows.cluster.package import CONFIG, folder_digest, packed
+from flows.config.pipeline import PipelineConfig
+from flows.doctor.servers import require_servers
+from flows.pipelines.catalog import pipeline_of
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 STOP_SECONDS = 60.0
-"""How long a cancelled job may take to end."""
+"""Time that a cancelled job may take to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,47 +42,50 @@ class JobRow:
     message: str
 
 
-def submit_pipeline(config: Config, address: str, *, install: bool = False) -> tuple[JobSubmissionClient, str, bool]:
-    """(client, job id, whether it is new): the same config and code while it runs is the same job."""
+def submit_pipeline(
+    config: PipelineConfig, address: str, *, install: bool = False
+) -> tuple[JobSubmissionClient, str, bool]:
+    """Return (client, job id, whether it is new): the same configuration and code while it runs is the same job."""
     client = connect(address)
     require_servers()
-    _require_shared_storage(config, address)
-    with packed(config) as folder:
-        request = Request(
-            name=f"{config.registry.name}-{digest_of_folder(folder)[:10]}",
-            entrypoint=f"python -m flows.cli run {CONFIG} --json",
-            metadata={PIPELINE: config.registry.name},
+    _check_storage(config, address)
+    entry_module = pipeline_of(config).entry_module
+    with packed(config, entry_module) as folder:
+        request = JobRequest(
+            name=f"{config.registry.name}-{folder_digest(folder)[:10]}",
+            entrypoint=f"python -m {entry_module} run {CONFIG} --json",
+            metadata={PIPELINE_TAG: config.registry.name},
             variables={"UNETFLOW_JOBS_ADDRESS": AUTO},
             install=install,
         )
         return client, *ensure_job(client, request, folder)
 
 
-def job_rows(client: JobSubmissionClient, job_id: str | None = None) -> list[JobRow]:
-    """Pipelines, newest first, each followed by its stages; or one pipeline and its stages."""
+def list_jobs(client: JobSubmissionClient, job_id: str | None = None) -> list[JobRow]:
+    """List pipelines, newest first, each followed by its stages; or one pipeline and its stages."""
     jobs = {job.submission_id: job for job in client.list_jobs() if job.submission_id and job.metadata}
     if job_id is not None and job_id not in jobs:
         job_info(client, job_id)  # raises, naming it
-    pipelines = [job for job in jobs.values() if PIPELINE in job.metadata and job_id in (None, job.submission_id)]
+    pipelines = [job for job in jobs.values() if PIPELINE_TAG in job.metadata and job_id in (None, job.submission_id)]
     rows = []
     for pipeline in sorted(pipelines, key=lambda job: -(job.start_time or 0)):
-        stages = [job for job in jobs.values() if job.metadata.get(OWNER) == pipeline.submission_id]
+        stages = [job for job in jobs.values() if job.metadata.get(OWNER_TAG) == pipeline.submission_id]
         rows += [_row(job) for job in (pipeline, *sorted(stages, key=lambda job: job.start_time or 0))]
     return rows
 
 
 def cancel_pipeline(client: JobSubmissionClient, job_id: str) -> list[str]:
-    """Stop the pipeline, then its stages, and wait until none runs; returns the ids of those that were stopped.
+    """Stop the pipeline, then its stages, and wait until none runs; return the ids of those that were stopped.
 
-    Raises UserError where there is no such job, TimeoutError where one does not end.
+    Raises ConfigError where there is no such job, TimeoutError where one does not end.
     """
     job_info(client, job_id)
     stopped = _stop(client, [job_id])  # first, and until it has ended: it may be about to start a stage
-    return stopped + _stop(client, [row.job_id for row in job_rows(client, job_id)])
+    return stopped + _stop(client, [row.job_id for row in list_jobs(client, job_id)])
 
 
 def _stop(client: JobSubmissionClient, ids: Iterable[str]) -> list[str]:
-    """Ids of those that ran, once none of them does."""
+    """Stop those that run, and wait; return their ids."""
     running = [each for each in ids if not client.get_job_status(each).is_terminal()]
     for each in running:
         client.stop_job(each)
@@ -96,19 +104,19 @@ def _row(job: JobDetails) -> JobRow:
     end = job.end_time or int(time.time() * 1000)
     return JobRow(
         job_id=str(job.submission_id),
-        what=f"pipeline {metadata[PIPELINE]}" if PIPELINE in metadata else metadata[STAGE],
-        owner=metadata.get(OWNER, str(job.submission_id)),
+        what=f"pipeline {metadata[PIPELINE_TAG]}" if PIPELINE_TAG in metadata else metadata[STAGE_TAG],
+        owner=metadata.get(OWNER_TAG, str(job.submission_id)),
         state=job.status.value.lower(),
         seconds=max(0.0, (end - (job.start_time or end)) / 1000),
         message=(job.message or "").split("\n")[0],
     )
 
 
-def _require_shared_storage(config: Config, address: str) -> None:
-    """Where nobody named a storage, the default is a folder of this machine, which another does not see."""
+def _check_storage(config: PipelineConfig, address: str) -> None:
+    """Without a configured storage the default is a folder of this machine, which another does not see."""
     if is_loopback(address) or config.storage or not storage.is_local(config.storage_uri):
         return
-    raise UserError(
+    raise ConfigError(
         f"{address} is another machine and {Path(config.storage_uri)} is a folder of this one: set `storage:` in the "
         "config (or UNETFLOW_STORAGE) to what both reach, such as s3://bucket/folder or a shared mount"
     )

@@ -1,6 +1,6 @@
-"""A stage: from a frozen spec and input records to one frozen record, done once and found ever after.
+"""A stage: computed once, a cache hit ever after.
 
-key  = sha256(stage name, format, the spec fields that change the output, digests of the input records)
+key  = sha256(stage name, format, the fields that change the output, digests of the input records)
 work = <storage>/<stage>/<key>/<attempt>/...          an attempt's own folder: two attempts cannot mix
 done = <storage>/<stage>/<key>/record.json            written last; names every output with size and digest
 """
@@ -9,173 +9,101 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
-
-from pydantic import ValidationError
+from dataclasses import dataclass
+from typing import Any, Generic
 
 from data_pipelines import storage
-from data_pipelines.digests import digest_of
-from data_pipelines.specs import Spec
+from data_pipelines.digests import digest_of, uri_digests
+from flows.stages.attempt import Attempt
+from flows.stages.record import RECORD, F, Record, read_record
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-RECORD = "record.json"
-OBSERVATIONS = {"curves", "checkpoint"}
-"""Outputs that tell of a training, its pace among other things; what comes of it lies in the others."""
+FORMAT = 2
+"""Part of every key; raised when records or outputs change for the same specification."""
+VERIFY_VARIABLE = "UNETFLOW_VERIFY"
+"""Environment variable: hash every output again instead of trusting an unchanged size and modification time."""
 
 
-class Output(Spec):
-    """One file a stage made."""
-
-    uri: str
-    """Relative to the stage's folder, or absolute for files that several runs share."""
-    size: int
-    sha256: str
-
-    def within(self, stage_uri: str) -> str:
-        """The URI in full."""
-        return self.uri if self.uri.startswith("/") or "://" in self.uri else storage.join(stage_uri, self.uri)
-
-
-class Record(Spec):
-    """What a finished stage leaves behind: locations, digests and figures, never tensors."""
-
-    stage: str
-    key: str
-    uri: str
-    """The stage's folder."""
-    outputs: dict[str, Output]
-    figures: dict[str, Any]
-    """Numbers and names that later stages or people want."""
-    seconds: float
-    """Wall time of the attempt that finished."""
-
-    def output(self, name: str) -> str:
-        """URI of an output."""
-        return self.outputs[name].within(self.uri)
-
-    @property
-    def root(self) -> str:
-        """The storage that the stage's folder lies in."""
-        return self.uri.rsplit("/", 2)[0]
-
-    @property
-    def digest(self) -> str:
-        """What later stages depend on: the content, not when, where or how fast it was made."""
-        contents = {name: output.sha256 for name, output in self.outputs.items() if name not in OBSERVATIONS}
-        return digest_of([self.stage, self.key, contents])
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One try at a stage: its own folder, and what it has made so far."""
-
-    stage_uri: str
-    key: str
-    name: str
-    outputs: dict[str, Output] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def uri(self, *parts: str) -> str:
-        """A place in the attempt's folder."""
-        return storage.join(self.stage_uri, self.name, *parts)
-
-    def write(self, name: str, file: str, data: bytes) -> None:
-        """Write a file of the attempt's folder and declare it as an output."""
-        storage.write_bytes(self.uri(file), data)
-        self.add(name, self.uri(file))
-
-    def output(self, name: str) -> str:
-        """URI of a declared output."""
-        return self.outputs[name].within(self.stage_uri)
-
-    def add(self, name: str, uri: str) -> None:
-        """Declare a written file as an output."""
-        size = storage.size(uri)
-        if size is None:
-            raise FileNotFoundError(f"output {name!r} was not written: {uri}")
-        relative = uri.removeprefix(self.stage_uri.rstrip("/") + "/")
-        self.outputs[name] = Output(uri=relative, size=size, sha256=storage.digest(uri))
+def always_valid(record: Record[Any]) -> bool:
+    """Accept any record: the stage has no effects outside its outputs."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A verb, what it depends on, and how it is done."""
+class Stage(Generic[F]):
+    """A verb, what its result depends on, and how it is computed."""
 
     name: str
-    spec: dict[str, Any]
+    identity: dict[str, Any]
     """JSON of the fields that change the output."""
-    inputs: tuple[Record, ...]
-    compute: Callable[[Attempt], None]
-    """Writes outputs and declares them with ``Attempt.add``."""
-    still_holds: Callable[[Record], bool] = lambda record: True
-    """Whether a finished record's effects outside storage are still there."""
+    inputs: tuple[Record[Any], ...]
+    compute: Callable[[Attempt], F]
+    """Writes outputs, declares them on the attempt, and returns the figures."""
+    figures: type[F]
+    is_valid: Callable[[Record[F]], bool] = always_valid
+    """Check of effects outside the outputs: shards that runs share, a model version on a server."""
+    uses_gpu: bool = False
+    """Whether the stage runs on the GPUs that the configuration asks for."""
 
     @property
     def key(self) -> str:
         """Identity of the result."""
-        return digest_of([self.name, FORMAT, self.spec, [record.digest for record in self.inputs]])
+        return digest_of([self.name, FORMAT, self.identity, [record.digest for record in self.inputs]])
+
+    def uri(self, root: str) -> str:
+        """Return the stage's folder below the storage ``root``."""
+        return storage.join(root, self.name, self.key)
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A record, and whether it was found rather than computed."""
+class Done(Generic[F]):
+    """A record, and whether it was a cache hit."""
 
-    record: Record
+    record: Record[F]
     cached: bool
 
 
-def find_record(stage: Stage, root: str, *, look_outside: bool = True) -> Record | None:
-    """The record of a finished stage whose outputs are all there and unchanged; else None.
+def find_record(stage: Stage[F], root: str, *, check_external: bool = True) -> Record[F] | None:
+    """Return the record of a finished stage whose outputs are all present and unchanged; None otherwise.
 
-    ``look_outside=False`` leaves out the question whether its effects on servers still stand.
+    ``check_external=False`` skips the checks of effects outside the outputs, such as the model version in MLflow.
     """
-    uri = storage.join(root, stage.name, stage.key)
-    if (record := read_record(uri)) is None:
+    uri = stage.uri(root)
+    if (record := read_record(uri, stage.figures)) is None:
         return None
+    found = uri_digests(
+        [record.output(name) for name in record.outputs], trust_stamps=not os.environ.get(VERIFY_VARIABLE)
+    )
     for name, output in record.outputs.items():
-        found = record.output(name)
-        if storage.size(found) != output.size or storage.digest(found) != output.sha256:
+        if found.get(record.output(name)) != output.sha256:
             logger.warning("%s: output %s is missing or changed, the stage runs again", uri, name)
             return None
-    return record if not look_outside or stage.still_holds(record) else None
+    return record if not check_external or stage.is_valid(record) else None
 
 
-def read_record(uri: str) -> Record | None:
-    """The record in a stage's folder, its outputs unchecked; None where there is none that can be read."""
-    try:
-        record = Record.model_validate_json(storage.read_bytes(storage.join(uri, RECORD)))
-    except FileNotFoundError:
-        return None
-    except (ValidationError, ValueError) as error:
-        logger.warning("%s: unreadable record, the stage runs again: %s", uri, error)
-        return None
-    return record.model_copy(update={"uri": uri})  # storage may have moved as a whole
-
-
-def run_stage(stage: Stage, root: str) -> Done:
-    """The stage's record: found, or computed now. A second process that asks waits for the first."""
-    uri = storage.join(root, stage.name, stage.key)
-    with _one_at_a_time(uri):
+def run_stage(stage: Stage[F], root: str) -> Done[F]:
+    """Return the stage's record, from the cache or computed now. A second process that asks waits for the first."""
+    uri = stage.uri(root)
+    with _locked(uri):
         if found := find_record(stage, root):
-            logger.info("%s: found done (%s)", stage.name, stage.key[:12])
+            logger.info("%s: cache hit (%s)", stage.name, stage.key[:12])
             return Done(found, cached=True)
         attempt = Attempt(uri, stage.key, f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}")
         logger.info("%s: running (%s)", stage.name, stage.key[:12])
         started = time.perf_counter()
-        stage.compute(attempt)
-        record = Record(
+        figures = stage.compute(attempt)
+        record = Record[stage.figures](  # type: ignore[name-defined]  # a class at run time
             stage=stage.name,
             key=stage.key,
             uri=uri,
             outputs=attempt.outputs,
-            figures=attempt.figures,
+            figures=figures,
             seconds=round(time.perf_counter() - started, 3),
         )
         storage.write_bytes(storage.join(uri, RECORD), record.model_dump_json(indent=1).encode())
@@ -183,7 +111,7 @@ def run_stage(stage: Stage, root: str) -> Done:
 
 
 @contextmanager
-def _one_at_a_time(uri: str) -> Iterator[None]:
+def _locked(uri: str) -> Iterator[None]:
     """Hold the stage's lock on local storage. On object stores attempts may run side by side, each in its folder."""
     if not storage.is_local(uri):
         yield
@@ -194,6 +122,6 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.warning("%s: another process is working on this stage; waiting for it", folder)
+            logger.warning("%s: another process is running this stage; waiting for it", folder)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

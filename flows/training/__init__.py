@@ -1,8 +1,10 @@
-"""Stages that train, on Ray Train; the worker runs the loop for any task.
+"""Any training on Ray Train; the worker runs the loop whatever the task.
 
-stage.py          the stage: starts the workers, follows them, names the chosen checkpoint
-worker.py         what each worker runs: resume, loop, report
-progress.py       from the workers to the terminal and to MLflow
-task.py           what a task must say: the network, its objective, its batches, how it is validated
-segmentation.py, alignment.py, autoencoder.py, diffusion.py    the tasks there are
+task.py         what a task must say: the network, its objective, its batches, its validation
+held_out.py     the samples of an index by split and bucket; the loss of held-out samples
+stage.py        the stage: starts the workers, follows them, selects the checkpoint
+worker.py       what each worker runs: resume, loop, report
+progress.py     from the workers' reports to the terminal and to MLflow
+curves.py       the reported values of a finished training
+warm_start.py   weights of the champion to start from
 """

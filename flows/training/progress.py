@@ -7,58 +7,60 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.train import UserCallback
 
+from data_pipelines.progress import Progress
+from flows.metrics import parse_metric_name
+
 if TYPE_CHECKING:
+    from flows.training.curves import CurveRow
     from flows.training.task import TrainingTask
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-LINE_EVERY_SECONDS = 15.0
 
 
 class WriteReports(UserCallback):
-    """Appends rank 0's reports to a file, one JSON object a line."""
+    """Appends rank 0's reports to a file, one JSON object per line."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Called on the controller once every worker has reported."""
+        """Write a report; Ray calls this on the controller once every worker has reported."""
         row = {name: value for name, value in metrics[0].items() if isinstance(value, (int, float))}
-        with open(self.path, "a") as stream:
-            stream.write(json.dumps(row | {"checkpoint": checkpoint is not None}) + "\n")
+        self._append(row | {"checkpoint": checkpoint is not None})
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called on the controller when workers failed; training starts again from the last checkpoint."""
+        """Write down which workers failed; training restarts from the last checkpoint."""
+        self._append({"failed_workers": sorted(worker_exceptions)})
+
+    def _append(self, row: dict[str, Any]) -> None:
         with open(self.path, "a") as stream:
-            stream.write(json.dumps({"failed_workers": sorted(worker_exceptions)}) + "\n")
+            stream.write(json.dumps(row) + "\n")
 
 
 class FollowReports:
-    """``with FollowReports(path, name, task, on_rows):`` shows progress and hands on new rows until the block ends."""
+    """``with FollowReports(path, name, task, on_rows):`` shows progress and passes new rows on until the block ends."""
 
-    def __init__(
-        self, path: Path, name: str, task: TrainingTask, on_rows: Callable[[list[dict[str, float]]], None]
-    ) -> None:
+    def __init__(self, path: Path, name: str, task: TrainingTask, on_rows: Callable[[list[CurveRow]], None]) -> None:
         self.path, self.on_rows = path, on_rows
+        self.shown = ("train/loss", task.score, "samples_per_second")
+        self.known: CurveRow = {}
         self.position = 0
-        kind = _Bar if sys.stderr.isatty() else _Lines
-        self.display = kind(name, task.spec.num_steps, task.score)
+        self.progress = Progress(name, task.spec.num_steps, "steps")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="training-progress", daemon=True)
 
     def __enter__(self) -> FollowReports:
         self.path.touch()
+        self.progress.__enter__()
         self._thread.start()
         return self
 
@@ -66,7 +68,7 @@ class FollowReports:
         self._stop.set()
         self._thread.join()
         self._read()
-        self.display.close()
+        self.progress.__exit__()
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
@@ -75,75 +77,26 @@ class FollowReports:
     def _read(self) -> None:
         with self.path.open() as stream:
             stream.seek(self.position)
-            rows = []
+            rows: list[CurveRow] = []
             while (line := stream.readline()).endswith("\n"):
                 self.position = stream.tell()
                 row = json.loads(line)
                 if "failed_workers" in row:
-                    logger.warning("training workers %s failed; starting again from the last checkpoint", row)
-                    self.display.restart()
+                    logger.warning("training workers %s failed; restarting from the last checkpoint", row)
                 elif not row.pop("checkpoint"):
                     rows.append(row)
         if rows:
-            self.display.show(rows)
+            self._show(rows)
             self.on_rows(rows)
 
-
-class _Lines:
-    """One log line now and then, for logs and pipes."""
-
-    def __init__(self, name: str, num_steps: int, score: str) -> None:
-        self.name, self.num_steps, self.score = name, num_steps, score
-        self.last = -math.inf
-        self.known: dict[str, float] = {}
-
-    def show(self, rows: list[dict[str, float]]) -> None:
+    def _show(self, rows: list[CurveRow]) -> None:
         for row in rows:
             self.known |= row
-        if time.monotonic() - self.last > LINE_EVERY_SECONDS or self.known["step"] == self.num_steps:
-            self.last = time.monotonic()
-            figures = _figures(self.known, self.score)
-            logger.info("%s: step %d/%d, %s", self.name, self.known["step"], self.num_steps, figures)
-
-    def restart(self) -> None:
-        self.last = -math.inf  # how far back that was is said at once
-
-    def close(self) -> None:
-        pass
+        values = {name: self.known[name] for name in dict.fromkeys(self.shown) if name in self.known}
+        self.progress.update(int(self.known["step"]), ", ".join(_text(*item) for item in values.items()))
 
 
-class _Bar:
-    """A live bar on a terminal."""
-
-    def __init__(self, name: str, num_steps: int, score: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.progress = Progress(
-            TextColumn(name),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-        )
-        self.score = score
-        self.task = self.progress.add_task("starting workers", total=num_steps)
-        self.known: dict[str, float] = {}
-        self.progress.start()
-
-    def show(self, rows: list[dict[str, float]]) -> None:
-        for row in rows:
-            self.known |= row
-        self.progress.update(self.task, completed=self.known["step"], description=_figures(self.known, self.score))
-
-    def restart(self) -> None:
-        self.progress.update(self.task, description="starting workers again")
-
-    def close(self) -> None:
-        self.progress.stop()
-
-
-def _figures(row: dict[str, float], score: str) -> str:
-    parts = [("loss", "train/loss", ".4f"), (score, score, ".4f"), ("samples/s", "samples_per_second", ".1f")]
-    return ", ".join(f"{label} {row[name]:{form}}" for label, name, form in parts if name in row)
+def _text(name: str, value: float) -> str:
+    known = parse_metric_name(name)
+    label = f"{known.phase} {known.metric.title.lower()}".strip()
+    return f"{label} {value:.4g}" if known.metric.better == "neither" else f"{label} {value:.4f}"

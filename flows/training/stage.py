@@ -1,4 +1,4 @@
-"""A stage that trains: shards -> checkpoint, data-parallel on Ray Train, whatever the task."""
+"""A stage that trains: shards to a checkpoint, data-parallel on Ray Train, whatever the task."""
 
 from __future__ import annotations
 
@@ -9,74 +9,76 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
-from flows.cluster.connection import ensure_workers
-from flows.config.pipeline import Config
+from data_pipelines.errors import NOT_RETRYABLE
+from flows.cluster.connection import connect_workers
+from flows.config.pipeline import PipelineConfig
 from flows.config.specs import ComputeSpec
+from flows.metrics import parse_metric_name
+from flows.registry.tracking import RunLogger
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
 from flows.stages.stage import Stage
-from flows.training.warm_start import find_base
+from flows.training.figures import TrainingFigures
+from flows.training.warm_start import find_warm_start
 from unet_models.specs.loop import LoopSpec, ModelTrainSpec
 
 if TYPE_CHECKING:
+    from ray.train import CheckpointConfig
     from ray.train.torch import TorchTrainer
 
     from flows.training.task import TrainingTask
+    from unet_models.training.checkpoint import CheckpointMarker
 
-MISTAKES = (ValueError, FloatingPointError)
+OBSERVING_FIELDS = {
+    "validate_every_steps",
+    "validate_cases",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "log_every_steps",
+}
+"""Fields that observe or save a training without changing its weights (unless the best checkpoint is selected)."""
 
-OBSERVING = {"validate_every_steps", "validate_cases", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps"}
-"""Fields that watch or save a training without changing its weights (unless the best checkpoint is selected)."""
+
+def add_nothing(attempt: Attempt) -> None:
+    """Add no outputs to those of the training."""
 
 
 def training_stage(
     name: str,
-    config: Config,
+    config: PipelineConfig,
     spec: LoopSpec,
-    inputs: tuple[Record, ...],
-    open_task: Callable[[Attempt], TrainingTask],
-    finish: Callable[[Attempt], None] = lambda attempt: None,
-) -> Stage:
+    inputs: tuple[Record[Any], ...],
+    build_task: Callable[[Attempt], TrainingTask],
+    finish: Callable[[Attempt], None] = add_nothing,
+) -> Stage[TrainingFigures]:
     """Plan the stage: its key holds its inputs' digests and everything that changes the weights.
 
-    ``open_task`` says what to train, and may write what the workers need into the attempt; ``finish`` may add outputs
-    to those of the training (``weights``, ``checkpoint``, ``curves``).
+    ``build_task`` describes what to train, and may write what the workers need into the attempt; ``finish`` may add
+    outputs to those of the training (``weights``, ``checkpoint``, ``curves``).
     """
-    unseen = {"warm_start"} | (OBSERVING if spec.select == "last" else set())
-    identity = spec.model_dump(mode="json", exclude=unseen)
-    base = find_base(config, inputs) if isinstance(spec, ModelTrainSpec) and spec.warm_start else None
-    if base is not None:
-        identity["warm_start"] = base.sha256
+    ignored = {"warm_start"} | (OBSERVING_FIELDS if spec.select == "last" else set())
+    identity = spec.model_dump(mode="json", exclude=ignored)
+    start = find_warm_start(config, inputs) if isinstance(spec, ModelTrainSpec) and spec.warm_start else None
+    if start is not None:
+        identity["warm_start"] = start.sha256
 
-    def compute(attempt: Attempt) -> None:
-        task = open_task(attempt)
-        if base is not None:
-            attempt.figures["warm_start"] = base.figures
-            task = task.model_copy(update={"warm_start_uri": base.uri})
-        _train(name, task, config, attempt)
+    def compute(attempt: Attempt) -> TrainingFigures:
+        task = build_task(attempt)
+        if start is not None:
+            task = task.model_copy(update={"warm_start_uri": start.uri})
+        run_id = _train(name, task, config, attempt)
+        marker = _select_checkpoint(attempt, task)
         finish(attempt)
+        return TrainingFigures(
+            step=marker.step, run_id=run_id, num_workers=config.compute.num_workers, warm_start=start
+        )
 
-    return Stage(name, identity, inputs, compute)
-
-
-def read_curves(record: Record) -> list[dict[str, float]]:
-    """Rows of ``step`` and the figures reported there."""
-    return json.loads(storage.read_bytes(record.output("curves")))
+    return Stage(name, identity, inputs, compute, TrainingFigures, uses_gpu=True)
 
 
-def curves_by_name(rows: list[dict[str, float]]) -> dict[str, list[tuple[int, float]]]:
-    """Figure -> (step, value)."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name != "step":
-                curves.setdefault(name, []).append((int(row["step"]), value))
-    return curves
-
-
-def _train(name: str, task: TrainingTask, config: Config, attempt: Attempt) -> None:
-    """Train ``task`` on Ray Train workers and declare the chosen checkpoint and the curves as outputs."""
-    ensure_workers(config.compute)  # before Ray is imported, which reads its settings then
+def _train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attempt) -> str | None:
+    """Train ``task`` on Ray Train workers; return the id of the MLflow run."""
+    connect_workers(config.compute)  # before Ray is imported, which reads its settings then
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     from flows.training.progress import FollowReports
@@ -84,37 +86,32 @@ def _train(name: str, task: TrainingTask, config: Config, attempt: Attempt) -> N
     with tempfile.TemporaryDirectory(prefix="unetflow-train-") as folder:
         reports = Path(folder) / "reports.jsonl"
         trainer = _build_trainer(task, config.compute, attempt, reports)
-        tracker = _Tracker(config, attempt)
-        with FollowReports(reports, name, task, tracker.log):
+        run = RunLogger(config, attempt.key)
+        with FollowReports(reports, name, task, run.log):
             try:
                 trainer.fit()
             except WorkerGroupError as error:
-                # A mistake in data or settings keeps its type and words, so that it is not tried again.
-                mistakes = (e for e in error.worker_failures.values() if isinstance(e, MISTAKES))
+                # A mistake in data or settings keeps its type and words, so that it is not retried.
+                mistakes = (e for e in error.worker_failures.values() if isinstance(e, NOT_RETRYABLE))
                 raise next(mistakes, error) from None
-    _declare(attempt, task)
-    attempt.figures |= {"run_id": tracker.run_id, "num_workers": config.compute.num_workers}
+    return run.run_id
 
 
 def _build_trainer(task: TrainingTask, compute: ComputeSpec, attempt: Attempt, reports: Path) -> TorchTrainer:
-    """Workers that train ``task`` into the attempt and say how far they are in ``reports``."""
+    """Build the trainer whose workers train ``task`` into the attempt and write their progress to ``reports``."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
     from flows.training.progress import WriteReports
-    from flows.training.worker import TrainJob, limit_worker_environment, train_worker
+    from flows.training.worker import TrainJob, WorkerConfig, train_worker, worker_environment
 
-    job = TrainJob.model_validate(
-        {
-            "task": task,
-            "stage_uri": attempt.stage_uri,
-            "threads": compute.threads_per_worker,
-            "loader_processes": compute.loader_processes,
-        }
+    job = TrainJob(
+        stage_uri=attempt.stage_uri, threads=compute.threads_per_worker, loader_processes=compute.loader_processes
     )
+    worker_config = WorkerConfig(task_type=type(task), task=task.model_dump_json(), job=job.model_dump_json())
     return TorchTrainer(
         train_worker,
-        train_loop_config={"job": job.model_dump_json()},
+        train_loop_config=worker_config,
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.num_workers,
             use_gpu=compute.use_gpu,
@@ -126,35 +123,13 @@ def _build_trainer(task: TrainingTask, compute: ComputeSpec, attempt: Attempt, r
             failure_config=ray.train.FailureConfig(max_failures=compute.max_failures),
             checkpoint_config=_checkpoints_to_keep(task),
             callbacks=[WriteReports(str(reports))],
-            worker_runtime_env={"env_vars": limit_worker_environment(compute.threads_per_worker)},
+            worker_runtime_env={"env_vars": worker_environment(compute.threads_per_worker)},
         ),
     )
 
 
-class _Tracker:
-    """Logs training's figures to one MLflow run, and goes on without it if the server fails."""
-
-    def __init__(self, config: Config, attempt: Attempt) -> None:
-        from flows.registry import tracking
-
-        self.tracking = tracking
-        self.run_id: str | None = None
-        with tracking.going_on_without("opening the MLflow run"):
-            root = config.storage_uri
-            self.client = tracking.connect(root)
-            self.run_id = tracking.open_run(
-                self.client, root, config.registry.experiment, attempt.key, f"{config.registry.name}-{attempt.key[:8]}"
-            )
-            tracking.log_parameters(self.client, self.run_id, config.model_dump(mode="json"))
-
-    def log(self, rows: list[dict[str, float]]) -> None:
-        if self.run_id is not None:
-            with self.tracking.going_on_without("logging to MLflow"):
-                self.tracking.log_metrics(self.client, self.run_id, rows)
-
-
-def _checkpoints_to_keep(task: TrainingTask) -> Any:
-    """The newest, and the best by validation where there is one."""
+def _checkpoints_to_keep(task: TrainingTask) -> CheckpointConfig:
+    """Keep the newest, and the best by validation where there is one."""
     import ray.train
 
     if not task.spec.validate_cases:
@@ -162,12 +137,12 @@ def _checkpoints_to_keep(task: TrainingTask) -> Any:
     return ray.train.CheckpointConfig(
         num_to_keep=task.spec.keep_checkpoints,
         checkpoint_score_attribute=task.score,
-        checkpoint_score_order="max" if task.higher_is_better else "min",
+        checkpoint_score_order="max" if parse_metric_name(task.score).metric.better == "higher" else "min",
     )
 
 
-def _declare(attempt: Attempt, task: TrainingTask) -> None:
-    """Name the chosen checkpoint's files and the curves as outputs. Any attempt's checkpoints count."""
+def _select_checkpoint(attempt: Attempt, task: TrainingTask) -> CheckpointMarker:
+    """Declare the selected checkpoint's files and the curves as outputs. Checkpoints of any attempt count."""
     from flows.training.worker import iter_checkpoints
     from unet_models.training.checkpoint import MARKER, MODEL
 
@@ -176,11 +151,11 @@ def _declare(attempt: Attempt, task: TrainingTask) -> None:
     if newest is None:
         raise RuntimeError(f"training ended without a complete checkpoint below {attempt.stage_uri}")
     uri, marker = newest
-    attempt.write("curves", "curves.json", json.dumps(marker["curves"]).encode())
+    attempt.write("curves", "curves.json", json.dumps(marker.curves).encode())
     if task.spec.select == "best":
-        scored = [c for c in (newest, *checkpoints) if task.score in c[1]["metrics"]]
-        sign = 1 if task.higher_is_better else -1
-        uri, marker = max(scored, key=lambda c: sign * c[1]["metrics"][task.score], default=newest)
+        metric = parse_metric_name(task.score).metric
+        scored = [found for found in (newest, *checkpoints) if task.score in found[1].metrics]
+        uri, marker = max(scored, key=lambda found: metric.score(found[1].metrics[task.score]), default=newest)
     attempt.add("weights", storage.join(uri, MODEL))
     attempt.add("checkpoint", storage.join(uri, MARKER))
-    attempt.figures["step"] = marker["step"]
+    return marker

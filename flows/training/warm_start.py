@@ -1,55 +1,36 @@
-"""Where a training begins: from nothing, or from the champion's weights."""
+"""Weights of the champion to start a training from."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from data_pipelines import storage
-from data_pipelines.errors import UserError
+from data_pipelines.errors import ConfigError
+from flows.config.pipeline import PipelineConfig
 from flows.registry import tracking
-from flows.config.pipeline import Config
-from flows.registry.models import CHAMPION
+from flows.registry.models import TAG_PREFIX, find_champion
 from flows.stages.record import Record, read_record
+from flows.training.figures import TrainingFigures, WarmStart
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
-    """Weights that a training begins with."""
+def find_warm_start(config: PipelineConfig, inputs: tuple[Record[Any], ...]) -> WarmStart | None:
+    """Find the champion's weights; None where there is no champion yet.
 
-    uri: str
-    sha256: str
-
-    @property
-    def figures(self) -> dict[str, Any]:
-        """For the training's record, so that the next one knows."""
-        return asdict(self)
-
-
-def find_base(config: Config, inputs: tuple[Record, ...]) -> Base | None:
-    """The champion's weights; None where there is no champion yet.
-
-    A champion that was trained on these very inputs is no base for itself: its own base is taken, so that the stage's
-    key is that of its training, which is found done. Raises UserError where the champion's training is not in this
+    A champion that was trained on these very inputs is not its own start: its own start is returned, so that the
+    stage's key is that of its training, a cache hit. Raises ConfigError where the champion's training is not in this
     storage.
     """
-    from mlflow.exceptions import MlflowException
-
     root, name = config.storage_uri, config.registry.name
-    try:
-        champion = tracking.connect(root).get_model_version_by_alias(name, CHAMPION)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-    key = champion.tags.get("unetflow.train_key", "")
-    record = read_record(storage.join(root, "train", key)) if key else None
+    champion = find_champion(tracking.connect(root), name)
+    if champion is None:
+        return None
+    key = champion.tags.get(tracking.STAGE_KEY_TAG, "")
+    record = read_record(storage.join(root, "train", key), TrainingFigures) if key else None
     if record is None:
-        raise UserError(
+        raise ConfigError(
             f"train.warm_start: the training of {name} version {champion.version} is not in {root}; run with the "
             "storage it was trained in, or leave warm_start out"
         )
-    if all(champion.tags.get(f"unetflow.{each.stage}_digest") == each.digest for each in inputs):
-        before = record.figures.get("warm_start")
-        return Base(**before) if before else None
-    return Base(record.output("weights"), record.outputs["weights"].sha256)
+    if all(champion.tags.get(f"{TAG_PREFIX}{each.stage}_digest") == each.digest for each in inputs):
+        return record.figures.warm_start
+    return WarmStart(uri=record.output("weights"), sha256=record.outputs["weights"].sha256)

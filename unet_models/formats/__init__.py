@@ -1,1 +1,8 @@
-"""Files that other programs read and write: diffusers and CLIP folders, ONNX, torch.export."""
+"""File formats of networks that other programs read or write.
+
+diffusers_folder   denoiser as a folder of diffusers, read and written
+diffusers_config   DenoiserSpec from and to the config.json of such a folder
+clip_folder        CLIP as a folder of transformers, read and written
+trace              network to graph (torch.export), with named inputs and open sizes
+export             graph to file: ONNX and .pt2
+"""

@@ -1,39 +1,13 @@
-"""How good a segmentation is, case by case, and how good a set of generated images is, as a distribution.
+"""Metrics of segmentations, case by case, and of generated images, as distributions.
 
-    overlap            voxel counts: Dice, IoU, volume error
-    surface            boundaries in millimetres: 95 % Hausdorff distance, surface Dice
-    surface_elements   the pieces of surface that surface Dice weighs
-    summary            one case to a table of figures, all cases to means with intervals
+overlap            voxel counts: Dice, IoU, volume error
+surface            boundaries in millimetres: 95 % Hausdorff distance, surface Dice
+surface_elements   surface pieces, which surface Dice weighs by area
+summary            scores of one case; means over cases with confidence intervals
+inception          Inception features of images, for FID and KID (needs torch)
+frechet            moments of features, and the Fréchet distance
+kernel             kernel distance (KID)
+manifold           precision and recall, nearest neighbours, memorisation
 
-    inception          images to the features that FID and KID are measured on (torch; import it by its own name)
-    frechet            features to their moments, moments to the Fréchet distance
-    kernel             features to the kernel distance
-    manifold           precision and recall, nearest neighbours, memorisation
-
-Apart from ``inception`` numpy and scipy only; importing this package loads numpy alone.
+All but ``inception`` need numpy and scipy alone.
 """
-
-from __future__ import annotations
-
-from unet_models.metrics.frechet import FeatureMoments, frechet_distance
-from unet_models.metrics.kernel import kernel_distance
-from unet_models.metrics.manifold import memorisation, nearest_neighbours, precision_recall
-from unet_models.metrics.overlap import confusion_matrix
-from unet_models.metrics.summary import METRIC_NAMES, MetricSummary, score_case, summarise
-from unet_models.metrics.surface import hd95_mm, surface_dice
-
-__all__ = [
-    "METRIC_NAMES",
-    "FeatureMoments",
-    "MetricSummary",
-    "confusion_matrix",
-    "frechet_distance",
-    "hd95_mm",
-    "kernel_distance",
-    "memorisation",
-    "nearest_neighbours",
-    "precision_recall",
-    "score_case",
-    "summarise",
-    "surface_dice",
-]

@@ -1,14 +1,13 @@
-"""Fréchet distance between two sets of images: both taken as Gaussians in the feature space of a network.
+"""Fréchet distance between two sets of images, each modelled as a Gaussian in the feature space of a network.
 
-What is needed of a set is its count, mean and covariance, so features are read once, in any number of pieces:
-``FeatureMoments`` of the pieces add up to those of the whole. With Inception features (``inception``) the distance is
-the FID. It falls with the number of images (finite samples make the covariances differ): compare figures of the same
-number only, and print it beside them.
+A set enters by its count, mean and covariance, so features are read once, in any number of pieces
+(``FeatureMoments.update``). With Inception features (``inception``) the distance is the FID. It falls with the number
+of images (finite samples make the covariances differ): compare figures of the same number only, and print it beside
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 
 class FeatureMoments:
-    """Count, mean and scatter of features ``(N, num_features)``, in float64.
+    """Count, mean and scatter matrix of features ``(N, num_features)``, in float64.
 
     ``mean (D,)``; ``scatter (D, D)`` is the sum of the outer products of the deviations from the mean. Sums of raw
     squares would lose the digits of a variance that is small against the mean; these do not.
@@ -47,40 +46,8 @@ class FeatureMoments:
             deviations -= mean
             self._add(len(features), mean, deviations.T @ deviations)
 
-    def merge(self, other: FeatureMoments) -> None:
-        """Add the moments of other samples, as if they had been given to ``update``; their order has no effect.
-
-        Raises ValueError where the number of features differs.
-        """
-        self._check_dimension(len(other.mean))
-        if other.count:
-            self._add(other.count, other.mean, other.scatter)
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Copies as plain arrays, ``count ()``, ``mean (D,)`` and ``scatter (D, D)``: to send or to save."""
-        return {"count": np.array(self.count), "mean": self.mean.copy(), "scatter": self.scatter.copy()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FeatureMoments:
-        """The inverse of ``to_arrays``.
-
-        Raises ValueError where an array is missing, or shapes do not go together.
-        """
-        missing = {"count", "mean", "scatter"} - set(arrays)
-        if missing:
-            raise ValueError(f"moments need the arrays count, mean and scatter, got none named {sorted(missing)}")
-        mean, scatter = arrays["mean"], arrays["scatter"]
-        if mean.ndim != 1 or scatter.shape != (*mean.shape, *mean.shape):
-            raise ValueError(f"mean and scatter must be (D,) and (D, D), got {mean.shape} and {scatter.shape}")
-        moments = cls(len(mean))
-        moments.count = int(arrays["count"])
-        # Added to the zeros, not kept: what came through shared memory is read-only, and moments grow in place.
-        moments.mean += mean
-        moments.scatter += scatter
-        return moments
-
     def _add(self, count: int, mean: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
-        """Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm" (1979), eq. 2.1, for vectors."""
+        """Merge moments: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm" (1979), eq. 2.1."""
         total = self.count + count
         apart = mean - self.mean
         self.scatter += scatter
@@ -94,13 +61,14 @@ class FeatureMoments:
 
 
 def frechet_distance(a: FeatureMoments, b: FeatureMoments) -> float:
-    """Squared Fréchet distance of two Gaussians, ``|m_a - m_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2))``; 0 or more.
+    """Compute the squared Fréchet distance of two Gaussians, ``|m_a - m_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2))``.
 
-    In the square of the features' unit (Dowson & Landau 1982; Heusel et al. 2017, arXiv:1706.08500, eq. 6). The trace
-    of the root is that of ``(S_a^(1/2) S_b S_a^(1/2))^(1/2)``, whose argument is symmetric: eigenvalues in float64
-    replace a general matrix root, and covariances of too few samples to be invertible need no offset.
+    It is 0 or more, in the square of the features' unit (Dowson & Landau 1982; Heusel et al. 2017, arXiv:1706.08500,
+    eq. 6). The trace of the root is that of ``(S_a^(1/2) S_b S_a^(1/2))^(1/2)``, whose argument is symmetric:
+    eigenvalues in float64 replace a general matrix root, and covariances of too few samples to be invertible need no
+    offset.
 
-    Raises ValueError below 2 samples on either side, and where the number of features differs.
+    Raises ValueError for fewer than 2 samples of a set, and where the number of features differs.
     """
     if len(a.mean) != len(b.mean):
         raise ValueError(f"both sets must have the same features, got {len(a.mean)} and {len(b.mean)} of them")
@@ -116,7 +84,7 @@ def frechet_distance(a: FeatureMoments, b: FeatureMoments) -> float:
 
 
 def check_features(name: str, features: NDArray[Any]) -> None:
-    """Raises ValueError unless ``features`` is a table ``(N, D)`` of finite real numbers; ``N`` may be 0."""
+    """Check that ``features`` is a table ``(N, D)`` of finite real numbers; ``N`` may be 0. Raises ValueError."""
     if features.ndim != 2 or features.dtype.kind not in "fiu":
         raise ValueError(
             f"{name} must be real numbers in 2 axes (samples, features), got {features.dtype} of shape {features.shape}"
@@ -130,6 +98,6 @@ def check_features(name: str, features: NDArray[Any]) -> None:
 
 
 def _symmetric_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The square root of a symmetric matrix without negative eigenvalues."""
+    """Compute the square root of a symmetric matrix without negative eigenvalues."""
     eigenvalues, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(eigenvalues.clip(min=0))) @ vectors.T

@@ -1,4 +1,4 @@
-"""Kernel distance between two sets of images: like the Fréchet distance, but without bias for few images."""
+"""Kernel distance between two sets of images: an alternative to the Fréchet distance, unbiased for few images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from unet_models.metrics.frechet import check_features
 def kernel_distance(
     x: NDArray[Any], y: NDArray[Any], *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Unbiased squared maximum mean discrepancy of features ``(N, D)`` and ``(M, D)``: mean and standard deviation.
+    """Estimate the squared maximum mean discrepancy of features ``(N, D)`` and ``(M, D)``.
 
-    With Inception features the KID (Binkowski et al. 2018, arXiv:1801.01401, sec. 4): kernel
+    With Inception features it is the KID (Binkowski et al. 2018, arXiv:1801.01401, sec. 4): kernel
     ``(x . y / D + 1)^3``, estimated on ``subsets`` pairs of subsets of ``subset_size`` samples, drawn without
-    replacement. The standard deviation is that over the subsets. Unbiased, so two samples of one distribution give
-    values around 0, also below it.
+    replacement. Returns mean and standard deviation over the subsets. The estimate is unbiased, so two samples of one
+    distribution give values around 0, also below it.
 
     A set of fewer samples than ``subset_size`` is used whole; where both are, there is one pair of subsets and the
     standard deviation is NaN.
@@ -48,7 +48,7 @@ def _draw(features: NDArray[Any], size: int, generator: np.random.Generator) -> 
 
 
 def _squared_mmd(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Gretton et al., JMLR 2012, eq. 3: no sample is compared with itself."""
+    """Estimate without bias: no sample is compared with itself (Gretton et al., JMLR 2012, eq. 3)."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     return _mean_of_pairs(_kernel(x, x)) + _mean_of_pairs(_kernel(y, y)) - 2 * float(_kernel(x, y).mean())
 
@@ -59,6 +59,6 @@ def _kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _mean_of_pairs(kernel: NDArray[np.float64]) -> float:
-    """Mean over the pairs of two different samples."""
+    """Average over the pairs of two different samples."""
     size = len(kernel)
     return float((kernel.sum() - np.trace(kernel)) / (size * (size - 1)))

@@ -1,6 +1,6 @@
-"""Who is near whom among features: precision and recall of generated images, and whether they copy training images.
+"""Neighbourhoods of features: precision and recall of generated images, and memorisation of training images.
 
-Distances are Euclidean, in float64. They are worked out tile by tile, so memory does not grow with the product of the
+Distances are Euclidean, in float64. They are computed tile by tile, so memory does not grow with the product of the
 two numbers of samples.
 """
 
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from unet_models.metrics.frechet import check_features
 
 _BLOCK_ROWS = 1024
-"""Samples compared at a time: a tile of distances is 8 MB, two blocks of 2048 features are 32 MB."""
+"""Samples compared at a time: a tile of distances takes 8 MB, two blocks of 2048 features take 32 MB."""
 
 _ROUNDING = 1e-12
-"""Slack of a squared distance, relative to the largest squared norm: a copy lies within a radius of 0."""
+"""Rounding tolerance of squared distances, relative to the largest squared norm: a copy lies within a radius of 0."""
 
 
 def precision_recall(real: NDArray[Any], generated: NDArray[Any], k: int = 3) -> tuple[float, float]:
-    """Improved precision and recall of features ``(N, D)`` and ``(M, D)``, both 0 to 1.
+    """Compute improved precision and recall of features ``(N, D)`` and ``(M, D)``, both 0 to 1.
 
     Around each sample of a set lies a ball that reaches to its ``k``-th nearest neighbour in the set. Precision is the
     share of generated samples inside a ball of a real one (are they plausible?), recall the share of real samples
@@ -44,10 +44,10 @@ def precision_recall(real: NDArray[Any], generated: NDArray[Any], k: int = 3) ->
 def nearest_neighbours(
     queries: NDArray[Any], references: NDArray[Any], k: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The ``k`` nearest of ``references (M, D)`` to each of ``queries (N, D)``, nearest first.
+    """Find the ``k`` nearest of ``references (M, D)`` to each of ``queries (N, D)``, nearest first.
 
-    Gives distances ``(N, k)`` and row numbers in ``references`` ``(N, k)``. The distance of a copy is exactly 0.
-    Which of several equally far references is named is not defined.
+    Returns distances ``(N, k)`` and row numbers in ``references`` ``(N, k)``. The distance of a copy is exactly 0.
+    The order of equally far references is not defined.
 
     Raises ValueError for ``k`` below 1 or above the number of references, a differing number of features, and values
     that are not finite.
@@ -61,7 +61,7 @@ def nearest_neighbours(
     for rows in _blocks(len(queries)):
         block = queries[rows].astype(np.float64)
         found = _nearest_indices(block - centre, references, centre, k)
-        # Squared norms cancel badly for near copies: the distances of those found are worked out afresh.
+        # Squared norms cancel badly for near copies: distances to the neighbours found are computed again.
         exact = np.stack([np.linalg.norm(block - references[column], axis=1) for column in found.T], axis=1)
         order = np.argsort(exact, axis=1, kind="stable")
         distances[rows] = np.take_along_axis(exact, order, axis=1)
@@ -70,15 +70,15 @@ def nearest_neighbours(
 
 
 def memorisation(generated: NDArray[Any], train: NDArray[Any], held_out: NDArray[Any]) -> dict[str, float]:
-    """Whether generated samples lie nearer to the training samples than unseen real ones do.
+    """Measure memorisation: compare the distances of generated and of unseen real samples to the training samples.
 
-    All three are features ``(N, D)``, ``N`` free for each; each generated and held-out sample is given the distance to
+    All three are features ``(N, D)``, ``N`` free for each. The distance of a generated or held-out sample is that to
     its nearest training sample (the idea of Meehan et al. 2020, arXiv:2004.05675, without its test statistic).
 
     - ``generated_median``, ``held_out_median``: the median distance, in the features' unit.
     - ``median_ratio``: the first over the second. About 1: as far as unseen images; well below 1: copies. NaN or
       infinite where ``held_out_median`` is 0.
-    - ``closer_than_held_out_p5``: share of generated samples strictly nearer than the 5th percentile of the held-out
+    - ``closer_than_held_out_p5``: fraction of generated samples strictly nearer than the 5th percentile of the held-out
       distances, 0 to 1. A model that does not copy gives about 0.05.
 
     Raises ValueError for an empty set, a differing number of features, and values that are not finite.
@@ -101,12 +101,12 @@ def memorisation(generated: NDArray[Any], train: NDArray[Any], held_out: NDArray
 
 
 def _radii(features: NDArray[Any], k: int) -> NDArray[np.float64]:
-    """Distance of each sample to its ``k``-th nearest neighbour: one more is asked for, the nearest is itself."""
+    """Compute each sample's distance to its ``k``-th nearest neighbour; the first of ``k + 1`` is the sample itself."""
     return nearest_neighbours(features, features, k + 1)[0][:, -1]
 
 
 def _share_covered(points: NDArray[Any], centres: NDArray[Any], radii: NDArray[np.float64]) -> float:
-    """Share of ``points (N, D)`` that lie within the radius of at least one of ``centres (M, D)``."""
+    """Compute the fraction of ``points (N, D)`` within the radius of at least one of ``centres (M, D)``."""
     origin = centres.mean(axis=0, dtype=np.float64)
     covered = np.zeros(len(points), dtype=bool)
     for rows in _blocks(len(points)):
@@ -122,7 +122,7 @@ def _share_covered(points: NDArray[Any], centres: NDArray[Any], radii: NDArray[n
 def _nearest_indices(
     block: NDArray[np.float64], references: NDArray[Any], centre: NDArray[np.float64], k: int
 ) -> NDArray[np.int64]:
-    """Row numbers ``(n, k)`` of the nearest references to a block of centred queries ``(n, D)``, in no order."""
+    """Find the rows ``(n, k)`` of the nearest references to a block of centred queries ``(n, D)``, in no order."""
     squared = np.empty((len(block), 0))
     indices = np.empty((len(block), 0), dtype=np.int64)
     for columns in _blocks(len(references)):
@@ -136,7 +136,7 @@ def _nearest_indices(
 
 
 def _squared_distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``|x|^2 - 2 x.y + |y|^2`` of ``(n, D)`` and ``(m, D)``: ``(n, m)``. Centred features keep the rounding small."""
+    """Compute ``|x|^2 - 2 x.y + |y|^2``, ``(n, m)``; centred features keep the rounding error small."""
     squared = x @ y.T
     squared *= -2
     squared += np.einsum("nd,nd->n", x, x)[:, None]

@@ -1,8 +1,8 @@
-"""Overlap of two label maps, from one table of voxel counts.
+"""Overlap metrics of two label maps, computed from their confusion matrix.
 
-Every figure here is a function of the confusion matrix, so a case is read once however many classes it has.
-A class that neither map contains gives NaN (nothing was measured, and the case is left out of that class's mean);
-a class that only one of them contains gives Dice and IoU of 0.
+Every metric is a function of the confusion matrix, so a case is read once however many classes it has. A class that
+neither map contains gives NaN (nothing was measured, and the case is left out of that class's mean); a class that only
+one of them contains gives Dice and IoU of 0.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def confusion_matrix(prediction: NDArray[Any], truth: NDArray[Any], num_classes:
 
 
 def dice(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Dice coefficient ``2 |P and T| / (|P| + |T|)`` of every class, ``(num_classes,)`` (Dice, Ecology 1945)."""
+    """Compute the Dice coefficient ``2 |P and T| / (|P| + |T|)`` of each class, ``(num_classes,)`` (Dice 1945)."""
     predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
     return _ratio(2 * confusion.diagonal(), predicted + true)
 
 
 def iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Intersection over union (Jaccard index) ``|P and T| / |P or T|`` of every class, ``(num_classes,)``."""
+    """Compute intersection over union (Jaccard index) ``|P and T| / |P or T|`` of each class, ``(num_classes,)``."""
     predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
     return _ratio(confusion.diagonal(), predicted + true - confusion.diagonal())
 
 
 def volume_error_percent(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Predicted minus true volume in % of the true one, ``(num_classes,)``; negative: too small.
+    """Compute predicted minus true volume in % of the true one, ``(num_classes,)``; negative means too small.
 
     NaN for a class that the truth lacks: there is no volume to relate to (``volume_error_ml`` still counts it).
     """
@@ -64,13 +64,13 @@ def volume_error_percent(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def volume_error_ml(confusion: NDArray[np.int64], voxel_ml: float) -> NDArray[np.float64]:
-    """Absolute difference of predicted and true volume in mL, ``(num_classes,)``; NaN where both are empty."""
+    """Compute the absolute volume difference in mL, ``(num_classes,)``; NaN where both volumes are empty."""
     predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
     return np.where(predicted + true > 0, np.abs(predicted - true) * voxel_ml, np.nan)
 
 
 def spacing_array(spacing_mm: Sequence[float], ndim: int) -> NDArray[np.float64]:
-    """The voxel size in mm as an array ``(ndim,)``.
+    """Convert the voxel size in mm to an array ``(ndim,)``.
 
     Raises ValueError unless there is one finite, positive number per axis.
     """
@@ -81,7 +81,7 @@ def spacing_array(spacing_mm: Sequence[float], ndim: int) -> NDArray[np.float64]
 
 
 def voxel_volume_ml(spacing_mm: Sequence[float]) -> float:
-    """Volume of a voxel in mL (1 mL = 1000 mm^3). A 2-D pixel is taken as 1 mm thick."""
+    """Compute the volume of a voxel in mL (1 mL = 1000 mm^3); a 2-D pixel counts as 1 mm thick."""
     return float(np.prod(spacing_mm)) / 1000
 
 

@@ -1,4 +1,4 @@
-"""From label maps to figures per case, and from all cases to means with 95 % bootstrap intervals."""
+"""Scores of one case, and means over all cases with 95 % bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from unet_models.metrics import overlap, surface
 
 METRIC_NAMES = ("dice", "iou", "hd95_mm", "surface_dice", "volume_error_ml", "volume_error_percent")
-"""The metrics of a case and class, in the order of tables."""
+"""Metrics of a case and class, in the order of tables."""
 
 MEAN_CLASS = "mean"
-"""The class name under which the mean over all foreground classes is given."""
+"""Class name of the mean over all foreground classes."""
 
 Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
-    """One metric of one class over all cases."""
+    """Mean and confidence interval of one metric of one class over all cases."""
 
     metric: str
     """One of ``METRIC_NAMES``."""
@@ -45,7 +45,7 @@ def score_case(
     spacing_mm: Sequence[float],
     tolerance_mm: float,
 ) -> dict[str, dict[str, float]]:
-    """Score one case: class name (label 0, the background, left out) to metric name to value.
+    """Score one case; returns class name to metric name to value, without the background (label 0).
 
     ``prediction`` and ``truth`` are integer label maps of one shape, ``(H, W)`` or ``(D, H, W)``; ``classes`` maps
     names to labels, ``spacing_mm`` holds the voxel size of each axis. Every metric is NaN for a class that is in
@@ -75,7 +75,7 @@ def score_case(
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], *, num_resamples: int = 2000, seed: int = 0) -> list[MetricSummary]:
-    """Mean and 95 % bootstrap percentile interval of every metric, per class and for the mean over classes.
+    """Compute mean and 95 % bootstrap percentile interval of each metric, per class and for the mean over classes.
 
     ``rows`` hold ``case_id``, ``class_name`` and metrics, one row per case and class; a metric that no row has is left
     out. Cases are drawn with replacement (Efron, Annals of Statistics 1979). For a class, cases without a value (NaN,
@@ -102,7 +102,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], *, num_resamples: int = 2000, s
 
 
 def _table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], metric: str) -> NDArray[np.float64]:
-    """The values of one metric, ``(cases, classes)``; NaN where there is no row or no value."""
+    """Arrange the values of one metric as ``(cases, classes)``; NaN where there is no row or no value."""
     case_ids = {case_id: index for index, case_id in enumerate(dict.fromkeys(row["case_id"] for row in rows))}
     column = {name: index for index, name in enumerate(class_names)}
     values = {(case_ids[row["case_id"]], column[row["class_name"]]): row.get(metric, np.nan) for row in rows}
@@ -115,7 +115,7 @@ def _table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], metric
 
 
 def _bootstrap_interval(values: NDArray[np.float64], num_resamples: int, seed: int) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of the mean over drawn cases; ``values (cases, classes)``, no row all NaN."""
+    """Compute the 2.5th and 97.5th percentile of the resampled mean; ``values (cases, classes)``, no row all NaN."""
     num_cases = len(values)
     if num_cases == 0:
         return float("nan"), float("nan")
@@ -128,10 +128,10 @@ def _bootstrap_interval(values: NDArray[np.float64], num_resamples: int, seed: i
 
 
 def _mean_of_class_means(times: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over classes of each class's mean over cases, NaN left out of both.
+    """Average each class over cases, then over classes, leaving NaN out of both.
 
-    ``times (resamples, cases)`` is how often each case counts, ``values (cases, classes)``; gives ``(resamples,)``,
-    NaN where a resample holds no value at all.
+    ``times (resamples, cases)`` is the weight of each case, ``values (cases, classes)``; returns ``(resamples,)``, NaN
+    where a resample holds no value at all.
     """
     known = ~np.isnan(values)
     counts = times @ known.astype(np.float64)
@@ -142,7 +142,7 @@ def _mean_of_class_means(times: NDArray[np.float64], values: NDArray[np.float64]
 
 
 def _class_boxes(prediction: NDArray[Any], truth: NDArray[Any], highest: int) -> dict[int, Box]:
-    """The smallest box that holds each label 1 .. ``highest`` in both maps; an empty box where neither has it."""
+    """Find the bounding box of each label 1 .. ``highest`` over both maps; empty where neither has it."""
     from scipy.ndimage import find_objects
 
     boxes: dict[int, Box] = {}

@@ -1,11 +1,11 @@
-"""Distances between the boundaries of two masks, in millimetres.
+"""Surface metrics: distances between the boundaries of two masks, in millimetres.
 
-The two metrics see a boundary differently, as their definitions do:
+The two metrics define a boundary differently:
 
 - ``hd95_mm``: the boundary voxels of a mask, those with a face neighbour outside it.
 - ``surface_dice``: the surface elements between voxels (``surface_elements``).
 
-What lies beyond the array counts as outside. Distances come from a k-d tree over the boundary points: a surface has
+Voxels beyond the array count as outside. Distances come from a k-d tree over the boundary points: a surface has
 far fewer points than the volume has voxels, so this took about a tenth of the time of a distance transform on 200^3
 voxels, and a quarter in the worst case tried (concentric spheres, every point equally far).
 """
@@ -22,13 +22,13 @@ from unet_models.metrics.overlap import spacing_array
 from unet_models.metrics.surface_elements import Mask, Points, surface_elements
 
 _ROUNDING = 1e-6
-"""Relative slack of the tolerance: three voxels of 0.3 mm (0.30000001 in a float32 header) are within 0.9 mm."""
+"""Rounding tolerance, relative: three voxels of 0.3 mm (0.30000001 in a float32 header) are within 0.9 mm."""
 
 
 def hd95_mm(prediction: Mask, truth: Mask, spacing_mm: Sequence[float], *, one_empty_mm: float | None = None) -> float:
-    """95 % Hausdorff distance of two boolean masks ``(H, W)`` or ``(D, H, W)``, in mm.
+    """Compute the 95 % Hausdorff distance of two boolean masks ``(H, W)`` or ``(D, H, W)``, in mm.
 
-    The larger of the two directed 95th percentiles of the distances from the boundary voxels of one mask to the
+    It is the larger of the two directed 95th percentiles of the distances from the boundary voxels of one mask to the
     nearest boundary voxel of the other (Huttenlocher et al., 1993, with the percentile in place of the maximum).
 
     NaN where both masks are empty. Where exactly one is, no distance exists and infinity would make every mean
@@ -50,7 +50,7 @@ def hd95_mm(prediction: Mask, truth: Mask, spacing_mm: Sequence[float], *, one_e
 
 
 def surface_dice(prediction: Mask, truth: Mask, spacing_mm: Sequence[float], tolerance_mm: float) -> float:
-    """Share of the two surfaces that lies within ``tolerance_mm`` of the other one, 0 to 1.
+    """Compute the surface Dice: the fraction of both surfaces within ``tolerance_mm`` of the other one, 0 to 1.
 
     ``(|S_P near S_T| + |S_T near S_P|) / (|S_P| + |S_T|)`` for boolean masks ``(H, W)`` or ``(D, H, W)``, where
     ``|.|`` is the area of surface elements (Nikolov et al., arXiv:1809.04430).
@@ -78,12 +78,12 @@ def surface_dice(prediction: Mask, truth: Mask, spacing_mm: Sequence[float], tol
 
 
 def diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
-    """Length of the diagonal of an image in mm."""
+    """Compute the length of the diagonal of an image in mm."""
     return float(np.linalg.norm(np.asarray(shape) * spacing_array(spacing_mm, len(shape))))
 
 
 def boundary_voxels(mask: Mask) -> Mask:
-    """Voxels of ``mask`` with a face neighbour (4 in 2-D, 6 in 3-D) outside it; same shape."""
+    """Find the voxels of ``mask`` with a face neighbour (4 in 2-D, 6 in 3-D) outside it; same shape."""
     padded = np.pad(mask, 1)
     surrounded = mask.copy()
     for axis, start in product(range(mask.ndim), (0, 2)):
@@ -114,7 +114,7 @@ def _union_box(prediction: Mask, truth: Mask) -> tuple[slice, ...]:
 
 
 def _nearest_mm(points: Points, others: Points, bound_mm: float = float("inf")) -> NDArray[np.float64]:
-    """Distance from each of ``points`` to the nearest of ``others``; infinite from ``bound_mm`` on."""
+    """Compute the distance from each of ``points`` to the nearest of ``others``; infinite from ``bound_mm`` on."""
     from scipy.spatial import KDTree
 
     # Splitting cells in the middle, not at the median, halves the time where a surface is equally far everywhere.

@@ -1,4 +1,4 @@
-"""The surface of a mask as small pieces, each with its place and its area.
+"""Surface elements of a mask: small pieces of surface with position and area.
 
 Each 2x2x2 block of voxels (2x2 in a plane) that holds both inside and outside is cut by a small piece of surface, as
 in marching cubes (Lorensen & Cline, 1987); the piece sits at the block and weighs its area in mm^2 (its length in mm).
@@ -18,7 +18,7 @@ Corner = tuple[int, ...]
 
 
 def surface_elements(mask: Mask, spacing: NDArray[np.float64]) -> tuple[Points, NDArray[np.float64]]:
-    """Where the surface of ``mask`` passes and how much of it: points ``(N, ndim)`` in mm, areas ``(N,)`` in mm^2.
+    """Compute the surface elements of ``mask``: points ``(N, ndim)`` in mm, areas ``(N,)`` in mm^2.
 
     In 2-D the second array holds lengths in mm. A point is the centre of its block of voxels, in a frame shifted by
     half a voxel, the same for all masks of one shape.
@@ -29,7 +29,7 @@ def surface_elements(mask: Mask, spacing: NDArray[np.float64]) -> tuple[Points, 
 
 
 def element_sizes(spacing: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Area in mm^2 of the surface through each of the 256 blocks of 2x2x2 voxels (16 contour lengths in mm in 2-D).
+    """Compute the surface area in mm^2 in each of the 256 blocks of 2x2x2 voxels (16 contour lengths in mm in 2-D).
 
     The index has one bit per voxel, the block's first corner in the highest bit and the last axis running fastest.
     """
@@ -42,7 +42,7 @@ def element_sizes(spacing: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _neighbour_codes(mask: Mask) -> NDArray[np.uint8]:
-    """One bit per voxel of every block that touches the mask: blocks start one voxel before the array."""
+    """Encode each block of voxels by one bit per voxel; blocks start one voxel before the array."""
     codes = np.pad(mask, 1).astype(np.uint8)
     for doubling, axis in enumerate(reversed(range(mask.ndim))):
         lead = (slice(None),) * axis
@@ -52,7 +52,7 @@ def _neighbour_codes(mask: Mask) -> NDArray[np.uint8]:
 
 @cache
 def _simplices(ndim: int) -> NDArray[np.float64]:
-    """Triangles (segments in 2-D) of the surface through a unit block: ``(codes, elements, ndim, ndim)``, 0-padded."""
+    """Build the triangles (2-D: segments) of each code in a unit block, ``(codes, elements, ndim, ndim)``, 0-padded."""
     pieces = [
         [element for part in _smaller_side(code, ndim) for element in _cut_ears(_outline(part))]
         for code in range(2 ** (2**ndim))
@@ -65,7 +65,7 @@ def _simplices(ndim: int) -> NDArray[np.float64]:
 
 
 def _smaller_side(code: int, ndim: int) -> list[set[Corner]]:
-    """Corners on the side with fewer of them, in parts joined along the block's edges.
+    """Find the corners on the side with fewer of them, in parts connected along the block's edges.
 
     A surface bounds both sides alike. Choosing the smaller one settles the ambiguous faces (two corners across a
     diagonal): its corners are kept apart, whichever side they belong to.
@@ -90,7 +90,7 @@ def _edge_neighbours(corner: Corner) -> list[Corner]:
 
 
 def _outline(part: set[Corner]) -> list[Points]:
-    """Midpoints of the edges that leave ``part``, in order around it, each joined to the next across a face.
+    """Order the midpoints of the edges that leave ``part`` around it, each joined to the next across a face.
 
     It starts at a corner with a single leaving edge where there is one (see ``_cut_ears``).
     """
@@ -105,12 +105,12 @@ def _outline(part: set[Corner]) -> list[Points]:
 
 
 def _on_one_face(point: Points, other: Points) -> bool:
-    """Whether two edge midpoints share a coordinate 0 or 1; a 2-D block is itself the one face."""
+    """Check whether two edge midpoints share a coordinate 0 or 1; a 2-D block is itself the one face."""
     return len(point) == 2 or bool(np.any((point == other) & (point != 0.5)))
 
 
 def _cut_ears(outline: list[Points]) -> list[list[Points]]:
-    """Triangles of a polygon: cut off every second corner until nothing is left. A segment stays as it is.
+    """Triangulate a polygon: cut off every second corner until nothing is left. A segment stays as it is.
 
     Only two outlines are not flat, so only there does the cut matter. Three corners in an L: the first ear, at the L's
     middle corner, leaves a flat rest. Four corners in a winding path: three ears leave the middle triangle, and

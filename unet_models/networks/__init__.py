@@ -1,1 +1,14 @@
-"""One file per network, and the blocks they share."""
+"""The networks, one per file, and the blocks they share.
+
+build            the segmentation network of a spec
+unet             segmentation U-Net, 2-D and 3-D
+blocks           convolution blocks of the segmentation U-Net
+denoiser         denoising U-Net of latent diffusion
+denoiser_blocks  time embedding, residual blocks and levels of the denoiser
+attention        transformer blocks of the denoiser
+autoencoder      image autoencoder (diffusers' AutoencoderKL) and its patch discriminator
+clip             small CLIP (transformers')
+tokenizer        byte-pair tokenizer of the small CLIP
+inception        Inception-v3 of the FID
+presets          specs of published networks
+"""

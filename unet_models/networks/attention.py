@@ -1,6 +1,6 @@
-"""Transformer blocks inside the noise predictor (Rombach 2022, section 3.3 and appendix E.2.1).
+"""Transformer blocks of the denoising U-Net (Rombach 2022, section 3.3 and appendix E.2.1).
 
-Attributes bear the names diffusers gives them, since they become the names of the tensors in a checkpoint.
+Attributes have the names that diffusers gives them, since they become the names of the tensors in a checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani 2017, eq. 1): of tokens to themselves, or to a context of ``context_dim``."""
+    """Multi-head attention (Vaswani 2017, eq. 1): self-attention, or cross-attention with ``context_dim``."""
 
     def __init__(self, width: int, num_heads: int, context_dim: int | None = None) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch tokens width"], context: Float[Tensor, "batch others source"] | None = None
     ) -> Float[Tensor, "batch tokens width"]:
-        """Each token of ``x`` becomes a mean of the context's values; without a context, of its own sequence's."""
+        """Attend from each token of ``x`` to the context; without a context, to the other tokens of ``x``."""
         source = x if context is None else context
         query, key, value = (self._split(t) for t in (self.to_q(x), self.to_k(source), self.to_v(source)))
         mixed = attend(query, key, value)  # (B, heads, tokens, width / heads)
@@ -36,8 +36,8 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
-SHORT = 512
-"""Tokens up to which float32 is the faster precision of attention on a CPU."""
+MAX_FLOAT32_TOKENS = 512
+"""Sequence length up to which attention is faster in float32 than in bfloat16 on a CPU."""
 
 
 def attend(
@@ -45,19 +45,19 @@ def attend(
     key: Float[Tensor, "batch heads others head"],
     value: Float[Tensor, "batch heads others head"],
 ) -> Float[Tensor, "batch heads tokens head"]:
-    """Scaled dot-product attention (Vaswani 2017, eq. 1).
+    """Compute scaled dot-product attention (Vaswani 2017, eq. 1).
 
     On a CPU the backward kernel for bfloat16 is several times slower than that for float32 where sequences are short:
     there attention alone is computed in float32, whatever autocast says.
     """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[-2] <= SHORT:
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[-2] <= MAX_FLOAT32_TOKENS:
         with torch.autocast("cpu", enabled=False):
             return F.scaled_dot_product_attention(query.float(), key.float(), value.float()).to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value)
 
 
 class GEGLU(nn.Module):
-    """One half of a projection, gated by the GELU of the other (Shazeer 2020, eq. 6)."""
+    """Gated linear unit: one half of a projection times the GELU of the other (Shazeer 2020, eq. 6)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -69,11 +69,11 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The position-wise network: four times the width in between."""
+    """Position-wise feed-forward network with a hidden layer four times as wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # The identity stands where others have a dropout, so that the last layer is number 2 here too.
+        # The identity takes the place of diffusers' dropout, so that the last layer is number 2 here, too.
         self.net = nn.Sequential(GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
@@ -81,14 +81,14 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention where there is a context, feed-forward; each on a shortcut, normalised first."""
+    """Self-attention, cross-attention where there is a context, and feed-forward, each pre-normalised on a shortcut."""
 
     def __init__(self, width: int, num_heads: int, context_dim: int | None) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attn1 = Attention(width, num_heads)
-        self.reads_context = context_dim is not None
-        if self.reads_context:
+        self.has_cross_attention = context_dim is not None
+        if self.has_cross_attention:
             self.norm2 = nn.LayerNorm(width)
             self.attn2 = Attention(width, num_heads, context_dim)
         self.norm3 = nn.LayerNorm(width)
@@ -98,7 +98,7 @@ class TransformerBlock(nn.Module):
         self, x: Float[Tensor, "batch tokens width"], context: Float[Tensor, "batch others source"] | None
     ) -> Float[Tensor, "batch tokens width"]:
         x = x + self.attn1(self.norm1(x))
-        if self.reads_context:
+        if self.has_cross_attention:
             x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
@@ -106,8 +106,8 @@ class TransformerBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """Transformer blocks over the pixels of a feature map, on a shortcut.
 
-    The projections in and out are 1x1 convolutions, as in Stable Diffusion 1.x; that out starts at zero, so the
-    whole starts as the identity (Dhariwal 2021).
+    The input and output projections are 1x1 convolutions, as in Stable Diffusion 1.x; the output projection starts at
+    zero, so that the whole starts as the identity (Dhariwal 2021).
     """
 
     def __init__(

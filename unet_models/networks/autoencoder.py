@@ -1,4 +1,4 @@
-"""The image autoencoder: diffusers' ``AutoencoderKL``, and what trains it: a posterior drawn from, a discriminator."""
+"""Image autoencoder, diffusers' ``AutoencoderKL``, and the module that trains it together with a discriminator."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from unet_models.specs.encoders import AutoencoderSpec
+from data_pipelines.errors import WeightsError
 from unet_models.sampling.noise import sample_posterior
+from unet_models.specs.encoders import AutoencoderSpec
+
+CLASS = "AutoencoderKL"
 
 
 def build_autoencoder(spec: AutoencoderSpec, resolution: int) -> Any:
-    """A fresh ``diffusers.AutoencoderKL`` for square RGB images of ``resolution`` pixels."""
+    """Build a ``diffusers.AutoencoderKL`` with random weights for square RGB images of ``resolution`` pixels."""
     from diffusers import AutoencoderKL
 
     levels = len(spec.channels)
@@ -33,25 +36,33 @@ def build_autoencoder(spec: AutoencoderSpec, resolution: int) -> Any:
 
 
 def load_autoencoder(folder: Path, device: torch.device | str = "cpu") -> Any:
-    """The ``diffusers.AutoencoderKL`` of a folder, frozen. Raises ValueError where the folder holds something else."""
+    """Load the ``diffusers.AutoencoderKL`` of a folder, in evaluation mode and without gradients.
+
+    Raises WeightsError where the folder holds something else, or nothing that can be read.
+    """
     from diffusers import AutoencoderKL
 
     path = folder / "config.json"
     try:
-        name = json.loads(path.read_text()).get("_class_name")
+        config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); name the folder of an AutoencoderKL") from None
-    if name != "AutoencoderKL":
-        raise ValueError(f"{path}: _class_name is {name!r}; give the folder of an AutoencoderKL")
-    autoencoder = AutoencoderKL.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+        raise WeightsError(f"{path}: cannot be read ({error}); name the folder of an {CLASS}") from None
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if name != CLASS:
+        raise WeightsError(f"{path}: _class_name is {name!r}; give the folder of an {CLASS}")
+    try:
+        autoencoder = AutoencoderKL.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+    except OSError as error:  # diffusers' error for weights that are missing or no safetensors
+        raise WeightsError(f"{folder}: weights cannot be read ({error}); copy the folder again") from error
     return autoencoder.to(device).eval().requires_grad_(False)
 
 
 class PatchDiscriminator(nn.Sequential):
-    """Tells real from reconstructed patches of 34 pixels: (B, 3, H, W) -> (B, 1, H/4 - 2, W/4 - 2), real is positive.
+    """Discriminator of real and reconstructed patches of 34 pixels; positive scores mean real (Isola 2017).
 
-    Isola 2017's, with two strided layers. Group normalisation in place of batch normalisation judges each image by
-    itself, however a batch is spread over workers.
+    Maps images ``(B, 3, H, W)`` to scores ``(B, 1, H/4 - 2, W/4 - 2)``. It has two strided layers, and group
+    normalisation in place of batch normalisation: each image is judged by itself, however a batch is spread over
+    workers.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -69,7 +80,7 @@ class PatchDiscriminator(nn.Sequential):
 
 
 class TrainableAutoencoder(nn.Module):
-    """Encode, draw from the posterior, decode, judge: one forward pass, as data-parallel training needs it."""
+    """Encoder, posterior sampling, decoder and discriminator in one forward pass, as needed by DDP."""
 
     def __init__(self, autoencoder: Any, discriminator: nn.Module | None = None) -> None:
         super().__init__()
@@ -78,18 +89,18 @@ class TrainableAutoencoder(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: AutoencoderSpec, resolution: int) -> TrainableAutoencoder:
-        """Fresh networks; a discriminator where its term has weight."""
+        """Build both networks with random weights; a discriminator only where its loss term has a weight."""
         discriminator = PatchDiscriminator() if spec.adversarial_weight else None
         return cls(build_autoencoder(spec, resolution), discriminator)
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], noise: Float[Tensor, "batch channels h w"]
     ) -> tuple[Tensor, ...]:
-        """Images in -1..1 and standard normals of the latent's shape -> reconstructions and posterior moments.
+        """Reconstruct images in -1..1 from latents sampled with ``noise``, standard normals of the latents' shape.
 
-        With a discriminator also its judgement of the reconstructions, through which only the autoencoder learns, and
-        of the images and of the reconstructions, through which only the discriminator learns: one backward pass and
-        one optimizer train both.
+        Returns reconstructions ``(B, 3, H, W)`` and posterior moments ``(B, 2C, h, w)``. With a discriminator three
+        scores follow: of the reconstructions, with gradient for the autoencoder alone; of the images and of the
+        reconstructions, with gradient for the discriminator alone. So one backward pass and one optimizer train both.
         """
         moments = self.autoencoder.encode(images).latent_dist.parameters
         restored = self.autoencoder.decode(sample_posterior(moments.float(), noise)).sample

@@ -1,4 +1,4 @@
-"""Convolution blocks shared by the U-Nets, for 2 and 3 spatial axes."""
+"""Convolution blocks of the segmentation U-Net, for 2 and 3 spatial axes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unet_models.specs.networks import UNetSpec
@@ -20,12 +21,6 @@ MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}
 INTERPOLATION = {2: "bilinear", 3: "trilinear"}
-ACTIVATION = {
-    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
-    "relu": lambda: nn.ReLU(inplace=True),
-    "gelu": nn.GELU,
-    "silu": lambda: nn.SiLU(inplace=True),
-}
 
 
 class InstanceNorm(nn.Module):
@@ -41,15 +36,15 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *spatial) -> same shape."""
+    def forward(self, x: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch channels *spatial"]:
+        """Normalise each channel of each sample over its spatial axes."""
         if x.shape[0] == 1 and not torch.compiler.is_exporting():
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
 def build_norm(spec: UNetSpec, ndim: int, channels: int) -> nn.Module:
-    """The normalisation layer that ``spec.norm`` names."""
+    """Build the normalisation layer named by ``spec.norm``."""
     if spec.norm == "instance":
         return InstanceNorm(channels)
     if spec.norm == "batch":
@@ -59,8 +54,19 @@ def build_norm(spec: UNetSpec, ndim: int, channels: int) -> nn.Module:
     return nn.Identity()
 
 
+def build_activation(spec: UNetSpec) -> nn.Module:
+    """Build the activation function named by ``spec.activation``."""
+    if spec.activation == "leaky_relu":
+        return nn.LeakyReLU(0.01, inplace=True)
+    if spec.activation == "relu":
+        return nn.ReLU(inplace=True)
+    if spec.activation == "silu":
+        return nn.SiLU(inplace=True)
+    return nn.GELU()
+
+
 def build_conv(spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride) -> nn.Module:
-    """A 3x3(x3) convolution, or its depthwise-separable factorisation (Howard 2017) where the block is light."""
+    """Build a 3x3(x3) convolution; with ``block: separable`` its depthwise-separable form (Howard 2017)."""
     conv = CONV[ndim]
     if spec.block != "separable" or in_channels == 1:
         return conv(in_channels, out_channels, 3, stride=stride, padding=1)
@@ -71,22 +77,22 @@ def build_conv(spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, s
 
 
 class ConvBlock(nn.Module):
-    """conv - norm - activation (- dropout)."""
+    """Convolution, normalisation, activation, dropout."""
 
     def __init__(self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride = 1) -> None:
         super().__init__()
         self.conv = build_conv(spec, ndim, in_channels, out_channels, stride)
         self.norm = build_norm(spec, ndim, out_channels)
-        self.activation = ACTIVATION[spec.activation]()
+        self.activation = build_activation(spec)
         self.dropout = DROPOUT[ndim](spec.dropout) if spec.dropout else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, *spatial) -> (B, C_out, *spatial / stride)."""
+    def forward(self, x: Float[Tensor, "batch in_channels *spatial"]) -> Float[Tensor, "batch out_channels *strided"]:
+        """Apply the block; each spatial size is divided by its stride and rounded up."""
         return self.dropout(self.activation(self.norm(self.conv(x))))
 
 
 class Stage(nn.Module):
-    """``num_convs`` conv blocks at one resolution; with ``block: residual`` a shortcut around them (He 2016)."""
+    """``num_convs`` convolution blocks at one resolution; with ``block: residual`` a shortcut around them (He 2016)."""
 
     def __init__(
         self,
@@ -106,8 +112,8 @@ class Stage(nn.Module):
             changes = in_channels != out_channels or stride != 1
             self.shortcut = CONV[ndim](in_channels, out_channels, 1, stride=stride) if changes else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, *spatial) -> (B, C_out, *spatial / stride)."""
+    def forward(self, x: Float[Tensor, "batch in_channels *spatial"]) -> Float[Tensor, "batch out_channels *strided"]:
+        """Apply the stage; each spatial size is divided by its stride and rounded up."""
         features = self.convs(x)
         return features if self.shortcut is None else features + self.shortcut(x)
 
@@ -122,13 +128,15 @@ class AttentionGate(nn.Module):
         self.project_gate = CONV[ndim](channels, hidden, 1)
         self.attention = CONV[ndim](hidden, 1, 1)
 
-    def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
-        """Two (B, C, *spatial) -> the skip, weighted per voxel by a number in (0, 1)."""
+    def forward(
+        self, skip: Float[Tensor, "batch channels *spatial"], gate: Float[Tensor, "batch channels *spatial"]
+    ) -> Float[Tensor, "batch channels *spatial"]:
+        """Weight each voxel of the skip by a number in (0, 1)."""
         return skip * torch.sigmoid(self.attention(F.relu(self.project_skip(skip) + self.project_gate(gate))))
 
 
 class Upsample(nn.Module):
-    """To the resolution and channels of the stage above."""
+    """Upsampling to the resolution and channels of the next finer stage."""
 
     def __init__(self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: tuple[int, ...]) -> None:
         super().__init__()
@@ -140,8 +148,8 @@ class Upsample(nn.Module):
             self.conv = CONV[ndim](in_channels, out_channels, 1)
         self.is_linear = spec.upsample == "linear"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, *spatial) -> (B, C_out, *spatial * stride)."""
+    def forward(self, x: Float[Tensor, "batch in_channels *coarse"]) -> Float[Tensor, "batch out_channels *fine"]:
+        """Multiply each spatial size by its stride."""
         x = self.conv(x)  # linear: project first, on the small grid
         if self.is_linear:
             x = F.interpolate(x, scale_factor=[float(s) for s in self.stride], mode=self.mode, align_corners=False)

@@ -1,7 +1,7 @@
-"""A small CLIP for captions that no published one was trained for: text tower and image tower (Radford 2021).
+"""Small CLIP for captions that no published one was trained for: text encoder and image encoder (Radford 2021).
 
-Its text states condition the U-Net, its vectors score image-text alignment, and its image vectors are the space in
-which distances between sets of images are measured. All parts are transformers', so they load like any CLIP folder.
+Its text states condition the U-Net, its vectors score image-text alignment, and its image vectors are the feature
+space of distances between sets of images. All parts are transformers', so they load like any CLIP folder.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from unet_models.specs.encoders import AlignmentSpec
 
-EMBEDDING_DEVIATION = 0.5
-"""Of fresh token and position embeddings. From CLIP's 0.02 a short training leaves text states that are mixtures of the
-whole caption; from this each still says which word it is of, and the U-Net learns sooner which colour goes with which
-shape (after 500 steps of 32 generated images 0.33 of the items were right instead of 0.17, one run each)."""
+EMBEDDING_STD = 0.5
+"""Standard deviation of initial token and position embeddings. With CLIP's 0.02 a short training leaves text states
+that are mixtures of the whole caption; with this each still identifies its word, and the U-Net learns sooner which
+colour goes with which shape (after 500 steps of 32 generated images 0.33 of the items were right instead of 0.17, one
+run each)."""
 
 
 def build_clip(spec: AlignmentSpec, tokenizer: Any, resolution: int) -> Any:
-    """A fresh ``transformers.CLIPModel`` for square images of ``resolution`` pixels in -1..1."""
+    """Build a ``transformers.CLIPModel`` with random weights for square images of ``resolution`` pixels in -1..1."""
     from transformers import CLIPConfig, CLIPModel
 
     shared = {
@@ -40,12 +41,12 @@ def build_clip(spec: AlignmentSpec, tokenizer: Any, resolution: int) -> Any:
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=image, projection_dim=spec.vector_size))
     embeddings = clip.text_model.embeddings
     for table in (embeddings.token_embedding, embeddings.position_embedding):
-        nn.init.normal_(table.weight, std=EMBEDDING_DEVIATION)
+        nn.init.normal_(table.weight, std=EMBEDDING_STD)
     return clip
 
 
 class TrainableClip(nn.Module):
-    """Both towers in one forward pass, as data-parallel training needs it."""
+    """Both encoders of a ``transformers.CLIPModel`` in one forward pass, as data-parallel training needs it."""
 
     def __init__(self, clip: Any) -> None:
         super().__init__()
@@ -54,6 +55,6 @@ class TrainableClip(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], tokens: Int[Tensor, "batch tokens"]
     ) -> tuple[Float[Tensor, "batch vector"], Float[Tensor, "batch vector"], Tensor]:
-        """Unit vectors of images and of captions, and the scale of their similarities."""
+        """Encode images and captions as unit vectors; also returns the scale of their similarities, a scalar."""
         output = self.clip(input_ids=tokens, pixel_values=images)
         return output.image_embeds, output.text_embeds, self.clip.logit_scale.exp().clamp(max=100)

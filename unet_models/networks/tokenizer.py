@@ -1,4 +1,4 @@
-"""A byte-pair tokenizer learnt from captions, laid out as CLIP's."""
+"""Byte-pair tokenizer learned from captions, with the vocabulary layout of CLIP's."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int, num_tokens: int) -> Any:
-    """A ``transformers.CLIPTokenizer`` whose byte-pair merges are learnt from ``captions``.
+    """Learn the byte-pair merges of a ``transformers.CLIPTokenizer`` from ``captions``.
 
-    Laid out as CLIP's: the marks, every byte, every byte that ends a word, the merges. So any text can be written, and
-    the same captions give the same tokenizer (the trainer of ``tokenizers`` does neither).
+    The vocabulary is laid out as CLIP's: start and end token, every byte, every byte that ends a word, the merges. So
+    any text can be encoded, and the same captions give the same tokenizer (the trainer of ``tokenizers`` does neither).
+    Captions are truncated or padded to ``num_tokens``.
     """
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
@@ -35,9 +36,10 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int, num_tokens: int) -
 
 
 def learn_merges(words: Mapping[str, int], num_merges: int) -> list[tuple[str, str]]:
-    """Byte-pair encoding (Sennrich 2016, algorithm 1): the most frequent pair of neighbours, again and again.
+    """Learn byte-pair merges: merge the most frequent pair of neighbours, repeatedly (Sennrich 2016, algorithm 1).
 
-    ``words`` maps each word to its count. Ties go to the pair that sorts first. Ends early when no pair occurs twice.
+    ``words`` maps each word to its count. Ties go to the pair that sorts first. Returns fewer than ``num_merges`` when
+    no pair occurs twice.
     """
     pieces = {word: [*word[:-1], word[-1] + WORD_END] for word in sorted(words)}
     counts: Counter[tuple[str, str]] = Counter()
@@ -75,12 +77,12 @@ def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The ``transformers.CLIPTokenizer`` of a folder, from its files alone."""
+    """Load the ``transformers.CLIPTokenizer`` of a folder from its files, without network access."""
     from transformers import CLIPTokenizer
 
     return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
 def tokenize(tokenizer: Any, captions: Sequence[str]) -> Int[Tensor, "batch tokens"]:
-    """Captions -> token ids, each cut or padded to the tokenizer's length."""
+    """Encode captions as token ids, each truncated or padded to the tokenizer's length."""
     return tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")["input_ids"]

@@ -14,11 +14,10 @@ from unet_models.specs.networks import UNetSpec
 
 
 class UNet(nn.Module):
-    """Encoder, decoder, skips. ``spec`` says what the stages are made of.
+    """Encoder and decoder with skip connections; ``spec`` configures the stages.
 
-    Any input size works: the network pads at the far end of each axis to what its strides divide and crops its
-    output back. In training mode with ``deep_supervision`` it returns a list, full resolution first, all still padded
-    so that their strides divide; otherwise the full-resolution logits alone.
+    Any input size works: the network pads at the far end of each axis to a multiple of the strides and crops its
+    output back.
     """
 
     def __init__(self, spec: UNetSpec, in_channels: int, num_classes: int, ndim: int = 3) -> None:
@@ -28,23 +27,8 @@ class UNet(nn.Module):
         self.strides = [_per_axis(s, ndim) for s in spec.strides or (2,) * (len(channels) - 1)]
         self.divisor = tuple(math.prod(s[axis] for s in self.strides) for axis in range(ndim))
 
-        self.encoder, self.pools = nn.ModuleList(), nn.ModuleList()
-        for i, width in enumerate(channels):
-            stride = self.strides[i - 1] if i else (1,) * ndim
-            pooled = spec.downsample == "max_pool" and i > 0
-            self.pools.append(MAX_POOL[ndim](stride) if pooled else nn.Identity())
-            before = channels[i - 1] if i else in_channels
-            conv_stride = 1 if pooled or i == 0 else stride
-            self.encoder.append(Stage(spec, ndim, before, width, spec.num_convs, conv_stride))
-
-        self.upsamples, self.gates, self.decoder = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for i in reversed(range(len(channels) - 1)):  # coarse to fine
-            width = channels[i]
-            self.upsamples.append(Upsample(spec, ndim, channels[i + 1], width, self.strides[i]))
-            self.gates.append(AttentionGate(ndim, width) if spec.skip == "gated" else nn.Identity())
-            joined = width if spec.skip == "add" else 2 * width
-            self.decoder.append(Stage(spec, ndim, joined, width, spec.num_decoder_convs))
-
+        self._build_encoder(in_channels)
+        self._build_decoder()
         heads = range(spec.deep_supervision, -1, -1)
         self.heads = nn.ModuleList(CONV[ndim](channels[i], num_classes, 1) for i in heads)  # coarse to fine
         self.apply(self._initialise)
@@ -52,7 +36,11 @@ class UNet(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch channels *spatial"]
     ) -> Float[Tensor, "batch classes *spatial"] | list[Tensor]:
-        """Images to logits of the same spatial shape."""
+        """Map images to logits of the same spatial shape.
+
+        In training mode with ``deep_supervision`` returns a list of logits, full resolution first, which keep the
+        padding, so that each spatial size divides by the strides; otherwise the full-resolution logits alone.
+        """
         size = images.shape[2:]
         x = self._pad(images)
         skips = []
@@ -67,6 +55,27 @@ class UNet(nn.Module):
         if self.training and self.spec.deep_supervision:
             return [head(f) for head, f in zip(self.heads, decoded[-len(self.heads) :], strict=True)][::-1]
         return _crop(self.heads[-1](x), size)
+
+    def _build_encoder(self, in_channels: int) -> None:
+        spec, ndim, channels = self.spec, self.ndim, self.spec.channels
+        self.encoder, self.pools = nn.ModuleList(), nn.ModuleList()
+        for i, width in enumerate(channels):
+            stride = self.strides[i - 1] if i else (1,) * ndim
+            pooled = spec.downsample == "max_pool" and i > 0
+            self.pools.append(MAX_POOL[ndim](stride) if pooled else nn.Identity())
+            before = channels[i - 1] if i else in_channels
+            conv_stride = 1 if pooled or i == 0 else stride
+            self.encoder.append(Stage(spec, ndim, before, width, spec.num_convs, conv_stride))
+
+    def _build_decoder(self) -> None:
+        spec, ndim, channels = self.spec, self.ndim, self.spec.channels
+        self.upsamples, self.gates, self.decoder = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for i in reversed(range(len(channels) - 1)):  # coarse to fine
+            width = channels[i]
+            self.upsamples.append(Upsample(spec, ndim, channels[i + 1], width, self.strides[i]))
+            self.gates.append(AttentionGate(ndim, width) if spec.skip == "gated" else nn.Identity())
+            joined = width if spec.skip == "add" else 2 * width
+            self.decoder.append(Stage(spec, ndim, joined, width, spec.num_decoder_convs))
 
     def _join(self, skip: Tensor, x: Tensor, gate: nn.Module) -> Tensor:
         if self.spec.skip == "add":
@@ -84,7 +93,7 @@ class UNet(nn.Module):
         return F.pad(images, [side for m in reversed(missing) for side in (0, m)])
 
     def _initialise(self, module: nn.Module) -> None:
-        """He initialisation for the activation's slope, as nnU-Net does."""
+        """Initialise convolutions as nnU-Net does: He 2015 with a negative slope of 0.01, biases 0."""
         if isinstance(module, (CONV[self.ndim], CONV_TRANSPOSE[self.ndim])):
             nn.init.kaiming_normal_(module.weight, a=0.01)
             if module.bias is not None:

@@ -1,1 +1,6 @@
-"""Noise schedules, samplers and the sliding window."""
+"""Noise schedules, samplers and sliding-window prediction.
+
+noise            diffusion process: schedules, noisy latents, training targets, loss weights
+samplers         sampling of latents with classifier-free guidance
+sliding_window   prediction of images larger than the network's window, with test-time augmentation
+"""

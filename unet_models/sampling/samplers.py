@@ -1,22 +1,23 @@
-"""Drawing latents from a noise predictor, with classifier-free guidance; the samplers are diffusers'."""
+"""Sampling of latents from a denoiser with classifier-free guidance; the samplers are diffusers'."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-from unet_models.specs.diffusion import NoiseSpec, SampleSpec
+from data_pipelines.errors import InputError
 from unet_models.sampling.noise import build_scheduler
+from unet_models.specs.diffusion import NoiseSpec, SampleSpec
 
 Trace = Callable[[int, Tensor], None]
+"""Callback that receives the number of a finished sampling step, from 0, and the latents after it."""
 
 
 def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Float[Tensor, "batch channels h w"]:
-    """Standard normals, each image's from its own generator: (B, *shape) on the generators' device."""
+    """Draw standard normal noise ``(B, *shape)`` on the generators' device, each image from its own generator."""
     return torch.cat([torch.randn((1, *shape), generator=g, device=g.device) for g in generators])
 
 
@@ -30,34 +31,61 @@ def sample_latents(
     prompts: Float[Tensor, "batch tokens context"],
     negatives: Float[Tensor, "batch tokens context"],
     guidance_scales: Sequence[float] | None = None,
-    trace: Trace = lambda step, latents: None,
+    trace: Trace | None = None,
 ) -> Float[Tensor, "batch channels h w"]:
-    """Latents (B, *shape), scaled as in training, on the device of ``prompts``.
+    """Sample latents ``(B, *shape)``, scaled as in training, on the device of ``prompts``.
 
-    The prediction is ``n + g (p - n)`` with p and n those with the prompt and with the negative one, and g
-    ``spec.guidance_scale``, or each image's own of ``guidance_scales`` (Ho 2022, eq. 6); below 1 it counts as 1, no
-    guidance. Noise is drawn on the generators' device, so that the CPU's give the same image on any machine. ``trace``
-    sees the latents after each step.
+    ``prompts`` and ``negatives`` are text states. ``guidance_scales`` gives each image its own strength of guidance
+    instead of ``spec.guidance_scale``; values below 1 count as 1, no guidance. Noise is drawn on the generators'
+    device, so CPU generators give the same image on any machine. ``trace`` is called after each step.
+
+    Raises InputError for more sampling steps than the process has timesteps.
     """
     if spec.num_inference_steps > noise.num_timesteps:
-        raise ValueError(
+        raise InputError(
             f"num_inference_steps ({spec.num_inference_steps}) must be at most the number of timesteps of training "
             f"({noise.num_timesteps})"
         )
-    device = prompts.device
-    scheduler: Any = build_scheduler(spec.sampler, noise, spec.num_inference_steps)
-    scheduler.set_timesteps(spec.num_inference_steps, device=device)
-    latents = draw_noise(shape, generators).to(device) * scheduler.init_noise_sigma
-    scales = [max(scale, 1.0) for scale in guidance_scales or [spec.guidance_scale] * len(prompts)]
-    guided = any(scale > 1 for scale in scales)
-    weights = torch.tensor(scales, device=device).view(-1, 1, 1, 1)
-    context = torch.cat([negatives, prompts]) if guided else prompts
-    for i, timestep in enumerate(scheduler.timesteps):
-        scaled = scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
-        predicted = denoiser(scaled, timestep.expand(len(scaled)), context).float()
-        if guided:
-            without, with_prompt = predicted.chunk(2)
-            predicted = without + weights * (with_prompt - without)
+    scheduler = build_scheduler(spec.sampler, noise, spec.num_inference_steps)
+    scheduler.set_timesteps(spec.num_inference_steps, device=prompts.device)
+    predict = GuidedDenoiser(denoiser, prompts, negatives, guidance_scales or [spec.guidance_scale] * len(prompts))
+    latents = draw_noise(shape, generators).to(prompts.device) * scheduler.init_noise_sigma
+    for step, timestep in enumerate(scheduler.timesteps):
+        predicted = predict(scheduler.scale_model_input(latents, timestep), timestep)
         latents = scheduler.step(predicted, timestep, latents, generator=list(generators)).prev_sample
-        trace(i, latents)
+        if trace is not None:
+            trace(step, latents)
     return latents
+
+
+class GuidedDenoiser:
+    """Denoiser with classifier-free guidance (Ho 2022, eq. 6).
+
+    The prediction is ``n + g (p - n)``, with p and n those with the prompt and with the negative prompt, and g the
+    guidance scale of each image. Both predictions come from one forward pass; where no image is guided, that with the
+    prompt alone is computed.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        prompts: Float[Tensor, "batch tokens context"],
+        negatives: Float[Tensor, "batch tokens context"],
+        scales: Sequence[float],
+    ) -> None:
+        clamped = [max(scale, 1.0) for scale in scales]
+        self.denoiser = denoiser
+        self.is_guided = any(scale > 1 for scale in clamped)
+        self.scales = torch.tensor(clamped, device=prompts.device).view(-1, 1, 1, 1)
+        self.context = torch.cat([negatives, prompts]) if self.is_guided else prompts
+
+    def __call__(
+        self, latents: Float[Tensor, "batch channels h w"], timestep: Real[Tensor, ""]
+    ) -> Float[Tensor, "batch channels h w"]:
+        """Predict noise, sample or velocity at ``timestep``, float32."""
+        inputs = torch.cat([latents, latents]) if self.is_guided else latents
+        predicted = self.denoiser(inputs, timestep.expand(len(inputs)), self.context).float()
+        if not self.is_guided:
+            return predicted
+        without, with_prompt = predicted.chunk(2)
+        return without + self.scales * (with_prompt - without)

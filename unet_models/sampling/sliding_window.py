@@ -1,4 +1,4 @@
-"""Sliding-window prediction with Gaussian weights and mirrored test-time augmentation (Isensee 2021)."""
+"""Sliding-window prediction with Gaussian weights and test-time augmentation by mirroring (Isensee 2021)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from unet_models.specs.segmentation import PredictSpec
 def predict_logits(
     model: nn.Module, image: Float[Tensor, " channels *spatial"], patch_size: Sequence[int], spec: PredictSpec
 ) -> Float[Tensor, " classes *spatial"]:
-    """Logits of one image of any size, averaged over overlapping windows and, with ``spec.tta``, their mirrors.
+    """Predict the logits of one image of any size, as the weighted mean over overlapping windows.
 
-    The image is padded with zeros to the window; windows weigh most at their centre (sigma is an eighth of their
-    size). The result is float32 on the image's device.
+    With ``spec.tta`` each window's prediction is the mean over its mirrored copies. An image smaller than the window
+    is padded with zeros; windows weigh most at their centre (see ``gaussian_window``). The result is float32 on the
+    image's device.
     """
     size = image.shape[1:]
     padded, offset = _pad_to(image, patch_size)
     weights = gaussian_window(tuple(patch_size), image.device)
     total: Tensor | None = None
     norm = padded.new_zeros(padded.shape[1:])
-    windows = list(window_slices(padded.shape[1:], patch_size, spec.overlap))
+    windows = list(iter_windows(padded.shape[1:], patch_size, spec.overlap))
     for window, logits in _predict_windows(model, padded, windows, spec):
         if total is None:
             total = padded.new_zeros((logits.shape[0], *padded.shape[1:]))
@@ -38,8 +39,8 @@ def predict_logits(
     return total[(slice(None), *(slice(o, o + n) for o, n in zip(offset, size, strict=True)))]
 
 
-def window_slices(size: Sequence[int], patch_size: Sequence[int], overlap: float) -> Iterator[tuple[slice, ...]]:
-    """Evenly spaced windows that cover ``size``, neighbours sharing at least ``overlap`` of a window."""
+def iter_windows(size: Sequence[int], patch_size: Sequence[int], overlap: float) -> Iterator[tuple[slice, ...]]:
+    """Iterate over evenly spaced windows that cover ``size``; neighbours share at least ``overlap`` of a window."""
     starts = []
     for n, p in zip(size, patch_size, strict=True):
         count = 1 + max(0, -(-(n - p) // max(int(p * (1 - overlap)), 1)))
@@ -48,8 +49,8 @@ def window_slices(size: Sequence[int], patch_size: Sequence[int], overlap: float
         yield tuple(slice(a, a + p) for a, p in zip(corner, patch_size, strict=True))
 
 
-def gaussian_window(patch_size: tuple[int, ...], device: torch.device) -> Tensor:
-    """(*patch) weights with maximum 1 and no zeros."""
+def gaussian_window(patch_size: tuple[int, ...], device: torch.device) -> Float[Tensor, "*patch"]:
+    """Compute the Gaussian weights of a window's voxels: sigma is an eighth of the size, the maximum 1, none is 0."""
     weights = torch.ones((), device=device)
     for n in patch_size:
         x = torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2
@@ -60,9 +61,10 @@ def gaussian_window(patch_size: tuple[int, ...], device: torch.device) -> Tensor
 def _predict_windows(
     model: nn.Module, image: Tensor, windows: list[tuple[slice, ...]], spec: PredictSpec
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
-    """(window, (K, *patch) logits) for every window, mirrors averaged."""
+    """Iterate over windows and their ``(K, *patch)`` logits, averaged over mirrored copies."""
     axes = list(range(1, image.ndim))
-    flips = [()] if not spec.tta else [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
+    all_flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
+    flips = all_flips if spec.tta else [()]
     for window in windows:
         patch = image[(slice(None), *window)]
         mirrored = torch.stack([patch.flip(f) if f else patch for f in flips])  # (F, C, *patch)
@@ -71,7 +73,7 @@ def _predict_windows(
 
 
 def _pad_to(image: Tensor, patch_size: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
-    """The image centred in zeros where it is smaller than the window, and where it starts there."""
+    """Centre the image in zeros where it is smaller than the window; also return its first voxel in the result."""
     missing = [max(p - n, 0) for n, p in zip(image.shape[1:], patch_size, strict=True)]
     before = tuple(m // 2 for m in missing)
     sides = [side for m, b in zip(reversed(missing), reversed(before), strict=True) for side in (b, m - b)]

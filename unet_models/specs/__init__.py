@@ -1,1 +1,8 @@
-"""Configuration of networks, training and sampling. Light to import: no torch."""
+"""Configuration of networks, training and sampling. Light to import: no torch.
+
+networks       segmentation U-Net and denoiser
+loop           settings of every training: optimizer, precision, validation, checkpoints
+segmentation   loss, augmentation, training and sliding-window prediction of a segmentation U-Net
+diffusion      noise schedule, training and sampling of a latent-diffusion model
+encoders       training of the autoencoder and of the small CLIP
+"""

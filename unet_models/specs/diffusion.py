@@ -12,23 +12,24 @@ from unet_models.specs.networks import DenoiserSpec
 
 
 class NoiseSpec(Spec):
-    """The diffusion process: how much noise each timestep carries, and what the network predicts."""
+    """Diffusion process: the noise schedule, and the quantity that the network predicts."""
 
     schedule: Literal["linear", "scaled_linear", "cosine"] = "scaled_linear"
-    """How beta grows: linearly (Ho 2020), its square root linearly (Rombach 2022), or cosine alphas (Nichol 2021)."""
+    """Noise schedule: ``linear`` betas (Ho 2020), ``scaled_linear``, whose square roots are linear (Rombach 2022), or
+    ``cosine`` alphas (Nichol 2021)."""
     num_timesteps: int = Field(default=1000, ge=2)
-    """Timesteps of training."""
+    """Number of timesteps of the diffusion process in training."""
     beta_start: float = Field(default=0.00085, gt=0, lt=1)
-    """First beta (linear, scaled_linear)."""
+    """Beta of the first timestep; read by the linear and scaled_linear schedules."""
     beta_end: float = Field(default=0.012, gt=0, lt=1)
-    """Last beta (linear, scaled_linear)."""
+    """Beta of the last timestep; read by the linear and scaled_linear schedules."""
     zero_terminal_snr: bool = False
     """Rescale betas so that the last timestep is pure noise (Lin 2023, algorithm 1)."""
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
-    """The noise, the clean latents, or the velocity (Salimans 2022)."""
+    """Quantity that the network predicts: the noise, the clean latents, or the velocity (Salimans 2022)."""
 
     @model_validator(mode="after")
-    def _terminal_step_can_be_predicted(self) -> Self:
+    def _check_terminal_snr(self) -> Self:
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ValueError(
                 "zero_terminal_snr: at the last timestep there is nothing but noise, so predicting it (epsilon) says "
@@ -38,59 +39,64 @@ class NoiseSpec(Spec):
 
 
 class DiffusionSpec(ModelTrainSpec):
-    """One training of a latent-diffusion U-Net."""
+    """Training of a latent-diffusion U-Net."""
 
     model: DenoiserSpec = DenoiserSpec()
-    """The network."""
+    """Architecture of the network."""
     noise: NoiseSpec = NoiseSpec()
-    """The diffusion process."""
+    """Diffusion process."""
     min_snr_gamma: float | None = Field(default=None, gt=0)
-    """Bound of the signal-to-noise ratio in the loss weights (Hang 2023); none: every timestep weighs the same."""
+    """Upper bound of the signal-to-noise ratio in the loss weights (min-SNR, Hang 2023). None: all timesteps weigh
+    the same."""
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Share of samples that see the empty prompt instead of their caption, which guidance needs."""
+    """Probability of replacing a caption by the empty prompt in training, which classifier-free guidance needs."""
 
 
 class ImageRequest(Spec):
-    """One image to be drawn."""
+    """Request for one image."""
 
     prompt: str
-    """What it shows."""
+    """Text that describes the image."""
     seed: int
-    """The same seed gives the same image."""
+    """Random seed; the same seed gives the same image."""
     guidance_scale: float
-    """As ``SampleSpec.guidance_scale``."""
+    """Strength of classifier-free guidance, see ``SampleSpec.guidance_scale``."""
     negative_prompt: str = ""
-    """What to stay away from."""
+    """Text that describes what to avoid; the default is the empty prompt."""
     width: int | None = Field(default=None, ge=1)
-    """In pixels, a multiple of what the autoencoder shrinks sides by; none: as trained."""
+    """Width in pixels, a multiple of the autoencoder's downsampling factor. None: the width of the training images."""
     height: int | None = Field(default=None, ge=1)
-    """As ``width``."""
+    """Height in pixels, a multiple of the autoencoder's downsampling factor. None: the height of the training
+    images."""
 
 
 class SampleSpec(Spec):
-    """How images are drawn from a trained model."""
+    """Sampling of images from a trained model."""
 
     sampler: Literal["ddpm", "ddim", "dpm_solver"] = "dpm_solver"
-    """Ancestral (Ho 2020), deterministic (Song 2021), or DPM-Solver++ of second order (Lu 2022)."""
+    """Sampler: ancestral DDPM (Ho 2020), deterministic DDIM (Song 2021), or DPM-Solver++ of second order (Lu 2022)."""
     num_inference_steps: int = Field(default=20, ge=1)
-    """Network evaluations per image."""
+    """Sampling steps per image, at most ``num_timesteps`` of the noise schedule."""
     guidance_scale: float = Field(default=4.0, ge=1)
-    """How far to go beyond the prediction with the prompt, away from the one without (Ho 2022); 1: no guidance."""
+    """Strength of classifier-free guidance (Ho 2022): the factor that extrapolates from the prediction with the
+    negative prompt to the one with the prompt. 1: no guidance."""
     batch_size: int = Field(default=32, ge=1)
-    """Images drawn at once."""
+    """Images per forward pass."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """fp32 gives the same image on every machine up to rounding; bf16 is faster on a GPU."""
+    """Numeric precision of the forward pass. ``fp32`` gives the same image on every machine up to rounding; ``bf16``
+    is faster on a GPU."""
 
 
 class Bundle(Spec):
-    """What the networks of a text-to-image model must be accompanied by to be usable."""
+    """Metadata that a text-to-image model needs beside its networks."""
 
     format: int = 1
+    """Version of this metadata."""
     noise: NoiseSpec
-    """The diffusion process."""
+    """Diffusion process."""
     sample: SampleSpec
-    """What holds where a request says nothing else."""
+    """Default sampling settings, for requests that leave them out."""
     latent_shape: tuple[int, int, int]
-    """Channels, height and width of an image's latents."""
+    """Default shape of an image's latents: channels, height, width."""
     scaling_factor: float
-    """What latents are multiplied by before the diffusion process."""
+    """Factor that latents are multiplied by before the diffusion process."""

@@ -1,4 +1,4 @@
-"""Configuration that every training has: the loop, the optimizer, checkpoints."""
+"""Configuration shared by every training: the loop, the optimizer, validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -13,57 +13,67 @@ class OptimizerSpec(Spec):
     """Optimizer, learning rate and its schedule, which is a pure function of the step."""
 
     name: Literal["adamw", "sgd"] = "adamw"
+    """Optimizer: ``adamw`` (Loshchilov 2019), or ``sgd`` with Nesterov momentum."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """Peak learning rate."""
+    """Peak learning rate, reached at the end of the warm-up."""
     weight_decay: float = Field(default=3e-5, ge=0)
+    """Weight decay per step, times the learning rate: decoupled for ``adamw``, an L2 penalty for ``sgd``."""
     momentum: float = Field(default=0.99, ge=0, lt=1)
-    """Nesterov momentum (``sgd``)."""
+    """Nesterov momentum; read by ``sgd`` alone."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Moment decay (``adamw``)."""
+    """Decay rates of the first and second moments; read by ``adamw`` alone."""
     schedule: Literal["poly", "cosine", "constant"] = "poly"
-    """poly is (1 - step/num_steps)^0.9."""
+    """Learning-rate schedule after the warm-up: ``poly`` is (1 - step/num_steps)^0.9 (nnU-Net), ``cosine`` falls to 0
+    along half a cosine, ``constant`` keeps the peak."""
     warmup_steps: int = Field(default=0, ge=0)
-    """Linear warm-up before the schedule."""
+    """Optimizer steps of linear warm-up before the schedule."""
     clip_norm: float | None = Field(default=12.0, gt=0)
-    """Global gradient-norm clip; none: no clipping."""
+    """Maximum L2 norm of the gradient over all parameters; larger gradients are scaled down to it. None: no
+    clipping."""
 
 
 class LoopSpec(Spec):
-    """What every training has in common: the loop, whatever is trained."""
+    """Settings of the training loop, whatever is trained."""
 
     global_batch_size: int = Field(default=2, ge=1)
-    """Samples per optimizer step over all workers."""
+    """Samples per optimizer step, over all workers together."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Most samples a worker holds at once; a larger share is accumulated. None: its whole share."""
+    """Maximum number of samples in one forward pass of a worker; a larger share is split and its gradients are
+    accumulated. None: no splitting."""
     num_steps: int = Field(default=1000, ge=1)
-    """Optimizer steps."""
+    """Optimizer steps of the whole training."""
     seed: int = 0
-    """Batch order and all random numbers are functions of (seed, step, slot) alone."""
+    """Random seed. Batch order and all random numbers are functions of (seed, step, position in the batch) alone."""
     optimizer: OptimizerSpec = OptimizerSpec()
-    """Optimizer and schedule."""
+    """Optimizer and learning-rate schedule."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """Exponential moving average of the weights, with warm-up; the average is what is evaluated. None: off."""
+    """Decay per step of the exponential moving average of the weights, which warms up with the steps; where it is
+    set, the average is validated, evaluated and registered. None: no average."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16 runs convolutions under autocast; weights, losses and sums stay in float32."""
+    """Numeric precision of the forward pass. ``bf16`` runs convolutions and matrix products under autocast; weights,
+    losses and sums stay in float32."""
     compile: bool = False
-    """torch.compile the network (worth it on a GPU)."""
+    """Compile the network with ``torch.compile``; worth its start-up time on a GPU."""
     channels_last: bool = True
-    """Channels-last memory, faster wherever it was measured here."""
+    """Store tensors in channels-last memory format, which was faster in every measurement of this project."""
     validate_every_steps: int = Field(default=500, ge=1)
-    """Steps between validations."""
+    """Optimizer steps between validations; the last step is validated, too."""
     validate_cases: int = Field(default=16, ge=0)
-    """Validation cases looked at during training (evenly spaced over the split); 0: none."""
+    """Maximum number of validation cases, evenly spaced over the validation split, that each validation measures.
+    0: no validation during training."""
     checkpoint_every_steps: int = Field(default=500, ge=1)
-    """Steps between checkpoints: the most that a crash can cost."""
+    """Optimizer steps between checkpoints: the most that a crash can lose. The last step is saved, too."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Checkpoints kept, the best by validation (the last, where there is none), beside the newest."""
+    """Number of checkpoints to keep: those with the best validation score (without validation, the newest), and
+    always the newest one."""
     select: Literal["last", "best"] = "last"
-    """Which checkpoint is evaluated and registered. ``best`` looks at the validation split, so its figure flatters."""
+    """Checkpoint that is evaluated and registered. ``best`` chooses by the validation score, so its figure on the
+    validation split is optimistic."""
     log_every_steps: int = Field(default=20, ge=1)
-    """Steps between log lines; metrics are means over them."""
+    """Optimizer steps between log lines; logged metrics are means over the steps since the previous line."""
 
     @model_validator(mode="after")
-    def _best_is_known(self) -> Self:
+    def _check_selection(self) -> Self:
         if self.select == "best" and not self.validate_cases:
             raise ValueError("select: best needs validation; set validate_cases above 0")
         if self.select == "best" and self.checkpoint_every_steps % self.validate_every_steps:
@@ -75,8 +85,8 @@ class LoopSpec(Spec):
 
 
 class ModelTrainSpec(LoopSpec):
-    """A training whose outcome is registered."""
+    """Settings of a training whose result is registered."""
 
     warm_start: Literal["", "champion"] = ""
-    """Begin with the weights of the registered champion, where there is one, instead of random ones: for a data set
-    that grows from night to night."""
+    """Initial weights: ``champion`` starts from the registered champion where there is one (for a data set that grows
+    from night to night), the empty default from random weights."""

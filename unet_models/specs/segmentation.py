@@ -1,4 +1,4 @@
-"""Configuration of training and predicting with a segmentation U-Net."""
+"""Configuration of training a segmentation U-Net and of predicting with it."""
 
 from __future__ import annotations
 
@@ -12,71 +12,93 @@ from unet_models.specs.networks import UNetSpec
 
 
 class LossSpec(Spec):
-    """The segmentation loss: a weighted sum of terms."""
+    """Segmentation loss: a weighted sum of terms."""
 
     terms: dict[Literal["cross_entropy", "dice", "iou", "tversky", "focal"], float] = Field(
         default={"cross_entropy": 1.0, "dice": 1.0}
     )
-    """Term name to weight."""
+    """Loss terms by name, and the weight of each."""
     batch_dice: bool = False
-    """Sum the overlap terms over the whole global batch instead of per sample (steadier for small 2-D patches)."""
+    """Compute the overlap terms (dice, iou, tversky) over the whole global batch instead of per sample; steadier for
+    small 2-D patches."""
     tversky_alpha: float = Field(default=0.3, ge=0, le=1)
-    """Weight of false positives in the Tversky term; false negatives weigh ``1 - alpha``."""
+    """Weight of false positives in the Tversky term; false negatives weigh ``1 - tversky_alpha``."""
     focal_gamma: float = Field(default=2.0, ge=0)
-    """Focusing exponent of the focal term."""
+    """Focusing exponent of the focal term (Lin 2017); 0 makes it the cross-entropy."""
 
 
 class AugmentSpec(Spec):
-    """Random changes to a training patch; each ``p_*`` is the probability that a sample gets it."""
+    """Random augmentation of training patches (nnU-Net's transforms).
+
+    Each ``p_*`` is the probability that a sample gets that transform; its strength is uniform in the range given.
+    """
 
     mirror: bool = True
-    """Flip each axis with probability one half."""
+    """Mirror each axis with probability one half."""
     p_rotate: float = Field(default=0.2, ge=0, le=1)
+    """Probability of rotation."""
     rotate_degrees: float = Field(default=30.0, ge=0, le=180)
-    """Rotation angles are uniform in plus or minus this, about each axis."""
+    """Maximum rotation angle about each axis, in degrees, in either direction."""
     p_scale: float = Field(default=0.2, ge=0, le=1)
+    """Probability of scaling."""
     scale: tuple[float, float] = (0.7, 1.4)
+    """Range of the scale factor; above 1 structures become larger."""
     p_noise: float = Field(default=0.1, ge=0, le=1)
+    """Probability of additive Gaussian noise."""
     noise_variance: float = Field(default=0.1, ge=0)
-    """Variance is uniform between 0 and this, in units of the normalised intensity."""
+    """Maximum variance of the noise, in squared units of the normalised intensity."""
     p_blur: float = Field(default=0.2, ge=0, le=1)
+    """Probability of Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.5, 1.0)
-    """Voxels."""
+    """Range of the standard deviation of the blur, in voxels."""
     p_brightness: float = Field(default=0.15, ge=0, le=1)
+    """Probability of a brightness change."""
     brightness: tuple[float, float] = (0.75, 1.25)
+    """Range of the factor that intensities are multiplied by."""
     p_contrast: float = Field(default=0.15, ge=0, le=1)
+    """Probability of a contrast change."""
     contrast: tuple[float, float] = (0.75, 1.25)
+    """Range of the factor that deviations from the mean intensity are multiplied by; the result is clipped to the
+    range of the original intensities."""
     p_low_resolution: float = Field(default=0.25, ge=0, le=1)
+    """Probability of simulated low resolution: downsampling, then linear upsampling to the original size."""
     low_resolution: tuple[float, float] = (0.5, 1.0)
+    """Range of the downsampling factor; 0.5 halves each axis, 1 changes nothing."""
     p_gamma: float = Field(default=0.3, ge=0, le=1)
+    """Probability of gamma correction, which keeps mean and standard deviation."""
     p_gamma_inverted: float = Field(default=0.1, ge=0, le=1)
+    """Probability of gamma correction of the inverted intensities, drawn apart from ``p_gamma``."""
     gamma: tuple[float, float] = (0.7, 1.5)
+    """Range of the exponent of both gamma corrections."""
 
     @classmethod
     def nothing(cls) -> Self:
-        """No change at all."""
-        chances = dict.fromkeys((name for name in cls.model_fields if name.startswith("p_")), 0.0)
-        return cls.model_validate({"mirror": False, **chances})
+        """Build a spec that changes nothing."""
+        probabilities = dict.fromkeys((name for name in cls.model_fields if name.startswith("p_")), 0.0)
+        return cls.model_validate({"mirror": False, **probabilities})
 
 
 class TrainSpec(ModelTrainSpec):
-    """One training of a segmentation U-Net."""
+    """Training of a segmentation U-Net."""
 
     patch_size: tuple[int, ...] = (40, 56, 40)
-    """Voxels of a training patch, one number per spatial axis; the sliding window has the same size."""
+    """Size of a training patch in voxels, one number per spatial axis; also the window size of sliding-window
+    prediction."""
     patch_margin: int = Field(default=0, ge=0)
-    """Extra voxels read around each patch so that rotation and scaling bring in real surroundings."""
+    """Extra voxels read on each side of a patch, so that rotation and scaling bring in real surroundings instead of
+    zeros."""
     foreground_fraction: float = Field(default=1 / 3, ge=0, le=1)
-    """Last part of each batch whose patches are centred on a foreground voxel, its class drawn uniformly."""
+    """Fraction of each batch whose patches are centred on a foreground voxel of a uniformly drawn class (foreground
+    oversampling)."""
     model: UNetSpec = UNetSpec()
-    """The network."""
+    """Architecture of the network."""
     loss: LossSpec = LossSpec()
-    """The objective."""
+    """Training loss."""
     augment: AugmentSpec = AugmentSpec()
-    """Random changes to training patches."""
+    """Random augmentation of training patches."""
 
     @model_validator(mode="after")
-    def _sizes_agree(self) -> Self:
+    def _check_sizes(self) -> Self:
         if any(size < 1 for size in self.patch_size):
             raise ValueError(f"patch_size: sizes must be positive, got {list(self.patch_size)}")
         if self.loss.batch_dice and self.micro_batch_size is not None:
@@ -91,10 +113,11 @@ class PredictSpec(Spec):
     """Sliding-window prediction."""
 
     overlap: float = Field(default=0.5, ge=0, lt=1)
-    """Share of a window that the next one covers again."""
+    """Minimum overlap of neighbouring windows, as a fraction of the window size."""
     tta: bool = True
-    """Average over mirrored copies (2^ndim windows for one)."""
+    """Test-time augmentation: average the predictions of all mirrored copies, which takes 2^ndim times as long."""
     batch_size: int = Field(default=4, ge=1)
-    """Windows per forward pass."""
+    """Windows per forward pass; affects speed and memory alone."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """fp32 gives the same labels whatever the batch and the number of threads; bf16 is faster on a GPU."""
+    """Numeric precision of the forward pass. ``fp32`` gives the same labels for every batch size and number of
+    threads; ``bf16`` is faster on a GPU."""

@@ -1,1 +1,10 @@
-"""The training loop and its parts."""
+"""Training of the networks.
+
+fit            training loop
+objectives     batch to loss: segmentation, noise prediction, reconstruction, contrastive alignment
+losses         segmentation losses and the contrastive loss
+augment        augmentation of volumes
+optimisation   optimizer, learning-rate schedule, exponential moving average
+state          model, optimizer and average at one step
+checkpoint     training state as files
+"""

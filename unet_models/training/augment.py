@@ -1,7 +1,7 @@
-"""Augmentation of a batch on the training device (nnU-Net's list, batched).
+"""Augmentation of a batch on the training device (nnU-Net's transforms).
 
-Each sample's parameters come from its own generator, addressed by (seed, step, slot), so that a sample is changed
-the same way whichever worker holds it. Everything spatial is one resampling.
+Each sample's parameters come from its own generator, addressed by (seed, step, position in the global batch), so that
+a sample is augmented alike whichever worker holds it. Rotation and scaling are one resampling.
 """
 
 from __future__ import annotations
@@ -15,52 +15,59 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from data_pipelines.random_streams import AUGMENT, NOISE, generator, torch_generator
+from data_pipelines.random_streams import Stream, numpy_generator, torch_generator
 from unet_models.specs.segmentation import AugmentSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """What one sample gets. ``None`` and 1.0 mean: left as it is."""
+class AugmentParameters:
+    """Parameters of one sample's augmentation."""
 
     flips: tuple[bool, ...]
+    """Axes to mirror."""
     matrix: np.ndarray | None
-    """(ndim, ndim) rotation and scale, output to input, in voxel coordinates."""
+    """(ndim, ndim) rotation and scaling, output to input, in voxel coordinates; None: no resampling."""
     noise_std: float
+    """Standard deviation of the noise; 0: none."""
     blur_sigma: float
+    """Standard deviation of the blur in voxels; 0: none."""
     brightness: float
+    """Factor of the intensities; 1: no change."""
     contrast: float
+    """Factor of the deviations from the mean; 1: no change."""
     low_resolution: float
+    """Downsampling factor; 1: no change."""
     gammas: tuple[float, ...]
-    """Plain gamma, then gamma of the inverted image; 1.0 where not drawn."""
+    """Exponents of gamma correction and of that of the inverted image; 1: no change."""
 
 
 def augment(
     images: Float[Tensor, "batch channels *read"],
     masks: Int[Tensor, " batch *read"],
-    slots: Sequence[int],
+    positions: Sequence[int],
     step: int,
     seed: int,
     patch_size: tuple[int, ...],
     spec: AugmentSpec,
 ) -> tuple[Float[Tensor, "batch channels *patch"], Int[Tensor, " batch *patch"]]:
-    """Randomly changed copies of the batch, cropped to the centre ``patch_size``.
+    """Augment copies of the batch and crop them to the centre ``patch_size``.
 
-    ``slots`` are the samples' positions in the global batch of ``step``.
+    ``positions`` are the samples' positions in the global batch of ``step``.
     """
-    draws = [draw(generator(seed, AUGMENT, step, slot), spec, len(patch_size)) for slot in slots]
-    images, masks = _spatial(images, masks, draws, patch_size)
-    changed = []
-    for image, slot, d in zip(images.unsqueeze(1), slots, draws, strict=True):  # (1, C, *patch) each
-        if d.noise_std:
-            noise = torch_generator(image.device, seed, NOISE, step, slot)
-            image = image + d.noise_std * torch.randn(image.shape, generator=noise, device=image.device)
-        changed.append(_intensity(image, d))
-    return torch.cat(changed), masks
+    generators = [numpy_generator(seed, Stream.AUGMENTATION, step, position) for position in positions]
+    drawn = [draw_parameters(generator, spec, len(patch_size)) for generator in generators]
+    images, masks = _spatial(images, masks, drawn, patch_size)
+    augmented = []
+    for image, position, parameters in zip(images.unsqueeze(1), positions, drawn, strict=True):  # (1, C, *patch) each
+        if parameters.noise_std:
+            noise = torch_generator(image.device, seed, Stream.NOISE, step, position)
+            image = image + parameters.noise_std * torch.randn(image.shape, generator=noise, device=image.device)
+        augmented.append(_intensity(image, parameters))
+    return torch.cat(augmented), masks
 
 
-def draw(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> Draw:
-    """One sample's parameters. The order of draws is part of the contract: it decides the numbers."""
+def draw_parameters(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> AugmentParameters:
+    """Draw one sample's parameters. The order of draws is part of the contract: it decides the numbers."""
 
     def chosen(probability: float, low: float, high: float, otherwise: float = 1.0) -> float:
         value = rng.uniform(low, high)
@@ -72,7 +79,7 @@ def draw(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> Draw:
     angles = rng.uniform(-limit, limit, size=1 if ndim == 2 else 3)
     scale = chosen(spec.p_scale, *spec.scale)
     matrix = _rotation(angles if turns else np.zeros_like(angles)) / scale if turns or scale != 1.0 else None
-    return Draw(
+    return AugmentParameters(
         flips=flips,
         matrix=matrix,
         noise_std=chosen(spec.p_noise, 0.0, spec.noise_variance, otherwise=0.0) ** 0.5,
@@ -84,15 +91,15 @@ def draw(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> Draw:
     )
 
 
-def centre_crop(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The centre ``size`` of the last axes."""
+def _centre_crop(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Crop the last axes to their centre ``size``."""
     lead = (slice(None),) * (x.ndim - len(size))
     starts = [(have - want) // 2 for have, want in zip(x.shape[-len(size) :], size, strict=True)]
     return x[(*lead, *(slice(a, a + n) for a, n in zip(starts, size, strict=True)))]
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
-    """(ndim, ndim) product of rotations about each axis (2-D: one)."""
+    """Compute the (ndim, ndim) product of rotations about each axis (2-D: one)."""
     ndim = 2 if len(angles) == 1 else 3
     planes = [(0, 1)] if ndim == 2 else [(1, 2), (0, 2), (0, 1)]
     matrix = np.eye(ndim)
@@ -104,22 +111,24 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _spatial(images: Tensor, masks: Tensor, draws: list[Draw], patch_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Rotate and scale where drawn, crop to the centre, flip."""
+def _spatial(
+    images: Tensor, masks: Tensor, drawn: list[AugmentParameters], patch_size: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Rotate and scale where drawn, crop to the centre, mirror."""
     out_images, out_masks = [], []
-    for image, mask, d in zip(images, masks, draws, strict=True):
-        if d.matrix is None:
-            image, mask = centre_crop(image, patch_size), centre_crop(mask, patch_size)
+    for image, mask, parameters in zip(images, masks, drawn, strict=True):
+        if parameters.matrix is None:
+            image, mask = _centre_crop(image, patch_size), _centre_crop(mask, patch_size)
         else:
-            image, mask = _resample(image, mask, d.matrix, patch_size)
-        axes = [axis - len(patch_size) for axis, flip in enumerate(d.flips) if flip]
+            image, mask = _resample(image, mask, parameters.matrix, patch_size)
+        axes = [axis - len(patch_size) for axis, flip in enumerate(parameters.flips) if flip]
         out_images.append(image.flip(axes) if axes else image)
         out_masks.append(mask.flip(axes) if axes else mask)
     return torch.stack(out_images), torch.stack(out_masks)
 
 
 def _resample(image: Tensor, mask: Tensor, matrix: np.ndarray, patch_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Linear for the (C, *read) image, nearest for the (*read) mask; outside is background and 0."""
+    """Resample the (C, *read) image linearly and the (*read) mask by nearest neighbour; outside is 0 (background)."""
     read = np.array(image.shape[1:], dtype=np.float64)
     # affine_grid works in units of half extents, last axis first: voxel matrix M becomes S_in^-1 M S_out, reversed.
     normalised = (matrix * np.array(patch_size)[None, :] / read[:, None])[::-1, ::-1]
@@ -133,27 +142,27 @@ def _resample(image: Tensor, mask: Tensor, matrix: np.ndarray, patch_size: tuple
     return image, labels[0, 0].to(mask.dtype)
 
 
-def _intensity(image: Tensor, d: Draw) -> Tensor:
-    """Blur, brightness, contrast, low resolution and gamma of one (1, C, *patch) image."""
+def _intensity(image: Tensor, parameters: AugmentParameters) -> Tensor:
+    """Apply blur, brightness, contrast, low resolution and gamma to one (1, C, *patch) image."""
     spatial = list(range(2, image.ndim))
-    if d.blur_sigma:
-        image = _blur(image, d.blur_sigma)
-    if d.brightness != 1.0:
-        image = image * d.brightness
-    if d.contrast != 1.0:
+    if parameters.blur_sigma:
+        image = _blur(image, parameters.blur_sigma)
+    if parameters.brightness != 1.0:
+        image = image * parameters.brightness
+    if parameters.contrast != 1.0:
         mean = image.mean(dim=spatial, keepdim=True)
         low, high = image.amin(dim=spatial, keepdim=True), image.amax(dim=spatial, keepdim=True)
-        image = torch.clamp((image - mean) * d.contrast + mean, low, high)
-    if d.low_resolution != 1.0:
-        image = _coarsen(image, d.low_resolution)
-    for sign, gamma in zip((1, -1), d.gammas, strict=True):
+        image = torch.clamp((image - mean) * parameters.contrast + mean, low, high)
+    if parameters.low_resolution != 1.0:
+        image = _lower_resolution(image, parameters.low_resolution)
+    for sign, gamma in zip((1, -1), parameters.gammas, strict=True):
         if gamma != 1.0:
             image = sign * _gamma(sign * image, gamma)
     return image
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian of ``sigma`` voxels, truncated at 3 sigma."""
+    """Blur with a separable Gaussian of ``sigma`` voxels, truncated at 3 sigma."""
     radius = max(int(3 * sigma + 0.5), 1)
     x = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)
@@ -165,8 +174,8 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
     return image
 
 
-def _coarsen(image: Tensor, factor: float) -> Tensor:
-    """Down by ``factor`` (nearest) and up again (linear), as a scan of lower resolution would look."""
+def _lower_resolution(image: Tensor, factor: float) -> Tensor:
+    """Downsample by ``factor`` (nearest) and upsample again (linear), to simulate a scan of lower resolution."""
     size = image.shape[2:]
     small = [max(round(n * factor), 1) for n in size]
     mode = "bilinear" if len(size) == 2 else "trilinear"
@@ -174,7 +183,7 @@ def _coarsen(image: Tensor, factor: float) -> Tensor:
 
 
 def _gamma(image: Tensor, gamma: float) -> Tensor:
-    """Power law on the image's own range, mean and deviation kept (nnU-Net's ``retain_stats``)."""
+    """Apply gamma correction over the image's range; keeps mean and deviation (nnU-Net's ``retain_stats``)."""
     spatial = list(range(2, image.ndim))
     mean, std = image.mean(dim=spatial, keepdim=True), image.std(dim=spatial, keepdim=True)
     low = image.amin(dim=spatial, keepdim=True)

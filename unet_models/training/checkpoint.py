@@ -1,23 +1,27 @@
-"""Checkpoints: safetensors beside one JSON file that is written last and vouches for the rest.
+"""Checkpoints: safetensors files and one JSON file, the marker, which is written last and makes them valid.
 
-    checkpoint.json        step, configuration, and name, size and SHA-256 of each other file: the completion marker
-    model.safetensors      the weights to evaluate (the average, where there is one)
-    training.safetensors   what resuming needs besides: optimizer moments, and the raw weights under an average
+    checkpoint.json        step, configuration, curves, and size and SHA-256 of each other file: the marker
+    model.safetensors      weights to evaluate (the moving average, where there is one)
+    training.safetensors   tensors needed to resume: optimizer moments, and the raw weights beside an average
 
-A copy that broke off has no marker, or one whose files do not match: ``verify`` tells.
+An incomplete copy has no marker, or one that its files do not match; ``verify`` detects both.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
+from pydantic import ConfigDict, JsonValue
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from data_pipelines.atomic import atomic_file
+from data_pipelines.errors import WeightsError
+from data_pipelines.specs import Spec
 from unet_models.training.state import TrainState
 
 MARKER = "checkpoint.json"
@@ -25,8 +29,49 @@ MODEL = "model.safetensors"
 TRAINING = "training.safetensors"
 
 
-def save_checkpoint(folder: Path, state: TrainState, metadata: dict[str, Any]) -> None:
-    """Write ``state`` after its last finished step; ``metadata`` (JSON) goes into the marker."""
+class FileDigest(Spec):
+    """Size and digest of a file."""
+
+    size: int
+    """Size in bytes."""
+    sha256: str
+    """SHA-256 in hexadecimal."""
+
+    @classmethod
+    def of(cls, path: Path) -> FileDigest:
+        """Compute size and digest of the file ``path``."""
+        with path.open("rb") as stream:
+            return cls(size=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+class CheckpointMarker(Spec):
+    """Content of ``checkpoint.json``."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # a metric may be NaN, and must be read back as NaN
+
+    format: Literal[1] = 1
+    """Version of the checkpoint's format."""
+    step: int
+    """Finished optimizer steps."""
+    files: dict[str, FileDigest]
+    """Digests of the checkpoint's other files, by name."""
+    spec: dict[str, JsonValue]
+    """Configuration of the training, as JSON."""
+    curves: list[dict[str, int | float]]
+    """Logged metrics up to this step, oldest first; each entry holds its ``step``."""
+    metrics: dict[str, int | float]
+    """Metrics at this step, those of its validation included."""
+
+
+def save_checkpoint(
+    folder: Path,
+    state: TrainState,
+    *,
+    spec: Mapping[str, JsonValue],
+    curves: Sequence[Mapping[str, float]],
+    metrics: Mapping[str, float],
+) -> None:
+    """Write ``state`` after its last finished step to ``folder``; the other arguments go into the marker."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = state.model.state_dict()
     training = _optimizer_tensors(state)
@@ -36,64 +81,64 @@ def save_checkpoint(folder: Path, state: TrainState, metadata: dict[str, Any]) -
     # Contiguous copies: channels-last weights are stored in the order everybody expects.
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / MODEL, metadata={"format": "pt"})
     save_file({k: v.contiguous() for k, v in training.items()}, folder / TRAINING, metadata={"format": "pt"})
-    files = {name: _describe(folder / name) for name in (MODEL, TRAINING)}
-    marker = {"format": 1, "step": state.step, "files": files, **metadata}
-    temporary = folder / (MARKER + ".partial")
-    temporary.write_text(json.dumps(marker, indent=1))
-    temporary.rename(folder / MARKER)
+    marker = CheckpointMarker(
+        step=state.step,
+        files={name: FileDigest.of(folder / name) for name in (MODEL, TRAINING)},
+        spec=dict(spec),
+        curves=[dict(entry) for entry in curves],
+        metrics=dict(metrics),
+    )
+    with atomic_file(folder / MARKER) as partial:
+        partial.write_text(marker.model_dump_json(indent=1))
 
 
-def verify(folder: Path) -> dict[str, Any] | None:
-    """The marker of a complete checkpoint; None where it is absent, unreadable or a file does not match."""
+def verify(folder: Path) -> CheckpointMarker | None:
+    """Read the marker of a complete checkpoint; None where it is missing, unreadable or a file does not match it."""
     try:
-        marker = json.loads((folder / MARKER).read_text())
-        intact = all(_describe(folder / name) == marker["files"][name] for name in (MODEL, TRAINING))
-    except (OSError, ValueError, KeyError, TypeError):  # TypeError: JSON of another shape
+        marker = CheckpointMarker.model_validate_json((folder / MARKER).read_bytes())
+        is_intact = all(FileDigest.of(folder / name) == marker.files.get(name) for name in (MODEL, TRAINING))
+    except (OSError, ValueError):  # pydantic's ValidationError is a ValueError
         return None
-    return marker if intact else None
+    return marker if is_intact else None
 
 
 def load_checkpoint(folder: Path, state: TrainState) -> None:
-    """Put a verified checkpoint's tensors and step into ``state``."""
+    """Load the tensors and the step of a checkpoint into ``state``.
+
+    Raises WeightsError where the checkpoint is incomplete.
+    """
     marker = verify(folder)
     if marker is None:
-        raise ValueError(f"{folder}: not a complete checkpoint; remove it, an earlier one will be used")
+        raise WeightsError(f"{folder}: not a complete checkpoint; remove it, an earlier one will be used")
     weights = load_file(folder / MODEL)
     training = load_file(folder / TRAINING)
     if state.ema is not None:
         state.ema.load(weights)
         weights = {k.removeprefix("raw/"): v for k, v in training.items() if k.startswith("raw/")}
     state.model.load_state_dict(weights)
-    device = next(state.model.parameters()).device
-    for name, parameter in state.model.named_parameters():
-        prefix = f"optimizer/{name}/"
-        slots = {k.removeprefix(prefix): v for k, v in training.items() if k.startswith(prefix)}
-        if slots:  # moments follow their parameter's memory format, so that fused steps stay bit-identical
-            state.optimizer.state[parameter] = {
-                slot: value if slot == "step" and device.type == "cpu" else _like(value, parameter)
-                for slot, value in slots.items()
-            }
-    state.step = marker["step"]
-
-
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights to evaluate, on the CPU."""
-    return load_file(folder / MODEL)
+    _load_optimizer(state, training)
+    state.step = marker.step
 
 
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
     return {
-        f"optimizer/{name}/{slot}": value
+        f"optimizer/{name}/{moment}": value
         for name, parameter in state.model.named_parameters()
-        for slot, value in state.optimizer.state.get(parameter, {}).items()
+        for moment, value in state.optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)
     }
 
 
+def _load_optimizer(state: TrainState, training: Mapping[str, Tensor]) -> None:
+    for name, parameter in state.model.named_parameters():
+        prefix = f"optimizer/{name}/"
+        moments = {k.removeprefix(prefix): v for k, v in training.items() if k.startswith(prefix)}
+        if moments:  # moments follow their parameter's memory format, so that fused steps stay bit-identical
+            state.optimizer.state[parameter] = {
+                moment: value if moment == "step" and parameter.device.type == "cpu" else _like(value, parameter)
+                for moment, value in moments.items()
+            }
+
+
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.to(parameter.device)
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}

@@ -1,4 +1,4 @@
-"""The training loop. Runs on any number of ranks, with or without Ray."""
+"""Training loop, for any number of ranks, with or without Ray."""
 
 from __future__ import annotations
 
@@ -6,75 +6,88 @@ import math
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_pipelines.batches import Batch
+from data_pipelines.errors import TrainingDiverged
+from data_pipelines.random_streams import Stream, seed_torch
+from unet_models.distributed import rank, sum_over_ranks, world_size
+from unet_models.precision import autocast
+from unet_models.specs.loop import LoopSpec
 from unet_models.training.objectives import Objective
 from unet_models.training.optimisation import learning_rate
-from data_pipelines.random_streams import DROPOUT, seed_torch
-from unet_models.specs.loop import LoopSpec
 from unet_models.training.state import TrainState
+
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
 class Hooks(Protocol):
-    """What happens around the loop. Every rank is called equally often, at the same steps."""
+    """Callbacks of the loop; each is called on every rank, at the same steps."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Means over the steps since the last call."""
+        """Report the means over the steps since the last call."""
         ...
 
     def validate(self, state: TrainState) -> dict[str, float]:
-        """Figures of the weights that would be evaluated; empty where there is nothing to look at."""
+        """Measure the weights that would be evaluated; empty where there is no validation data."""
         ...
 
     def checkpoint(self, state: TrainState, metrics: dict[str, float]) -> None:
-        """Keep ``state`` together with its figures, those of validation among them where this step was validated."""
+        """Save ``state`` and its metrics, those of validation included where this step was validated."""
         ...
 
 
-def fit(state: TrainState, objective: Objective, batches: Iterable[Batch], spec: LoopSpec, hooks: Hooks) -> None:
-    """Train from ``state.step`` to ``spec.num_steps``. ``batches`` starts at that step and gives this rank's share."""
+def fit(
+    state: TrainState, objective: Objective[AnyBatch], batches: Iterable[AnyBatch], spec: LoopSpec, hooks: Hooks
+) -> None:
+    """Train from ``state.step`` to ``spec.num_steps``. ``batches`` starts at that step and gives this rank's share.
+
+    Raises TrainingDiverged where the mean loss is not finite.
+    """
     device = next(state.model.parameters()).device
     model = _wrap(state.model, spec)
     meter = _Meter(spec.global_batch_size, device)
     metrics: dict[str, float] = {}
     for batch in batches:
-        loss = train_step(model, state, objective, batch.to(device), spec)
-        meter.add(loss)
+        meter.add(train_step(model, state, objective, batch.to(device), spec))
         is_last = state.step == spec.num_steps
-        is_kept = state.step % spec.checkpoint_every_steps == 0 or is_last
-        if state.step % spec.log_every_steps == 0 or is_kept:  # so that no checkpoint follows a loss that is not finite
+        is_saved = state.step % spec.checkpoint_every_steps == 0 or is_last
+        if (
+            state.step % spec.log_every_steps == 0 or is_saved
+        ):  # so that no checkpoint follows a loss that is not finite
             hooks.log(state.step, metrics := meter.means(state, spec, batch))
         measured: dict[str, float] = {}
         if state.step % spec.validate_every_steps == 0 or is_last:
             measured = hooks.validate(state)
             meter.restart_clock()
-        if is_kept:
+        if is_saved:
             hooks.checkpoint(state, metrics | measured)
             meter.restart_clock()
         if is_last:
             break
 
 
-def train_step(model: nn.Module, state: TrainState, objective: Objective, batch: Batch, spec: LoopSpec) -> Tensor:
-    """One optimizer step; returns this rank's share of the mean loss, detached.
+def train_step(
+    model: nn.Module, state: TrainState, objective: Objective[AnyBatch], batch: AnyBatch, spec: LoopSpec
+) -> Tensor:
+    """Run one optimizer step; returns this rank's share of the mean loss, a detached scalar.
 
-    Losses are summed over samples and divided by the global batch, so ranks may hold shares of different size and
-    gradients still are those of the global mean. DDP averages over ranks, hence the factor.
+    Losses are summed over samples and divided by the global batch size, so ranks may hold shares of different size
+    and gradients still are those of the global mean. DDP averages over ranks, hence the factor.
     """
-    seed_torch(spec.seed, DROPOUT, state.step, dist.get_rank() if dist.is_initialized() else 0)
+    seed_torch(spec.seed, Stream.DROPOUT, state.step, rank())
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(spec.optimizer, state.step, spec.num_steps)
     scale = world_size() / spec.global_batch_size
     total = torch.zeros((), device=batch.device)
     micro_batches = batch.split(spec.micro_batch_size)
     for i, micro in enumerate(micro_batches):
-        with _synchronised(model, i == len(micro_batches) - 1), autocast(spec.precision, batch.device):
+        is_last = i == len(micro_batches) - 1
+        with _gradient_sync(model, enabled=is_last), autocast(spec.precision, batch.device):
             loss = objective(model, micro).sum() * scale
         loss.backward()
         total += loss.detach()
@@ -97,15 +110,15 @@ def _wrap(model: nn.Module, spec: LoopSpec) -> nn.Module:
     return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
-def _synchronised(model: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    """Gradients travel between ranks once per step, with the last micro-batch."""
-    if isinstance(model, DistributedDataParallel) and not is_last:
+def _gradient_sync(model: nn.Module, *, enabled: bool) -> AbstractContextManager[None]:
+    """Synchronise gradients between ranks only where ``enabled``: once per step, with the last micro-batch."""
+    if isinstance(model, DistributedDataParallel) and not enabled:
         return model.no_sync()
     return nullcontext()
 
 
 class _Meter:
-    """Means since the last log line, over all ranks; touches the device's values only when asked."""
+    """Means since the last log line, over all ranks; values are copied from the device only when logged."""
 
     def __init__(self, global_batch_size: int, device: torch.device) -> None:
         self.global_batch_size = global_batch_size
@@ -120,17 +133,15 @@ class _Meter:
         self.num_timed += 1
 
     def restart_clock(self) -> None:
-        """Leave what just happened (validation, a checkpoint) out of the throughput."""
+        """Exclude the time until now (of validation or a checkpoint) from the throughput."""
         self.num_timed = 0
         self.started = time.perf_counter()
 
     def means(self, state: TrainState, spec: LoopSpec, batch: Batch) -> dict[str, float]:
-        mean = self.loss / self.num_steps
-        if world_size() > 1:
-            dist.all_reduce(mean)
-        loss = mean.item() / world_size()
+        """Compute the means and start over. Raises TrainingDiverged for a loss that is not finite."""
+        loss = sum_over_ranks(self.loss / self.num_steps, self.loss.device).item() / world_size()
         if not math.isfinite(loss):
-            raise FloatingPointError(
+            raise TrainingDiverged(
                 f"train/loss is {loss} within the {self.num_steps} steps before step {state.step} (last samples: "
                 f"{', '.join(batch.keys)}): lower train.optimizer.learning_rate or set train.precision=fp32"
             )

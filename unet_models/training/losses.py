@@ -1,28 +1,30 @@
-"""Segmentation losses: sums of named terms, one value per sample, in float32."""
+"""Segmentation losses, as sums of named terms, and the contrastive loss; one value per sample, in float32."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed.nn.functional import all_gather, all_reduce
 
+from unet_models.distributed import rank, world_size
 from unet_models.specs.segmentation import LossSpec
 
 SMOOTH = 1e-5
+"""Added to numerator and denominator of the overlap terms: classes that are absent and not predicted cost nothing."""
 
 
 def segmentation_loss(
     logits: Float[Tensor, "batch classes *spatial"], masks: Int[Tensor, " batch *spatial"], spec: LossSpec
 ) -> Float[Tensor, " batch"]:
-    """The weighted sum of ``spec.terms`` for each sample.
+    """Compute the weighted sum of ``spec.terms`` for each sample.
 
-    Overlap terms leave the background (class 0) out and average over the other classes. With ``spec.batch_dice`` their
-    sums run over the global batch (gathered with gradient where ranks share it) and every sample gets the same value.
+    Overlap terms (dice, iou, tversky) leave the background (class 0) out and average over the other classes. With
+    ``spec.batch_dice`` their sums run over the global batch (over all ranks, with gradient) and every sample gets the
+    same value.
     """
     logits = logits.float()
     log_probs = F.log_softmax(logits, dim=1)
@@ -34,16 +36,20 @@ def segmentation_loss(
         elif term == "focal":
             loss = loss + weight * _focal(log_probs, masks, spec.focal_gamma)
         else:
-            overlap_sums = overlap_sums or _overlap_sums(log_probs.exp(), masks, spec.batch_dice)
+            overlap_sums = overlap_sums or _overlap_sums(log_probs.exp(), masks, over_batch=spec.batch_dice)
             loss = loss + weight * (1 - _overlap(term, *overlap_sums, alpha=spec.tversky_alpha)).mean(dim=1)
     return loss
 
 
-def deeply_supervised_loss(outputs: Tensor | Sequence[Tensor], masks: Tensor, spec: LossSpec) -> Tensor:
-    """(B,) loss over outputs, finest first, each weighing half of the one above, weights summing to 1.
+def deeply_supervised_loss(
+    outputs: Float[Tensor, "batch classes *spatial"] | Sequence[Tensor],
+    masks: Int[Tensor, " batch *spatial"],
+    spec: LossSpec,
+) -> Float[Tensor, " batch"]:
+    """Compute the weighted mean of the losses of all outputs, finest first; each weighs half of the one before.
 
-    Coarse references are every n-th voxel of ``masks``, n being the ratio of the finest output's size to the coarse
-    one's; outputs of padded inputs are cropped to them.
+    Coarse masks are every n-th voxel of ``masks``, n being the ratio of the finest output's size to the coarse one's;
+    outputs of padded inputs are cropped to them. A single tensor is the only output.
     """
     if isinstance(outputs, Tensor):
         return segmentation_loss(outputs, masks, spec)
@@ -62,13 +68,13 @@ def _cross_entropy(log_probs: Tensor, masks: Tensor) -> Tensor:
 
 
 def _focal(log_probs: Tensor, masks: Tensor, gamma: float) -> Tensor:
-    """(1 - p)^gamma times the cross-entropy (Lin 2017, eq. 4)."""
+    """Compute (1 - p)^gamma times the cross-entropy (Lin 2017, eq. 4)."""
     log_p = log_probs.gather(1, masks.long().unsqueeze(1)).squeeze(1)
     return -((1 - log_p.exp()) ** gamma * log_p).flatten(1).mean(dim=1)
 
 
-def _overlap_sums(probs: Tensor, masks: Tensor, over_batch: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, K-1) soft true positives, predicted and reference sizes of the foreground classes."""
+def _overlap_sums(probs: Tensor, masks: Tensor, *, over_batch: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute soft true positives, predicted and reference sizes of the foreground classes, each (B, K-1)."""
     classes = torch.arange(1, probs.shape[1], device=masks.device).view(1, -1, *[1] * (masks.ndim - 1))
     is_class = masks.unsqueeze(1) == classes  # (B, K-1, *spatial)
     foreground = probs[:, 1:]
@@ -78,14 +84,14 @@ def _overlap_sums(probs: Tensor, masks: Tensor, over_batch: bool) -> tuple[Tenso
     if not over_batch:
         return true_positive, predicted, reference
     sums = torch.stack([true_positive, predicted, reference]).sum(dim=1, keepdim=True)  # (3, 1, K-1)
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if world_size() > 1:
         sums = all_reduce(sums)
     tp, p, r = sums.expand(-1, probs.shape[0], -1)
     return tp, p, r
 
 
 def _overlap(term: str, true_positive: Tensor, predicted: Tensor, reference: Tensor, alpha: float) -> Tensor:
-    """(B, K-1) score in [0, 1]: Dice (Milletari 2016, plain sums), IoU, or Tversky (Salehi 2017)."""
+    """Compute Dice (Milletari 2016, plain sums), IoU or Tversky (Salehi 2017), (B, K-1) scores in [0, 1]."""
     if term == "dice":
         return (2 * true_positive + SMOOTH) / (predicted + reference + SMOOTH)
     if term == "iou":
@@ -95,19 +101,17 @@ def _overlap(term: str, true_positive: Tensor, predicted: Tensor, reference: Ten
 
 
 def contrastive_loss(
-    image_vectors: Float[Tensor, "batch vector"], text_vectors: Float[Tensor, "batch vector"], scale: Tensor
+    image_vectors: Float[Tensor, "batch vector"], text_vectors: Float[Tensor, "batch vector"], scale: Float[Tensor, ""]
 ) -> Float[Tensor, " batch"]:
-    """Symmetric cross-entropy of each pair against every other of the global batch (Radford 2021, figure 3).
+    """Compute the symmetric cross-entropy of each pair against all others of the global batch (Radford 2021, fig. 3).
 
-    Ranks share their vectors, with gradient, so the loss does not depend on how many there are. They must hold
-    shares of equal size.
+    ``scale`` is the scalar factor of the similarities. Vectors of all ranks are gathered, with gradient, so the loss
+    does not depend on the number of ranks, which must hold shares of equal size.
     """
     all_images, all_texts, first = image_vectors, text_vectors, 0
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        from torch.distributed.nn.functional import all_gather
-
+    if world_size() > 1:
         all_images, all_texts = (torch.cat(list(all_gather(v))) for v in (image_vectors, text_vectors))
-        first = dist.get_rank() * len(image_vectors)
+        first = rank() * len(image_vectors)
     own = torch.arange(first, first + len(image_vectors), device=image_vectors.device)
     by_image = F.cross_entropy(scale * image_vectors @ all_texts.T, own, reduction="none")
     by_text = F.cross_entropy(scale * text_vectors @ all_images.T, own, reduction="none")

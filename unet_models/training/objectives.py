@@ -1,46 +1,49 @@
-"""What training minimises: from a batch to one loss per sample."""
+"""Training objectives: from a batch to one loss per sample."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from data_pipelines.batches import CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
+from data_pipelines.batches import Batch, CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
+from data_pipelines.random_streams import Stream, numpy_generator, torch_generator
 from unet_models.sampling import noise
-from unet_models.training.losses import contrastive_loss
-from unet_models.training.augment import augment
-from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.diffusion import DiffusionSpec
-from unet_models.training.losses import deeply_supervised_loss
-from data_pipelines.random_streams import NOISE, generator, torch_generator
+from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.segmentation import TrainSpec
+from unet_models.training.augment import augment
+from unet_models.training.losses import contrastive_loss, deeply_supervised_loss
 from unet_models.training.state import CHANNELS_LAST
 
+ReadBatch = TypeVar("ReadBatch", bound=Batch, contravariant=True)
 
-class Objective(Protocol):
-    """Turns a batch on the training device into a loss per sample."""
 
-    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
-        """(B,) losses in float32, each with gradient."""
+class Objective(Protocol[ReadBatch]):
+    """Function from a network and a batch on the training device to one loss per sample."""
+
+    def __call__(self, model: nn.Module, batch: ReadBatch) -> Float[Tensor, " batch"]:
+        """Compute the losses in float32, each with gradient."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """Augment, predict, compare."""
+    """Segmentation loss of augmented patches."""
 
     spec: TrainSpec
 
-    def __call__(self, model: nn.Module, batch: VolumeBatch) -> Tensor:
-        """(B,) losses; the batch is augmented as its (seed, step, slots) say."""
+    def __call__(self, model: nn.Module, batch: VolumeBatch) -> Float[Tensor, " batch"]:
+        """Augment the batch, predict and compare; augmentation is addressed by (seed, step, position)."""
         spec = self.spec
         images, masks = augment(
-            batch.images, batch.masks, batch.slots, batch.step, spec.seed, spec.patch_size, spec.augment
+            batch.images, batch.masks, batch.positions, batch.step, spec.seed, spec.patch_size, spec.augment
         )
         if spec.channels_last:
             images = images.to(memory_format=CHANNELS_LAST[len(spec.patch_size)])
@@ -48,92 +51,99 @@ class Segmentation:
 
 
 class NoisePrediction:
-    """Latent diffusion: noise the latents, predict, compare (Ho 2020, eq. 14; Rombach 2022, eq. 2)."""
+    """Loss of latent diffusion: add noise to latents, predict, compare (Ho 2020, eq. 14; Rombach 2022, eq. 2)."""
 
-    def __init__(self, spec: DiffusionSpec, scaling_factor: float, empty_prompt: Tensor) -> None:
-        """``empty_prompt`` (L, D): text states that dropped captions are replaced by."""
+    def __init__(
+        self, spec: DiffusionSpec, scaling_factor: float, empty_prompt: Float[Tensor, "tokens context"]
+    ) -> None:
+        """``empty_prompt`` holds the text states that replace those of dropped captions."""
         self.spec = spec
         self.scaling_factor = scaling_factor
         self.empty_prompt = empty_prompt
         self.alphas = noise.alphas_cumprod(spec.noise)
 
-    def __call__(self, model: nn.Module, batch: LatentBatch) -> Tensor:
-        """(B,) weighted squared errors, mean over the latent."""
+    def __call__(self, model: nn.Module, batch: LatentBatch) -> Float[Tensor, " batch"]:
+        """Compute weighted squared errors, averaged over the latent."""
         spec, device = self.spec, batch.moments.device
-        posterior_noise, epsilon = self._draw_noise(batch)
-        draws = [generator(spec.seed, NOISE, batch.step, slot).random(2, np.float32) for slot in batch.slots]
-        uniform = torch.from_numpy(np.stack(draws))
+        _, two_channels, *size = batch.moments.shape
+        drawn = draw_normals(batch, spec.seed, (2, two_channels // 2, *size))
+        posterior_noise, epsilon = drawn[:, 0], drawn[:, 1]
+        uniform = self._draw_uniform(batch)
         timesteps = noise.draw_timesteps(uniform[:, 0], spec.noise.num_timesteps)
         alphas = self.alphas[timesteps].to(device)
         latents = noise.sample_posterior(batch.moments.float(), posterior_noise) * self.scaling_factor
-        context = batch.encoder_hidden_states.float()
-        dropped = (uniform[:, 1] < spec.caption_dropout).to(device)
-        context = torch.where(dropped[:, None, None], self.empty_prompt.to(device, context.dtype), context)
         noisy = noise.add_noise(latents, epsilon, alphas)
         if spec.channels_last:
             noisy = noisy.to(memory_format=torch.channels_last)
+        context = self._drop_captions(batch.encoder_hidden_states.float(), uniform[:, 1] < spec.caption_dropout)
         predicted = model(noisy, timesteps.to(device), context).float()
         wanted = noise.target(spec.noise.prediction_type, latents, epsilon, alphas)
         error = F.mse_loss(predicted, wanted, reduction="none").flatten(1).mean(dim=1)
         return error * noise.loss_weights(spec.noise.prediction_type, alphas, spec.min_snr_gamma)
 
-    def _draw_noise(self, batch: LatentBatch) -> tuple[Tensor, Tensor]:
-        """Two (B, C, h, w) of standard normals, each sample's from its own stream on the training device."""
-        device = batch.moments.device
-        _, two_channels, *size = batch.moments.shape
-        drawn = torch.empty(len(batch), 2, two_channels // 2, *size, device=device)
-        for i, slot in enumerate(batch.slots):
-            drawn[i].normal_(generator=torch_generator(device, self.spec.seed, NOISE, batch.step, slot))
-        return drawn[:, 0], drawn[:, 1]
+    def _draw_uniform(self, batch: LatentBatch) -> Tensor:
+        """Draw two numbers in [0, 1) per sample, on the CPU: (B, 2), for the timestep and for caption dropout."""
+        generators = [numpy_generator(self.spec.seed, Stream.NOISE, batch.step, p) for p in batch.positions]
+        return torch.from_numpy(np.stack([generator.random(2, np.float32) for generator in generators]))
+
+    def _drop_captions(self, context: Tensor, is_dropped: Tensor) -> Tensor:
+        """Replace the text states (B, L, D) of dropped captions by those of the empty prompt."""
+        dropped = is_dropped.to(context.device)[:, None, None]
+        return torch.where(dropped, self.empty_prompt.to(context.device, context.dtype), context)
 
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """The autoencoder's: squared error of the image plus the KL divergence of the latents (Kingma 2014, eq. 10).
+    """Autoencoder loss: squared error of the image plus KL divergence of the latents (Kingma 2014, eq. 10).
 
-    With a discriminator plus the hinge losses of both sides (Lim 2017), as in Rombach 2022, of constant weight.
+    With a discriminator the hinge losses of both sides are added (Lim 2017), as in Rombach 2022, of constant weight.
     """
 
     spec: AutoencoderSpec
 
-    def __call__(self, model: nn.Module, batch: ImageBatch) -> Tensor:
-        """(B,) losses, sums over the image and the latent, per pixel."""
+    def __call__(self, model: nn.Module, batch: ImageBatch) -> Float[Tensor, " batch"]:
+        """Compute the losses, summed over image and latent, per pixel."""
         images = scale_images(batch.images)
         if self.spec.channels_last:
             images = images.to(memory_format=torch.channels_last)
-        _, latent_channels, *size = self.latent_shape(images)
-        drawn = torch.empty(len(batch), latent_channels, *size, device=images.device)
-        for i, slot in enumerate(batch.slots):
-            drawn[i].normal_(generator=torch_generator(images.device, self.spec.seed, NOISE, batch.step, slot))
-        reconstructed, moments, *judged = model(images, drawn)
+        drawn = draw_normals(batch, self.spec.seed, self._latent_shape(images))
+        reconstructed, moments, *scores = model(images, drawn)
         mean, log_variance = moments.float().chunk(2, dim=1)
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1)
         error = F.mse_loss(reconstructed.float(), images, reduction="none").flatten(1)
         loss = error.mean(dim=1) + self.spec.kl_weight * kl / error.shape[1]
-        if judged:  # before its first step times zero, not left out: DDP waits for a gradient of every parameter
-            loss = loss + self._adversarial(*judged) * (batch.step >= self.spec.adversarial_start)
+        if scores:  # before its first step times zero, not left out: DDP waits for a gradient of every parameter
+            loss = loss + self._adversarial(*scores) * (batch.step >= self.spec.adversarial_start)
         return loss
 
     def _adversarial(self, fooled: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-        """(B,) hinge losses of judged patches."""
-        told = F.relu(1 - real.float()) + F.relu(1 + fake.float())
-        return (0.5 * told - self.spec.adversarial_weight * fooled.float()).flatten(1).mean(dim=1)
+        """Compute the (B,) hinge losses of discriminator and autoencoder from the scores of patches."""
+        discriminator = F.relu(1 - real.float()) + F.relu(1 + fake.float())
+        return (0.5 * discriminator - self.spec.adversarial_weight * fooled.float()).flatten(1).mean(dim=1)
 
-    def latent_shape(self, images: Tensor) -> tuple[int, ...]:
-        """(B, latent channels, h, w) of these images' latents."""
+    def _latent_shape(self, images: Tensor) -> tuple[int, ...]:
+        """Compute the shape (C, h, w) of each image's latents."""
         factor = 2 ** (len(self.spec.channels) - 1)
-        return images.shape[0], self.spec.latent_channels, images.shape[2] // factor, images.shape[3] // factor
+        return self.spec.latent_channels, images.shape[2] // factor, images.shape[3] // factor
 
 
 class Alignment:
-    """A small CLIP's: each image's vector against every caption's of the global batch, and the reverse."""
+    """Contrastive loss of a small CLIP: each image against every caption of the global batch, and the reverse."""
 
-    def __call__(self, model: nn.Module, batch: CaptionedBatch) -> Tensor:
-        """(B,) contrastive losses; ranks must hold equal shares, in one micro-batch."""
+    def __call__(self, model: nn.Module, batch: CaptionedBatch) -> Float[Tensor, " batch"]:
+        """Compute the contrastive losses; ranks must hold equal shares, in one micro-batch."""
         image_vectors, text_vectors, scale = model(scale_images(batch.images), batch.tokens)
         return contrastive_loss(image_vectors.float(), text_vectors.float(), scale.float())
 
 
-def scale_images(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 -1..1."""
+def scale_images(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Scale uint8 values 0..255 to float32 values -1..1."""
     return images.float() / 127.5 - 1
+
+
+def draw_normals(batch: Batch, seed: int, shape: Sequence[int]) -> Float[Tensor, " batch *shape"]:
+    """Draw standard normals ``(B, *shape)`` on the batch's device, each sample's from its own stream."""
+    drawn = torch.empty(len(batch), *shape, device=batch.device)
+    for i, position in enumerate(batch.positions):
+        drawn[i].normal_(generator=torch_generator(batch.device, seed, Stream.NOISE, batch.step, position))
+    return drawn

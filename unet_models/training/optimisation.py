@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule and weight average."""
+"""Optimizer, learning-rate schedule and exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unet_models.specs.loop import OptimizerSpec
 
 
 def learning_rate(spec: OptimizerSpec, step: int, num_steps: int) -> float:
-    """The rate of optimizer step ``step`` (from 0): a pure function, so resuming cannot make it jump."""
+    """Compute the learning rate of optimizer step ``step``, from 0: a pure function, so that it is resumed exactly."""
     if step < spec.warmup_steps:
         return spec.learning_rate * (step + 1) / spec.warmup_steps
     progress = (step - spec.warmup_steps) / max(num_steps - spec.warmup_steps, 1)
@@ -24,7 +24,7 @@ def learning_rate(spec: OptimizerSpec, step: int, num_steps: int) -> float:
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], spec: OptimizerSpec) -> torch.optim.Optimizer:
-    """AdamW or SGD with Nesterov momentum, in their fused form."""
+    """Build AdamW, or SGD with Nesterov momentum, in fused form."""
     if spec.name == "sgd":
         return torch.optim.SGD(
             parameters,
@@ -40,9 +40,9 @@ def build_optimizer(parameters: Iterable[nn.Parameter], spec: OptimizerSpec) -> 
 
 
 class Ema:
-    """Exponential moving average of a model's parameters and floating-point buffers; its counters are copied.
+    """Exponential moving average of a model's parameters and floating-point buffers; integer buffers are copied.
 
-    The decay warms up as min(decay, (1 + step) / (10 + step)), so early averages forget the random start.
+    The decay warms up as min(decay, (1 + step) / (10 + step)), so that early averages forget the initial weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -51,7 +51,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Fold in the weights after optimizer step ``step``."""
+        """Add the weights after optimizer step ``step`` to the average."""
         decay = min(self.decay, (1 + step) / (10 + step))
         averages, currents = [], []
         for name, tensor in model.state_dict().items():
@@ -63,6 +63,6 @@ class Ema:
         torch._foreach_lerp_(averages, currents, 1 - decay)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over a saved average."""
+        """Load a saved average."""
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])

@@ -18,14 +18,14 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where the voxels of the spatial axes lie."""
+    """Shape, spacing and placement of the voxels along the spatial axes."""
 
     shape: tuple[int, ...]
     """Voxels per spatial axis, (i, j, k) or (row, column)."""
     spacing: tuple[float, ...]
     """Distance between voxel centres in mm, per spatial axis; 1 for images without one."""
     affine: tuple[tuple[float, ...], ...] | None = None
-    """4x4 from voxel indices to mm in RAS+ (x to the right, y to the front, z up); none for 2-D."""
+    """4x4 from voxel indices to mm in RAS+ (x to the right, y to the front, z up); None for 2-D."""
 
     @property
     def ndim(self) -> int:
@@ -33,7 +33,7 @@ class Geometry:
         return len(self.shape)
 
     def affine_array(self) -> np.ndarray:
-        """The affine as a (4, 4) float64 array; for 2-D one that only scales by the spacing."""
+        """Return the affine as a (4, 4) float64 array; for 2-D one that only scales by the spacing."""
         if self.affine is not None:
             return np.array(self.affine, dtype=np.float64)
         return np.diag([*self.spacing, *[1.0] * (4 - self.ndim)])
@@ -65,7 +65,7 @@ def check_spacing(path: Path, spacing: Sequence[float]) -> None:
 
 
 def scaled(stored: np.ndarray, slope: float | None, intercept: float | None) -> np.ndarray:
-    """Integers as they are where there is nothing to scale, else float32; contiguous, in this machine's byte order."""
+    """Scale stored voxels to float32; integers with nothing to scale stay. Contiguous, in native byte order."""
     slope, intercept = 1.0 if slope is None else float(slope), float(intercept or 0.0)
     if (slope, intercept) == (1.0, 0.0):
         dtype = np.dtype(np.float32) if stored.dtype.kind == "f" else stored.dtype.newbyteorder("=")

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
-from data_pipelines.files.reading import unreadable, named_errors
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
 _MAX_SLICES = 1 << 16
-_UNEVEN_SLICES = 0.01  # relative deviation of a gap between slices from the median gap
+_GAP_TOLERANCE = 0.01
+"""Maximum relative deviation of a gap between slices from the median gap."""
 _SLICE_TAGS = (
     "SeriesInstanceUID",
     "ImageOrientationPatient",
@@ -27,12 +28,12 @@ _SLICE_TAGS = (
 
 
 def read_geometry(folder: Path, max_voxels: int) -> Geometry:
-    """Shape, spacing and affine of the one series in ``folder``."""
+    """Read shape, spacing and affine of the one series in ``folder`` from its headers."""
     return _read_series(folder, max_voxels)[1]
 
 
 def read_volume(folder: Path, max_voxels: int) -> Volume:
-    """The slices of the one series in ``folder``, rescaled as each of them says."""
+    """Read the slices of the one series in ``folder``, each rescaled by its own slope and intercept."""
     import pydicom
 
     files, geometry = _read_series(folder, max_voxels)
@@ -46,7 +47,7 @@ def read_volume(folder: Path, max_voxels: int) -> Volume:
 
 
 def _read_series(folder: Path, max_voxels: int) -> tuple[list[Path], Geometry]:
-    """The files of the one series in a folder, sorted along the slice normal, and their common geometry."""
+    """Read the headers of a series: its files, sorted along the slice normal, and their common geometry."""
     headers = _read_slice_headers(folder)
     _check_one_series(folder, headers)
     first = next(iter(headers.values()))
@@ -69,6 +70,7 @@ def _read_series(folder: Path, max_voxels: int) -> tuple[list[Path], Geometry]:
 
 
 def _read_slice_headers(folder: Path) -> dict[Path, FileDataset]:
+    """Read every header of the folder. Raises DataError for a file that is no single image slice."""
     import pydicom
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info
@@ -76,7 +78,7 @@ def _read_slice_headers(folder: Path) -> dict[Path, FileDataset]:
 
     files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".") and f.name != "DICOMDIR")
     if not files or len(files) > _MAX_SLICES:
-        message = f"1 to {_MAX_SLICES} DICOM slices are due, found {len(files)} files"
+        message = f"expected 1 to {_MAX_SLICES} DICOM slices, found {len(files)} files"
         raise unreadable("no-slices", folder, message, "put the files of one DICOM series into the folder")
     headers = {}
     for file in files:
@@ -90,15 +92,18 @@ def _read_slice_headers(folder: Path) -> dict[Path, FileDataset]:
         missing = [tag for tag in _SLICE_TAGS if headers[file].get(tag) is None]
         if missing or int(headers[file].get("NumberOfFrames") or 1) > 1:
             message = f"lacks {', '.join(missing)}" if missing else "holds several frames"
-            raise unreadable("not-a-slice", file, f"one image slice per file is due; it {message}", "export single slices")
+            raise unreadable(
+                "not-a-slice", file, f"expected one image slice per file; it {message}", "export single slices"
+            )
     return headers
 
 
 def _check_one_series(folder: Path, headers: dict[Path, FileDataset]) -> None:
+    """Raise DataError where the slices are of several series, in colour, or on different grids."""
     series = Counter(str(header.SeriesInstanceUID) for header in headers.values())
     if len(series) > 1:
         found = ", ".join(f"{uid} ({count} slices)" for uid, count in sorted(series.items()))
-        raise unreadable("several-series", folder, f"one series is due, found {found}", "keep one series per folder")
+        raise unreadable("several-series", folder, f"expected one series, found {found}", "keep one series per folder")
     first = next(iter(headers.values()))
     for file, header in headers.items():
         if int(header.get("SamplesPerPixel") or 1) != 1:
@@ -111,13 +116,13 @@ def _check_one_series(folder: Path, headers: dict[Path, FileDataset]) -> None:
 
 
 def _slice_gap(folder: Path, files: list[Path], depths: list[float], thickness: float) -> float:
-    """Distance between slices in mm; raises where slices are missing, doubled or unevenly spaced."""
+    """Measure the distance between slices in mm. Raises DataError where they are not evenly spaced."""
     if len(files) == 1:
         return thickness
     gaps = np.diff(depths)
     typical = float(np.median(gaps))
     for index, gap in enumerate(gaps):
-        if gap <= 0 or abs(gap - typical) > _UNEVEN_SLICES * typical:
+        if gap <= 0 or abs(gap - typical) > _GAP_TOLERANCE * typical:
             between = f"between {files[index].name} and {files[index + 1].name}"
             message = f"slices must be evenly spaced: {between} lie {gap:.3f} mm, elsewhere {typical:.3f} mm"
             remedy = "restore the missing slices, or remove those that are there twice"

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Generator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Geometry, Volume, check_voxels
+from data_pipelines.files.pillow import EXIF_ORIENTATION, UPRIGHT, bounded_pixels, is_deep_grey, upright_size
 from data_pipelines.files.reading import unreadable
+from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Geometry, Volume, check_voxels
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-_EXIF_ORIENTATION = 0x0112
-
 
 def read_geometry(path: Path, max_voxels: int) -> Geometry:
-    """(rows, columns) of the upright image, with a spacing of 1."""
+    """Read (rows, columns) of the upright image from its header; the spacing is 1."""
     with _open_image(path, max_voxels) as image:
-        return _geometry(image)
+        width, height = upright_size(image.size, image.getexif().get(EXIF_ORIENTATION, UPRIGHT))
+        return Geometry((height, width), (1.0, 1.0))
 
 
 def read_num_channels(path: Path, max_voxels: int) -> int:
-    """3 for colour, 1 for grey."""
+    """Read the number of channels from the header: 3 for colour, 1 for grey."""
     with _open_image(path, max_voxels) as image:
-        return len(_plain_mode(image.mode)) if _plain_mode(image.mode) == "RGB" else 1
+        return 3 if _plain_mode(image.mode) == "RGB" else 1
 
 
-def read_volume(path: Path, max_voxels: int, label: bool) -> Volume:
-    """The upright image; ``label=True`` keeps the indices of a palette, otherwise its colours are read."""
+def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
+    """Read the upright image; ``label=True`` keeps the indices of a palette, otherwise its colours are read."""
     from PIL import ImageOps
 
     with _open_image(path, max_voxels) as image:
@@ -54,19 +53,15 @@ def write_picture(path: str | os.PathLike[str], labels: np.ndarray) -> None:
 
 
 @contextmanager
-def _open_image(path: Path, max_voxels: int) -> Generator[PillowImage, None, None]:
-    """An image whose pixels are not yet decoded, of a size within the limits (Pillow's own, 179 Mpx, holds too)."""
+def _open_image(path: Path, max_voxels: int) -> Iterator[PillowImage]:
+    """Open an image of a size within the limits (Pillow's own, 179 megapixels, holds too) without decoding it."""
     from PIL import Image
 
     if not path.name.lower().endswith(IMAGE_SUFFIXES):
         known = ", ".join((*NIFTI_SUFFIXES, *IMAGE_SUFFIXES))
         raise unreadable("unknown-format", path, f"the name ends in none of {known}", "convert the file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(path, formats=("PNG", "JPEG", "TIFF"))
-        except Image.DecompressionBombError as error:
-            raise unreadable("too-large", path, str(error), "cut the image into tiles") from None
+    with bounded_pixels(path, "ignore", "cut the image into tiles"):
+        image = Image.open(path, formats=("PNG", "JPEG", "TIFF"))
     with image:
         check_voxels(path, image.size[::-1], max_voxels)
         if getattr(image, "n_frames", 1) > 1:
@@ -74,15 +69,8 @@ def _open_image(path: Path, max_voxels: int) -> Generator[PillowImage, None, Non
         yield image
 
 
-def _geometry(image: PillowImage) -> Geometry:
-    width, height = image.size
-    if image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8):  # stored on its side
-        width, height = height, width
-    return Geometry((height, width), (1.0, 1.0))
-
-
 def _plain_mode(mode: str) -> str:
-    """Grey and colour stay what they are, transparency goes, palettes and other colour spaces become RGB."""
-    if mode in ("1", "L", "F", "I") or mode.startswith("I;16"):
+    """Choose the mode to convert to: grey and colour stay, transparency is dropped, everything else becomes RGB."""
+    if mode in ("1", "L", "F", "I") or is_deep_grey(mode):
         return mode
     return "L" if mode in ("LA", "La") else "RGB"

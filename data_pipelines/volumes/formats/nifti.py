@@ -5,38 +5,38 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
+from data_pipelines.atomic import atomic_file
 from data_pipelines.files.reading import unreadable
+from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
 
-# Deflate cannot do better than 1032:1 (RFC 1951), so a shorter file cannot hold what its header promises.
 _MAX_GZIP_RATIO = 1032
-# Where voxels may start at most: NIfTI extensions before them are kilobytes, a hostile offset is not.
+"""Deflate cannot do better (RFC 1951), so a shorter file cannot hold what its header promises."""
 _MAX_VOXEL_OFFSET = 1 << 24
+"""Maximum byte at which voxels may start: NIfTI extensions before them are kilobytes, a hostile offset is not."""
 
 
 def read_geometry(path: Path, max_voxels: int) -> Geometry:
-    """Shape, spacing and affine of the spatial axes."""
+    """Read shape, spacing and affine of the spatial axes from the header."""
     with _open_stream(path) as stream:
         return _read_header(stream, path, max_voxels)[1]
 
 
 def read_num_channels(path: Path, max_voxels: int) -> int:
-    """The length of the fourth axis; 1 where there is none."""
+    """Read the length of the fourth axis from the header; 1 where there is none."""
     with _open_stream(path) as stream:
         header, _ = _read_header(stream, path, max_voxels)
         return int(header["dim"][4]) if header["dim"][0] == 4 else 1
 
 
 def read_volume(path: Path, max_voxels: int) -> Volume:
-    """Array as stored, axes (i, j, k) or (i, j, k, channel)."""
+    """Read the array as stored, axes (i, j, k) or (i, j, k, channel)."""
     with _open_stream(path) as stream:
         header, geometry = _read_header(stream, path, max_voxels)
         shape, dtype = tuple(int(n) for n in header["dim"][1 : header["dim"][0] + 1]), header.get_data_dtype()
@@ -44,7 +44,9 @@ def read_volume(path: Path, max_voxels: int) -> Volume:
         stream.seek(offset)
         data = stream.read(size)  # never more than the header promised, which max_voxels bounds
         if len(data) < size:
-            raise unreadable("short-file", path, f"the header promises {size} bytes of voxels, the file has {len(data)}")
+            raise unreadable(
+                "short-file", path, f"the header promises {size} bytes of voxels, the file has {len(data)}"
+            )
         # Reading on to the end makes gzip compare its checksum: a file cut in its last bytes is found too.
         if stream.read(1):
             raise unreadable("excess-data", path, f"more data than the {size} bytes of voxels that the header promises")
@@ -58,7 +60,8 @@ def write_nifti(
 ) -> None:
     """Write ``array`` (*spatial) as NIfTI, compressed where the name ends in ``.gz``; complete or not at all.
 
-    The same input gives the same bytes (no time stamp). bool becomes uint8, 64-bit numbers become 32-bit.
+    The same input gives the same bytes (no time stamp). bool becomes uint8, 64-bit numbers become 32-bit. Raises
+    ValueError for integers beyond 32 bits.
     """
     import nibabel as nib
 
@@ -67,12 +70,8 @@ def write_nifti(
     payload = nib.Nifti1Image(stored, np.asarray(affine, dtype=np.float64)).to_bytes()
     if path.name.endswith(".gz"):
         payload = gzip.compress(payload, compresslevel=1, mtime=0)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(payload)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _storable(array: np.ndarray) -> np.ndarray:
@@ -89,8 +88,8 @@ def _storable(array: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _open_stream(path: Path) -> Generator[BinaryIO, None, None]:
-    """The uncompressed stream, told by the first bytes and not by the name."""
+def _open_stream(path: Path) -> Iterator[BinaryIO]:
+    """Open the uncompressed stream; compression is recognised by the first bytes, not by the name."""
     with path.open("rb") as raw:
         compressed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -102,7 +101,7 @@ def _open_stream(path: Path) -> Generator[BinaryIO, None, None]:
 
 
 def _read_header(stream: BinaryIO, path: Path, max_voxels: int) -> tuple[Any, Geometry]:
-    """(nibabel header, geometry), everything in it checked. The stream is left after the fixed part of the header."""
+    """Read nibabel's header and the geometry, all of it checked; leaves the stream after the header's fixed part."""
     import nibabel as nib
 
     block = stream.read(348)
@@ -111,13 +110,13 @@ def _read_header(stream: BinaryIO, path: Path, max_voxels: int) -> tuple[Any, Ge
     header_class = nib.Nifti2Header if is_nifti2 else nib.Nifti1Header
     if len(block) < header_class.sizeof_hdr:
         raise unreadable("short-file", path, f"{len(block)} bytes are too few for a NIfTI header")
-    header = header_class(block, check=False)  # check=True would mend a negative spacing in silence
+    header = header_class(block, check=False)  # check=True would silently correct a negative spacing
     if bytes(header["magic"].item())[:3] not in (b"n+1", b"n+2"):
         raise unreadable("bad-header", path, "is no single-file NIfTI", "convert it to .nii.gz")
     num_axes = int(header["dim"][0])
     shape = tuple(int(size) for size in header["dim"][1 : num_axes + 1])
     if not 2 <= num_axes <= 4 or min(shape) < 1:
-        message = f"2 to 4 axes of at least one voxel are due, the header declares {num_axes}: {list(shape)}"
+        message = f"expected 2 to 4 axes of at least one voxel, the header declares {num_axes}: {list(shape)}"
         raise unreadable("wrong-ndim", path, message, "store one 2-D or 3-D volume per file")
     check_voxels(path, shape, max_voxels)
     _check_promise(header, path, shape)
@@ -125,7 +124,7 @@ def _read_header(stream: BinaryIO, path: Path, max_voxels: int) -> tuple[Any, Ge
 
 
 def _check_promise(header: Any, path: Path, shape: tuple[int, ...]) -> None:
-    """The data type is one we read, and the file is long enough for what its header promises."""
+    """Raise DataError where the voxel type is not supported, or the file is too short for what its header promises."""
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise unreadable("bad-dtype", path, f"voxels must be integers or floats, got {dtype}", "convert the voxel type")

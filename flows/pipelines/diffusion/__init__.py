@@ -1,1 +1,16 @@
-"""The stages of the latent-diffusion pipeline: captioned images -> registered model."""
+"""Diffusion: captioned images to a registered text-to-image model.
+
+config.py          configuration
+pipeline.py        the steps, in order
+shard.py           stage: captioned images to shards
+encoders/          stages: the CLIP and the autoencoder, trained here or given as folders
+encode.py          stage: shards to latents and text states
+task.py            the training task of the noise predictor
+train.py           stage: latents and text states to a checkpoint
+model.py           the records of trained networks to a model folder
+text_to_image.py   prompts to images
+evaluate.py        stage: checkpoint to generated images, scores and report
+evaluation/        what is drawn and measured, the actor, the report
+register.py        stage: checkpoint and scores to a registered version
+registered.py      the registered model as MLflow runs it
+"""

@@ -1,55 +1,57 @@
-"""Stage ``encode``: images and captions -> latent means and log-variances, and text states, in shards beside them.
+"""Stage ``encode``: images and captions to latent means and log-variances, and text states, in shards beside them.
 
-What is kept is unscaled and undropped: the scaling factor is measured here and applied in training, and so is caption
-dropout. A sample is encoded once for each pair of encoders; a run that broke off goes on with the next shard.
+Kept values are unscaled and without dropout: the scaling factor is measured here and applied in training, and so is
+caption dropout. A sample is encoded once for each pair of encoders; an interrupted run resumes with the next shard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_pipelines import storage
-from data_pipelines.images.buckets import bucket_size
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import Problem
-from data_pipelines.shards.incremental import Actors, Task, group_by_size, shard_missing
-from data_pipelines.shards.index import Row, build_index
-from data_pipelines.shards.index import IMAGE_PARTS, MOMENTS, STATES
-from data_pipelines.loading.loader import ImageSamples
+from data_pipelines.images.buckets import bucket_size
 from data_pipelines.loading.order import batches_alike
-from data_pipelines.shards.reader import ShardReader
+from data_pipelines.shards.incremental import Actors, Task, group_by_size, shard_missing
+from data_pipelines.shards.index import MOMENTS, STATES, Row, build_index, index_table, read_table
 from data_pipelines.shards.writer import npy_bytes, shard_name, write_shard
-from data_pipelines.shards.index import read_table
 from data_pipelines.specs import Spec
-from flows.cluster.connection import ensure_workers
+from flows.cluster.connection import connect_workers
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.encoders.stages import network_folder
-from flows.stages.shards import add_index, shards_are_there, shards_uri
+from flows.pipelines.diffusion.encoders.given import network_folder
+from flows.pipelines.diffusion.shard import ImageShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
+from flows.stages.shards import IndexFigures, add_index, shards_exist, shards_uri
 from flows.stages.stage import Stage
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data_pipelines.loading.loader import ImageSamples
+    from unet_models.formats.clip_folder import Clip
+
 FORMAT = 1
-"""Raise when latents change for the same images and encoders."""
-MAX_PER_SHARD = 1000
+"""Raised when latents change for the same images and encoders."""
+MAX_IMAGES_PER_SHARD = 1000
 
 
-def encode_stage(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record) -> Stage:
-    """Plan the stage: its key holds the images' and the encoders' digests."""
-    identity = {"precision": config.encode.precision, "format": FORMAT}
+class LatentFigures(IndexFigures):
+    """Figures of encoded images."""
 
-    def compute(attempt: Attempt) -> None:
-        _encode(config, shards, clip, autoencoder, attempt)
-
-    return Stage("encode", identity, (shards, clip, autoencoder), compute, still_holds=shards_are_there)
+    scaling_factor: float
+    """One over the standard deviation of the training images' latents."""
+    latent_shape: tuple[int, int, int]
+    """Channels, height and width of the latents of the square."""
 
 
 class Encoding(Spec):
-    """How every shard is encoded."""
+    """Encoders and settings that every shard is encoded with."""
 
     images_uri: str
     clip_uri: str
@@ -60,7 +62,7 @@ class Encoding(Spec):
     use_gpu: bool
 
 
-class Work(Spec):
+class EncodingWork(Spec):
     """One shard of latents to be written; travels as JSON."""
 
     encoding: Encoding
@@ -68,42 +70,15 @@ class Work(Spec):
     rows: list[Row]
     """Index rows of the images."""
     digests: list[str]
+    """Digest of each sample's latents."""
 
 
-def _encode(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record, attempt: Attempt) -> None:
-    compute = config.compute
-    ensure_workers(compute)
-    rows = {row["case_id"]: row for row in read_table(shards.output("index")).to_pylist()}
-    encoders = digest_of([FORMAT, clip.digest, autoencoder.digest, config.encode.precision])
-    digests = {case_id: digest_of([encoders, row["digest"]]) for case_id, row in rows.items()}
-    folder = f"latents/{encoders[:12]}"
-    uri = storage.join(shards.root, folder)
-    encoding = _encoding(config, shards, clip, autoencoder)
-
-    def plan(missing: list[str]) -> list[Task]:
-        return _plan([rows[case_id] for case_id in missing], digests, uri, encoding)
-
-    pool = Actors(ShardEncoder, compute.most_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
-    sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
-    latents = build_index(sharded.rows, {case_id: row["split"] for case_id, row in rows.items()})
-    add_index(attempt, latents, shards.root, folder)
-    attempt.write("empty_prompt", "empty_prompt.npy", npy_bytes(_empty_prompt(encoding)))
-    attempt.figures |= {
-        "scaling_factor": scaling_factor([row for row in latents.to_pylist() if row["split"] == "train"]),
-        "latent_shape": square_latent_shape(sharded.rows[0], rows[sharded.rows[0]["case_id"]], config.data.resolution),
-        "num_new": sharded.num_new,
-    }
-
-
-def square_latent_shape(latents: Row, image: Row, resolution: int) -> list[int]:
-    """Channels, height and width of the latents of the square, from what became of any image."""
-    channels, height, _ = latents["latent_shape"]
-    _, pixels = bucket_size(image["bucket"])
-    return [channels, *[resolution * height // pixels] * 2]
-
-
-def _encoding(config: DiffusionConfig, shards: Record, clip: Record, autoencoder: Record) -> Encoding:
-    return Encoding(
+def encode_stage(
+    config: DiffusionConfig, shards: Record[ImageShardFigures], clip: Record[Any], autoencoder: Record[Any]
+) -> Stage[LatentFigures]:
+    """Plan the stage: its key holds the digests of the images and the encoders."""
+    identity = {"precision": config.encode.precision, "format": FORMAT}
+    encoding = Encoding(
         images_uri=shards_uri(shards),
         clip_uri=network_folder(clip),
         autoencoder_uri=network_folder(autoencoder),
@@ -112,45 +87,94 @@ def _encoding(config: DiffusionConfig, shards: Record, clip: Record, autoencoder
         threads=config.compute.threads_per_worker,
         use_gpu=config.compute.use_gpu,
     )
+    encoders = digest_of([FORMAT, clip.digest, autoencoder.digest, config.encode.precision])
+
+    def compute(attempt: Attempt) -> LatentFigures:
+        return _encode(config, shards, encoding, encoders, attempt)
+
+    inputs = (shards, clip, autoencoder)
+    return Stage("encode", identity, inputs, compute, LatentFigures, shards_exist, uses_gpu=True)
 
 
-def _plan(rows: list[Row], digests: Mapping[str, str], shards_uri: str, encoding: Encoding) -> list[Task]:
-    """Images that lie together are encoded together. ``digests`` is case_id -> that of its latents."""
-    tasks = []
-    ordered = sorted(rows, key=lambda row: row["shard"])
-    for group in group_by_size(ordered, lambda _: 0.0, 1.0, MAX_PER_SHARD):
-        names = [digests[row["case_id"]] for row in group]
-        kept = [{name: value for name, value in row.items() if value is not None} for row in group]
-        work = Work(encoding=encoding, uri=storage.join(shards_uri, shard_name(names)), rows=kept, digests=names)
-        tasks.append(Task(work.model_dump_json(), len(group)))
-    return tasks
+def _encode(
+    config: DiffusionConfig, shards: Record[ImageShardFigures], encoding: Encoding, encoders: str, attempt: Attempt
+) -> LatentFigures:
+    compute = config.compute
+    connect_workers(compute)
+    rows = {row["case_id"]: row for row in read_table(shards.output("index")).to_pylist()}
+    digests = {case_id: digest_of([encoders, row["digest"]]) for case_id, row in rows.items()}
+    folder = f"latents/{encoders[:12]}"
+    uri = storage.join(shards.root, folder)
+
+    def plan(missing: list[str]) -> list[Task]:
+        return _plan([rows[case_id] for case_id in missing], digests, uri, encoding)
+
+    pool = Actors(ShardEncoder, compute.max_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
+    sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
+    latents = build_index(sharded.rows, {case_id: row["split"] for case_id, row in rows.items()})
+    counts = add_index(attempt, latents, shards.root, folder)
+    attempt.write("empty_prompt", "empty_prompt.npy", npy_bytes(_empty_prompt(encoding)))
+    first = sharded.rows[0]
+    return LatentFigures(
+        **counts,
+        num_new=sharded.num_new,
+        scaling_factor=scaling_factor([row for row in latents.to_pylist() if row["split"] == "train"]),
+        latent_shape=square_latent_shape(first, rows[first["case_id"]], config.data.resolution),
+    )
 
 
-def scaling_factor(rows: list[Row]) -> float:
-    """One over the standard deviation of latents drawn from the posteriors, over images, places and channels."""
+def square_latent_shape(latents: Row, image: Row, resolution: int) -> tuple[int, int, int]:
+    """Compute channels, height and width of the square's latents from the index rows of any image."""
+    channels, height, _ = latents["latent_shape"]
+    _, pixels = bucket_size(image["bucket"])
+    side = resolution * height // pixels
+    return channels, side, side
+
+
+def scaling_factor(rows: Sequence[Row]) -> float:
+    """Compute one over the standard deviation of latents drawn from the posteriors, over images, places, channels."""
     first = np.mean([row["latent_mean"] for row in rows])
     second = np.mean([row["latent_square"] for row in rows])
     return float(1 / np.sqrt(second - first**2))
 
 
+def _plan(rows: list[Row], digests: Mapping[str, str], latents_uri: str, encoding: Encoding) -> list[Task]:
+    """Group images that are stored together. ``digests`` is case_id to the digest of its latents."""
+    tasks = []
+    ordered = sorted(rows, key=lambda row: row["shard"])
+    for group in group_by_size(ordered, _no_megabytes, 1.0, MAX_IMAGES_PER_SHARD):
+        names = [digests[row["case_id"]] for row in group]
+        kept = [{name: value for name, value in row.items() if value is not None} for row in group]
+        work = EncodingWork(
+            encoding=encoding, uri=storage.join(latents_uri, shard_name(names)), rows=kept, digests=names
+        )
+        tasks.append(Task(text=work.model_dump_json(), num_samples=len(group)))
+    return tasks
+
+
+def _no_megabytes(row: Row) -> float:
+    """Latents are small: only their number limits a shard."""
+    return 0.0
+
+
 @dataclass(slots=True)
 class ShardEncoder:
-    """Encodes the images of one shard after the other, by networks that it loads with the first."""
+    """Encodes the images of one shard after the other with networks that it loads with the first."""
 
-    networks: tuple[Any, Any] | None = None
+    networks: tuple[Clip, Any] | None = None
     loaded: tuple[str, str] | None = None
 
     def __call__(self, text: str) -> tuple[list[Row], list[Problem]]:
-        """Write the shard; returns its index rows."""
-        work = Work.model_validate_json(text)
+        """Write the shard of an ``EncodingWork`` (JSON); return its index rows."""
+        work = EncodingWork.model_validate_json(text)
         self._load(work.encoding)
         return write_shard(work.uri, self._samples(work)), []
 
     def _load(self, encoding: Encoding) -> None:
         import torch
 
-        from unet_models.networks.autoencoder import load_autoencoder
         from unet_models.formats.clip_folder import Clip
+        from unet_models.networks.autoencoder import load_autoencoder
 
         wanted = (encoding.clip_uri, encoding.autoencoder_uri)
         if self.loaded == wanted:
@@ -164,17 +188,17 @@ class ShardEncoder:
             self.networks = Clip(clip, device), load_autoencoder(autoencoder, device)
         self.loaded = wanted
 
-    def _samples(self, work: Work) -> Iterator[tuple[Row, dict[str, bytes]]]:
-        import pyarrow as pa
+    def _samples(self, work: EncodingWork) -> Iterator[tuple[Row, dict[str, bytes]]]:
+        from data_pipelines.loading.loader import ImageSamples
+        from data_pipelines.shards.reader import ShardReader
 
-        columns = ["key", "shard", *(f"{what}:{part}" for part in IMAGE_PARTS for what in ("offset", "size"))]
-        present = {name for row in work.rows for name in row}
-        table = pa.table({name: [row.get(name) for row in work.rows] for name in columns if name in present})
-        images = ImageSamples(ShardReader(table, work.encoding.images_uri))
+        images = ImageSamples(ShardReader(index_table(work.rows), work.encoding.images_uri))
         for chosen in batches_alike([row["bucket"] for row in work.rows], work.encoding.batch_size):
             yield from self._batch(work, images, chosen)
 
-    def _batch(self, work: Work, images: ImageSamples, chosen: list[int]) -> Iterator[tuple[Row, dict[str, bytes]]]:
+    def _batch(
+        self, work: EncodingWork, images: ImageSamples, chosen: list[int]
+    ) -> Iterator[tuple[Row, dict[str, bytes]]]:
         import torch
 
         from unet_models.precision import autocast
@@ -200,12 +224,12 @@ class ShardEncoder:
             yield row, {MOMENTS: _half(moment), STATES: _half(state)}
 
 
-def _half(values: Any) -> bytes:
+def _half(values: Tensor) -> bytes:
     return npy_bytes(values.numpy().astype(np.float16))
 
 
 def _empty_prompt(encoding: Encoding) -> np.ndarray:
-    """(tokens, width) states of the empty prompt, in the precision of the captions'."""
+    """Encode the empty prompt in the precision of the captions: (tokens, width) float16."""
     import torch
 
     from unet_models.formats.clip_folder import Clip

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
 from data_pipelines.specs import Spec
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.encoders.stages import network_folder
+from flows.pipelines.diffusion.encode import LatentFigures
+from flows.pipelines.diffusion.encoders.given import network_folder
+from flows.pipelines.diffusion.shard import ImageShardFigures
 from flows.stages.record import Record
+from flows.training.figures import TrainingFigures
 from unet_models.specs.diffusion import Bundle, SampleSpec
 from unet_models.specs.networks import DenoiserSpec
 
@@ -20,22 +23,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The records of all stages up to the training of the noise predictor."""
+    """Records of all stages up to the training of the noise predictor."""
 
-    shards: Record
-    clip: Record
-    autoencoder: Record
-    latents: Record
-    training: Record
+    shards: Record[ImageShardFigures]
+    clip: Record[Any]
+    autoencoder: Record[Any]
+    latents: Record[LatentFigures]
+    training: Record[TrainingFigures]
 
     @property
-    def records(self) -> tuple[Record, ...]:
-        """In the order of the stages."""
+    def records(self) -> tuple[Record[Any], ...]:
+        """Records in the order of the stages."""
         return self.shards, self.clip, self.autoencoder, self.latents, self.training
 
 
 class Ingredients(Spec):
-    """Where the parts lie, and what goes beside them; travels as JSON."""
+    """Locations of a model's parts, and what goes beside them; travels as JSON."""
 
     weights_uri: str
     clip_uri: str
@@ -45,7 +48,7 @@ class Ingredients(Spec):
 
 
 def gather(config: DiffusionConfig, trained: Trained) -> Ingredients:
-    """Name the parts."""
+    """Collect the locations of the parts."""
     return Ingredients(
         weights_uri=trained.training.output("weights"),
         clip_uri=network_folder(trained.clip),
@@ -54,14 +57,14 @@ def gather(config: DiffusionConfig, trained: Trained) -> Ingredients:
         bundle=Bundle(
             noise=config.train.noise,
             sample=SampleSpec(**config.evaluate.model_dump(include=set(SampleSpec.model_fields))),
-            latent_shape=trained.latents.figures["latent_shape"],
-            scaling_factor=trained.latents.figures["scaling_factor"],
+            latent_shape=trained.latents.figures.latent_shape,
+            scaling_factor=trained.latents.figures.scaling_factor,
         ),
     )
 
 
 def assemble(ingredients: Ingredients, folder: Path) -> Denoiser:
-    """Write the pipeline folder; returns the noise predictor."""
+    """Write the model folder; return the noise predictor."""
     from safetensors.torch import load_file
 
     from flows.pipelines.diffusion.text_to_image import write_pipeline

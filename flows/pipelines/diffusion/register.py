@@ -1,15 +1,16 @@
-"""Stage ``register`` of the second pipeline: the text-to-image model as MLflow keeps it, a diffusers folder within."""
+"""Stage ``register``: the text-to-image model as MLflow keeps it, a diffusers folder among its files."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from flows.pipelines.diffusion.config import DiffusionConfig
+from flows.pipelines.diffusion.evaluate import GenerationScores
 from flows.pipelines.diffusion.model import Trained, assemble, gather
-from flows.registry.register import Candidate, register, write_exports
+from flows.registry.register import Candidate, ModelFiles, RegistrationFigures, register_stage, write_exports
 from flows.stages.record import Record
 from flows.stages.stage import Stage
 
@@ -28,17 +29,19 @@ REQUIREMENTS = (
     "tokenizers",
     "accelerate",
 )
-"""What the model's own code imports; versions are those it was evaluated with."""
+"""Distributions that the model's own code imports."""
 
 
-def register_stage(config: DiffusionConfig, trained: Trained, evaluation: Record) -> Stage:
+def register_model(
+    config: DiffusionConfig, trained: Trained, evaluation: Record[GenerationScores]
+) -> Stage[RegistrationFigures]:
     """Plan the stage."""
 
-    def prepare(folder: Path) -> dict[str, Any]:
+    def write_files(folder: Path) -> ModelFiles:
         import pandas as pd
 
-        from unet_models.networks.autoencoder import load_autoencoder
         from unet_models.formats.export import trace_decoder, trace_denoiser
+        from unet_models.networks.autoencoder import load_autoencoder
 
         denoiser = assemble(gather(config, trained), folder)
         if config.registry.export:
@@ -47,41 +50,49 @@ def register_stage(config: DiffusionConfig, trained: Trained, evaluation: Record
                 "vae_decoder": lambda: trace_decoder(load_autoencoder(folder / "vae")),
             }
             write_exports(folder, networks, config.registry)
-        return {"signature": _signature(), "input_example": pd.DataFrame({"prompt": ["an image"], "seed": [0]})}
+        return ModelFiles(_signature(), pd.DataFrame({"prompt": ["an image"], "seed": [0]}))
 
     weights = config.evaluate.inception_weights
-    file_digest = storage.digest(weights) if weights else ""
     candidate = Candidate(
         description="Latent-diffusion models trained by unetflow: prompts to images.",
-        code="diffusion/registered.py",
+        code=Path(__file__).with_name("registered.py"),
         requirements=REQUIREMENTS,
-        default_metric="fid" if config.evaluate.inception_weights else "frechet_distance",
-        # Distances are to the training images, in the space of that very CLIP, and depend on N and the seed.
-        evaluation_data=digest_of(
-            [trained.shards.digest, trained.clip.digest, config.evaluate.num_images, config.evaluate.seed, file_digest]
-        ),
-        card=lambda: model_card(config, trained.shards, trained.training, evaluation),
-        prepare=prepare,
+        default_metric="fid" if weights else "frechet_distance",
+        evaluation_data=_evaluation_data(config, trained),
+        evaluation=evaluation,
+        lineage=(*trained.records, evaluation),
+        run_key=trained.training.key,
+        step=trained.training.figures.step,
+        write_files=write_files,
+        build_card=lambda: model_card(config, trained, evaluation.figures),
+        dataset=trained.shards,
     )
-    return register(config, candidate, *trained.records, evaluation)
+    return register_stage(config, candidate, (*trained.records[1:], evaluation))
 
 
-def model_card(config: DiffusionConfig, shards: Record, training: Record, evaluation: Record) -> str:
-    """Markdown that says what the model is, what it was trained on, how good it is and how to use it."""
-    figures, spec = shards.figures, config.evaluate
-    rows = [f"| {name} | {value:.4f} |" for name, value in evaluation.figures["metrics"].items()]
+def _evaluation_data(config: DiffusionConfig, trained: Trained) -> str:
+    """Compute the digest of what metrics depend on: distances are to the training images, in the space of that very
+    CLIP, and depend on N and the seed."""
+    weights, spec = config.evaluate.inception_weights, config.evaluate
+    file_digest = storage.digest(weights) if weights else ""
+    return digest_of([trained.shards.digest, trained.clip.digest, spec.num_images, spec.seed, file_digest])
+
+
+def model_card(config: DiffusionConfig, trained: Trained, evaluation: GenerationScores) -> str:
+    """Write the model card in Markdown: what it is, what it was trained on, how good it is and how to use it."""
+    shards, spec = trained.shards.figures, config.evaluate
     return "\n".join(
         [
             f"# {config.registry.name}",
-            f"Draws {figures['resolution']}x{figures['resolution']} images for prompts: a latent-diffusion U-Net "
-            f"({config.train.noise.prediction_type}), trained for {training.figures['step']} steps on "
-            f"{figures['num_train']} images of {figures['dataset']}, cut to {', '.join(figures['buckets'])}. "
-            f"Evaluated on {evaluation.figures['num_images']} images "
+            f"Draws {shards.resolution}x{shards.resolution} images for prompts: a latent-diffusion U-Net "
+            f"({config.train.noise.prediction_type}), trained for {trained.training.figures.step} steps on "
+            f"{shards.num_train} images of {shards.dataset}, cut to {', '.join(shards.buckets)}. "
+            f"Evaluated on {evaluation.num_images} images "
             f"({spec.sampler}, {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}).",
             "",
             "| metric | value |",
             "|---|---|",
-            *rows,
+            *(f"| {name} | {value:.4f} |" for name, value in evaluation.metrics.items()),
             "",
             "```python",
             "import mlflow",
@@ -98,17 +109,14 @@ def _signature() -> ModelSignature:
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
 
+    # Any type: MLflow would refuse 7 as a double, and a column of whole numbers with a gap.
+    numbers = ("seed", "num_inference_steps", "guidance_scale", "width", "height")
     return ModelSignature(
         inputs=Schema(
             [
                 ColSpec("string", "prompt"),
                 ColSpec("string", "negative_prompt", required=False),
-                # Any type: MLflow would refuse 7 as a double, and a column of whole numbers with a gap.
-                ColSpec(AnyType(), "seed", required=False),
-                ColSpec(AnyType(), "num_inference_steps", required=False),
-                ColSpec(AnyType(), "guidance_scale", required=False),
-                ColSpec(AnyType(), "width", required=False),
-                ColSpec(AnyType(), "height", required=False),
+                *(ColSpec(AnyType(), name, required=False) for name in numbers),
                 ColSpec("string", "output", required=False),
             ]
         ),

@@ -1,4 +1,4 @@
-"""Stage ``shard`` of the second pipeline: captioned images -> WebDataset shards and their index."""
+"""Stage ``shard``: captioned images to WebDataset shards and their index."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ from collections import Counter
 from dataclasses import asdict
 
 from data_pipelines import storage
+from data_pipelines.errors import DataError
 from data_pipelines.images.sharding import example_digests, examples_folder, shard_examples, split_examples
 from data_pipelines.images.sources import find_examples
-from data_pipelines.errors import DataError
-from data_pipelines.shards.index import build_index
 from data_pipelines.images.specs import CaptionedSpec
-from flows.cluster.connection import ensure_ray
-from flows.stages.shards import add_index, add_problems, shards_are_there
+from data_pipelines.shards.index import build_index
+from flows.cluster.connection import connect_ray
 from flows.stages.attempt import Attempt
+from flows.stages.shards import ShardFigures, add_index, add_problems, shards_exist
 from flows.stages.stage import Stage
 
-LOCATION = {"root", "layout", "shard_megabytes", "num_shapes", "shapes_seed"}
+LOCATION_FIELDS = {"root", "layout", "shard_megabytes", "num_shapes", "shapes_seed"}
 """Fields that say where examples come from or how shards are cut; the digests of the examples stand for them."""
 
 
-def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> Stage:
-    """Plan the stage: look at the source files and their digests, decode nothing.
+class ImageShardFigures(ShardFigures):
+    """Figures of sharded images."""
 
-    ``num_cpus`` is what later stages will want of a Ray that is started here.
+    left_out: dict[str, int]
+    """Filter, or ``duplicate``, to the number of images that it left out."""
+    buckets: dict[str, int]
+    """Size such as ``640x384`` to the number of training images of that size, most first."""
+    resolution: int
+    """Side of the square, in pixels."""
+
+
+def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> Stage[ImageShardFigures]:
+    """Plan the stage from the source files and their digests, without decoding an image.
+
+    ``num_cpus`` is what later stages need of a Ray that is started here.
     """
     examples = find_examples(spec, storage.cache_folder() / "generated")
     if spec.on_error == "stop" and not examples.examples and examples.problems:
@@ -34,26 +45,26 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
     identity = {
         "examples": digests,
         "problems": [asdict(problem) for problem in examples.problems],
-        "rules": spec.model_dump(mode="json", exclude=LOCATION | unused),
+        "rules": spec.model_dump(mode="json", exclude=LOCATION_FIELDS | unused),
     }
 
-    def compute(attempt: Attempt) -> None:
-        ensure_ray(num_cpus)
+    def compute(attempt: Attempt) -> ImageShardFigures:
+        connect_ray(num_cpus)
         sharded = shard_examples(examples, spec, storage.join(root, folder), digests)
         if sharded.problems and spec.on_error == "stop":
             raise DataError(sharded.problems)
         splits = split_examples(sharded.rows, spec)
-        add_index(attempt, build_index(sharded.rows, splits), root, folder)
+        counts = add_index(attempt, build_index(sharded.rows, splits), root, folder)
         add_problems(attempt, sharded.problems)
-        attempt.figures |= {
-            "num_new": sharded.num_new,
-            "num_quarantined": len({problem.case_id for problem in sharded.problems if problem.case_id}),
-            "left_out": sharded.left_out,
-            "buckets": dict(
-                Counter(row["bucket"] for row in sharded.rows if splits[row["case_id"]] == "train").most_common()
-            ),
-            "resolution": spec.resolution,
-            "dataset": examples.name,
-        }
+        trained_on = Counter(row["bucket"] for row in sharded.rows if splits[row["case_id"]] == "train")
+        return ImageShardFigures(
+            **counts,
+            num_new=sharded.num_new,
+            num_quarantined=len({problem.case_id for problem in sharded.problems if problem.case_id}),
+            dataset=examples.name,
+            left_out=sharded.left_out,
+            buckets=dict(trained_on.most_common()),
+            resolution=spec.resolution,
+        )
 
-    return Stage("shard", identity, (), compute, still_holds=shards_are_there)
+    return Stage("shard", identity, (), compute, ImageShardFigures, shards_exist)

@@ -1,9 +1,9 @@
-"""Training the noise predictor."""
+"""The training task of the noise predictor."""
 
 from __future__ import annotations
 
 import io
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,15 +18,13 @@ from unet_models.training.objectives import NoisePrediction
 
 
 class DiffusionTask(TrainingTask):
-    """The U-Net that predicts the noise in latents."""
+    """The U-Net that predicts the noise in latents, conditioned on text states."""
 
     score: ClassVar[str] = "val/loss"
-    higher_is_better: ClassVar[bool] = False
-    kind: Literal["diffusion"] = "diffusion"
     spec: DiffusionSpec
     scaling_factor: float
     empty_prompt_uri: str
-    """File of the empty prompt's text states."""
+    """File of the empty prompt's text states, which dropped captions are replaced by."""
 
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""

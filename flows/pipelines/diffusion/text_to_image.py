@@ -1,4 +1,4 @@
-"""A trained text-to-image model with all it needs, as a folder that diffusers loads too.
+"""A trained text-to-image model, as a folder that diffusers loads too: from prompts to images.
 
     model_index.json                                        a ``StableDiffusionPipeline`` without safety checker
     tokenizer/ text_encoder/ vae/ unet/ scheduler/          its parts; weights are safetensors
@@ -10,7 +10,7 @@ Evaluation and the registered model both generate through ``TextToImage``, so wh
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipelines.errors import InputError
 from data_pipelines.loading.order import batches_alike, evenly_spaced
-from unet_models.networks.autoencoder import load_autoencoder
 from unet_models.formats.clip_folder import Clip
-from unet_models.networks.denoiser import Denoiser
 from unet_models.formats.diffusers_folder import load_from_diffusers, save_as_diffusers
-from unet_models.specs.diffusion import Bundle, ImageRequest, SampleSpec
+from unet_models.networks.autoencoder import load_autoencoder
+from unet_models.networks.denoiser import Denoiser
 from unet_models.precision import autocast
 from unet_models.sampling.noise import build_scheduler
-from unet_models.sampling.samplers import draw_noise, sample_latents
+from unet_models.sampling.samplers import Trace, draw_noise, sample_latents
+from unet_models.specs.diffusion import Bundle, ImageRequest, SampleSpec
 
 BUNDLE = "unetflow.json"
 PARTS = {
@@ -41,7 +42,7 @@ SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpm_solver": "D
 def write_pipeline(
     folder: Path, bundle: Bundle, denoiser: Denoiser, clip_folder: Path, autoencoder_folder: Path
 ) -> None:
-    """Write the folder from a denoiser and the folders of the encoders."""
+    """Write the model folder from a denoiser and the folders of the encoders."""
     clip = Clip(clip_folder)
     clip.tokenizer.save_pretrained(str(folder / "tokenizer"))
     clip.text.save_pretrained(str(folder / "text_encoder"))
@@ -65,7 +66,7 @@ def write_pipeline(
 
 
 class TextToImage:
-    """Draws images for prompts."""
+    """Generates images for prompts."""
 
     def __init__(self, folder: Path, device: str | torch.device | None = None) -> None:
         """Load what ``write_pipeline`` wrote."""
@@ -76,9 +77,9 @@ class TextToImage:
         self.denoiser = load_from_diffusers(folder / "unet").to(self.device)
 
     def draw(self, requests: Sequence[ImageRequest], spec: SampleSpec | None = None) -> list[np.ndarray]:
-        """N images (height, width, 3) uint8; each depends on its own request alone, but for rounding.
+        """Generate one image (height, width, 3) uint8 per request; each depends on its own request, up to rounding.
 
-        Raises ValueError where a request wants a size that the autoencoder does not have.
+        Raises InputError where a side is not a multiple of what the autoencoder shrinks sides by.
         """
         spec = spec or self.bundle.sample
         shapes = [self._latent_shape(request) for request in requests]
@@ -89,19 +90,22 @@ class TextToImage:
         return [images[i] for i in range(len(requests))]
 
     def trace(self, request: ImageRequest, num_pictures: int) -> list[np.ndarray]:
-        """The latents of one image on the way, evenly spaced from the first step to the last, each decoded."""
+        """Decode the latents of one image on the way, evenly spaced from the first step to the last."""
         seen: list[Tensor] = []
-        shape = self._latent_shape(request)
-        self._latents([request], shape, self.bundle.sample, lambda step, latents: seen.append(latents.clone()))
+
+        def keep(step: int, latents: Tensor) -> None:
+            seen.append(latents.clone())
+
+        self._latents([request], self._latent_shape(request), self.bundle.sample, keep)
         return list(self.decode(torch.cat(evenly_spaced(seen, num_pictures))))
 
     def draw_prior(self, seeds: Sequence[int]) -> np.ndarray:
-        """Pure noise decoded: what a model that learnt nothing but the latents' scale would draw."""
+        """Decode pure noise: what a model that learnt nothing but the latents' scale would generate."""
         return self.decode(draw_noise(self.bundle.latent_shape, [_generator(seed) for seed in seeds]))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
-        """Scaled latents -> (N, height, width, 3) uint8."""
+        """Decode scaled latents to images (N, height, width, 3) uint8."""
         with autocast(self.bundle.sample.precision, self.device):
             scaled = latents.to(self.device) / self.bundle.scaling_factor
             parts = [to_pixels(self.autoencoder.decode(part).sample) for part in self.batches(scaled)]
@@ -109,13 +113,13 @@ class TextToImage:
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> np.ndarray:
-        """(N, 3, height, width) in -1..1 -> (N, height, width, 3) uint8, through the mean of the posterior."""
+        """Reconstruct images (N, 3, height, width) in -1..1 from the posterior mean: (N, height, width, 3) uint8."""
         with autocast(self.bundle.sample.precision, self.device):
             parts = [to_pixels(self.autoencoder(part.to(self.device)).sample) for part in self.batches(images)]
         return np.concatenate(parts)
 
     def batches(self, values: Tensor) -> tuple[Tensor, ...]:
-        """As many at once as are drawn at once."""
+        """Split into batches of the size that is used for sampling."""
         return values.split(self.bundle.sample.batch_size)
 
     def _latent_shape(self, request: ImageRequest) -> tuple[int, int, int]:
@@ -123,7 +127,7 @@ class TextToImage:
         factor = 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
         for name, pixels in (("width", request.width), ("height", request.height)):
             if pixels is not None and pixels % factor:
-                raise ValueError(f"{name} must be a multiple of {factor} pixels, got {pixels}")
+                raise InputError(f"{name} must be a multiple of {factor} pixels, got {pixels}")
         return channels, (request.height or height * factor) // factor, (request.width or width * factor) // factor
 
     def _latents(
@@ -131,7 +135,7 @@ class TextToImage:
         requests: Sequence[ImageRequest],
         shape: tuple[int, int, int],
         spec: SampleSpec,
-        trace: Callable[[int, Tensor], None] = lambda *_: None,
+        trace: Trace | None = None,
     ) -> Tensor:
         with autocast(spec.precision, self.device):
             return sample_latents(
@@ -148,12 +152,12 @@ class TextToImage:
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """(N, 3, H, W) in -1..1 -> (N, H, W, 3) uint8, rounded as diffusers does."""
+    """Convert images (N, 3, H, W) in -1..1 to (N, H, W, 3) uint8, rounded as diffusers does."""
     scaled = (images.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
     pixels: np.ndarray = (scaled * 255).round().astype(np.uint8)
     return pixels
 
 
 def _generator(seed: int) -> torch.Generator:
-    """On the CPU: the same numbers whatever the device."""
+    """Build a generator on the CPU: the same numbers whatever the device."""
     return torch.Generator("cpu").manual_seed(seed)

@@ -1,1 +1,14 @@
-"""The stages of the segmentation pipeline: volumes -> registered model."""
+"""Segmentation: volumes to a registered segmentation U-Net.
+
+config.py       configuration
+pipeline.py     the steps, in order
+shard.py        stage: raw cases to shards
+task.py         the training task: network, objective, batches, validation
+train.py        stage: shards to a checkpoint
+bundle.py       what the weights need beside them
+segmenter.py    a file to a label map in the file's own geometry
+evaluate.py     stage: checkpoint to scores and report
+evaluation/     scoring of cases, the report
+register.py     stage: checkpoint and scores to a registered version
+registered.py   the registered model as MLflow runs it
+"""

@@ -1,53 +1,67 @@
-"""Stage ``register`` of the first pipeline: the segmentation model as MLflow keeps it."""
+"""Stage ``register``: the segmentation model as MLflow keeps it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_pipelines import storage
+from flows.metrics import METRICS
+from flows.pipelines.segmentation.bundle import WEIGHTS, write_bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.registry.register import Candidate, held_out_digest, register, write_exports
-from flows.pipelines.segmentation.bundle import build_bundle
+from flows.pipelines.segmentation.evaluate import SegmentationScores, build_bundle
+from flows.pipelines.segmentation.shard import VolumeShardFigures
+from flows.registry.register import Candidate, ModelFiles, RegistrationFigures, register_stage, write_exports
 from flows.stages.record import Record
+from flows.stages.shards import held_out_digest
 from flows.stages.stage import Stage
+from flows.training.figures import TrainingFigures
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
 
 REQUIREMENTS = ("torch", "numpy", "scipy", "nibabel", "pillow", "pydicom", "safetensors", "pydantic", "jaxtyping")
-"""What the model's own code imports; versions are those it was evaluated with."""
+"""Distributions that the model's own code imports."""
 
 
-def register_stage(config: SegmentationConfig, shards: Record, training: Record, evaluation: Record) -> Stage:
+def register_model(
+    config: SegmentationConfig,
+    shards: Record[VolumeShardFigures],
+    training: Record[TrainingFigures],
+    evaluation: Record[SegmentationScores],
+) -> Stage[RegistrationFigures]:
     """Plan the stage."""
 
-    def prepare(folder: Path) -> dict[str, Any]:
-        from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, write_bundle
+    def write_files(folder: Path) -> ModelFiles:
         from flows.pipelines.segmentation.segmenter import Segmenter
         from unet_models.formats.export import trace_unet
 
-        write_bundle(folder, Bundle.model_validate(build_bundle(config, shards)))
+        write_bundle(folder, build_bundle(config, shards.figures))
         storage.copy(training.output("weights"), str(folder / WEIGHTS))
         if config.registry.export:
             network = Segmenter.from_folder(folder, device="cpu").model
-            sizes = len(shards.figures["channels"]), len(shards.figures["classes"])
+            sizes = len(shards.figures.channels), len(shards.figures.classes)
             write_exports(folder, {"unet": lambda: trace_unet(network, *sizes)}, config.registry)
-        return {"signature": _signature(), "input_example": _input_example(config, shards)}
+        return ModelFiles(_signature(), _input_example(config, shards.figures))
 
     candidate = Candidate(
         description="Segmentation U-Nets trained by unetflow.",
-        code="segmentation/registered.py",
+        code=Path(__file__).with_name("registered.py"),
         requirements=REQUIREMENTS,
         default_metric="dice",
         evaluation_data=held_out_digest(shards),
-        card=lambda: model_card(config, shards, training, evaluation),
-        prepare=prepare,
+        evaluation=evaluation,
+        lineage=(shards, training, evaluation),
+        run_key=training.key,
+        step=training.figures.step,
+        write_files=write_files,
+        build_card=lambda: model_card(config, shards.figures, training.figures, evaluation.figures),
+        dataset=shards,
     )
-    return register(config, candidate, shards, training, evaluation)
+    return register_stage(config, candidate, (training, evaluation))
 
 
 def _signature() -> ModelSignature:
@@ -67,41 +81,49 @@ def _signature() -> ModelSignature:
     )
 
 
-def _input_example(config: SegmentationConfig, shards: Record) -> pd.DataFrame:
-    """A tiny image of zeros: it shows the shape of a request, and MLflow tries the model on it."""
+def _input_example(config: SegmentationConfig, shards: VolumeShardFigures) -> pd.DataFrame:
+    """Build a tiny image of zeros: it shows the shape of a request, and MLflow tries the model on it."""
     import pandas as pd
 
-    shape = (len(shards.figures["channels"]), *(min(size, 8) for size in config.train.patch_size))
+    shape = (len(shards.channels), *(min(size, 8) for size in config.train.patch_size))
     return pd.DataFrame({"image": [np.zeros(shape).tolist()]})
 
 
-def model_card(config: SegmentationConfig, shards: Record, training: Record, evaluation: Record) -> str:
-    """Markdown that says what the model is, what it was trained on, how good it is and how to use it."""
-    metrics = evaluation.figures["metrics"]
-    figures = shards.figures
-    classes = [name for name, value in figures["classes"].items() if value]
-    columns = ("dice", "iou", "hd95_mm", "surface_dice")
-    table = ["| class | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name in [*classes, "mean"]:
-        suffix = "" if name == "mean" else f"/{name}"
-        cells = [f"{metrics.get(column + suffix, float('nan')):.4f}" for column in columns]
-        table.append(f"| {name} | " + " | ".join(cells) + " |")
+def model_card(
+    config: SegmentationConfig,
+    shards: VolumeShardFigures,
+    training: TrainingFigures,
+    evaluation: SegmentationScores,
+) -> str:
+    """Write the model card in Markdown: what it is, what it was trained on, how good it is and how to use it."""
+    classes = [name for name, value in shards.classes.items() if value]
     return "\n".join(
         [
             f"# {config.registry.name}",
-            f"A {config.data.ndim}-D U-Net that segments {', '.join(classes)} in {', '.join(figures['channels'])} "
-            f"images. Trained for {training.figures['step']} steps on {figures['num_train']} cases of "
-            f"{figures['dataset']}, scored on {figures['num_val']} held-out cases in their original geometry "
-            f"(surface Dice at {config.evaluate.tolerance_mm:g} mm).",
+            f"A {config.data.ndim}-D U-Net that segments {', '.join(classes)} in {', '.join(shards.channels)} "
+            f"images. Trained for {training.step} steps on {shards.num_train} cases of {shards.dataset}, scored on "
+            f"{shards.num_val} held-out cases in their original geometry (surface Dice at "
+            f"{config.evaluate.tolerance_mm:g} mm).",
             "",
-            *table,
+            *_score_table(classes, evaluation.metrics),
             "",
             "```python",
             "import mlflow",
             f'model = mlflow.pyfunc.load_model("models:/{config.registry.name}@champion")',
             'labels = model.predict({"path": ["image.nii.gz"]})[0]  # in the file\'s own geometry',
             "```",
-            f"Labels: {', '.join(f'{value} {name}' for name, value in figures['classes'].items())}. "
-            "Not a medical device.",
+            f"Labels: {', '.join(f'{value} {name}' for name, value in shards.classes.items())}. Not a medical device.",
         ]
     )
+
+
+def _score_table(classes: list[str], metrics: dict[str, float]) -> list[str]:
+    columns = [name for name, metric in METRICS.items() if metric.is_main and name in metrics]
+    lines = [
+        "| class | " + " | ".join(METRICS[name].titled for name in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name, suffix in [*((name, f"/{name}") for name in classes), ("mean", "")]:
+        cells = [f"{metrics.get(column + suffix, float('nan')):.4f}" for column in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines

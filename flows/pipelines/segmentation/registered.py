@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 
+from data_pipelines.errors import InputError
 from flows.pipelines.segmentation.segmenter import Segmenter
 
 
@@ -24,11 +25,11 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
     """``Segmenter`` behind MLflow's interface."""
 
     def load_context(self, context: Any) -> None:
-        """Load the weights that lie beside this file."""
+        """Load the weights from the model's artifacts."""
         self.segmenter = Segmenter.from_folder(Path(context.artifacts["bundle"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
-        """Label maps, or the paths they were written to, one per row."""
+        """Return label maps, or the paths they were written to, one per row."""
         return [self._row(row) for row in model_input.to_dict("records")]
 
     def _row(self, row: dict[str, Any]) -> Any:
@@ -40,11 +41,11 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
             return self.segmenter.segment_files(paths)[0]
         if "image" in given:
             return self.segmenter.segment(np.asarray(given["image"], dtype=np.float32))
-        raise ValueError(f"each row needs `path` or `image`, got columns {sorted(row)}")
+        raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")
 
 
 def _texts(cell: str | list[str]) -> list[str]:
-    """MLflow turns ``{"path": ["a"]}`` into one row whose cell is the list."""
+    """Split a cell at "|". MLflow turns ``{"path": ["a"]}`` into one row whose cell is the list."""
     texts = [cell] if isinstance(cell, str) else cell
     return [part for text in texts for part in text.split("|")]
 

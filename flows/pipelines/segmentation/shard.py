@@ -1,4 +1,4 @@
-"""Stage ``shard``: raw cases -> WebDataset shards, their index, and the fingerprint of the data set."""
+"""Stage ``shard``: raw cases to WebDataset shards, their index, and the fingerprint of the data set."""
 
 from __future__ import annotations
 
@@ -6,26 +6,37 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data_pipelines import storage
-from data_pipelines.volumes.cases import Dataset
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import DataError, UserError
-from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, merge_statistics
+from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.shards.incremental import Sharded
 from data_pipelines.shards.index import build_index
+from data_pipelines.volumes.cases import Dataset
+from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, merge_statistics
 from data_pipelines.volumes.sharding import sample_digests, shard_cases, shards_folder, target_spacing
-from data_pipelines.volumes.sources import find_cases
+from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec
 from data_pipelines.volumes.splits import assign_splits
-from flows.cluster.connection import ensure_ray
-from flows.stages.shards import add_index, add_problems, shards_are_there
+from flows.cluster.connection import connect_ray
 from flows.stages.attempt import Attempt
+from flows.stages.shards import ShardFigures, add_index, add_problems, shards_exist
 from flows.stages.stage import Stage
 
 
-def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage:
-    """Plan the stage: look at the source files and their digests, read no voxel.
+class VolumeShardFigures(ShardFigures):
+    """Figures of sharded volumes."""
 
-    ``num_cpus`` is what later stages will want of a Ray that is started here.
+    spacing: tuple[float, ...] | None
+    """Target spacing in mm, canonical axes; none: each case's own."""
+    classes: dict[str, int]
+    """Class name to label value, background first with value 0."""
+    channels: tuple[str, ...]
+    """Names of the image channels."""
+
+
+def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage[VolumeShardFigures]:
+    """Plan the stage from the source files and their digests, without reading a voxel.
+
+    ``num_cpus`` is what later stages need of a Ray that is started here.
     """
     dataset = find_cases(spec, storage.cache_folder() / "generated")
     if spec.on_error == "stop" and not dataset.cases and dataset.problems:
@@ -40,38 +51,39 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
         "on_error": spec.on_error,
     }
 
-    def compute(attempt: Attempt) -> None:
-        ensure_ray(num_cpus)
+    def compute(attempt: Attempt) -> VolumeShardFigures:
+        connect_ray(num_cpus)
         sharded = shard_cases(dataset, spec, storage.join(root, folder), digests, spacing)
         splits = _split(dataset, spec, sharded)
-        add_index(attempt, build_index(sharded.rows, splits), root, folder)
+        counts = add_index(attempt, build_index(sharded.rows, splits), root, folder)
         add_problems(attempt, sharded.problems)
         fingerprint = _fingerprint(dataset, sharded)
         attempt.write("fingerprint", "fingerprint.json", fingerprint.model_dump_json(indent=1).encode())
-        attempt.figures |= {
-            "num_new": sharded.num_new,
-            "spacing": spacing,
-            "num_quarantined": len(_left_out(dataset, sharded)),
-            "classes": dataset.classes,
-            "channels": list(dataset.channels),
-            "dataset": dataset.name,
-        }
+        return VolumeShardFigures(
+            **counts,
+            num_new=sharded.num_new,
+            num_quarantined=len(_left_out(dataset, sharded)),
+            dataset=dataset.name,
+            spacing=spacing,
+            classes=dataset.classes,
+            channels=dataset.channels,
+        )
 
-    return Stage("shard", identity, (), compute, still_holds=shards_are_there)
+    return Stage("shard", identity, (), compute, VolumeShardFigures, shards_exist)
 
 
 def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]:
-    """case_id -> side of the good cases. Raises DataError with every problem, the splits file's among them."""
+    """Assign the good cases to a side. Raises DataError with every problem, the splits file's among them."""
     bad = _left_out(dataset, sharded)
     splits: dict[str, str] | None = None
     try:
         splits = dict(assign_splits(dataset, spec, quarantined=bad, tolerated=sharded.problems))
     except DataError as error:
         sharded.problems.extend(error.problems)
-    except UserError:
+    except ConfigError:
         if not sharded.problems:
             raise
-        # Else no fold can be made of what the problems leave: they are what to mend.
+        # Else no fold can be made of what the problems leave: they are what to fix.
     too_few = any(problem.rule == "too-few-cases" for problem in sharded.problems)
     if splits is None or too_few or (sharded.problems and spec.on_error == "stop"):
         raise DataError(sharded.problems)
@@ -79,7 +91,7 @@ def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]
 
 
 def _left_out(dataset: Dataset, sharded: Sharded) -> set[str]:
-    """Ids of cases with a problem of their own."""
+    """Return the ids of cases with a problem of their own."""
     good = {row["case_id"] for row in sharded.rows}
     named = {problem.case_id for problem in sharded.problems if problem.case_id}
     return {case.case_id for case in dataset.cases if case.case_id not in good} | named
@@ -91,7 +103,7 @@ def _fingerprint(dataset: Dataset, sharded: Sharded) -> Fingerprint:
 
 
 def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:
-    """What decides the splits: the splits file's content, or the seed."""
+    """Compute the digest of what decides the splits: the splits file's content, or the seed."""
     named = Path(spec.root) / Path(spec.splits).expanduser() if spec.splits else None
     path = named or (Path(dataset.splits_path) if dataset.splits_path else None)
     content = storage.digest(str(path)) if path is not None and path.is_file() else None

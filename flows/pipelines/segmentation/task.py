@@ -1,33 +1,33 @@
-"""Training the segmentation U-Net."""
+"""The training task of the segmentation U-Net."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from data_pipelines.shards.index import IMAGE, MASK
 from data_pipelines.loading.loader import VolumePatches
+from data_pipelines.shards.index import IMAGE, MASK
 from data_pipelines.shards.reader import ShardReader
-from flows.training.held_out import SplitShards, sum_over_ranks
+from flows.training.held_out import SplitShards
 from flows.training.task import Training, TrainingTask
-from unet_models.precision import autocast
+from unet_models.distributed import sum_over_ranks
 from unet_models.metrics import overlap
-from unet_models.training.objectives import Segmentation
+from unet_models.networks.build import build_network
+from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_logits
 from unet_models.specs.segmentation import PredictSpec, TrainSpec
-from unet_models.networks.unet import UNet
+from unet_models.training.objectives import Segmentation
 
 
 class SegmentationTask(TrainingTask):
-    """A U-Net on random patches of volumes or pictures."""
+    """A U-Net on random patches of volumes or 2-D images."""
 
     score: ClassVar[str] = "val/dice"
-    kind: Literal["segmentation"] = "segmentation"
     spec: TrainSpec
     num_channels: int
     classes: dict[str, int]
@@ -45,7 +45,7 @@ class SegmentationTask(TrainingTask):
             margin=spec.patch_margin,
         )
         return Training(
-            model=UNet(spec.model, self.num_channels, len(self.classes), ndim=len(spec.patch_size)),
+            model=build_network(spec.model, self.num_channels, len(self.classes), ndim=len(spec.patch_size)),
             objective=Segmentation(spec),
             batches=shards.batches(patches, spec, rank),
             validate=_MeanDice(self, shards.reader, shards.val_share(spec.validate_cases, rank), device),
@@ -54,7 +54,7 @@ class SegmentationTask(TrainingTask):
 
 @dataclass(frozen=True, slots=True)
 class _MeanDice:
-    """Mean foreground Dice of a few validation cases, shared out over the ranks, without mirroring."""
+    """Mean foreground Dice of a few validation cases, shared out over the ranks, without test-time augmentation."""
 
     task: SegmentationTask
     reader: ShardReader

@@ -1,32 +1,34 @@
-"""Stage ``train`` of the first pipeline: shards -> the segmentation U-Net's checkpoint."""
+"""Stage ``train``: shards to the segmentation U-Net's checkpoint."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.stages.shards import shards_uri
+from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
+from flows.stages.shards import shards_uri
 from flows.stages.stage import Stage
+from flows.training.figures import TrainingFigures
 from flows.training.stage import training_stage
 
 if TYPE_CHECKING:
     from flows.training.task import TrainingTask
 
 
-def train_stage(config: SegmentationConfig, shards: Record) -> Stage:
+def train_stage(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> Stage[TrainingFigures]:
     """Plan the stage."""
 
-    def open_task(attempt: Attempt) -> TrainingTask:
+    def build_task(attempt: Attempt) -> TrainingTask:
         from flows.pipelines.segmentation.task import SegmentationTask
 
         return SegmentationTask(
             spec=config.train,
             index_uri=shards.output("index"),
             shards_uri=shards_uri(shards),
-            num_channels=len(shards.figures["channels"]),
-            classes=shards.figures["classes"],
+            num_channels=len(shards.figures.channels),
+            classes=shards.figures.classes,
         )
 
-    return training_stage("train", config, config.train, (shards,), open_task)
+    return training_stage("train", config, config.train, (shards,), build_task)

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines import digests
-from data_pipelines.volumes.cases import Case
-from data_pipelines.volumes.cases import case_digests
+from data_pipelines import storage
 from data_pipelines.digests import digest_of, file_digests
+from data_pipelines.volumes.cases import Case, case_digests
 
 
 @pytest.fixture(autouse=True)
@@ -25,13 +24,13 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files whose bytes are read, as they are."""
     names: list[str] = []
-    original = digests._sha256
+    original = storage.digest
 
-    def recorded(path: Path) -> str:
-        names.append(path.name)
-        return original(path)
+    def recorded(uri: str) -> str:
+        names.append(Path(uri).name)
+        return original(uri)
 
-    monkeypatch.setattr(digests, "_sha256", recorded)
+    monkeypatch.setattr(storage, "digest", recorded)
     return names
 
 

@@ -1,20 +1,21 @@
-"""Training the image autoencoder."""
+"""The training task of the image autoencoder."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from data_pipelines.loading.loader import ImageSamples
-from flows.training.held_out import SplitShards, sum_over_ranks
+from flows.training.held_out import SplitShards
 from flows.training.task import Training, TrainingTask
+from unet_models.distributed import sum_over_ranks
 from unet_models.networks.autoencoder import TrainableAutoencoder
-from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.precision import autocast
+from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.training.objectives import Reconstruction, scale_images
 
 
@@ -22,9 +23,9 @@ class AutoencoderTask(TrainingTask):
     """Images to latents and back."""
 
     score: ClassVar[str] = "val/psnr"
-    kind: Literal["autoencoder"] = "autoencoder"
     spec: AutoencoderSpec
     resolution: int
+    """Side of the square, in pixels."""
 
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
@@ -41,7 +42,7 @@ class AutoencoderTask(TrainingTask):
 
 @dataclass(frozen=True, slots=True)
 class _SignalToNoise:
-    """Peak signal-to-noise ratio of held-out images given back from the mean of their latents."""
+    """Peak signal-to-noise ratio of held-out images reconstructed from the mean of their latents."""
 
     spec: AutoencoderSpec
     images: ImageSamples
@@ -56,7 +57,7 @@ class _SignalToNoise:
         for rows in self.batches:
             images = scale_images(self.images.pixels(rows)).to(self.device)
             with autocast(self.spec.precision, self.device):
-                restored = model.autoencoder(images).sample  # type: ignore[operator]  # of the mean, as by default
+                restored = model.autoencoder(images).sample  # type: ignore[operator]  # of the mean, by default
             squared += float((restored.float().clamp(-1, 1) - images).square().double().sum())
             count += images.numel()
         totals = sum_over_ranks(torch.tensor([squared, float(count)], dtype=torch.float64), self.device)

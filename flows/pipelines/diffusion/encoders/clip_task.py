@@ -1,8 +1,8 @@
-"""Training the small CLIP."""
+"""The training task of the small CLIP."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -11,21 +11,20 @@ from data_pipelines.loading.loader import CaptionedSamples, ImageSamples
 from data_pipelines.shards.index import read_table
 from flows.training.held_out import HeldOutLoss, SplitShards
 from flows.training.task import Training, TrainingTask
+from unet_models.distributed import world_size
 from unet_models.networks.clip import TrainableClip, build_clip
 from unet_models.networks.tokenizer import load_tokenizer, tokenize
 from unet_models.specs.encoders import AlignmentSpec
-from unet_models.distributed import world_size
 from unet_models.training.objectives import Alignment
 
 
-class AlignmentTask(TrainingTask):
+class ClipTask(TrainingTask):
     """Text tower and image tower on pairs of captions and images."""
 
     score: ClassVar[str] = "val/loss"
-    higher_is_better: ClassVar[bool] = False
-    kind: Literal["alignment"] = "alignment"
     spec: AlignmentSpec
     resolution: int
+    """Side of the square images, in pixels."""
     tokenizer_uri: str
     """Folder of the tokenizer."""
 

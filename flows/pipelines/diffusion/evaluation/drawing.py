@@ -1,4 +1,4 @@
-"""What the evaluation's actors do: draw images, give real ones back, and take the features of either."""
+"""The actor of an evaluation: draws images, reconstructs real ones, and takes the features of either."""
 
 from __future__ import annotations
 
@@ -7,27 +7,33 @@ import io
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from data_pipelines import storage
-from data_pipelines.shards.writer import npy_bytes, write_shard
 from data_pipelines.shards.index import read_table
+from data_pipelines.shards.writer import npy_bytes, write_shard
 from data_pipelines.specs import Spec
 from flows.pipelines.diffusion.model import Ingredients, assemble
 from unet_models.specs.diffusion import ImageRequest
 
+if TYPE_CHECKING:
+    from unet_models.networks.denoiser import Denoiser
 
-class Job(Spec):
+NUM_TRACE_IMAGES = 8
+"""Images of a denoising strip."""
+
+
+class DrawingJob(Spec):
     """What all parts of one evaluation share; every actor reads it once."""
 
     ingredients: Ingredients
     index_uri: str
     images_uri: str
     resolution: int
-    """Side of the square in which real images are looked at."""
+    """Side of the square in which real and generated images are compared, in pixels."""
     samples_uri: str
     """Folder for the generated images."""
     inception_weights: str
@@ -39,55 +45,56 @@ class Part(Spec):
     """One piece of work for an actor."""
 
     name: str
-    """Which set of images it belongs to."""
+    """Set of images that it belongs to."""
     kind: Literal["draw", "prior", "real", "trace"]
     requests: tuple[ImageRequest, ...] = ()
     rows: tuple[int, ...] = ()
-    """Of the index (``real``)."""
+    """Index rows of real images."""
     untrained: bool = False
-    """Draw with a network that was not trained."""
+    """Draw with random weights."""
     shard: str = ""
-    """Keep the images under this name."""
+    """Name under which the images are kept; empty: they are not kept."""
     shows: bool = False
-    """Send the images back."""
+    """Return the images."""
     measures: bool = True
-    """Take their features."""
+    """Compute their features."""
     restores: bool = False
-    """Give real images back through the autoencoder, too."""
+    """Also reconstruct real images through the autoencoder."""
     checks: bool = False
-    """Read captions of generated shapes back from the pixels."""
+    """Compare images with their captions pixel by pixel."""
 
     @property
     def num_images(self) -> int:
-        """For progress."""
+        """Number of images, for progress."""
         return len(self.requests) or len(self.rows)
 
 
 class Result(Spec):
-    """What came of a part."""
+    """Result of a part."""
 
     features: dict[str, str] = Field(default={})
     """Extractor to the ``.npy`` file of (N, D) float32, in base64."""
     alignment: list[float] = Field(default=[])
     """Cosine of each image's vector with its prompt's."""
     right: list[list[bool]] = Field(default=[])
-    """For each image, which items of its caption it shows."""
+    """For each image and each item of its caption: whether the image shows it."""
     related: list[bool] = Field(default=[])
-    """Whether they lie as the caption says."""
+    """For each image: whether its items lie to one another as the caption says."""
     pngs: list[str] = Field(default=[])
+    """PNG files in base64."""
     restored: dict[str, str] = Field(default={})
-    """Features of real images given back by the autoencoder."""
+    """Features of reconstructed images."""
     squared_error: float = 0.0
-    """Mean over their values in -1..1."""
+    """Mean squared error of the reconstructions, of values in -1..1."""
 
 
 class Drawer:
-    """An actor: loads the networks with its first part."""
+    """An actor that loads the networks with its first part."""
 
-    job: Job | None = None
+    job: DrawingJob | None = None
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """``part`` (JSON of ``Part``) done, as JSON of ``Result``."""
+        """Work on the ``Part`` (JSON) in ``part`` of the job at ``job``; the result holds the JSON of a ``Result``."""
         if self.job is None:
             self._load(item["job"])
         part = Part.model_validate_json(item["part"])
@@ -103,7 +110,7 @@ class Drawer:
         from unet_models.formats.clip_folder import Clip
         from unet_models.metrics.inception import load_inception
 
-        job = Job.model_validate_json(storage.read_bytes(job_uri))
+        job = DrawingJob.model_validate_json(storage.read_bytes(job_uri))
         torch.set_num_threads(job.threads)
         device = "cuda" if job.use_gpu else "cpu"
         with tempfile.TemporaryDirectory(prefix="unetflow-pipeline-") as folder:
@@ -127,7 +134,7 @@ class Drawer:
         features = self._features(self._squares(images)) if part.measures else {}
         right, related = _check(images, prompts) if part.checks else ([], [])
         return Result(
-            features=_as_text(features),
+            features=_encode_features(features),
             alignment=self._alignment(features, prompts),
             right=right,
             related=related,
@@ -136,7 +143,7 @@ class Drawer:
 
     def _prior(self, part: Part) -> Result:
         images = self.model.draw_prior([request.seed for request in part.requests])
-        return Result(features=_as_text(self._features(images)))
+        return Result(features=_encode_features(self._features(images)))
 
     def _real(self, part: Part) -> Result:
         from unet_models.training.objectives import scale_images
@@ -145,30 +152,30 @@ class Drawer:
         pixels = images.permute(0, 2, 3, 1).numpy()
         features = self._features(pixels)
         if not part.restores:
-            return Result(features=_as_text(features))
+            return Result(features=_encode_features(features))
         restored = self.model.reconstruct(scale_images(images))
         error = (restored.astype(np.float64) - pixels) / 127.5
         return Result(
-            features=_as_text(features),
+            features=_encode_features(features),
             alignment=self._alignment(features, [self.captions[row].as_py() for row in part.rows]),
-            restored=_as_text(self._features(restored)),
+            restored=_encode_features(self._features(restored)),
             squared_error=float(np.square(error).mean()),
         )
 
     def _trace(self, part: Part) -> Result:
         self.model.denoiser = self.trained
         (request,) = part.requests
-        return Result(pngs=_pngs(self.model.trace(request, TRACE_PICTURES)))
+        return Result(pngs=_pngs(self.model.trace(request, NUM_TRACE_IMAGES)))
 
     def _squares(self, images: list[np.ndarray]) -> np.ndarray:
-        """(N, side, side, 3): of each image what the real ones are looked at by, too."""
+        """Cut the middle square of each image, as of the real ones: (N, side, side, 3)."""
         from data_pipelines.loading.loader import middle_square
 
         assert self.job is not None
         return np.stack([middle_square(image, self.job.resolution) for image in images])
 
     def _features(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Extractor to (N, D) float32."""
+        """Compute the features: extractor to (N, D) float32."""
         import torch
 
         from unet_models.metrics.inception import inception_features
@@ -182,13 +189,13 @@ class Drawer:
         return {name: np.concatenate(found) for name, found in parts.items()}
 
     def _alignment(self, features: dict[str, np.ndarray], prompts: list[str]) -> list[float]:
-        """Cosine of each image with its prompt; none where there are no vectors of images."""
+        """Compute the cosine of each image with its prompt; none without an image tower."""
         if "clip" not in features:
             return []
         cosines: list[float] = (features["clip"] * self.clip.text_vectors(prompts).cpu().numpy()).sum(axis=1).tolist()
         return cosines
 
-    def _untrained(self) -> Any:
+    def _untrained(self) -> Denoiser:
         import torch
 
         from unet_models.networks.denoiser import Denoiser
@@ -209,17 +216,13 @@ class Drawer:
         write_shard(storage.join(self.job.samples_uri, f"{attempt}-{part.name}-{part.shard}.tar"), rows)
 
 
-TRACE_PICTURES = 8
-"""Of a denoising strip."""
-
-
-def features_of(result: dict[str, str]) -> dict[str, np.ndarray]:
-    """Extractor to (N, D)."""
+def decode_features(result: dict[str, str]) -> dict[str, np.ndarray]:
+    """Decode the features of a result: extractor to (N, D) float32."""
     return {name: np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for name, text in result.items()}
 
 
 def png_bytes(image: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 as a PNG file."""
+    """Encode an image (H, W, 3) uint8 as a PNG file."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -235,10 +238,10 @@ def _check(images: list[np.ndarray], prompts: list[str]) -> tuple[list[list[bool
 
 
 def _pngs(images: Iterable[np.ndarray]) -> list[str]:
-    """PNG files in base64."""
+    """Encode images as PNG files in base64."""
     return [base64.b64encode(png_bytes(image)).decode() for image in images]
 
 
-def _as_text(features: dict[str, np.ndarray]) -> dict[str, str]:
-    """The inverse of ``features_of``."""
+def _encode_features(features: dict[str, np.ndarray]) -> dict[str, str]:
+    """Encode features; ``decode_features`` is the inverse."""
     return {name: base64.b64encode(npy_bytes(values)).decode() for name, values in features.items()}

@@ -1,4 +1,4 @@
-"""From the features of image sets to the metrics of an evaluation, each with its extractor and N in its name."""
+"""From the features of image sets to the metrics of an evaluation, each with extractor and N in its name."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.pipelines.diffusion.evaluation.drawing import Part, Result, features_of
+from flows.pipelines.diffusion.evaluation.drawing import Part, Result, decode_features
 
 Features = dict[str, np.ndarray]
 """Extractor to (N, D)."""
 NEIGHBOURS = 3
-"""Of precision and recall, as published (Kynkaanniemi 2019)."""
-DISTANT = {"generated": "", "prior": "/prior", "restored": "/reconstruction"}
-"""Sets whose distance from the training images is measured, to what is added to its name."""
+"""Neighbours of precision and recall, as published (Kynkaanniemi 2019)."""
+COMPARED = {"generated": "", "prior": "/prior", "restored": "/reconstruction"}
+"""Sets whose distance from the training images is measured, to the part in the metric's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was found."""
+    """Metrics, how they were computed, and the features behind them."""
 
     metrics: dict[str, float]
+    dimensions: dict[str, int]
+    """Extractor to its number of features."""
     protocol: dict[str, str]
-    """How it was computed, for the report."""
+    """How the metrics were computed, for the report."""
     generated: Features
     train: Features
 
 
 def measure(parts: Sequence[Part], results: Sequence[Result]) -> Measured:
-    """All metrics of an evaluation; ``results`` are those of ``parts``, in their order."""
+    """Compute all metrics of an evaluation; ``results`` are those of ``parts``, in their order."""
     done = list(zip(parts, results, strict=True))
     sets = {
         name: _gather([result.features for part, result in done if part.name == name])
@@ -39,25 +41,30 @@ def measure(parts: Sequence[Part], results: Sequence[Result]) -> Measured:
     sets["restored"] = _gather([result.restored for part, result in done if part.name == "val"])
     metrics = _captions(done)
     protocol: dict[str, str] = {}
+    dimensions: dict[str, int] = {}
     for extractor in sets["generated"]:
         features = {name: found[extractor] for name, found in sets.items()}
         metrics |= _frechet(extractor, features) | _comparisons(extractor, features)
         protocol |= _protocol(extractor, features)
+        dimensions[extractor] = features["generated"].shape[1]
     metrics |= _alignment(done) | {"psnr": _psnr(done)}
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-    return Measured(finite, protocol, sets["generated"], sets["train"])
+    return Measured(finite, dimensions, protocol, sets["generated"], sets["train"])
 
 
 def _frechet(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """How far each set of more than one image is from the training images. ``features`` is set to (N, D)."""
+    """Compute the Fréchet distance of each set of more than one image to the training images.
+
+    ``features`` maps the set to (N, D).
+    """
     from unet_models.metrics.frechet import FeatureMoments, frechet_distance
 
     moments = {}
-    for name in ("train", *DISTANT):
+    for name in ("train", *COMPARED):
         moments[name] = FeatureMoments(features[name].shape[1])
         moments[name].update(features[name])
     metrics = {}
-    for name, suffix in DISTANT.items():
+    for name, suffix in COMPARED.items():
         count = len(features[name])
         if count > 1:
             metric = f"fid[n={count}]" if extractor == "inception" else f"frechet_distance[{extractor},n={count}]"
@@ -66,7 +73,7 @@ def _frechet(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, fl
 
 
 def _comparisons(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Quality, variety and copies of the generated images, sample by sample; none where there are too few of a set."""
+    """Compute quality, variety and copies of the generated images, sample by sample; none where a set is too small."""
     from unet_models.metrics.kernel import kernel_distance
     from unet_models.metrics.manifold import memorisation, precision_recall
 
@@ -86,13 +93,13 @@ def _comparisons(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str
 
 
 def _protocol(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """What else a figure depends on."""
+    """Describe what else the metrics depend on."""
     count, dimension = features["generated"].shape
     protocol = {
         "N": f"{count} generated images",
         "real images": f"{len(features['train'])} of the training images; {len(features['val'])} held-out ones for "
         "reconstruction; of what is not square the middle, real and generated alike",
-        f"feature dimension[{extractor},n={count}]": str(dimension),
+        f"features of {extractor}": str(dimension),
     }
     if extractor == "inception":
         from unet_models.metrics.inception import PROTOCOL
@@ -102,14 +109,14 @@ def _protocol(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, s
 
 
 def _psnr(done: Sequence[tuple[Part, Result]]) -> float:
-    """Peak signal-to-noise ratio, in dB, of the restored images."""
+    """Compute the peak signal-to-noise ratio of the reconstructed images, in dB."""
     val = [(result.squared_error, len(part.rows)) for part, result in done if part.name == "val"]
     error = sum(squared * count for squared, count in val) / sum(count for _, count in val)
     return 10 * math.log10(4 / max(error, 1e-12))  # values span 2, from -1 to 1
 
 
 def _captions(done: Sequence[tuple[Part, Result]]) -> dict[str, float]:
-    """Share of the items of the prompts that were drawn, where they can be read back."""
+    """Compute the share of the prompts' items that were drawn, where images can be compared with their captions."""
     metrics = {}
     for name, suffix in (("generated", ""), ("held_out", "/held_out"), ("untrained", "/untrained")):
         right = [item for part, result in done if part.name == name for image in result.right for item in image]
@@ -126,7 +133,7 @@ def _captions(done: Sequence[tuple[Part, Result]]) -> dict[str, float]:
 
 
 def _alignment(done: Sequence[tuple[Part, Result]]) -> dict[str, float]:
-    """Mean cosine of images and prompts; that of real images with their own captions is the yardstick."""
+    """Compute the mean cosine of images and prompts; that of real images with their captions is the yardstick."""
     metrics = {}
     for name, suffix in (("generated", ""), ("val", "/real")):
         values = [value for part, result in done if part.name == name for value in result.alignment]
@@ -136,5 +143,5 @@ def _alignment(done: Sequence[tuple[Part, Result]]) -> dict[str, float]:
 
 
 def _gather(pieces: Sequence[dict[str, str]]) -> Features:
-    arrays = [features_of(piece) for piece in pieces]
+    arrays = [decode_features(piece) for piece in pieces]
     return {name: np.concatenate([piece[name] for piece in arrays]) for name in (arrays[0] if arrays else {})}

@@ -1,82 +1,110 @@
-"""The report of a segmentation run: from the one number down to the single case, then what it was made from."""
+"""The page of a segmentation report: from the one number down to the single case, then what it was made from."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from data_pipelines.errors import Problem
-from flows.report.blocks import Block, Cell, CellLike, Figure, FigureRow, KeyValue, KeyValues, Section, Table
-from flows.pipelines.segmentation.evaluation.cases import MEAN, CaseRow, Cases, CaseView, Summary, number
+from flows.metrics import METRICS, Metric
+from flows.pipelines.segmentation.evaluation.cases import Cases, CaseView
+from flows.pipelines.segmentation.evaluation.scoring import ClassScore
+from flows.report.blocks import (
+    Block,
+    Cell,
+    CellLike,
+    Figure,
+    FigureRow,
+    KeyValue,
+    KeyValues,
+    Section,
+    Table,
+)
 from flows.report.charts import class_legend
-from flows.report.common import configuration_section, lineage_section, quarantine_section, set_aside_items, training_section
 from flows.report.html import render
-from flows.report.measures import DICE, measures_in
 from flows.report.palette import class_colour, hex_colour
+from flows.report.sections import (
+    configuration_section,
+    lineage_section,
+    quarantine_items,
+    quarantine_section,
+    training_section,
+)
 from flows.report.strip import strip_chart
+from flows.report.values import interval_text, value_cell, value_text
+from flows.training.curves import Curves
+from unet_models.metrics.summary import MEAN_CLASS, MetricSummary
 
-__all__ = ["CaseView", "Summary", "segmentation_report"]
+DICE = METRICS["dice"]
 
 ROLES = {"worst": "Worst case", "median": "Median case", "best": "Best case"}
 
 
-def segmentation_report(
-    title: str,
-    summaries: Sequence[Summary],
-    case_rows: Sequence[CaseRow],
-    curves: Mapping[str, Sequence[tuple[int, float]]],
-    views: Sequence[CaseView],
-    problems: Sequence[Problem],
-    config: Mapping[str, Any],
-    lineage: Mapping[str, str],
-    class_labels: Mapping[str, int] | None = None,
-) -> str:
-    """Write the report of a segmentation run as one HTML document.
+@dataclass(frozen=True, slots=True)
+class SegmentationPage:
+    """Contents of a segmentation report."""
 
-    Args:
-        title: Heading, such as the model's name.
-        summaries: One per metric and class, and per metric one of class ``mean``.
-        case_rows: One per case and class: case_id, class_name, dice, iou, hd95_mm, surface_dice, volume_error_ml,
-            volume_error_percent; NaN where a class is absent.
-        curves: Name to (step, value).
-        views: Cases in pictures.
-        problems: Input that was set aside before training.
-        config: The resolved configuration.
-        lineage: Stage keys, digests, commit, model, by name.
-        class_labels: Class name to label value, which is what the pictures are coloured by; without it the classes
-            have the values 1, 2, … in the order of ``summaries``.
-    """
-    cases = Cases.of(case_rows, views)
-    classes = list(dict.fromkeys(s.class_name for s in summaries if s.class_name != MEAN))
+    title: str
+    """Heading, such as the model's name."""
+    summaries: Sequence[MetricSummary]
+    """One per metric and class, and per metric one of class ``mean``."""
+    scores: Sequence[ClassScore]
+    """One per case and class."""
+    curves: Curves
+    views: Sequence[CaseView]
+    """Cases in pictures."""
+    problems: Sequence[Problem]
+    """Input that was quarantined before training."""
+    config: Mapping[str, Any]
+    """The resolved configuration as JSON."""
+    lineage: Mapping[str, str]
+    """Stage keys, digests, commit, model, by name."""
+    classes: Mapping[str, int]
+    """Class name to label value, by which the pictures are coloured."""
+
+
+def segmentation_page(page: SegmentationPage) -> str:
+    """Write the report as one HTML document."""
+    cases = Cases.of(page.scores, page.views)
+    classes = list(dict.fromkeys(s.class_name for s in page.summaries if s.class_name != MEAN_CLASS))
     sections = [
-        _headline(summaries, cases, problems),
-        _scores(summaries, classes),
+        _headline(page.summaries, cases, page.problems),
+        _scores(page.summaries, classes),
         _distribution(cases, classes),
-        _pictures(views, cases, class_labels or {name: label for label, name in enumerate(classes, start=1)}),
-        training_section({"": curves}),
+        _pictures(page.views, cases, page.classes),
+        training_section({"": page.curves}),
         _per_case(cases),
-        quarantine_section(problems),
-        configuration_section(config),
-        lineage_section(lineage),
+        quarantine_section(page.problems),
+        configuration_section(page.config),
+        lineage_section(page.lineage),
     ]
-    count = len(cases.rows)
-    return render(title, f"Segmentation, evaluated on {count} case{'' if count == 1 else 's'}", sections)
+    count = len(cases.scores)
+    return render(page.title, f"Segmentation, evaluated on {count} case{'' if count == 1 else 's'}", sections)
 
 
-def _headline(summaries: Sequence[Summary], cases: Cases, problems: Sequence[Problem]) -> Section:
-    mean = next((s for s in summaries if (s.metric, s.class_name) == (DICE.metric, MEAN)), None)
-    interval = DICE.interval(mean.low, mean.high) if mean is not None else ""
+def _metrics_in(names: Iterable[str]) -> list[Metric]:
+    """Return the metrics among ``names`` in the order of the table of metrics."""
+    present = set(names)
+    return [metric for name, metric in METRICS.items() if name in present]
+
+
+def _headline(summaries: Sequence[MetricSummary], cases: Cases, problems: Sequence[Problem]) -> Section:
+    mean = next((s for s in summaries if (s.metric, s.class_name) == (DICE.name, MEAN_CLASS)), None)
+    interval = interval_text(DICE, mean.low, mean.high) if mean is not None else ""
     items = [
         KeyValue(
-            "Mean Dice", DICE.text(mean.mean if mean is not None else None), interval and f"95% interval {interval}"
+            "Mean Dice",
+            value_text(DICE, mean.mean if mean is not None else None),
+            interval and f"95% interval {interval}",
         ),
-        KeyValue("Cases", f"{len(cases.rows):,}", "evaluated"),
+        KeyValue("Cases", f"{len(cases.scores):,}", "evaluated"),
     ]
     if finite := [(value, case_id) for case_id, value in cases.dice.items() if math.isfinite(value)]:
         value, case_id = min(finite)
-        items.append(KeyValue("Lowest case", DICE.text(value), case_id))
-    items += set_aside_items(problems)
+        items.append(KeyValue("Lowest case", value_text(DICE, value), case_id))
+    items += quarantine_items(problems)
     intro = (
         "Dice says how well the predicted region covers the true one: 0 is no overlap, 1 is identical, higher is "
         "better. The mean is taken over the cases for each class, then over the classes. The interval says how far it "
@@ -85,28 +113,30 @@ def _headline(summaries: Sequence[Summary], cases: Cases, problems: Sequence[Pro
     return Section("Result", intro, [KeyValues(items, style="headline")])
 
 
-def _scores(summaries: Sequence[Summary], classes: Sequence[str]) -> Section:
-    measures = measures_in(s.metric for s in summaries)
+def _scores(summaries: Sequence[MetricSummary], classes: Sequence[str]) -> Section:
+    metrics = _metrics_in(s.metric for s in summaries)
     by_key = {(s.metric, s.class_name): s for s in summaries}
     rows = []
-    for name in [*classes, MEAN] if summaries else []:
-        summaries_of_class = [by_key.get((measure.metric, name)) for measure in measures]
+    for name in [*classes, MEAN_CLASS] if summaries else []:
+        summaries_of_class = [by_key.get((metric.name, name)) for metric in metrics]
         cells = [
-            m.cell(s.mean, m.interval(s.low, s.high)) if s is not None else Cell("not computed", number=math.nan)
-            for m, s in zip(measures, summaries_of_class, strict=True)
+            value_cell(m, s.mean, interval_text(m, s.low, s.high))
+            if s is not None
+            else Cell("not computed", number=math.nan)
+            for m, s in zip(metrics, summaries_of_class, strict=True)
         ]
-        counted = by_key.get((DICE.metric, name))
-        label = "Mean of the classes" if name == MEAN else name
+        counted = by_key.get((DICE.name, name))
+        label = "Mean of the classes" if name == MEAN_CLASS else name
         rows.append([label, *cells, counted.num_cases if counted is not None else None])
     table = Table(
-        columns=["Class", *(measure.title for measure in measures), "Cases"],
-        column_notes=["", *(measure.better for measure in measures), "with the class"],
+        columns=["Class", *(metric.titled for metric in metrics), "Cases"],
+        column_notes=["", *(metric.direction for metric in metrics), "with the class"],
         rows=rows,
         caption="Mean over the cases; under it the 95% bootstrap interval.",
     )
     glossary = Table(
         columns=["Measure", "How to read it"],
-        rows=[[Cell(measure.title, note=measure.better), measure.meaning] for measure in measures if measure.meaning],
+        rows=[[Cell(metric.titled, note=metric.direction), metric.meaning] for metric in metrics],
     )
     intro = (
         "One row per class, each measure averaged over the cases. A case counts for a class unless the class is "
@@ -118,7 +148,7 @@ def _scores(summaries: Sequence[Summary], classes: Sequence[str]) -> Section:
 def _distribution(cases: Cases, classes: Sequence[str]) -> Section:
     rows = {name: cases.dots(name) for name in classes}
     if len(classes) > 1:
-        rows = {"Mean of the classes": cases.dots(MEAN)} | rows
+        rows = {"Mean of the classes": cases.dots(MEAN_CLASS)} | rows
     intro = (
         "Each dot is one case; further right is better. The grey box holds the middle half of the cases, the line in "
         "it is the median. Point at a dot to see which case it is, click on it to see its numbers. The lowest case of "
@@ -139,8 +169,11 @@ def _pictures(views: Sequence[CaseView], cases: Cases, class_labels: Mapping[str
         figures = [
             Figure(png=plane.png, caption=plane.name, alt=f"{view.case_id}, {plane.name}") for plane in view.planes
         ]
-        scores = [f"{row['class_name']} {DICE.text(number(row['dice']))}" for row in cases.rows.get(view.case_id, [])]
-        caption = ", ".join([f"Mean Dice {DICE.text(view.dice)}", *(scores if len(scores) > 1 else [])])
+        scores = [
+            f"{score.class_name} {value_text(DICE, score.metrics['dice'])}"
+            for score in cases.scores.get(view.case_id, [])
+        ]
+        caption = ", ".join([f"Mean Dice {value_text(DICE, view.dice)}", *(scores if len(scores) > 1 else [])])
         # One case may be worst and best at once; a link has one target.
         anchor = "" if view.case_id in anchored else cases.picture_anchors[view.case_id]
         anchored.add(view.case_id)
@@ -156,18 +189,18 @@ def _pictures(views: Sequence[CaseView], cases: Cases, class_labels: Mapping[str
 
 
 def _per_case(cases: Cases) -> Section:
-    rows_of_cases = [row for rows in cases.rows.values() for row in rows]
-    measures = measures_in({key for row in rows_of_cases for key in row} - {"case_id", "class_name"})
+    all_scores = [score for scores in cases.scores.values() for score in scores]
+    metrics = _metrics_in(name for score in all_scores for name in score.metrics)
     rows: list[list[CellLike]] = []
-    for case_id, class_rows in cases.rows.items():
+    for case_id, scores in cases.scores.items():
         picture = cases.picture_anchors.get(case_id)
-        for index, row in enumerate(class_rows):
+        for index, score in enumerate(scores):
             anchor = cases.row_anchors[case_id] if index == 0 else ""
             name = Cell(case_id, href=f"#{picture}" if picture else "", anchor=anchor)
-            rows.append([name, str(row["class_name"]), *(m.cell(number(row.get(m.metric))) for m in measures)])
+            rows.append([name, score.class_name, *(value_cell(m, score.metrics[m.name]) for m in metrics)])
     table = Table(
-        columns=["Case", "Class", *(measure.title for measure in measures)],
-        column_notes=["", "", *(measure.better for measure in measures)],
+        columns=["Case", "Class", *(metric.titled for metric in metrics)],
+        column_notes=["", "", *(metric.direction for metric in metrics)],
         rows=rows,
         sortable=True,
     )

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.images.buckets import bucket_name, bucket_size, bucket_sizes, cut_size
-from data_pipelines.loading.order import BucketOrder, SampleOrder
 from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.loading.order import BucketOrder, SampleOrder
 
 BUCKETS = CaptionedSpec(resolution=512, crop="buckets", bucket_multiple=64)
 

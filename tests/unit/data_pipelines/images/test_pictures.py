@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines.errors import DataError, Problem
 from data_pipelines.images.buckets import cut_size
 from data_pipelines.images.pictures import LeftOut, Picture, caption_reason, read_picture
-from data_pipelines.errors import Problem
-from data_pipelines.files.reading import VolumeError
 from data_pipelines.images.specs import CaptionedSpec
 
 SPEC = CaptionedSpec(resolution=16, background=(255, 0, 0))
@@ -55,11 +54,12 @@ def read(data: bytes, spec: CaptionedSpec = SPEC) -> Picture:
 
 
 def problem(data: bytes, spec: CaptionedSpec = SPEC) -> Problem:
-    with pytest.raises(VolumeError) as raised:
+    with pytest.raises(DataError) as raised:
         read_picture(data, "x/a.bin", spec)
-    assert raised.value.problem.path == "x/a.bin"
-    assert raised.value.problem.remedy
-    return raised.value.problem
+    (found,) = raised.value.problems
+    assert found.path == "x/a.bin"
+    assert found.remedy
+    return found
 
 
 def turned(image: np.ndarray, orientation: int, kind: str, **options: Any) -> bytes:

@@ -9,7 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.images.shapes import COLOURS, HELD_OUT, SHAPES, Item, Scene, check_image, check_relation, draw, find_items, parse_caption, prompts, training_scene, write_shapes
+from data_pipelines.images.shapes import (
+    COLOURS,
+    HELD_OUT,
+    SHAPES,
+    Item,
+    Scene,
+    check_image,
+    check_relation,
+    draw,
+    find_items,
+    parse_caption,
+    prompts,
+    training_scene,
+    write_shapes,
+)
 
 
 def scenes(num: int) -> list[Scene]:

@@ -17,20 +17,26 @@ import pytest
 import webdataset
 from PIL import Image
 
+from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.images import sharding
 from data_pipelines.images.examples import Example
 from data_pipelines.images.parts import PartReader
-from data_pipelines.images.sharding import ShardedExamples, Work, example_digests, examples_folder, shard_examples, split_examples
+from data_pipelines.images.sharding import (
+    ShardedExamples,
+    Work,
+    example_digests,
+    examples_folder,
+    shard_examples,
+    split_examples,
+)
 from data_pipelines.images.sources import find_examples
-from data_pipelines.errors import UserError
-from data_pipelines.files.reading import VolumeError
-from data_pipelines.shards.index import build_index
-from data_pipelines.shards.incremental import group_by_size
-from data_pipelines.shards.reader import ShardReader
 from data_pipelines.images.specs import CaptionedSpec
-from flows.cluster.connection import ensure_ray
+from data_pipelines.shards.incremental import group_by_size
+from data_pipelines.shards.index import build_index
+from data_pipelines.shards.reader import ShardReader
+from flows.cluster.connection import connect_ray
 
-EMOJI = Path(__file__).parents[3] / "shared/data/noto_emoji_128"
+EMOJI = Path(__file__).parents[5] / "shared/data/noto_emoji_128"
 
 
 def picture(seed: int, height: int = 12, width: int = 12, kind: str = "PNG") -> bytes:
@@ -67,7 +73,7 @@ def write_tar(path: Path, images: Mapping[str, bytes]) -> Path:
 
 def shard(root: Path, storage: Path, **fields: Any) -> ShardedExamples:
     """Find and shard at 8 pixels, as the stage does."""
-    ensure_ray()
+    connect_ray()
     spec = CaptionedSpec(root=str(root), **{"resolution": 8, **fields})
     examples = find_examples(spec, storage / "generated")
     return shard_examples(examples, spec, str(storage / examples_folder(spec)), example_digests(examples, spec))
@@ -161,8 +167,8 @@ def test_images_of_a_tar_that_need_no_change_stay_there(tmp_path: Path) -> None:
 
 def test_work_survives_the_journey() -> None:
     examples = (Example("a", "a.png", None, "é"), Example("b", "t.tar", "b.png", "b", (512, 7)))
-    work = Work("x.tar", examples, ("1", "2"), CaptionedSpec(max_aspect_ratio=2))
-    assert Work.from_json(work.to_json()) == work
+    work = Work(uri="x.tar", examples=examples, digests=("1", "2"), spec=CaptionedSpec(max_aspect_ratio=2))
+    assert Work.model_validate_json(work.model_dump_json()) == work
 
 
 def test_group_by_size() -> None:
@@ -305,16 +311,17 @@ def test_parts_that_cannot_be_read(tmp_path: Path) -> None:
         (Example("a", str(tmp_path / "gone.png"), None, ""), 9, "file-missing", "no such file"),
         (Example("a", str(tmp_path / "gone.parquet"), 0, ""), 9, "file-missing", "no such file"),
     ]:
-        with pytest.raises(VolumeError) as raised:
+        with pytest.raises(DataError) as raised:
             PartReader(limit).read(example)
-        assert (raised.value.problem.rule, raised.value.problem.path) == (rule, example.where)
-        assert words in raised.value.problem.message
+        (problem,) = raised.value.problems
+        assert (problem.rule, problem.path) == (rule, example.where)
+        assert words in problem.message
 
 
 def test_a_row_group_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.table({"image": [b"x" * 999], "caption": ["a"]}), tmp_path / "p.parquet")
-    monkeypatch.setattr("data_pipelines.captioned.parts.MAX_ROW_GROUP_BYTES", 10)
-    with pytest.raises(VolumeError, match="row groups of 1000"):
+    monkeypatch.setattr("data_pipelines.images.parts.MAX_ROW_GROUP_BYTES", 10)
+    with pytest.raises(DataError, match="row groups of 1000"):
         PartReader(9).read(Example("a", str(tmp_path / "p.parquet"), 0, ""))
 
 
@@ -336,7 +343,7 @@ def test_both_sides_have_an_image() -> None:
         sides = split_examples(rows, CaptionedSpec(val_fraction=fraction))
         assert list(sides) == [row["case_id"] for row in rows]
         assert list(sides.values()).count("val") == count
-    with pytest.raises(UserError, match="1 usable images, and at least 2 are due"):
+    with pytest.raises(ConfigError, match="1 usable images, and at least 2 are required"):
         split_examples(rows[:1], CaptionedSpec())
 
 

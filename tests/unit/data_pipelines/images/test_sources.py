@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.images.examples import Examples
 from data_pipelines.images.sources import find_examples
-from data_pipelines.errors import UserError
 from data_pipelines.images.specs import CaptionedSpec
 
-EMOJI = Path(__file__).parents[3] / "shared/data/noto_emoji_128"
+EMOJI = Path(__file__).parents[5] / "shared/data/noto_emoji_128"
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -129,7 +129,7 @@ def test_metadata_faults(tmp_path: Path, name: str) -> None:
     ("line", "rule", "words"),
     [
         (b'{"file_name": "a.png", ', "unreadable-line", "is not valid JSON"),
-        (b'["a.png"]', "unreadable-line", "an object is due, got list"),
+        (b'["a.png"]', "unreadable-line", "expected an object, got list"),
         (b"[" * 100_000, "unreadable-line", "is not valid JSON"),
         (b'{"caption": "c"}', "no-file-name", "got None"),
         (b'{"file_name": "../x.png", "caption": "c"}', "unsafe-path", "'../x.png'"),
@@ -169,13 +169,13 @@ def test_unusable_csv(tmp_path: Path) -> None:
     found = find(tmp_path)
     assert listed(found) == {"a": "caption-not-text", "metadata.csv:3": "unreadable-line", "b": "caption-missing"}
     (tmp_path / "metadata.csv").write_text("image,caption\na.png,x\n")
-    with pytest.raises(UserError, match=r"metadata\.csv: columns file_name and caption .* got \['image', 'caption'\]"):
+    with pytest.raises(DataError, match=r"metadata\.csv: columns file_name and caption .* got \['image', 'caption'\]"):
         find(tmp_path)
     (tmp_path / "metadata.csv").write_text("file_name,caption\na.png," + "x" * 200_000 + "\nb.png,y\n")
     assert listed(find(tmp_path))["metadata.csv:2"] == "unreadable-line"
     assert captions(find(tmp_path)) == {"b": "y"}
     imagefolder(tmp_path)
-    with pytest.raises(UserError, match=r"a metadata\.jsonl beside it"):
+    with pytest.raises(DataError, match=r"a metadata\.jsonl beside it"):
         find(tmp_path)
 
 
@@ -374,17 +374,17 @@ def test_tar_that_is_cut_short_gives_what_comes_before(tmp_path: Path) -> None:
 
 
 def test_unknown_folders(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.root: there is no folder .*nowhere; correct the path"):
+    with pytest.raises(ConfigError, match=r"data\.root: there is no folder .*nowhere; correct the path"):
         find(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"data\.root: name the folder"):
+    with pytest.raises(ConfigError, match=r"data\.root: name the folder"):
         find_examples(CaptionedSpec(), tmp_path)
-    with pytest.raises(UserError, match=r"It holds: nothing\. Looked for:\n  imagefolder .*metadata\.jsonl"):
+    with pytest.raises(ConfigError, match=r"It holds: nothing\. Looked for:\n  imagefolder .*metadata\.jsonl"):
         find(tmp_path)
     touch(tmp_path, "a.png", "b.png")
-    with pytest.raises(UserError, match=r"2 images without any caption\. a\.png, b\.png"):
+    with pytest.raises(ConfigError, match=r"2 images without any caption\. a\.png, b\.png"):
         find(tmp_path)
     for layout in ("imagefolder", "sidecar", "parquet", "webdataset"):
-        with pytest.raises(UserError, match=rf"has nothing of layout `{layout}`.*(?s:.*)name another data\.layout"):
+        with pytest.raises(ConfigError, match=rf"has nothing of layout `{layout}`.*(?s:.*)name another data\.layout"):
             find(tmp_path, layout)
 
 
@@ -403,10 +403,10 @@ def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
 
 
 def test_shapes_are_written_once(tmp_path: Path) -> None:
-    pytest.importorskip("data_pipelines.captioned.shapes")
     spec = CaptionedSpec(layout="shapes", num_shapes=16, resolution=32)
     found = find_examples(spec, tmp_path)
     assert len(found.examples) == 16
+    assert found.name == "generated shapes"
     assert found.problems == ()
     (folder,) = tmp_path.iterdir()  # nothing temporary is left
     before = (folder / "metadata.jsonl").stat().st_mtime_ns

@@ -12,7 +12,15 @@ import torch
 from PIL import Image
 
 from data_pipelines.batches import VolumeBatch
-from data_pipelines.loading.loader import CaptionedSamples, ImageSamples, LatentSamples, StepBatches, VolumePatches, decode_rgb, step_loader
+from data_pipelines.loading.loader import (
+    CaptionedSamples,
+    ImageSamples,
+    LatentSamples,
+    StepBatches,
+    VolumePatches,
+    decode_rgb,
+    step_loader,
+)
 from data_pipelines.loading.order import SampleOrder
 from data_pipelines.loading.patches import cut
 from data_pipelines.shards.reader import ShardReader
@@ -73,7 +81,7 @@ def batches_of(shards: ShardReader, rank: int = 0, world_size: int = 1) -> StepB
 def assert_equal(got: VolumeBatch, want: VolumeBatch) -> None:
     assert torch.equal(got.images, want.images)
     assert torch.equal(got.masks, want.masks)
-    assert (got.slots, got.keys, got.step) == (want.slots, want.keys, want.step)
+    assert (got.positions, got.keys, got.step) == (want.positions, want.keys, want.step)
 
 
 def test_patches_come_from_their_volume_and_mask_alike(shards: ShardReader) -> None:
@@ -82,7 +90,7 @@ def test_patches_come_from_their_volume_and_mask_alike(shards: ShardReader) -> N
     assert batch.images.dtype == torch.float32
     assert batch.masks.shape == (3, *READ_SIZE)
     assert batch.masks.dtype == torch.uint8
-    assert (batch.keys, batch.slots, batch.step, len(batch)) == (("case4", "case0", "case2"), (0, 1, 2), 7, 3)
+    assert (batch.keys, batch.positions, batch.step, len(batch)) == (("case4", "case0", "case2"), (0, 1, 2), 7, 3)
     for row, image, mask in zip([4, 0, 2], batch.images.numpy(), batch.masks.numpy(), strict=True):
         inside = np.argwhere(image[0] > 0)
         first = image[0][tuple(inside[0])]
@@ -102,7 +110,7 @@ def test_last_part_of_the_global_batch_is_foreground(
     for step in range(20):
         masks = assemble([3] * len(forced), forced, step).masks
         assert (masks.flatten(1).amax(1) > 0).all()
-    rest = [slot for slot in range(batch) if slot not in forced]
+    rest = [position for position in range(batch) if position not in forced]
     free = [assemble([3] * len(rest), rest, step).masks.amax() for step in range(20) if rest]
     assert not rest or min(free) == 0
 
@@ -133,7 +141,7 @@ def test_shares_of_the_ranks_make_the_global_batch(shards: ShardReader, world_si
         assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
         assert torch.equal(torch.cat([share.masks for share in shares]), whole.masks)
         assert sum((share.keys for share in shares), ()) == whole.keys
-        assert sum((share.slots for share in shares), ()) == whole.slots
+        assert sum((share.positions for share in shares), ()) == whole.positions
 
 
 def test_reading_processes_change_nothing(shards: ShardReader) -> None:
@@ -159,7 +167,7 @@ def test_micro_batches_keep_addresses(shards: ShardReader, size: int | None, len
     assert [len(piece) for piece in pieces] == lengths
     assert torch.equal(torch.cat([piece.images for piece in pieces]), whole.images)
     assert torch.equal(torch.cat([piece.masks for piece in pieces]), whole.masks)
-    assert sum((piece.slots for piece in pieces), ()) == whole.slots
+    assert sum((piece.positions for piece in pieces), ()) == whole.positions
     assert sum((piece.keys for piece in pieces), ()) == whole.keys
     assert {piece.step for piece in pieces} == {2}
 
@@ -209,7 +217,7 @@ def test_latents_come_with_their_states(pictures: ShardReader) -> None:
     assert batch.moments.shape == (2, 8, 2, 3)
     assert batch.encoder_hidden_states.shape == (2, 4, 5)
     assert (batch.moments[:, 0, 0, 0].tolist(), batch.encoder_hidden_states[:, 0, 0].tolist()) == ([2, 0], [-2, 0])
-    assert (batch.keys, batch.slots, batch.step) == (("2", "0"), (5, 6), 7)
+    assert (batch.keys, batch.positions, batch.step) == (("2", "0"), (5, 6), 7)
 
 
 def test_images_of_other_sizes_show_their_middle_square(tmp_path: Path) -> None:

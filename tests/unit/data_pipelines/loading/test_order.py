@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.loading.order import SampleOrder, batches_alike, evenly_spaced, rank_slots
+from data_pipelines.errors import ConfigError
+from data_pipelines.loading.order import SampleOrder, evenly_spaced, group_alike, rank_positions
 
 sizes_of_shards = st.lists(st.integers(0, 7), min_size=1, max_size=12).filter(any)
 seeds = st.integers(0, 2**31)
@@ -88,7 +89,7 @@ def test_positions_within_an_epoch_are_uniform() -> None:
 
 
 def test_nothing_to_train_on_is_said() -> None:
-    with pytest.raises(ValueError, match="no training samples"):
+    with pytest.raises(ConfigError, match="no training samples"):
         SampleOrder([np.array([], int)], seed=0)
 
 
@@ -96,16 +97,16 @@ def test_nothing_to_train_on_is_said() -> None:
 @given(batch=st.integers(1, 64), data=st.data())
 def test_slices_of_the_ranks_make_the_global_batch(batch: int, data: st.DataObject) -> None:
     world_size = data.draw(st.integers(1, batch))
-    slices = [rank_slots(batch, rank, world_size) for rank in range(world_size)]
-    assert [slot for part in slices for slot in part] == list(range(batch))
+    slices = [rank_positions(batch, rank, world_size) for rank in range(world_size)]
+    assert [position for part in slices for position in part] == list(range(batch))
     sizes = [len(part) for part in slices]
     assert max(sizes) - min(sizes) <= 1
     assert min(sizes) >= 1
 
 
 def test_more_workers_than_samples_is_said() -> None:
-    with pytest.raises(ValueError, match=r"train\.global_batch_size \(2\).*number of workers \(3\)"):
-        rank_slots(2, 0, 3)
+    with pytest.raises(ConfigError, match=r"train\.global_batch_size \(2\).*number of workers \(3\)"):
+        rank_positions(2, 0, 3)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,6 @@ def shards_in_common(seed: int, seed_of_the_rare: int) -> int:
     return sum(len(set(near // 10) & set(far // 10)) for near, far in zip(*tenths, strict=True))
 
 
-def test_batches_alike() -> None:
-    assert batches_alike("abaabb", 2) == [[0, 2], [3], [1, 4], [5]]
-    assert batches_alike("", 2) == []
+def test_group_alike() -> None:
+    assert group_alike("abaabb", 2) == [[0, 2], [3], [1, 4], [5]]
+    assert group_alike("", 2) == []

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.loading.patches import choose_corner, cut, patch_generator
+from data_pipelines.loading.patches import choose_corner, cut
 
 axis = st.tuples(st.integers(1, 12), st.integers(1, 9))  # voxels of the volume, voxels of the patch
 
@@ -66,11 +66,3 @@ def test_a_rare_class_is_drawn_as_often_as_a_common_one() -> None:
     foreground = np.array([*common, [4, 30, 30]], np.int16)
     rare = sum(choose_corner(np.random.default_rng(i), (40, 40), (1, 1), foreground) == (30, 30) for i in range(1000))
     assert 420 < rare < 580  # 500 +- 5 standard deviations
-
-
-def test_positions_depend_on_their_whole_address_and_nothing_else() -> None:
-    def numbers(*address: int) -> tuple[int, ...]:
-        return tuple(patch_generator(*address).integers(0, 1 << 30, 3).tolist())
-
-    assert numbers(0, 5, 1) == numbers(0, 5, 1)
-    assert len({numbers(0, 5, 1), numbers(1, 5, 1), numbers(0, 6, 1), numbers(0, 5, 2), numbers(0, 1, 5)}) == 5

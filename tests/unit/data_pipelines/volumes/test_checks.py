@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines.errors import DataError, Problem
 from data_pipelines.volumes.cases import Case, Dataset
-from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset, compare_geometries
-from data_pipelines.errors import Problem
-from data_pipelines.volumes.specs import DataSpec
+from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset, check_same_grid
 from data_pipelines.volumes.formats.base import Geometry
+from data_pipelines.volumes.specs import DataSpec
 
 SHAPE = (4, 5, 6)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -33,28 +33,40 @@ def dataset_of(case: Case, num_classes: int = 3, channels: tuple[str, ...] = ("M
     return Dataset("set", (case,), classes, channels)
 
 
-def check(tmp_path: Path, image: Any = None, label: Any = None, **fields: Any) -> CheckedCase | list[Problem]:
-    """Write image and label, each an array or an (array, affine) pair, and check the case."""
+def write_case(tmp_path: Path, image: Any, label: Any, **fields: Any) -> tuple[Case, Dataset, DataSpec]:
+    """Write image and label, each an array or an (array, affine) pair."""
     files = []
     for name, given, default in (("image", image, IMAGE), ("label", label, LABEL)):
         array, affine = given if isinstance(given, tuple) else (default if given is None else given, AFFINE)
         files.append(write(tmp_path / f"{name}.nii.gz", array, affine))
     case = Case("case", (files[0],), files[1], "subject")
     spec = DataSpec(root="x", **{key: fields.pop(key) for key in ("ndim", "max_voxels") if key in fields})
-    return check_case(case, dataset_of(case, **fields), spec)
+    return case, dataset_of(case, **fields), spec
 
 
-def only(result: CheckedCase | list[Problem]) -> Problem:
-    assert isinstance(result, list)
-    assert len(result) == 1, result
-    assert result[0].case_id == "case"
-    assert result[0].remedy
-    return result[0]
+def check(tmp_path: Path, image: Any = None, label: Any = None, **fields: Any) -> CheckedCase:
+    return check_case(*write_case(tmp_path, image, label, **fields))
+
+
+def problems(tmp_path: Path, image: Any = None, label: Any = None, **fields: Any) -> list[Problem]:
+    return problems_of(*write_case(tmp_path, image, label, **fields))
+
+
+def problems_of(case: Case, dataset: Dataset, spec: DataSpec) -> list[Problem]:
+    with pytest.raises(DataError) as caught:
+        check_case(case, dataset, spec)
+    return list(caught.value.problems)
+
+
+def only(found: list[Problem]) -> Problem:
+    (problem,) = found
+    assert problem.case_id == "case"
+    assert problem.remedy
+    return problem
 
 
 def test_good_case(tmp_path: Path) -> None:
     result = check(tmp_path)
-    assert isinstance(result, CheckedCase)
     np.testing.assert_array_equal(result.image, IMAGE[None])
     np.testing.assert_array_equal(result.label, LABEL)
     assert (result.image.dtype, result.label.dtype) == (np.float32, np.uint8)
@@ -65,13 +77,11 @@ def test_good_case(tmp_path: Path) -> None:
 def test_orientation_is_left_as_stored(tmp_path: Path) -> None:
     flipped = np.diag([-1.0, -1.0, 2.0, 1.0])
     result = check(tmp_path, (IMAGE, flipped), (LABEL, flipped))
-    assert isinstance(result, CheckedCase)
     np.testing.assert_array_equal(result.image[0], IMAGE)
 
 
 def test_whole_numbers_in_a_float_label_are_fine(tmp_path: Path) -> None:
     result = check(tmp_path, IMAGE.astype(np.int16), LABEL.astype(np.float32))
-    assert isinstance(result, CheckedCase)
     assert result.image.dtype == np.float32
     assert result.label.dtype == np.uint8
 
@@ -79,7 +89,6 @@ def test_whole_numbers_in_a_float_label_are_fine(tmp_path: Path) -> None:
 def test_many_classes_need_int16(tmp_path: Path) -> None:
     label = np.full(SHAPE, 299, dtype=np.int32)
     result = check(tmp_path, label=label, num_classes=300)
-    assert isinstance(result, CheckedCase)
     assert result.label.dtype == np.int16
     assert result.label.max() == 299
 
@@ -97,7 +106,7 @@ def test_many_classes_need_int16(tmp_path: Path) -> None:
     ],
 )
 def test_geometry_that_disagrees(tmp_path: Path, label: Any, message: str) -> None:
-    problem = only(check(tmp_path, label=label))
+    problem = only(problems(tmp_path, label=label))
     assert problem.rule == "geometry-mismatch"
     assert problem.path.endswith("label.nii.gz")
     assert re.search(message, problem.message), problem.message
@@ -105,7 +114,7 @@ def test_geometry_that_disagrees(tmp_path: Path, label: Any, message: str) -> No
 
 def test_geometry_within_tolerance(tmp_path: Path) -> None:
     nearly = AFFINE + np.eye(4, k=3) * 0.005
-    assert isinstance(check(tmp_path, label=(LABEL, nearly)), CheckedCase)
+    np.testing.assert_array_equal(check(tmp_path, label=(LABEL, nearly)).label, LABEL)
 
 
 def test_rotation_is_found_though_shape_and_spacing_agree() -> None:
@@ -115,14 +124,16 @@ def test_rotation_is_found_though_shape_and_spacing_agree() -> None:
     here, there = (
         Geometry((101, 1, 1), (1.0, 1.0, 1.0), tuple(map(tuple, affine.tolist()))) for affine in (np.eye(4), turn)
     )
-    (problem,) = compare_geometries("a", here, "b", there)
+    with pytest.raises(DataError) as caught:
+        check_same_grid("a", here, "b", there)
+    (problem,) = caught.value.problems
     assert "1.75 mm apart" in problem.message  # the chord 2 * 100 * sin(0.5 degrees)
 
 
 def test_channels_on_different_grids(tmp_path: Path) -> None:
     files = tuple(write(tmp_path / f"{n}.nii", IMAGE[:, :, :size]) for n, size in (("a", 6), ("b", 4)))
     case = Case("case", files, write(tmp_path / "l.nii", LABEL), "s")
-    problem = only(check_case(case, dataset_of(case, channels=("T1", "T2")), DataSpec(root="x")))
+    problem = only(problems_of(case, dataset_of(case, channels=("T1", "T2")), DataSpec(root="x")))
     assert (problem.rule, problem.path) == ("geometry-mismatch", files[1])
 
 
@@ -133,35 +144,31 @@ def test_several_channel_files_are_stacked(tmp_path: Path) -> None:
     files = tuple(write(tmp_path / f"{n}.nii", IMAGE + n) for n in range(2))
     case = Case("case", files, write(tmp_path / "l.nii", LABEL), "s")
     result = check_case(case, dataset_of(case, channels=("T1", "T2")), DataSpec(root="x"))
-    assert isinstance(result, CheckedCase)
     np.testing.assert_array_equal(result.image, np.stack([IMAGE, IMAGE + 1]))
 
 
 def test_declared_fourth_axis_becomes_channels(tmp_path: Path) -> None:
     both = np.stack([IMAGE, IMAGE * 2], axis=-1)
     result = check(tmp_path, both, channels=("T1", "T2"))
-    assert isinstance(result, CheckedCase)
     np.testing.assert_array_equal(result.image, np.moveaxis(both, -1, 0))
 
 
 @pytest.mark.parametrize("extra", [1, 2])
 def test_four_axes_where_three_are_due(tmp_path: Path, extra: int) -> None:
-    problem = only(check(tmp_path, np.stack([IMAGE] * extra, axis=-1)))
+    problem = only(problems(tmp_path, np.stack([IMAGE] * extra, axis=-1)))
     assert problem.rule == "wrong-ndim"
     assert f"4-D [4, 5, 6, {extra}] where 3-D is due" in problem.message
 
 
 def test_label_of_four_axes(tmp_path: Path) -> None:
-    assert only(check(tmp_path, label=np.stack([LABEL, LABEL], axis=-1))).rule == "label-channels"
+    assert only(problems(tmp_path, label=np.stack([LABEL, LABEL], axis=-1))).rule == "label-channels"
 
 
 def test_two_dimensional_file_where_three_are_due_and_the_reverse(tmp_path: Path) -> None:
-    result = check(tmp_path, IMAGE[0], LABEL[0])
-    assert isinstance(result, list)
+    result = problems(tmp_path, IMAGE[0], LABEL[0])
     assert [problem.rule for problem in result] == ["wrong-ndim", "wrong-ndim"]
-    assert "3 spatial axes are due (data.ndim), the file has 2: [5, 6]" in result[0].message
-    result = check(tmp_path, ndim=2)
-    assert isinstance(result, list)
+    assert "expected 3 spatial axes (data.ndim), the file has 2: [5, 6]" in result[0].message
+    result = problems(tmp_path, ndim=2)
     assert {problem.rule for problem in result} == {"wrong-ndim"}
 
 
@@ -172,13 +179,12 @@ def test_colour_image_and_channel_count(tmp_path: Path) -> None:
     case = Case("case", (str(tmp_path / "i.png"),), str(tmp_path / "l.png"), "s")
     spec = DataSpec(root="x", ndim=2)
     result = check_case(case, dataset_of(case, channels=("red", "green", "blue")), spec)
-    assert isinstance(result, CheckedCase)
     np.testing.assert_array_equal(result.image, np.moveaxis(colours, -1, 0))
-    assert only(check_case(case, dataset_of(case), spec)).rule == "channel-count"
+    assert only(problems_of(case, dataset_of(case), spec)).rule == "channel-count"
     Image.fromarray(colours[..., 0]).save(tmp_path / "i.png")
-    assert only(check_case(case, dataset_of(case, channels=("r", "g", "b")), spec)).rule == "channel-count"
+    assert only(problems_of(case, dataset_of(case, channels=("r", "g", "b")), spec)).rule == "channel-count"
     Image.fromarray(colours).save(tmp_path / "l.png")
-    assert only(check_case(case, dataset_of(case), spec)).rule == "label-channels"
+    assert only(problems_of(case, dataset_of(case), spec)).rule == "label-channels"
 
 
 # --- voxel values ----------------------------------------------------------------------------------------------------
@@ -187,21 +193,21 @@ def test_colour_image_and_channel_count(tmp_path: Path) -> None:
 def test_nan_and_infinite_voxels_are_counted(tmp_path: Path) -> None:
     image = IMAGE.copy()
     image[0, 0, :3], image[1, 1, 1] = np.nan, np.inf
-    problem = only(check(tmp_path, image))
+    problem = only(problems(tmp_path, image))
     assert (problem.rule, problem.message) == ("non-finite", "3 voxels are NaN and 1 infinite")
 
 
 def test_constant_image(tmp_path: Path) -> None:
-    problem = only(check(tmp_path, np.full(SHAPE, 7, np.int16)))
+    problem = only(problems(tmp_path, np.full(SHAPE, 7, np.int16)))
     assert (problem.rule, problem.message) == ("constant-image", "every voxel has the same value, 7")
-    problem = only(check(tmp_path, np.stack([IMAGE, np.zeros_like(IMAGE)], axis=-1), channels=("a", "b")))
+    problem = only(problems(tmp_path, np.stack([IMAGE, np.zeros_like(IMAGE)], axis=-1), channels=("a", "b")))
     assert problem.message == "channel 1: every voxel has the same value, 0"
 
 
 def test_label_values_outside_the_declared(tmp_path: Path) -> None:
     label = LABEL.astype(np.int16)
     label[0, 0, :2], label[1, 1, 1] = 7, -1
-    problem = only(check(tmp_path, label=label))
+    problem = only(problems(tmp_path, label=label))
     assert problem.rule == "label-values"
     assert "-1 (1 voxels), 7 (2 voxels); declared are 0 background, 1 organ1, 2 organ2" in problem.message
     assert "declare" in problem.remedy
@@ -211,11 +217,11 @@ def test_label_values_outside_the_declared(tmp_path: Path) -> None:
 def test_label_just_outside_the_declared(tmp_path: Path, value: int) -> None:
     label = LABEL.astype(np.int16)
     label[0, 0, 0] = value
-    assert f"{value} (1 voxels); declared are" in only(check(tmp_path, label=label)).message
+    assert f"{value} (1 voxels); declared are" in only(problems(tmp_path, label=label)).message
 
 
 def test_black_and_white_mask(tmp_path: Path) -> None:
-    problem = only(check(tmp_path, label=(LABEL > 0).astype(np.uint8) * 255, num_classes=2))
+    problem = only(problems(tmp_path, label=(LABEL > 0).astype(np.uint8) * 255, num_classes=2))
     assert problem.rule == "label-values"
     assert "255 (80 voxels)" in problem.message
     assert "rewrite 255" in problem.remedy
@@ -224,20 +230,19 @@ def test_black_and_white_mask(tmp_path: Path) -> None:
 def test_label_with_fractions_or_nan(tmp_path: Path) -> None:
     label = LABEL.astype(np.float32)
     label[0, 0, :2], label[0, 0, 2] = 0.5, np.nan
-    problem = only(check(tmp_path, label=label))
+    problem = only(problems(tmp_path, label=label))
     assert (problem.rule, problem.message) == ("label-not-integer", "3 voxels are not whole numbers")
 
 
 def test_label_of_many_undeclared_values_stays_readable(tmp_path: Path) -> None:
-    problem = only(check(tmp_path, label=np.arange(120, dtype=np.uint8).reshape(SHAPE)))
+    problem = only(problems(tmp_path, label=np.arange(120, dtype=np.uint8).reshape(SHAPE)))
     assert "and 107 more" in problem.message
 
 
 def test_all_problems_of_a_case_are_listed(tmp_path: Path) -> None:
     image = IMAGE.copy()
     image[0, 0, 0] = np.nan
-    result = check(tmp_path, image, (LABEL + 9, np.diag([-1.0, 1, 2, 1])))
-    assert isinstance(result, list)
+    result = problems(tmp_path, image, (LABEL + 9, np.diag([-1.0, 1, 2, 1])))
     assert [problem.rule for problem in result] == ["non-finite", "geometry-mismatch", "label-values"]
 
 
@@ -245,21 +250,26 @@ def test_unreadable_files_are_listed_beside_the_rest(tmp_path: Path) -> None:
     image, label = write(tmp_path / "i.nii.gz", IMAGE), write(tmp_path / "l.nii.gz", LABEL)
     Path(image).write_bytes(Path(image).read_bytes()[:-20])
     case = Case("case", (image,), label, "s")
-    assert only(check_case(case, dataset_of(case), DataSpec(root="x"))).rule == "truncated-gzip"
-    result = check_case(case, dataset_of(case), DataSpec(root="x", max_voxels=119))
-    assert isinstance(result, list)
+    assert only(problems_of(case, dataset_of(case), DataSpec(root="x"))).rule == "truncated-gzip"
+    result = problems_of(case, dataset_of(case), DataSpec(root="x", max_voxels=119))
     assert [(problem.rule, problem.case_id) for problem in result] == [("too-large", "case")] * 2
 
 
 # --- the data set ----------------------------------------------------------------------------------------------------
 
 
+def dataset_problems(dataset: Dataset, counts: dict[str, list[int]]) -> list[Problem]:
+    with pytest.raises(DataError) as caught:
+        check_dataset(dataset, counts)
+    return list(caught.value.problems)
+
+
 def test_class_that_no_case_has_and_too_few_cases() -> None:
     case = Case("a", ("a",), "labels/a", "a")
     dataset = dataset_of(case)
-    assert check_dataset(dataset, {"a": [5, 0, 1], "b": [3, 2, 0]}) == []
-    (absent,) = check_dataset(dataset, {"a": [5, 0, 1], "b": [3, 0, 0]})
+    check_dataset(dataset, {"a": [5, 0, 1], "b": [3, 2, 0]})
+    (absent,) = dataset_problems(dataset, {"a": [5, 0, 1], "b": [3, 0, 0]})
     assert (absent.rule, absent.path) == ("absent-class", "labels")
     assert "no case has a voxel of class organ1 (1)" in absent.message
-    assert [problem.rule for problem in check_dataset(dataset, {"a": [5, 1, 1]})] == ["too-few-cases"]
-    assert [problem.rule for problem in check_dataset(dataset, {})] == ["too-few-cases"]
+    assert [problem.rule for problem in dataset_problems(dataset, {"a": [5, 1, 1]})] == ["too-few-cases"]
+    assert [problem.rule for problem in dataset_problems(dataset, {})] == ["too-few-cases"]

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from data_pipelines.volumes.formats.base import Geometry
-from data_pipelines.files.reading import VolumeError
+from data_pipelines.errors import DataError
 from data_pipelines.volumes.files import is_volume_name, read_geometry, read_num_channels, read_volume, strip_suffix
+from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.nifti import write_nifti
 
 LIMIT = 1 << 20
@@ -40,9 +40,9 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE, **header: A
 
 
 def rule_of(path: Path, max_voxels: int = LIMIT) -> str:
-    with pytest.raises(VolumeError) as caught:
+    with pytest.raises(DataError) as caught:
         read_volume(path, max_voxels)
-    problem = caught.value.problem
+    (problem,) = caught.value.problems
     assert problem.message
     assert problem.remedy
     assert path.name in problem.path
@@ -158,16 +158,16 @@ def test_geometry_is_read_from_the_header_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("reader", [read_geometry, read_volume, read_num_channels])
 def test_size_is_checked_before_anything_is_read(tmp_path: Path, reader: Any) -> None:
     path = save(tmp_path / "a.nii.gz", VOXELS, dim=[3, 2000, 2000, 2000, 1, 1, 1, 1])
-    with pytest.raises(VolumeError, match=r"2000x2000x2000 = 8000000000 voxels, more than the limit of 1073741824"):
+    with pytest.raises(DataError, match=r"2000x2000x2000 = 8000000000 voxels, more than the limit of 1073741824"):
         reader(path, 1 << 30)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_header_that_promises_more_than_the_file_can_hold(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / name, VOXELS, dim=[3, 500, 500, 500, 1, 1, 1, 1])
-    with pytest.raises(VolumeError) as caught:
+    with pytest.raises(DataError) as caught:
         read_geometry(path, 1 << 30)
-    assert caught.value.problem.rule == "short-file"
+    assert caught.value.problems[0].rule == "short-file"
 
 
 def test_header_that_promises_a_little_more_than_there_is(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_damaged_headers_never_raise_anything_else(
     for place, value in damage.items():
         payload[place] = value
     path.write_bytes(bytes(payload))
-    with contextlib.suppress(VolumeError):
+    with contextlib.suppress(DataError):
         assert read_volume(path, LIMIT).array.size <= LIMIT
 
 
@@ -235,10 +235,10 @@ def test_what_is_no_volume_is_named(tmp_path: Path) -> None:
 
 
 def test_error_survives_pickling(tmp_path: Path) -> None:
-    with pytest.raises(VolumeError) as caught:
+    with pytest.raises(DataError) as caught:
         read_volume(tmp_path / "absent.nii", LIMIT)
     copy = pickle.loads(pickle.dumps(caught.value))
-    assert copy.problem == caught.value.problem
+    assert copy.problems == caught.value.problems
     assert str(copy) == str(caught.value)
 
 
@@ -376,14 +376,14 @@ def test_dicom_rescale(tmp_path: Path) -> None:
 def test_dicom_slices_missing_doubled_or_foreign(tmp_path: Path) -> None:
     gap = write_series(tmp_path / "gap")
     (gap / "c").unlink()
-    with pytest.raises(VolumeError, match=r"between a and b lie 5\.000 mm|between d and a lie"):
+    with pytest.raises(DataError, match=r"between a and b lie 5\.000 mm|between d and a lie"):
         read_volume(gap, LIMIT)
     double = write_series(tmp_path / "double")
     write_slice(double / "e", 3)
     assert rule_of(double) == "uneven-slices"
     two = write_series(tmp_path / "two")
     write_slice(two / "e", 3, SeriesInstanceUID="9.9")
-    with pytest.raises(VolumeError, match=r"1\.2\.3 \(4 slices\), 9\.9 \(1 slices\)"):
+    with pytest.raises(DataError, match=r"1\.2\.3 \(4 slices\), 9\.9 \(1 slices\)"):
         read_volume(two, LIMIT)
 
 
@@ -395,12 +395,13 @@ def test_dicom_folders_that_are_no_series(tmp_path: Path) -> None:
     assert rule_of(write_series(tmp_path / "short", PixelData=b"12")) == "unreadable"
     write_series(tmp_path / "text")
     (tmp_path / "text" / "notes.txt").write_text("x")
-    with pytest.raises(VolumeError) as caught:
+    with pytest.raises(DataError) as caught:
         read_volume(tmp_path / "text", LIMIT)
-    assert (caught.value.problem.rule, Path(caught.value.problem.path).name) == ("not-dicom", "notes.txt")
+    (problem,) = caught.value.problems
+    assert (problem.rule, Path(problem.path).name) == ("not-dicom", "notes.txt")
     mixed = write_series(tmp_path / "mixed")
     write_slice(mixed / "a", 1, PixelSpacing=[1, 1])
-    with pytest.raises(VolumeError, match="PixelSpacing"):
+    with pytest.raises(DataError, match="PixelSpacing"):
         read_volume(mixed, LIMIT)
 
 
@@ -412,6 +413,6 @@ def test_deflated_dicom_is_refused_before_it_is_inflated(tmp_path: Path) -> None
     dataset = pydicom.dcmread(folder / "a")
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(folder / "a")
-    with pytest.raises(VolumeError) as caught:
+    with pytest.raises(DataError) as caught:
         read_geometry(folder, LIMIT)
-    assert caught.value.problem.rule == "deflated-slice"
+    assert caught.value.problems[0].rule == "deflated-slice"

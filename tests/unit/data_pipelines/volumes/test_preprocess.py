@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 
 import nibabel as nib
 import numpy as np
@@ -15,9 +14,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.spatial.transform import Rotation
 
-from data_pipelines.volumes.preprocess import Preprocessing, canonical_axes, normalise, prepare, prepare_labels, resample, resample_labels, restore_labels, restore_mask
-from data_pipelines.volumes.specs import PreprocessSpec
 from data_pipelines.volumes.formats.base import Geometry
+from data_pipelines.volumes.preprocess import (
+    Preprocessing,
+    canonical_axes,
+    normalise,
+    prepare,
+    prepare_labels,
+    resample,
+    resample_labels,
+    restore_labels,
+    restore_mask,
+)
+from data_pipelines.volumes.specs import PreprocessSpec
 
 RAW = PreprocessSpec(normalise="none")
 ORIENTATIONS = [
@@ -226,7 +235,7 @@ def test_record_survives_json() -> None:
     stored, geometry = stored_as(ORIENTATIONS[29], CANONICAL)
     spec = RAW.model_copy(update={"foreground_crop": True})
     done = prepare(stored[None], geometry, spec, (1.0, 1.0, 1.0)).done
-    assert Preprocessing.from_json(json.loads(json.dumps(done.to_json()))) == done
+    assert Preprocessing.model_validate_json(done.model_dump_json()) == done
 
 
 # --- Intensities -----------------------------------------------------------------------------------------------------

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.volumes.cases import Dataset
-from data_pipelines.errors import DataError, UserError
-from data_pipelines.volumes.sources import find_cases, recognise_layout
-from data_pipelines.volumes.sources.folders import check_classes, id_problems, subject_of
+from data_pipelines.volumes.sources.find import find_cases, recognise_layout
+from data_pipelines.volumes.sources.names import check_classes, check_id, subject_of
 from data_pipelines.volumes.specs import DataSpec
 
 LABELS = {"0": "background", "1": "front", "2": "back"}
@@ -225,13 +225,13 @@ def test_spec_overrides_declarations(tmp_path: Path) -> None:
 def test_broken_dataset_json(tmp_path: Path) -> None:
     root = nnunet(tmp_path / "n", "a")
     (root / "dataset.json").write_text("{oops")
-    with pytest.raises(UserError, match="not valid JSON"):
+    with pytest.raises(DataError, match="not valid JSON"):
         find(root)
     (root / "dataset.json").write_text("[]")
-    with pytest.raises(UserError, match="must hold a JSON object"):
+    with pytest.raises(DataError, match="must hold a JSON object"):
         find(root)
     (root / "dataset.json").unlink()
-    with pytest.raises(UserError, match=r"dataset\.json: missing"):
+    with pytest.raises(DataError, match=r"dataset\.json: missing"):
         find(root, layout="nnunet")
 
 
@@ -258,7 +258,7 @@ def test_folders_with_classes_subjects_and_other_suffixes(tmp_path: Path) -> Non
     assert dataset.classes == {"background": 0, "road": 1}
     assert [case.subject for case in dataset.cases] == ["town", "town"]
     (root / "subjects.json").write_text('{"a": 1}')
-    with pytest.raises(UserError, match="must map case ids to subjects"):
+    with pytest.raises(DataError, match="must map case ids to subjects"):
         find(root)
 
 
@@ -295,7 +295,7 @@ def test_dicom(tmp_path: Path) -> None:
     ]
     assert rules(dataset) == {("label-missing", "p2"), ("image-missing", "p3"), ("duplicate-id", "p4")}
     (root / "classes.json").unlink()
-    with pytest.raises(UserError, match="name the classes"):
+    with pytest.raises(DataError, match="name the classes"):
         find(root)
 
 
@@ -316,7 +316,7 @@ def test_layouts_are_told_apart(tmp_path: Path) -> None:
 
 def test_unknown_layout_says_what_was_looked_for(tmp_path: Path) -> None:
     touch(tmp_path, "scan.nii.gz")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ConfigError) as caught:
         find(tmp_path)
     message = str(caught.value)
     assert "It holds: scan.nii.gz" in message
@@ -324,11 +324,11 @@ def test_unknown_layout_says_what_was_looked_for(tmp_path: Path) -> None:
 
 
 def test_missing_or_unnamed_root(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(ConfigError, match="there is no folder"):
         find(tmp_path / "absent")
-    with pytest.raises(UserError, match=r"data\.root: name the folder"):
+    with pytest.raises(ConfigError, match=r"data\.root: name the folder"):
         find_cases(DataSpec())
-    with pytest.raises(UserError, match="needs images/ and masks/"):
+    with pytest.raises(ConfigError, match="needs images/ and masks/"):
         find(tmp_path, layout="folders")
 
 
@@ -349,14 +349,16 @@ def test_phantoms_are_written_once_and_found_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case_id", ["case_01", "BraTS2021-00000", "1.3.6.1.4", "Zürich 3", "a" * 80])
 def test_usable_ids(case_id: str) -> None:
-    assert id_problems(case_id, "path") == []
+    check_id(case_id, Path("path"))
 
 
 @pytest.mark.parametrize(
     "case_id", ["", " ", " a", ".hidden", "..", "a/b", "a\\b", "a:b", "a\nb", "a\0b", "-rf", "~a", "a" * 81, "ü" * 41]
 )
 def test_unusable_ids(case_id: str) -> None:
-    assert [problem.rule for problem in id_problems(case_id, "path")] == ["bad-case-id"]
+    with pytest.raises(DataError) as caught:
+        check_id(case_id, Path("path"))
+    assert [problem.rule for problem in caught.value.problems] == ["bad-case-id"]
 
 
 @given(st.dictionaries(st.text(min_size=1), st.integers(-3, 12), max_size=8))

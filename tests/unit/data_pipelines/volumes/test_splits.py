@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.errors import ConfigError, DataError, Problem
 from data_pipelines.volumes.cases import Case, Dataset
-from data_pipelines.errors import DataError, Problem, UserError
 from data_pipelines.volumes.specs import DataSpec
 from data_pipelines.volumes.splits import assign_splits, draw_folds
 
@@ -32,15 +32,15 @@ FOLDS = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["b", "c"], "val": ["a"]
 
 def test_file_beside_root_gives_the_fold_asked_for(tmp_path: Path) -> None:
     spec = splits_file(tmp_path, FOLDS)
-    assert assign_splits(dataset("a", "b", "c"), spec) == {"a": "train", "b": "train", "c": "val"}
+    assert assign_splits(dataset("a", "b", "c"), spec).sides == {"a": "train", "b": "train", "c": "val"}
     second = spec.model_copy(update={"fold": 1, "splits": str(tmp_path / "splits.json"), "root": "elsewhere"})
-    assert assign_splits(dataset("a", "b", "c"), second) == {"a": "val", "b": "train", "c": "train"}
+    assert assign_splits(dataset("a", "b", "c"), second).sides == {"a": "val", "b": "train", "c": "train"}
 
 
 def test_file_found_beside_the_data_is_used(tmp_path: Path) -> None:
     splits_file(tmp_path, FOLDS)
     found = dataset("a", "b", "c", splits_path=str(tmp_path / "splits.json"))
-    assert assign_splits(found, DataSpec(root="x"))["c"] == "val"
+    assert assign_splits(found, DataSpec(root="x")).sides["c"] == "val"
 
 
 def test_every_wrong_id_is_listed(tmp_path: Path) -> None:
@@ -61,7 +61,12 @@ def test_quarantine_goes_on_without_left_out_and_unknown_ids(tmp_path: Path, cap
         update={"on_error": "quarantine"}
     )
     with caplog.at_level(logging.WARNING):
-        assert assign_splits(dataset("a", "c", "forgotten"), spec) == {"a": "train", "c": "val"}
+        splits = assign_splits(dataset("a", "c", "forgotten"), spec)
+    assert splits.sides == {"a": "train", "c": "val"}
+    assert [(problem.rule, problem.case_id) for problem in splits.problems] == [
+        ("split-unknown", "ghost"),
+        ("split-left-out", "forgotten"),
+    ]
     assert "forgotten" in caplog.text
     assert "ghost" in caplog.text
     overlap = splits_file(tmp_path, [{"train": ["a", "c"], "val": ["c"]}]).model_copy(update={"on_error": "quarantine"})
@@ -72,12 +77,12 @@ def test_quarantine_goes_on_without_left_out_and_unknown_ids(tmp_path: Path, cap
 def test_cases_left_out_before_may_be_named(tmp_path: Path) -> None:
     spec = splits_file(tmp_path, [{"train": ["a", "bad", "worse"], "val": ["c"]}])
     broken = dataset("a", "c", problems=(Problem("label-missing", "bad", "m", "r", "bad"),))
-    assert assign_splits(broken, spec, quarantined=["worse"]) == {"a": "train", "c": "val"}
+    assert assign_splits(broken, spec, quarantined=["worse"]).sides == {"a": "train", "c": "val"}
     still_listed = dataset("a", "bad", "c", "worse")
-    assert assign_splits(still_listed, spec, quarantined=["bad", "worse"]) == {"a": "train", "c": "val"}
-    with pytest.raises(UserError, match="no usable case is on the val side"):
+    assert assign_splits(still_listed, spec, quarantined=["bad", "worse"]).sides == {"a": "train", "c": "val"}
+    with pytest.raises(ConfigError, match="no usable case is on the val side"):
         assign_splits(still_listed, spec, quarantined=["c"])
-    assert "bad" not in assign_splits(still_listed, DataSpec(root="x"), quarantined=["bad"])
+    assert "bad" not in assign_splits(still_listed, DataSpec(root="x"), quarantined=["bad"]).sides
 
 
 @pytest.mark.parametrize(
@@ -86,23 +91,30 @@ def test_cases_left_out_before_may_be_named(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ({"train": []}, "must be a list of"),
         ([], "must be a list of"),
-        ([{"train": ["a"]}], "fold 0 has no such 'val'"),
-        ([{"train": "a", "val": ["b"]}], "fold 0 has no such 'train'"),
-        ([{"train": ["a", "b"], "val": []}], "no usable case is on the val side"),
+        ([{"train": ["a"]}], "fold 0 has no list of case ids 'val'"),
+        ([{"train": "a", "val": ["b"]}], "fold 0 has no list of case ids 'train'"),
     ],
 )
 def test_malformed_files(tmp_path: Path, content: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         assign_splits(dataset("a", "b"), splits_file(tmp_path, content))
+    (problem,) = caught.value.problems
+    assert problem.path == str(tmp_path / "splits.json")
+    assert problem.remedy
+
+
+def test_a_file_with_an_empty_side(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no usable case is on the val side"):
+        assign_splits(dataset("a", "b"), splits_file(tmp_path, [{"train": ["a", "b"], "val": []}]))
 
 
 def test_fold_out_of_range_and_missing_file(tmp_path: Path) -> None:
     spec = splits_file(tmp_path, FOLDS)
-    with pytest.raises(UserError, match=r"data\.fold: 2 is out of range; .*folds 0\.\.1"):
+    with pytest.raises(ConfigError, match=r"data\.fold: 2 is out of range; .*folds 0\.\.1"):
         assign_splits(dataset("a", "b", "c"), spec.model_copy(update={"fold": 2}))
-    with pytest.raises(UserError, match=r"there is no file .*absent\.json"):
+    with pytest.raises(ConfigError, match=r"there is no file .*absent\.json"):
         assign_splits(dataset("a"), spec.model_copy(update={"splits": "absent.json"}))
-    with pytest.raises(UserError, match=r"data\.fold: 5 is out of range; data\.num_folds is 5"):
+    with pytest.raises(ConfigError, match=r"data\.fold: 5 is out of range; data\.num_folds is 5"):
         assign_splits(dataset("a", "b"), DataSpec(root="x", fold=5))
 
 
@@ -112,7 +124,7 @@ def test_subject_stays_on_one_side_in_every_fold() -> None:
     data = dataset(*ids, subjects=subjects)
     held_out: list[str] = []
     for fold in range(5):
-        sides = assign_splits(data, DataSpec(root="x", fold=fold))
+        sides = assign_splits(data, DataSpec(root="x", fold=fold)).sides
         assert sides.keys() == set(ids)
         held_out += [case_id for case_id, side in sides.items() if side == "val"]
         by_subject: dict[str, set[str]] = {}
@@ -160,9 +172,9 @@ def test_folds_depend_on_the_seed_and_are_of_similar_size() -> None:
 
 
 def test_few_subjects_still_give_two_sides() -> None:
-    sides = assign_splits(dataset("a", "b", "c", "d"), DataSpec(root="x"))
+    sides = assign_splits(dataset("a", "b", "c", "d"), DataSpec(root="x")).sides
     assert sorted(sides.values()) == ["train", "train", "train", "val"]
-    with pytest.raises(UserError, match=r"choose another data\.fold or fewer data\.num_folds"):
+    with pytest.raises(ConfigError, match=r"choose another data\.fold or fewer data\.num_folds"):
         assign_splits(dataset("a", "b", "c", "d"), DataSpec(root="x", fold=4))
-    with pytest.raises(UserError, match="no usable case is on the train side"):
+    with pytest.raises(ConfigError, match="no usable case is on the train side"):
         assign_splits(dataset("a", "b", subjects={"b": "a"}), DataSpec(root="x"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +10,15 @@ import torch
 from beartype import beartype
 from diffusers import UNet2DConditionModel
 from jaxtyping import TypeCheckError, jaxtyped
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tests.support.denoisers import SMALL, inputs, perturbed, shapes, small
+from unet_models.formats.diffusers_config import denoiser_config
+from unet_models.formats.diffusers_folder import load_from_diffusers, save_as_diffusers
 from unet_models.networks import presets
 from unet_models.networks.attention import Attention
-from unet_models.networks.denoiser import Denoiser, sinusoids
-from unet_models.formats.diffusers_folder import CONFIG, WEIGHTS, denoiser_config, denoiser_spec, load_from_diffusers, save_as_diffusers
-from unet_models.specs.networks import DenoiserSpec
-
-SMALL = DenoiserSpec(
-    channels=(8, 16), attention_levels=(True, False), num_res_blocks=1, num_heads=2, context_dim=12, num_groups=4
-)
-
-
-def small(**changes: Any) -> DenoiserSpec:
-    return DenoiserSpec(**(SMALL.model_dump() | changes))
-
-
-def perturbed(model: nn.Module) -> Any:
-    """Every weight away from 0 and 1, so that forgetting one shows."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
-
-
-def inputs(spec: DenoiserSpec, size: tuple[int, int] = (8, 8), batch: int = 2) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    given = {
-        "noisy_latents": torch.randn(batch, spec.in_channels, *size, generator=generator),
-        "timesteps": torch.randint(0, 1000, (batch,), generator=generator),
-    }
-    if spec.context_dim is not None:
-        given["encoder_hidden_states"] = torch.randn(batch, 5, spec.context_dim, generator=generator)
-    if spec.num_class_embeds is not None:
-        given["class_labels"] = torch.randint(0, spec.num_class_embeds, (batch,), generator=generator)
-    return given
+from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.denoiser_blocks import sinusoids
 
 
 def outputs_of_diffusers(model: UNet2DConditionModel, given: dict[str, Tensor]) -> Tensor:
@@ -82,36 +51,6 @@ def test_names_and_shapes_are_those_of_diffusers() -> None:
     with torch.device("meta"):
         ours, theirs = Denoiser(spec), UNet2DConditionModel.from_config(denoiser_config(spec))
     assert shapes(ours) == shapes(theirs)
-
-
-def shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
-
-
-def test_published_config_is_understood() -> None:
-    """The config.json of Stable Diffusion 1.5, written by diffusers 0.6."""
-    config = {
-        "_class_name": "UNet2DConditionModel",
-        "_diffusers_version": "0.6.0",
-        "act_fn": "silu",
-        "attention_head_dim": 8,
-        "block_out_channels": [320, 640, 1280, 1280],
-        "center_input_sample": False,
-        "cross_attention_dim": 768,
-        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-        "downsample_padding": 1,
-        "flip_sin_to_cos": True,
-        "freq_shift": 0,
-        "in_channels": 4,
-        "layers_per_block": 2,
-        "mid_block_scale_factor": 1,
-        "norm_eps": 1e-05,
-        "norm_num_groups": 32,
-        "out_channels": 4,
-        "sample_size": 64,
-        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-    }
-    assert denoiser_spec(config) == presets.stable_diffusion_1x()
 
 
 # --- Beside diffusers ------------------------------------------------------------------------------------------------
@@ -291,65 +230,6 @@ def test_signature_names_the_shapes() -> None:
         checked(model, **given | {"timesteps": torch.tensor([1, 2, 3])})
 
 
-# --- Folders ---------------------------------------------------------------------------------------------------------
-
-
-def test_folder_holds_two_plain_files(tmp_path: Path) -> None:
-    model = perturbed(Denoiser(SMALL)).to(memory_format=torch.channels_last)
-    for _ in range(2):  # over an older one, too
-        save_as_diffusers(model, tmp_path / "new" / "folder")
-    assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == [CONFIG, WEIGHTS]
-    with safe_open(tmp_path / "new" / "folder" / WEIGHTS, "pt") as file:
-        assert file.metadata() == {"format": "pt"}
-    back = load_from_diffusers(tmp_path / "new" / "folder")
-    torch.testing.assert_close(back.state_dict(), model.state_dict(), rtol=0, atol=0)
-
-
-def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
-    save_as_diffusers(Denoiser(SMALL).half(), tmp_path)
-    assert load_file(tmp_path / WEIGHTS)["conv_in.weight"].dtype == torch.float16
-    assert {p.dtype for p in load_from_diffusers(tmp_path).parameters()} == {torch.float32}
-
-
-def test_loaded_weights_do_not_hang_on_the_file(tmp_path: Path) -> None:
-    save_as_diffusers(perturbed(Denoiser(SMALL)), tmp_path)
-    model = load_from_diffusers(tmp_path)
-    before = model.conv_in.weight.clone()
-    (tmp_path / WEIGHTS).write_bytes(bytes((tmp_path / WEIGHTS).stat().st_size))
-    assert torch.equal(model.conv_in.weight, before)
-
-
-def test_lists_of_equal_entries_are_one_value() -> None:
-    config = denoiser_config(SMALL) | {
-        "attention_head_dim": [2, 2],
-        "layers_per_block": [1, 1],
-        "cross_attention_dim": [12, 12],
-        "only_cross_attention": [False, False],
-        "act_fn": "swish",
-        "mid_block_only_cross_attention": False,
-    }
-    assert denoiser_spec(config) == SMALL
-
-
-def test_every_key_of_diffusers_is_known() -> None:
-    theirs = UNet2DConditionModel.from_config(denoiser_config(SMALL))
-    keys = {key for key in theirs.config if not key.startswith("_")}
-    assert keys == {key for key in denoiser_config(SMALL) if not key.startswith("_")}
-    assert denoiser_spec(dict(theirs.config) | {"_class_name": "UNet2DConditionModel"}) == SMALL
-
-
-def test_absent_keys_mean_what_they_mean_to_diffusers() -> None:
-    with torch.device("meta"):
-        theirs = UNet2DConditionModel()
-    assert shapes_of(denoiser_spec({"_class_name": "UNet2DConditionModel"})) == shapes(theirs)
-    assert denoiser_spec({}) == denoiser_spec(dict(theirs.config))
-
-
-def shapes_of(spec: DenoiserSpec) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return shapes(Denoiser(spec))
-
-
 # --- Mistakes --------------------------------------------------------------------------------------------------------
 
 
@@ -376,80 +256,3 @@ def test_inputs_that_do_not_fit_the_spec(changes: dict[str, Any], given: dict[st
     spec = small(**changes)
     with pytest.raises(ValueError, match=message):
         Denoiser(spec)(**inputs(spec) | given)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"_class_name": "UNet2DModel"}, "_class_name is 'UNet2DModel'.*supported: 'UNet2DConditionModel'"),
-        ({"act_fn": "gelu"}, "act_fn is 'gelu', which is not implemented; supported: 'silu'"),
-        ({"use_linear_projection": True}, "use_linear_projection is True.*supported: False"),
-        ({"attention_head_dim": [1, 2]}, r"attention_head_dim is \[1, 2\].*one whole number, the same on every level"),
-        ({"cross_attention_dim": None}, "cross_attention_dim is None.*one whole number"),
-        ({"norm_num_groups": None}, "norm_num_groups is None"),
-        ({"mid_block_type": None}, "mid_block_type is None.*UNetMidBlock2DCrossAttn"),
-        ({"mid_block_type": "UNetMidBlock2D"}, "mid_block_type is 'UNetMidBlock2D'"),
-        ({"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "down_block_types.*DownBlock2D and CrossAttn"),
-        ({"up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}, "up_block_types.*mirror image of down_block_types"),
-        ({"up_block_types": "UpBlock2D"}, "up_block_types is 'UpBlock2D'"),
-        ({"resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift is 'spatial'.*default or scale_shift"),
-        ({"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time'.*supported: None"),
-        ({"class_embed_type": "timestep"}, "class_embed_type is 'timestep'.*supported: None"),
-        ({"norm_eps": 1e-6}, "norm_eps is 1e-06.*supported: 1e-05"),
-        ({"a_later_invention": 1}, "a_later_invention is 1.*no such key"),
-    ],
-)
-def test_configs_that_are_not_implemented(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        denoiser_spec(denoiser_config(SMALL) | changes)
-
-
-def test_self_attention_alone_has_no_diffusers_counterpart(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="context_dim: none, but diffusers has no"):
-        save_as_diffusers(Denoiser(small(context_dim=None)), tmp_path / "folder")
-    assert not (tmp_path / "folder").exists()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    save_as_diffusers(Denoiser(SMALL), tmp_path)
-    return tmp_path
-
-
-def test_weights_that_do_not_fit(folder: Path) -> None:
-    weights = load_file(folder / WEIGHTS)
-    save_file(weights | {"conv_in.lora": torch.zeros(1)}, folder / WEIGHTS)
-    with pytest.raises(ValueError, match=r"1 unknown weights.*\['conv_in.lora'\]"):
-        load_from_diffusers(folder)
-    save_file({k: v for k, v in weights.items() if "time_embedding" not in k}, folder / WEIGHTS)
-    with pytest.raises(ValueError, match=r"4 missing weights.*time_embedding.linear_1.bias"):
-        load_from_diffusers(folder)
-    save_file(weights | {"conv_in.bias": torch.zeros(5)}, folder / WEIGHTS)
-    with pytest.raises(ValueError, match=r"conv_in.bias must be \(8,\), got \(5,\)"):
-        load_from_diffusers(folder)
-
-
-def test_folders_that_cannot_be_read(folder: Path) -> None:
-    content = (folder / WEIGHTS).read_bytes()
-    (folder / WEIGHTS).write_bytes(content[:-1])
-    with pytest.raises(ValueError, match="not a complete safetensors file"):
-        load_from_diffusers(folder)
-    (folder / WEIGHTS).rename(folder / "diffusion_pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"one file.*no shards, no .bin.*found \['diffusion_pytorch_model.bin'\]"):
-        load_from_diffusers(folder)
-    (folder / CONFIG).write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json: not JSON"):
-        load_from_diffusers(folder)
-    (folder / CONFIG).write_text(json.dumps([1]))
-    with pytest.raises(ValueError, match="must be a JSON object, got list"):
-        load_from_diffusers(folder)
-    (folder / CONFIG).unlink()
-    with pytest.raises(ValueError, match=r"no such file.*unet/"):
-        load_from_diffusers(folder)
-
-
-def test_shards_are_refused(tmp_path: Path) -> None:
-    theirs = UNet2DConditionModel.from_config(denoiser_config(SMALL))
-    theirs.save_pretrained(tmp_path, max_shard_size="50KB")
-    with pytest.raises(ValueError, match=r"no shards.*-00001-of-.*max_shard_size"):
-        load_from_diffusers(tmp_path)

@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from unet_models.networks import presets
 from unet_models.networks.blocks import InstanceNorm
-from unet_models.specs.networks import UNetSpec
 from unet_models.networks.unet import UNet
+from unet_models.specs.networks import UNetSpec
 
 BLOCKS, NORMS, SKIPS = (
     ["plain", "residual", "separable"],
@@ -205,52 +204,7 @@ def test_he_initialisation() -> None:
     assert (conv.bias == 0).all()
 
 
-# --- Instance norm ---------------------------------------------------------------------------------------------------
-
-
-def norm_and_gradients(norm: nn.Module | None, x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
-    """Output of ``norm``, or of torch's where None, and the gradients of a weighted sum of it."""
-    x, weight, bias = (t.clone().requires_grad_() for t in (x, weight, bias))
-    if norm is None:
-        y = F.instance_norm(x, weight=weight, bias=bias, eps=1e-5)
-    else:
-        y = torch.func.functional_call(norm, {"weight": weight, "bias": bias}, x)
-    mixing = torch.linspace(-1, 1, y.numel()).reshape(y.shape)
-    return [y, *torch.autograd.grad((y * mixing).sum(), (x, weight, bias))]
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("ndim", [2, 3])
-@pytest.mark.parametrize("training", [True, False])
-def test_instance_norm_is_that_of_torch(batch: int, ndim: int, training: bool) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(batch, 5, *(6, 7, 4)[:ndim]) * 3 + 2
-    x = x.to(memory_format=torch.channels_last if ndim == 2 else torch.channels_last_3d)
-    weight, bias = torch.randn(5), torch.randn(5)
-    norm = InstanceNorm(5).train(training)
-    got, want = (norm_and_gradients(n, x, weight, bias) for n in (norm, None))
-    for ours, theirs in zip(got, want, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
 # --- Mistakes --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"channels": (32,)}, r"at least 2 stages, got \[32\]"),
-        ({"channels": (4, 8, 16), "strides": (2,)}, "need 2 entries for 3 stages, got 1"),
-        ({"channels": (4, 8, 16), "deep_supervision": 2}, "at most 1 coarser stages exist, got 2"),
-        ({"dropout": 1.0}, "dropout"),
-        ({"num_convs": 0}, "num_convs"),
-        ({"block": "dense"}, "block"),
-        ({"chanels": (4, 8)}, "chanels"),
-    ],
-)
-def test_spec_says_what_is_wrong(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        UNetSpec(**fields)
 
 
 def test_strides_must_fit_the_axes() -> None:

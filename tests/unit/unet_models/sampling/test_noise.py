@@ -6,11 +6,8 @@ import pytest
 import torch
 from diffusers.training_utils import compute_snr
 
-from data_pipelines.batches import LatentBatch
 from unet_models.sampling import noise
-from unet_models.specs.networks import DenoiserSpec
-from unet_models.specs.diffusion import DiffusionSpec, NoiseSpec
-from unet_models.training.objectives import NoisePrediction
+from unet_models.specs.diffusion import NoiseSpec
 
 LATENTS = torch.randn(4, 4, 3, 5, generator=torch.Generator().manual_seed(0))
 EPSILON = torch.randn(4, 4, 3, 5, generator=torch.Generator().manual_seed(1))
@@ -33,11 +30,6 @@ def test_zero_terminal_snr_ends_in_pure_noise(schedule: str) -> None:
     alphas = noise.alphas_cumprod(spec)
     assert alphas[-1] == pytest.approx(0, abs=1e-7)
     assert (alphas.diff() < 0).all()
-
-
-def test_predicting_noise_at_pure_noise_is_refused() -> None:
-    with pytest.raises(ValueError, match="prediction_type"):
-        NoiseSpec(zero_terminal_snr=True)
 
 
 @pytest.mark.parametrize("prediction_type", TYPES)
@@ -109,58 +101,3 @@ def test_samplers_find_the_image_that_a_perfect_network_knows(sampler: noise.Sam
         output = noise.target(prediction_type, clean, implied, a[None])
         latents = scheduler.step(output, t, latents, generator=torch.Generator().manual_seed(0), return_dict=False)[0]
     torch.testing.assert_close(latents, clean, atol=0.15, rtol=0)
-
-
-class Recorder(torch.nn.Module):
-    """Predicts zeros and remembers what it was shown."""
-
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        self.noisy, self.timesteps, self.context = noisy, timesteps, context
-        return torch.zeros_like(noisy)
-
-
-def batch(slots: tuple[int, ...], step: int = 3) -> LatentBatch:
-    generator = torch.Generator().manual_seed(5)
-    moments = torch.randn(256, 8, 4, 4, generator=generator)
-    states = torch.ones(256, 6, 2)
-    rows = list(slots)
-    return LatentBatch(moments[rows], states[rows], slots, tuple(map(str, slots)), step)
-
-
-def objective(**changes: object) -> NoisePrediction:
-    model = DenoiserSpec(channels=(8,), attention_levels=(False,), num_heads=1, num_groups=4)
-    spec = DiffusionSpec.model_validate({"model": model, "precision": "fp32", **changes})
-    return NoisePrediction(spec, 0.5, torch.zeros(6, 2))
-
-
-def test_sample_sees_the_same_noise_in_any_company() -> None:
-    together, alone = Recorder(), Recorder()
-    whole = objective()(together, batch((0, 1, 2, 3)))
-    single = objective()(alone, batch((2,)))
-    torch.testing.assert_close(together.noisy[2:3], alone.noisy, rtol=0, atol=0)
-    assert together.timesteps[2] == alone.timesteps[0]
-    assert whole[2] == single[0]
-
-
-def test_noise_changes_with_step_and_seed() -> None:
-    shown = [Recorder() for _ in range(3)]
-    objective()(shown[0], batch((0,)))
-    objective()(shown[1], batch((0,), step=4))
-    objective(seed=1)(shown[2], batch((0,)))
-    assert len({recorder.noisy.sum().item() for recorder in shown}) == 3
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_captions_are_dropped_as_often_as_asked(rate: float) -> None:
-    recorder = Recorder()
-    objective(caption_dropout=rate)(recorder, batch(tuple(range(256))))
-    dropped = (recorder.context == 0).flatten(1).all(dim=1).float().mean().item()
-    assert dropped == pytest.approx(rate, abs=5 * (rate * (1 - rate) / 256) ** 0.5)
-
-
-def test_latents_are_scaled_before_noise() -> None:
-    """The loss of a network that predicts zero clean latents is their scaled second moment."""
-    made = objective(noise={"prediction_type": "sample"}, caption_dropout=0)
-    moments = torch.cat([torch.full((2, 4, 4, 4), 3.0), torch.full((2, 4, 4, 4), -30.0)], dim=1)
-    losses = made(Recorder(), LatentBatch(moments, torch.ones(2, 6, 2), (0, 1), ("a", "b"), 0))
-    assert losses.tolist() == pytest.approx([1.5**2] * 2, rel=1e-4)

@@ -15,7 +15,7 @@ from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
-from unet_models.sampling.sliding_window import gaussian_window, predict_logits, window_slices
+from unet_models.sampling.sliding_window import gaussian_window, iter_windows, predict_logits
 from unet_models.specs.segmentation import PredictSpec
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ class Recorded(nn.Module):
     ],
 )
 def test_window_literals(size: int, patch: int, overlap: float, starts: list[int]) -> None:
-    windows = list(window_slices((size,), (patch,), overlap))
+    windows = list(iter_windows((size,), (patch,), overlap))
     assert windows == [(slice(start, start + patch),) for start in starts]
 
 
@@ -66,7 +66,7 @@ def test_window_literals(size: int, patch: int, overlap: float, starts: list[int
 def test_windows_cover_everything_and_overlap_enough(axes: list[tuple[int, int]], overlap: float) -> None:
     patch, size = zip(*((p, p + extra) for p, extra in axes), strict=True)
     covered = np.zeros(size, int)
-    windows = list(window_slices(size, patch, overlap))
+    windows = list(iter_windows(size, patch, overlap))
     for window in windows:
         assert covered[window].shape == patch
         covered[window] += 1

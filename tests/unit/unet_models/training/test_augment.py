@@ -1,4 +1,4 @@
-"""Augmentation: addressed by (seed, step, slot), each change as its formula says, image and mask together."""
+"""Augmentation: addressed by (seed, step, position), each change as its formula says, image and mask together."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from unet_models.training import augment as module
-from unet_models.training.augment import Draw, augment, draw
-from data_pipelines.random_streams import AUGMENT, generator, torch_generator
+from data_pipelines.random_streams import Stream, numpy_generator
 from unet_models.specs.segmentation import AugmentSpec
+from unet_models.training import augment as module
+from unet_models.training.augment import AugmentParameters, augment, draw_parameters
 
 NOTHING = AugmentSpec.nothing()
 EVERYTHING = AugmentSpec(
@@ -36,15 +36,15 @@ def random_batch(batch: int, size: tuple[int, ...], channels: int = 2) -> tuple[
 
 
 def run(images: Tensor, spec: AugmentSpec, masks: Tensor | None = None, **address: Any) -> tuple[Tensor, Tensor]:
-    """Augment with slots counted from 0 and the whole of what was read kept, unless said otherwise."""
+    """Augment with positions counted from 0 and the whole of what was read kept, unless said otherwise."""
     masks = torch.zeros(images[:, 0].shape, dtype=torch.uint8) if masks is None else masks
     patch_size = address.get("patch_size", tuple(images.shape[2:]))
-    slots = address.get("slots", range(len(images)))
-    return augment(images, masks, list(slots), address.get("step", 3), address.get("seed", 5), patch_size, spec)
+    positions = address.get("positions", range(len(images)))
+    return augment(images, masks, list(positions), address.get("step", 3), address.get("seed", 5), patch_size, spec)
 
 
-def drawn(slot: int, spec: AugmentSpec, ndim: int, step: int = 3, seed: int = 5) -> Draw:
-    return draw(generator(seed, AUGMENT, step, slot), spec, ndim)
+def drawn(position: int, spec: AugmentSpec, ndim: int, step: int = 3, seed: int = 5) -> AugmentParameters:
+    return draw_parameters(numpy_generator(seed, Stream.AUGMENTATION, step, position), spec, ndim)
 
 
 def read_size(ndim: int) -> tuple[int, ...]:
@@ -59,15 +59,15 @@ def read_size(ndim: int) -> tuple[int, ...]:
 def test_a_sample_is_changed_alike_in_any_company(ndim: int) -> None:
     images, masks = random_batch(4, read_size(ndim))
     address = {"patch_size": SIZES[ndim][0]}
-    whole_images, whole_masks = run(images, EVERYTHING, masks, slots=[7, 0, 3, 5], **address)
+    whole_images, whole_masks = run(images, EVERYTHING, masks, positions=[7, 0, 3, 5], **address)
     for chosen in ([2], [3, 1], [1, 0, 2]):
-        slots = [[7, 0, 3, 5][i] for i in chosen]
-        part_images, part_masks = run(images[chosen], EVERYTHING, masks[chosen], slots=slots, **address)
+        positions = [[7, 0, 3, 5][i] for i in chosen]
+        part_images, part_masks = run(images[chosen], EVERYTHING, masks[chosen], positions=positions, **address)
         assert torch.equal(part_images, whole_images[chosen])
         assert torch.equal(part_masks, whole_masks[chosen])
 
 
-@pytest.mark.parametrize("change", [{"seed": 6}, {"step": 4}, {"slots": [1]}])
+@pytest.mark.parametrize("change", [{"seed": 6}, {"step": 4}, {"positions": [1]}])
 def test_another_address_changes_it_otherwise(change: dict[str, Any]) -> None:
     images, _ = random_batch(1, (8, 8))
     assert not torch.equal(run(images, EVERYTHING)[0], run(images, EVERYTHING, **change)[0])
@@ -102,11 +102,11 @@ def test_flips_are_exact_and_all_of_them_occur(ndim: int) -> None:
     images, masks = random_batch(60, SIZES[ndim][0])
     got_images, got_masks = run(images, with_only(mirror=True), masks)
     found = set()
-    for slot in range(60):
-        flips = drawn(slot, with_only(mirror=True), ndim).flips
+    for position in range(60):
+        flips = drawn(position, with_only(mirror=True), ndim).flips
         axes = [axis for axis in range(ndim) if flips[axis]]
-        np.testing.assert_array_equal(got_images[slot], np.flip(images[slot].numpy(), [a + 1 for a in axes]))
-        np.testing.assert_array_equal(got_masks[slot], np.flip(masks[slot].numpy(), axes))
+        np.testing.assert_array_equal(got_images[position], np.flip(images[position].numpy(), [a + 1 for a in axes]))
+        np.testing.assert_array_equal(got_masks[position], np.flip(masks[position].numpy(), axes))
         found.add(flips)
     assert found == set(itertools.product([True, False], repeat=ndim))
 
@@ -118,17 +118,17 @@ def test_rotation_and_scale_are_those_of_scipy(ndim: int, margin: int) -> None:
     images, masks = random_batch(3, tuple(n + 2 * margin for n in size))
     spec = with_only(p_rotate=1, p_scale=1)
     got_images, got_masks = run(images, spec, masks, patch_size=size)
-    for slot in range(3):
-        matrix = drawn(slot, spec, ndim).matrix
+    for position in range(3):
+        matrix = drawn(position, spec, ndim).matrix
         centre_in, centre_out = ((np.array(s) - 1) / 2 for s in (images.shape[2:], size))
 
         def by_scipy(volume: Tensor, order: int, matrix=matrix, offset=centre_in - matrix @ centre_out) -> np.ndarray:
             return ndimage.affine_transform(volume.numpy(), matrix, offset, size, order=order, mode="grid-constant")
 
         for channel in range(2):
-            reference = by_scipy(images[slot, channel], order=1)
-            np.testing.assert_allclose(got_images[slot, channel], reference, atol=1e-4)
-        assert (got_masks[slot].numpy() == by_scipy(masks[slot], order=0)).mean() > 0.995  # but for ties
+            reference = by_scipy(images[position, channel], order=1)
+            np.testing.assert_allclose(got_images[position, channel], reference, atol=1e-4)
+        assert (got_masks[position].numpy() == by_scipy(masks[position], order=0)).mean() > 0.995  # but for ties
 
 
 def blob_at(size: tuple[int, ...], offset: np.ndarray, radius: float) -> tuple[Tensor, Tensor]:
@@ -153,8 +153,8 @@ def test_blob_moves_by_the_known_angle(
     offset = np.array([2.0, 3.0, -1.5][:ndim])
     turn = np.eye(ndim)  # output to input, in the plane of the last two axes
     turn[-2:, -2:] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-    fixed = Draw((False,) * ndim, turn / scale, 0.0, 0.0, 1.0, 1.0, 1.0, (1.0, 1.0))
-    monkeypatch.setattr(module, "draw", lambda *_: fixed)
+    fixed = AugmentParameters((False,) * ndim, turn / scale, 0.0, 0.0, 1.0, 1.0, 1.0, (1.0, 1.0))
+    monkeypatch.setattr(module, "draw_parameters", lambda *_: fixed)
     image, mask = blob_at(tuple(n + 2 * margin for n in size), offset, radius=3.0)
     got_image, got_mask = run(image, NOTHING, mask, patch_size=size)
     a, b = offset[-2:]
@@ -166,8 +166,8 @@ def test_blob_moves_by_the_known_angle(
 
 
 def test_quarter_turn_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed = Draw((False, False), np.array([[0.0, -1.0], [1.0, 0.0]]), 0.0, 0.0, 1.0, 1.0, 1.0, (1.0, 1.0))
-    monkeypatch.setattr(module, "draw", lambda *_: fixed)
+    fixed = AugmentParameters((False, False), np.array([[0.0, -1.0], [1.0, 0.0]]), 0.0, 0.0, 1.0, 1.0, 1.0, (1.0, 1.0))
+    monkeypatch.setattr(module, "draw_parameters", lambda *_: fixed)
     images, masks = random_batch(1, (9, 9))
     got_image, got_mask = run(images, NOTHING, masks)
     torch.testing.assert_close(got_image, torch.rot90(images, -1, dims=(2, 3)), atol=1e-5, rtol=0)
@@ -264,11 +264,11 @@ def test_constant_images_stay_finite(spec: AugmentSpec) -> None:
 def test_noise_has_the_drawn_deviation() -> None:
     spec = with_only(p_noise=1, noise_variance=0.25)
     got, _ = run(torch.zeros(4, 2, 60, 60), spec)
-    for slot in range(4):
-        deviation = drawn(slot, spec, 2).noise_std
+    for position in range(4):
+        deviation = drawn(position, spec, 2).noise_std
         assert 0 < deviation <= 0.5
-        assert got[slot].std().item() == pytest.approx(deviation, rel=0.05)
-        assert got[slot].mean().item() == pytest.approx(0, abs=0.05 * deviation)
+        assert got[position].std().item() == pytest.approx(deviation, rel=0.05)
+        assert got[position].mean().item() == pytest.approx(0, abs=0.05 * deviation)
     unit = (got / got.std(dim=(2, 3), keepdim=True)).flatten(0, 1).flatten(1)
     correlations = torch.corrcoef(unit) - torch.eye(8)  # samples and channels are apart
     assert correlations.abs().max() < 0.1
@@ -287,7 +287,7 @@ def test_noise_is_other_noise_at_another_address(change: dict[str, Any]) -> None
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_draws_lie_in_their_ranges(ndim: int) -> None:
     spec = EVERYTHING.model_copy(update={"scale": (1.0, 1.0), "rotate_degrees": 25.0})
-    draws = [drawn(slot, spec, ndim) for slot in range(300)]
+    draws = [drawn(position, spec, ndim) for position in range(300)]
     for d in draws:
         assert d.matrix is not None
         np.testing.assert_allclose(d.matrix @ d.matrix.T, np.eye(ndim), atol=1e-12)
@@ -300,13 +300,15 @@ def test_draws_lie_in_their_ranges(ndim: int) -> None:
         angles = [math.degrees(math.atan2(d.matrix[1, 0], d.matrix[0, 0])) for d in draws]
         assert -25 <= min(angles) < -20
         assert 20 < max(angles) <= 25
-    sizes = [np.linalg.det(drawn(slot, with_only(p_scale=1), ndim).matrix) ** (-1 / ndim) for slot in range(300)]
+    sizes = [
+        np.linalg.det(drawn(position, with_only(p_scale=1), ndim).matrix) ** (-1 / ndim) for position in range(300)
+    ]
     assert 0.7 <= min(sizes) < 0.75
     assert 1.35 < max(sizes) <= 1.4
 
 
 def test_probabilities_are_as_said() -> None:
-    draws = [drawn(slot, AugmentSpec(), 3) for slot in range(3000)]
+    draws = [drawn(position, AugmentSpec(), 3) for position in range(3000)]
     rates = {
         0.2 + 0.2 - 0.04: [d.matrix is not None for d in draws],
         0.1: [d.noise_std > 0 for d in draws],
@@ -321,13 +323,3 @@ def test_probabilities_are_as_said() -> None:
     for probability, chosen in rates.items():
         deviation = math.sqrt(probability * (1 - probability) / len(draws))
         assert abs(np.mean(chosen) - probability) < 5 * deviation, probability
-
-
-def test_streams_of_different_purpose_and_place_are_apart() -> None:
-    assert generator(1, 2, 3, 4).integers(1 << 60) == generator(1, 2, 3, 4).integers(1 << 60)
-    numbers = {generator(*address).integers(1 << 60) for address in itertools.permutations([1, 2, 3, 4])}
-    assert len(numbers) == 24
-    cpu = torch.device("cpu")
-    same = [torch.rand(3, generator=torch_generator(cpu, 1, 2, 3)) for _ in range(2)]
-    assert torch.equal(*same)
-    assert not torch.equal(same[0], torch.rand(3, generator=torch_generator(cpu, 1, 3, 2)))

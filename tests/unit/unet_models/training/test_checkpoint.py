@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
-from unet_models.training.checkpoint import MARKER, MODEL, TRAINING, load_checkpoint, load_weights, save_checkpoint, verify
-from unet_models.specs.loop import OptimizerSpec
-from unet_models.specs.segmentation import TrainSpec
-from unet_models.specs.networks import UNetSpec
-from unet_models.training.state import TrainState, build_state, evaluation_weights
+from data_pipelines.errors import WeightsError
+from tests.support.training import CPU, tensors_of
 from unet_models.networks.unet import UNet
+from unet_models.specs.loop import OptimizerSpec
+from unet_models.specs.networks import UNetSpec
+from unet_models.specs.segmentation import TrainSpec
+from unet_models.training.checkpoint import (
+    MARKER,
+    MODEL,
+    TRAINING,
+    CheckpointMarker,
+    load_checkpoint,
+    save_checkpoint,
+    verify,
+)
+from unet_models.training.state import TrainState, build_state, evaluation_weights
 
-CPU = torch.device("cpu")
+NOTHING: dict[str, Any] = {"spec": {}, "curves": [], "metrics": {}}
+"""What the marker holds beside the step and the files, where that is of no interest."""
 
 
 def spec_of(optimizer: str = "adamw", ema: float | None = 0.5, channels_last: bool = True, ndim: int = 2) -> TrainSpec:
@@ -44,15 +58,6 @@ def stepped(spec: TrainSpec, num_steps: int = 2, seed: int = 0) -> TrainState:
     return state
 
 
-def tensors_of(state: TrainState) -> dict[str, Tensor]:
-    found = dict(state.model.state_dict())
-    if state.ema is not None:
-        found |= {f"ema/{name}": tensor for name, tensor in state.ema.tensors.items()}
-    for name, parameter in state.model.named_parameters():
-        found |= {f"{name}/{slot}": value for slot, value in state.optimizer.state[parameter].items()}
-    return found
-
-
 def memory_order(tensor: Tensor) -> list[int]:
     """Strides of the axes that have more than one element."""
     return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
@@ -60,7 +65,13 @@ def memory_order(tensor: Tensor) -> list[int]:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    save_checkpoint(tmp_path, stepped(spec_of()), {"curves": [{"step": 2, "train/loss": 0.5}]})
+    save_checkpoint(
+        tmp_path,
+        stepped(spec_of()),
+        spec={"seed": 7, "augment": None},
+        curves=[{"step": 2, "train/loss": 0.5}],
+        metrics={"train/loss": 0.5, "val/dice": math.nan},
+    )
     return tmp_path
 
 
@@ -72,7 +83,7 @@ def test_round_trip_is_bit_exact(
 ) -> None:
     spec = spec_of(optimizer, ema, channels_last, ndim)
     state = stepped(spec)
-    save_checkpoint(tmp_path, state, {})
+    save_checkpoint(tmp_path, state, **NOTHING)
     loaded = stepped(spec, num_steps=0, seed=9)
     load_checkpoint(tmp_path, loaded)
     assert loaded.step == 2
@@ -96,7 +107,7 @@ def test_loading_replaces_moments_that_are_there(tmp_path: Path, saved: Path) ->
 def test_weights_to_evaluate_are_the_average_in_usual_memory_order(saved: Path) -> None:
     state = stepped(spec_of())
     assert state.ema is not None
-    weights = load_weights(saved)
+    weights = load_file(saved / MODEL)
     assert weights.keys() == state.ema.tensors.keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in state.ema.tensors.items())
     assert not torch.equal(weights["heads.0.weight"], state.model.state_dict()["heads.0.weight"])
@@ -107,8 +118,8 @@ def test_weights_to_evaluate_are_the_average_in_usual_memory_order(saved: Path) 
 
 def test_weights_to_evaluate_are_the_models_where_there_is_no_average(tmp_path: Path) -> None:
     state = stepped(spec_of(ema=None))
-    save_checkpoint(tmp_path, state, {})
-    weights = load_weights(tmp_path)
+    save_checkpoint(tmp_path, state, **NOTHING)
+    weights = load_file(tmp_path / MODEL)
     assert all(torch.equal(weights[name], tensor) for name, tensor in state.model.state_dict().items())
 
 
@@ -124,20 +135,23 @@ def test_evaluation_weights_lend_the_average_and_give_the_model_back() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in state.model.state_dict().items())
 
 
-def test_marker_holds_step_and_metadata_and_nothing_else_is_left(saved: Path) -> None:
+def test_marker_holds_step_and_description_and_nothing_else_is_left(saved: Path) -> None:
     marker = verify(saved)
     assert marker is not None
-    assert marker["step"] == 2
-    assert marker["curves"] == [{"step": 2, "train/loss": 0.5}]
+    assert marker.step == 2
+    assert marker.spec == {"seed": 7, "augment": None}
+    assert json.dumps(marker.curves) == '[{"step": 2, "train/loss": 0.5}]'  # a step stays a whole number
+    assert marker.metrics["train/loss"] == 0.5
+    assert math.isnan(marker.metrics["val/dice"])
     assert sorted(path.name for path in saved.iterdir()) == sorted([MARKER, MODEL, TRAINING])
 
 
 def test_saving_again_over_an_older_one(saved: Path) -> None:
     state = stepped(spec_of(), num_steps=3)
-    save_checkpoint(saved, state, {})
+    save_checkpoint(saved, state, **NOTHING)
     marker = verify(saved)
     assert marker is not None
-    assert marker["step"] == 3
+    assert marker.step == 3
 
 
 @pytest.mark.parametrize("name", [MODEL, TRAINING])
@@ -151,7 +165,7 @@ def test_damaged_tensors_are_found_out(saved: Path, name: str, damage: str) -> N
     if damage != "missing":
         path.write_bytes({"truncated": data[:-1], "one bit": data, "longer": data + b"\0"}[damage])
     assert verify(saved) is None
-    with pytest.raises(ValueError, match="not a complete checkpoint"):
+    with pytest.raises(WeightsError, match="not a complete checkpoint"):
         load_checkpoint(saved, stepped(spec_of(), num_steps=0))
 
 
@@ -169,8 +183,16 @@ def test_marker_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def full(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(json, "dumps", full)
+    monkeypatch.setattr(CheckpointMarker, "model_dump_json", full)
     with pytest.raises(OSError, match="no space"):
-        save_checkpoint(tmp_path, stepped(spec_of()), {})
+        save_checkpoint(tmp_path, stepped(spec_of()), **NOTHING)
     assert verify(tmp_path) is None
     assert {path.name for path in tmp_path.iterdir()} == {MODEL, TRAINING}
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"files": {}}, {"spec": None}, {"invented": 1}])
+def test_marker_of_another_format_vouches_for_nothing(saved: Path, change: dict[str, Any]) -> None:
+    marker = json.loads((saved / MARKER).read_text())
+    assert verify(saved) is not None
+    (saved / MARKER).write_text(json.dumps(marker | change))
+    assert verify(saved) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data_pipelines.batches import VolumeBatch
-from data_pipelines.loading.order import rank_slots
-from unet_models.training.checkpoint import load_checkpoint, save_checkpoint
-from unet_models.training.fit import fit
-from unet_models.training.objectives import Segmentation
-from unet_models.specs.segmentation import LossSpec, TrainSpec
+from data_pipelines.errors import TrainingDiverged
+from data_pipelines.loading.order import rank_positions
+from tests.support.training import CPU, Recorder, assert_identical
+from unet_models.networks.unet import UNet
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.networks import UNetSpec
+from unet_models.specs.segmentation import LossSpec, TrainSpec
+from unet_models.training.checkpoint import load_checkpoint
+from unet_models.training.fit import fit
+from unet_models.training.objectives import Segmentation
 from unet_models.training.state import TrainState, build_state
-from unet_models.networks.unet import UNet
 
-CPU = torch.device("cpu")
 SPEC = TrainSpec(
     patch_size=(8, 8),
     patch_margin=2,
@@ -51,43 +51,16 @@ SHARED = {
 """What is trained both in one process and in two."""
 
 
-@dataclass
-class Recorder:
-    """Hooks that remember what they were told; with a folder, they keep a checkpoint of every step asked for."""
-
-    folder: Path | None = None
-    metrics: list[dict[str, float]] = field(default_factory=list)
-    calls: list[tuple[str, int]] = field(default_factory=list)
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        self.calls.append(("log", step))
-        self.metrics.append(metrics)
-
-    def validate(self, state: TrainState) -> dict[str, float]:
-        self.calls.append(("validate", state.step))
-        return {"val/dice": state.step / 10}
-
-    def checkpoint(self, state: TrainState, metrics: dict[str, float]) -> None:
-        self.calls.append(("checkpoint", state.step))
-        self.metrics.append(metrics)
-        if self.folder is not None:
-            save_checkpoint(self.folder / str(state.step), state, {})
-
-    @property
-    def losses(self) -> list[float]:
-        return [m["train/loss"] for m in self.metrics[:-1]]  # the last entry came with the checkpoint
-
-
 def batches(spec: TrainSpec, first_step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[VolumeBatch]:
     """This rank's share of noise whose bright voxels are to be found: a pure function of the step."""
     read = [size + 2 * spec.patch_margin for size in spec.patch_size]
-    slots = rank_slots(spec.global_batch_size, rank, world_size)
+    positions = rank_positions(spec.global_batch_size, rank, world_size)
     for step in range(first_step, spec.num_steps):
         images = np.random.default_rng([7, step]).normal(size=(spec.global_batch_size, 1, *read)).astype(np.float32)
         masks = ((images[:, 0] > 0.5).astype(np.uint8) + (images[:, 0] > 1.2)).astype(np.uint8)
-        here = slice(slots.start, slots.stop)
-        keys = tuple(f"case-{step}-{slot}" for slot in slots)
-        yield VolumeBatch(torch.from_numpy(images[here]), torch.from_numpy(masks[here]), tuple(slots), keys, step)
+        here = slice(positions.start, positions.stop)
+        keys = tuple(f"case-{step}-{position}" for position in positions)
+        yield VolumeBatch(torch.from_numpy(images[here]), torch.from_numpy(masks[here]), tuple(positions), keys, step)
 
 
 def fresh(spec: TrainSpec, seed: int = 0) -> TrainState:
@@ -99,23 +72,6 @@ def trained(spec: TrainSpec, rank: int = 0, world_size: int = 1) -> tuple[list[f
     state, hooks = fresh(spec), Recorder()
     fit(state, Segmentation(spec), batches(spec, 0, rank, world_size), spec, hooks)
     return hooks.losses, state
-
-
-def tensors_of(state: TrainState) -> dict[str, Tensor]:
-    """Everything that training changes, by name."""
-    found = dict(state.model.state_dict())
-    if state.ema is not None:
-        found |= {f"ema/{name}": tensor for name, tensor in state.ema.tensors.items()}
-    for name, parameter in state.model.named_parameters():
-        found |= {f"{name}/{slot}": value for slot, value in state.optimizer.state[parameter].items()}
-    return found
-
-
-def assert_identical(got: TrainState, want: TrainState) -> None:
-    got_tensors, want_tensors = tensors_of(got), tensors_of(want)
-    assert got_tensors.keys() == want_tensors.keys()
-    assert [name for name, tensor in want_tensors.items() if not torch.equal(tensor, got_tensors[name])] == []
-    assert got.step == want.step
 
 
 # --- Ranks -----------------------------------------------------------------------------------------------------------
@@ -171,12 +127,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(size: int) -> None:
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
 
 
-def test_batch_dice_cannot_be_split_into_micro_batches() -> None:
-    with pytest.raises(ValidationError, match=r"loss\.batch_dice .* micro_batch_size .* got micro_batch_size 1"):
-        TrainSpec(loss=LossSpec(batch_dice=True), micro_batch_size=1)
-
-
-# --- Stop and go on --------------------------------------------------------------------------------------------------
+# --- Stop and resume -------------------------------------------------------------------------------------------------
 
 RESUMED = {
     "sgd": SPEC,
@@ -278,7 +229,7 @@ def test_surplus_batches_are_left_alone() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_loss_that_is_not_finite_stops_with_step_and_samples(bad: float) -> None:
-    with pytest.raises(FloatingPointError) as caught:
+    with pytest.raises(TrainingDiverged) as caught:
         fit(fresh(SPEC), Scripted([1.0, 1.0, bad]), batches(SPEC), SPEC, Recorder())
     message = str(caught.value)
     assert "step 3" in message
@@ -288,6 +239,6 @@ def test_loss_that_is_not_finite_stops_with_step_and_samples(bad: float) -> None
 
 def test_no_checkpoint_is_kept_of_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"log_every_steps": 3, "checkpoint_every_steps": 1})
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(TrainingDiverged):
         fit(fresh(spec), Scripted([1.0, float("nan")]), batches(spec), spec, Recorder(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["1"]

@@ -1,4 +1,4 @@
-"""The noise predictor stopped and started again is as never stopped, caption dropout and average included."""
+"""The denoiser resumed is as never stopped, caption dropout and average included."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from data_pipelines.batches import LatentBatch
-from tests.unit.test_fit import CPU, Recorder, assert_identical
-from unet_models.training.checkpoint import load_checkpoint
+from tests.support.training import CPU, Recorder, assert_identical
 from unet_models.networks.denoiser import Denoiser
-from unet_models.specs.networks import DenoiserSpec
 from unet_models.specs.diffusion import DiffusionSpec
+from unet_models.specs.loop import OptimizerSpec
+from unet_models.specs.networks import DenoiserSpec
+from unet_models.training.checkpoint import load_checkpoint
 from unet_models.training.fit import fit
 from unet_models.training.objectives import NoisePrediction
-from unet_models.specs.loop import OptimizerSpec
 from unet_models.training.state import TrainState, build_state
 
 SPEC = DiffusionSpec(

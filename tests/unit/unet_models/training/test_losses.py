@@ -1,4 +1,4 @@
-"""Segmentation losses against numbers worked out by hand, against MONAI, and over two processes."""
+"""Losses against numbers worked out by hand, against MONAI, and over two processes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unet_models.training.losses import SMOOTH, deeply_supervised_loss, segmentation_loss
 from unet_models.specs.segmentation import LossSpec
+from unet_models.training.losses import SMOOTH, contrastive_loss, deeply_supervised_loss, segmentation_loss
 
 TERMS = ["cross_entropy", "dice", "iou", "tversky", "focal"]
 
@@ -197,13 +197,23 @@ def test_coarse_references_lie_where_padded_outputs_do(size: tuple[int, int]) ->
     torch.testing.assert_close(loss, torch.zeros(2), atol=1e-6, rtol=0)
 
 
+# --- Contrastive loss ------------------------------------------------------------------------------------------------
+
+
+def test_contrastive_loss_by_hand() -> None:
+    vectors = torch.eye(2)
+    losses = contrastive_loss(vectors, vectors, torch.tensor(2.0))
+    expected = -torch.log_softmax(torch.tensor([2.0, 0.0]), dim=0)[0].item()
+    assert losses.tolist() == pytest.approx([expected] * 2)
+
+
 # --- Two processes ---------------------------------------------------------------------------------------------------
 
 SHARES = (slice(0, 1), slice(1, 3))
 BATCH_SPEC = LossSpec(terms={"cross_entropy": 1.0, "dice": 1.0, "tversky": 0.5}, batch_dice=True)
 
 
-def loss_and_gradient(logits: Tensor, masks: Tensor, num_samples: int) -> dict[str, Tensor]:
+def segmentation_and_gradient(logits: Tensor, masks: Tensor, num_samples: int) -> dict[str, Tensor]:
     leaf = logits.clone().requires_grad_()
     loss = segmentation_loss(leaf, masks, BATCH_SPEC)
     (loss.sum() / num_samples).backward()
@@ -211,21 +221,53 @@ def loss_and_gradient(logits: Tensor, masks: Tensor, num_samples: int) -> dict[s
     return {"loss": loss.detach(), "gradient": leaf.grad.contiguous()}
 
 
+def contrast_and_gradient(images: Tensor, texts: Tensor, num_pairs: int) -> dict[str, Tensor]:
+    leaf = images.clone().requires_grad_()
+    loss = contrastive_loss(F.normalize(leaf, dim=1), F.normalize(texts, dim=1), torch.tensor(3.0))
+    (loss.sum() / num_pairs).backward()
+    assert leaf.grad is not None
+    return {"loss": loss.detach(), "gradient": leaf.grad}
+
+
+def random_pairs() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(4, 5, generator=generator), torch.randn(4, 5, generator=generator)
+
+
 def one_of_two_ranks(rank: int, folder: str) -> None:
-    """Body of a spawned process: the loss of an uneven share."""
+    """Body of a spawned process: the segmentation loss of an uneven share, and the contrastive loss of an even one."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=10)
     )
     logits, masks = random_case(batch=3)
-    save_file(loss_and_gradient(logits[SHARES[rank]], masks[SHARES[rank]], 3), f"{folder}/{rank}")
+    share = segmentation_and_gradient(logits[SHARES[rank]], masks[SHARES[rank]], 3)
+    save_file(share, f"{folder}/segmentation-{rank}")
+    images, texts = random_pairs()
+    own = slice(2 * rank, 2 * rank + 2)
+    save_file(contrast_and_gradient(images[own], texts[own], 4), f"{folder}/contrast-{rank}")
     dist.destroy_process_group()
 
 
-def test_batch_dice_over_two_processes_is_that_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    torch.multiprocessing.spawn(one_of_two_ranks, (str(tmp_path),), nprocs=2)
-    whole = loss_and_gradient(*random_case(batch=3), 3)
-    shares = [load_file(tmp_path / str(rank)) for rank in range(2)]
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with losses and gradients of both ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        torch.multiprocessing.spawn(one_of_two_ranks, (str(folder),), nprocs=2)
+    return folder
+
+
+def test_batch_dice_over_two_processes_is_that_of_one(two_ranks: Path) -> None:
+    whole = segmentation_and_gradient(*random_case(batch=3), 3)
+    shares = [load_file(two_ranks / f"segmentation-{rank}") for rank in range(2)]
     for name, tensor in whole.items():
         torch.testing.assert_close(torch.cat([share[name] for share in shares]), tensor, rtol=1e-5, atol=1e-8)
+
+
+def test_contrastive_loss_over_two_processes_is_that_of_one(two_ranks: Path) -> None:
+    whole = contrast_and_gradient(*random_pairs(), 4)
+    shares = [load_file(two_ranks / f"contrast-{rank}") for rank in range(2)]
+    for name, tensor in whole.items():
+        torch.testing.assert_close(torch.cat([share[name] for share in shares]), tensor)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from unet_models.training.optimisation import Ema, build_optimizer, learning_rate
 from unet_models.specs.loop import OptimizerSpec
+from unet_models.training.optimisation import Ema, build_optimizer, learning_rate
 
 
 def rates(schedule: str, warmup: int, num_steps: int) -> list[float]:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from data_pipelines.digests import digest_of
+from flows.cluster.job import PREDICTION_TAG, JobRequest, Relay, ensure_job, follow, require_success
 from flows.cluster.jobs_api import connect
 from flows.cluster.package import packed
-from flows.cluster.job import PREDICTION, Relay, Request, ensure_job, follow, require_success
 from flows.config.specs import ComputeSpec
+from flows.running.prediction.predict import PredictionSummary
 
 
-def predict_as_job(model_uri: str, source: str, output: str, compute: ComputeSpec, address: str) -> dict[str, Any]:
-    """What ``flows.predict.predict`` returns there; the cluster reaches input and output by the same paths."""
+def predict_as_job(model_uri: str, source: str, output: str, compute: ComputeSpec, address: str) -> PredictionSummary:
+    """Predict on the cluster, which reaches input and output by the same paths."""
     words = [model_uri, *(str(Path(path).expanduser().absolute()) for path in (source, output)), "--json"]
-    words += ["--num-workers", str(compute.most_workers), "--threads", str(compute.threads_per_worker)]
+    words += ["--num-workers", str(compute.max_workers), "--threads", str(compute.threads_per_worker)]
     words += ["--gpu"] if compute.use_gpu else []
-    request = Request(
+    request = JobRequest(
         name=f"predict-{digest_of(words)[:12]}",
         entrypoint=f"python -m flows.cli predict {shlex.join(words)}",
-        metadata={PREDICTION: model_uri},
+        metadata={PREDICTION_TAG: model_uri},
         variables={},
     )
     client = connect(address)
@@ -30,6 +30,6 @@ def predict_as_job(model_uri: str, source: str, output: str, compute: ComputeSpe
     relay = Relay()
     info = follow(client, job_id, relay)
     if relay.result is not None:  # also where some inputs failed, which it names
-        return relay.result
+        return PredictionSummary.model_validate(relay.result)
     require_success(info)
     raise RuntimeError(f"job {job_id} ended without a result")

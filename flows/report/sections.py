@@ -1,4 +1,4 @@
-"""Sections that every report has: training curves, what was set aside, the configuration, and the lineage."""
+"""Sections that every report has: training curves, quarantined input, configuration and lineage."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import yaml
 from data_pipelines.errors import Problem
 from flows.report.blocks import Cell, Details, FigureRow, KeyValue, KeyValues, Section, Table, Text
 from flows.report.curves import curve_figures
-
-Curves = Mapping[str, Sequence[tuple[int, float]]]
-"""Name to (step, value)."""
+from flows.training.curves import Curves
 
 
-def set_aside_items(problems: Sequence[Problem]) -> list[KeyValue]:
-    """The headline's count of input files that were set aside; nothing where there are none."""
+def quarantine_items(problems: Sequence[Problem]) -> list[KeyValue]:
+    """Return the headline's count of quarantined input files; nothing where there are none."""
     if not problems:
         return []
     files = len({problem.path for problem in problems})
@@ -25,7 +23,7 @@ def set_aside_items(problems: Sequence[Problem]) -> list[KeyValue]:
 
 
 def training_section(stages: Mapping[str, Curves], examples: str = "cases", remark: str = "") -> Section:
-    """Charts of the training curves, one row of them per stage.
+    """Draw the training curves, one row of charts per stage.
 
     Args:
         stages: Heading of the row (empty for none) to its curves; a stage without curves is left out.
@@ -44,7 +42,7 @@ def training_section(stages: Mapping[str, Curves], examples: str = "cases", rema
 
 
 def quarantine_section(problems: Sequence[Problem]) -> Section:
-    """Input files that broke a rule, and what to do about each."""
+    """List input files that break a rule, and what to do about each."""
     if not problems:
         return Section("Input set aside", "None. Every input file passed every check.", [])
     table = Table(
@@ -56,7 +54,7 @@ def quarantine_section(problems: Sequence[Problem]) -> Section:
 
 
 def configuration_section(config: Mapping[str, Any]) -> Section:
-    """The resolved configuration as YAML that loads back."""
+    """Show the resolved configuration as YAML that loads back."""
     plain = json.loads(json.dumps(config, default=str))  # tuples and paths have no place in plain YAML
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
     intro = "Every setting of the run, defaults included."
@@ -64,7 +62,7 @@ def configuration_section(config: Mapping[str, Any]) -> Section:
 
 
 def lineage_section(lineage: Mapping[str, str]) -> Section:
-    """Stage keys, digests and versions by name."""
+    """Show stage keys, digests and versions by name."""
     items = [KeyValue(name, value) for name, value in lineage.items()]
     intro = "What this result was made from. A stage with the same key has the same input, settings and output."
     return Section("Lineage", intro, [KeyValues(items, style="code") if items else Text("Not recorded.")])

@@ -1,0 +1,14 @@
+"""Medical volumes: sources, checks, preprocessing and shards.
+
+specs         configuration
+cases         files of a subject's image and label
+formats       file formats
+files         reading any of the formats
+phantoms      generated volumes
+sources       layouts of raw folders
+checks        rules of a case and of a data set
+preprocess    raw case to training sample, and label maps back
+fingerprint   statistics per case and over the data set
+splits        training and validation cases
+sharding      checked, preprocessed samples in shards, over a Ray cluster
+"""

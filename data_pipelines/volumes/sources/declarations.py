@@ -1,0 +1,75 @@
+"""``dataset.json``, which the Decathlon and nnU-Net layouts share: classes, channels and facts about the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.errors import broken_rule
+from data_pipelines.volumes.sources.names import check_classes, read_json
+from data_pipelines.volumes.specs import DataSpec
+
+Declared = Mapping[str, Any]
+"""Content of ``dataset.json``, as another program wrote it."""
+
+
+def read_dataset_json(root: Path) -> dict[str, Any]:
+    """Read ``ROOT/dataset.json``. Raises DataError where it is missing or no JSON object."""
+    path = root / "dataset.json"
+    if not path.is_file():
+        message = "missing; the Decathlon and nnU-Net layouts declare classes and channels there"
+        raise broken_rule("declarations-missing", path, message, "restore the file, or name another data.layout")
+    declared = read_json(path)
+    if not isinstance(declared, dict):
+        message = f"must hold a JSON object, got {type(declared).__name__}"
+        raise broken_rule("bad-declarations", path, message, "correct the file")
+    return declared
+
+
+def declared_classes(declared: Declared, spec: DataSpec, root: Path) -> dict[str, int]:
+    """Return class name -> value, from the spec or from ``labels`` (name -> value, or the older value -> name).
+
+    Raises DataError where they are not usable as classes 0..K-1.
+    """
+    if spec.classes is not None:
+        return check_classes(spec.classes, "data.classes")
+    source, labels = root / "dataset.json", declared.get("labels")
+    if not isinstance(labels, dict) or not labels:
+        message = f'"labels" must map class names to values, got {labels!r:.200}'
+        raise broken_rule("bad-classes", source, message, "correct dataset.json, or give data.classes")
+    if regions := [name for name, value in labels.items() if isinstance(value, list)]:
+        message = f"regions (classes of several label values) are not supported: {', '.join(regions)}"
+        raise broken_rule("region-labels", source, message, "give every class one value of its own")
+    if "ignore" in labels:
+        message = 'the "ignore" label of nnU-Net (unlabelled voxels) is not supported'
+        raise broken_rule("ignore-label", source, message, "leave out partly labelled cases")
+    if all(str(key).isdigit() for key in labels):
+        names = [str(name) for name in labels.values()]
+        if len(set(names)) < len(names):
+            message = f"two classes share a name: {names}"
+            raise broken_rule("bad-classes", source, message, "give every class a name of its own")
+        return check_classes({str(name): int(value) for value, name in labels.items()}, source)
+    whole = {name: int(v) if isinstance(v, str) and v.isdigit() else v for name, v in labels.items()}
+    return check_classes(whole, source)
+
+
+def declared_channels(declared: Declared, spec: DataSpec, root: Path) -> tuple[str, ...]:
+    """Return the channel names, from the spec or from ``channel_names`` (before nnU-Net 2: ``modality``).
+
+    Raises DataError where they are not numbered from 0.
+    """
+    if spec.channels:
+        return spec.channels
+    names = declared.get("channel_names", declared.get("modality"))
+    if not isinstance(names, dict) or not names or set(names) != {str(index) for index in range(len(names))}:
+        message = f'"channel_names" must be {{"0": name, "1": name, ...}}, got {names!r:.200}'
+        remedy = "correct dataset.json, or give data.channels"
+        raise broken_rule("bad-channels", root / "dataset.json", message, remedy)
+    return tuple(str(names[str(index)]) for index in range(len(names)))
+
+
+def dataset_metadata(declared: Declared) -> dict[str, str]:
+    """Return what the data set says about itself: description, reference, licence, release."""
+    keys = ("description", "reference", "licence", "license", "release")
+    return {key: str(declared[key]) for key in keys if declared.get(key)}

@@ -1,0 +1,93 @@
+"""A raw folder in any of the known layouts to its cases, before a voxel is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from data_pipelines.errors import ConfigError
+from data_pipelines.volumes.cases import Dataset
+from data_pipelines.volumes.files import strip_suffix
+from data_pipelines.volumes.phantoms import PHANTOM_VERSION, write_phantoms
+from data_pipelines.volumes.sources import decathlon, dicom, folders, nnunet
+from data_pipelines.volumes.sources.declarations import read_dataset_json
+from data_pipelines.volumes.sources.names import list_volumes
+from data_pipelines.volumes.specs import DataSpec
+
+_FINDERS: dict[str, Callable[[Path, DataSpec], Dataset]] = {
+    "decathlon": decathlon.find_cases,
+    "nnunet": nnunet.find_cases,
+    "folders": folders.find_cases,
+    "dicom": dicom.find_cases,
+}
+
+_LOOKED_FOR = """\
+  decathlon  dataset.json, imagesTr/NAME.nii.gz, labelsTr/NAME.nii.gz
+  nnunet     dataset.json, imagesTr/NAME_0000.nii.gz, labelsTr/NAME.nii.gz
+  folders    images/NAME.png, masks/NAME.png or labels/NAME.png (PNG, JPEG, TIFF or NIfTI)
+  dicom      NAME/image/ with the slices of one series, NAME/label.nii.gz"""
+
+
+def find_cases(spec: DataSpec, work_dir: str | os.PathLike[str] | None = None) -> Dataset:
+    """Find the cases of ``spec.root``; what file names alone show to be wrong is in ``Dataset.problems``.
+
+    ``layout: phantoms`` writes its data set under ``work_dir`` first, or finds it there. Raises ConfigError where the
+    folder is missing or of no known layout, and DataError where its declarations (classes, channels) are unusable.
+    """
+    if spec.layout == "phantoms":
+        return _find_phantoms(spec, work_dir)
+    root = Path(spec.root)
+    if not spec.root:
+        raise ConfigError("data.root: name the folder of the raw data set, or choose data.layout=phantoms")
+    if not root.is_dir():
+        raise ConfigError(f"data.root: there is no folder {root}; correct the path")
+    layout = recognise_layout(root) if spec.layout == "auto" else spec.layout
+    if layout == "folders" and not _has_image_folders(root):
+        raise ConfigError(
+            f"{root}: layout `folders` needs images/ and masks/ (or labels/). It holds: {_listing(root)}\n"
+            "  -> correct data.root, or name another data.layout"
+        )
+    return _FINDERS[layout](root, spec)
+
+
+def recognise_layout(root: Path) -> str:
+    """Return the name of the layout of ``root``. Raises ConfigError listing the known layouts where there is none."""
+    if (root / "dataset.json").is_file() and (root / "imagesTr").is_dir():
+        return "nnunet" if _is_nnunet(root) else "decathlon"
+    if _has_image_folders(root):
+        return "folders"
+    if any((folder / "image").is_dir() for folder in root.iterdir() if folder.is_dir()):
+        return "dicom"
+    raise ConfigError(
+        f"{root}: the folder has none of the known layouts. It holds: {_listing(root)}. Looked for:\n{_LOOKED_FOR}\n"
+        "  -> correct data.root, or name the layout in data.layout"
+    )
+
+
+def _is_nnunet(root: Path) -> bool:
+    """Tell nnU-Net from the Decathlon by channel numbers: NAME_0000 has a label NAME, or one of the same name."""
+    if "channel_names" in read_dataset_json(root):
+        return True
+    stems = [strip_suffix(path.name) for path in list_volumes(root / "imagesTr")]
+    labels = {strip_suffix(path.name) for path in list_volumes(root / "labelsTr")}
+    numbered = [stem for stem in stems if nnunet.CHANNEL_SUFFIX.fullmatch(stem) and stem not in labels]
+    return len(numbered) > len(stems) / 2
+
+
+def _has_image_folders(root: Path) -> bool:
+    return (root / "images").is_dir() and any((root / name).is_dir() for name in folders.LABEL_FOLDERS)
+
+
+def _listing(root: Path) -> str:
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"
+
+
+def _find_phantoms(spec: DataSpec, work_dir: str | os.PathLike[str] | None) -> Dataset:
+    if work_dir is None:
+        raise ValueError("layout `phantoms` needs a work_dir to write the generated data set into")
+    # The name carries all that the content depends on, so that other settings never meet this folder.
+    name = f"phantoms-v{PHANTOM_VERSION}-{spec.num_phantoms}-seed{spec.phantom_seed}"
+    root = write_phantoms(Path(work_dir) / name, spec.num_phantoms, spec.phantom_seed)
+    return nnunet.find_cases(root, spec)

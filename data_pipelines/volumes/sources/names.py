@@ -1,0 +1,165 @@
+"""Rules about file names and declarations that every layout shares.
+
+ROOT/subjects.json      optional: {"NAME": "subject"}; cases of a subject stay on one side of a split
+ROOT/splits_final.json  optional: folds as nnU-Net writes them
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.errors import ProblemList, broken_rule
+from data_pipelines.volumes.files import is_volume_name, strip_suffix
+
+MAX_ID_BYTES = 80
+"""Case ids become members of a tar archive: 80 bytes leave room for the suffixes within the 100 that every tar reader
+knows. Dots within an id are fine, sharding escapes them."""
+_BAD_IN_ID = re.compile(r"[/\\:*?\"<>|\x00-\x1f\x7f]")
+_MAX_JSON_BYTES = 1 << 28
+_BIDS_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
+_ORPHAN = "add the missing file under the same name, or move this one out of the folder"
+_NUMBER_CLASSES = "number the classes 0..K-1 without holes, 0 being the background, and rewrite the labels to match"
+
+
+def list_volumes(folder: Path) -> list[Path]:
+    """List the files of a known format in ``folder``, sorted by name, hidden ones (``._NAME`` of macOS) skipped."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if is_volume_name(entry.name) and entry.is_file())
+
+
+def unique_ids(paths: Iterable[Path]) -> tuple[dict[str, Path], ProblemList]:
+    """Map the case ids that are usable and unambiguous to their files; the others are problems.
+
+    Two files clash when their names differ in suffix or letter case only: not every file system can hold both.
+    """
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        groups[strip_suffix(path.name).casefold()].append(path)
+    found: dict[str, Path] = {}
+    problems = ProblemList()
+    for group in groups.values():
+        case_id = strip_suffix(group[0].name)
+        broken = id_problems(case_id, group)
+        problems += broken
+        if not broken:
+            found[case_id] = group[0]
+    return found, problems
+
+
+def id_problems(case_id: str, paths: Sequence[Path]) -> ProblemList:
+    """Collect the problems of an id that ``paths`` claim."""
+    problems = ProblemList()
+    with problems.collecting(case_id):
+        check_id(case_id, paths[0])
+    with problems.collecting(case_id):
+        check_unique(paths)
+    return problems
+
+
+def check_unique(paths: Sequence[Path]) -> None:
+    """Raise DataError where several files (or folders) stand for one case."""
+    if len(paths) > 1:
+        message = f"{len(paths)} files stand for one case: {', '.join(path.name for path in paths)}"
+        raise broken_rule("duplicate-id", paths[0], message, "keep one of them, or rename the others")
+
+
+def check_id(case_id: str, path: Path) -> None:
+    """Raise DataError where ``case_id`` cannot be the key of a tar member."""
+    reason = ""
+    if not case_id.strip():
+        reason = "is empty"
+    elif case_id != case_id.strip() or case_id.startswith((".", "-", "~")):
+        reason = "begins with '.', '-' or '~', or begins or ends with a space"
+    elif match := _BAD_IN_ID.search(case_id):
+        reason = f"holds {match.group()!r}; path separators, wildcards and control characters are not allowed"
+    elif len(case_id.encode("utf-8", "surrogateescape")) > MAX_ID_BYTES:
+        reason = f"is longer than {MAX_ID_BYTES} bytes"
+    if reason:
+        remedy = "rename the files of the case (letters, digits, '_' and '-')"
+        raise broken_rule("bad-case-id", path, f"the case id {case_id!r} {reason}", remedy)
+
+
+def pair_ids(
+    images: Mapping[str, Path], labels: Mapping[str, Path], image_folder: Path, label_folder: Path
+) -> tuple[list[str], ProblemList]:
+    """List the ids that have an image and a label, sorted; each that has one only is a problem.
+
+    ``images`` and ``labels`` map case id to (first) file.
+    """
+    problems = ProblemList()
+    for case_id in sorted(images.keys() ^ labels.keys()):
+        with problems.collecting(case_id):
+            if case_id in images:
+                message = f"image without a label in {label_folder.name}/"
+                raise broken_rule("label-missing", images[case_id], message, _ORPHAN)
+            message = f"label without an image in {image_folder.name}/"
+            raise broken_rule("image-missing", labels[case_id], message, _ORPHAN)
+    return sorted(images.keys() & labels.keys()), problems
+
+
+def without(problems: ProblemList, case_ids: Iterable[str]) -> ProblemList:
+    """Drop the problems of ``case_ids``, whose letter case is ignored: they have been reported already."""
+    folded = {case_id.casefold() for case_id in case_ids}
+    return ProblemList(problem for problem in problems if problem.case_id.casefold() not in folded)
+
+
+def check_not_empty(folder: Path, images: Mapping[str, object]) -> None:
+    """Raise DataError where there is no image at all."""
+    if not images:
+        remedy = "check data.root, and that the data set has been unpacked"
+        raise broken_rule("empty-folder", folder, "no usable image in this folder", remedy)
+
+
+def check_classes(declared: object, where: str | Path) -> dict[str, int]:
+    """Return class name -> value, sorted by value. Raises DataError unless the values are 0..K-1, background first."""
+    if not isinstance(declared, Mapping) or not all(isinstance(n, str) and n for n in declared):
+        raise broken_rule("bad-classes", where, f"expected class names and values, got {declared!r}", _NUMBER_CLASSES)
+    values = list(declared.values())
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        raise broken_rule("bad-classes", where, f"class values must be whole numbers, got {values}", _NUMBER_CLASSES)
+    if sorted(values) != list(range(len(values))) or len(values) < 2:
+        message = f"class values must be 0..K-1 without holes, K >= 2; got {sorted(values)}"
+        raise broken_rule("class-holes", where, message, _NUMBER_CLASSES)
+    return dict(sorted(declared.items(), key=lambda item: item[1]))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises DataError where it is too large or not JSON."""
+    size = path.stat().st_size
+    if size > _MAX_JSON_BYTES:
+        message = f"{size} bytes, more than the limit of {_MAX_JSON_BYTES} for a JSON file"
+        raise broken_rule("too-large", path, message, "is it the right file? Replace it")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise broken_rule("unreadable-json", path, f"is not valid JSON ({error})", "correct the file") from None
+
+
+def read_subjects(root: Path) -> dict[str, str]:
+    """Read case_id -> subject from ``subjects.json``, empty without that file. Raises DataError for a malformed one."""
+    path = root / "subjects.json"
+    if not path.is_file():
+        return {}
+    subjects = read_json(path)
+    if not isinstance(subjects, dict) or not all(isinstance(subject, str) for subject in subjects.values()):
+        message = f"must map case ids to subjects, got {subjects!r:.200}"
+        raise broken_rule("bad-subjects", path, message, 'write it as {"case_01": "subject_a"}')
+    return subjects
+
+
+def subject_of(case_id: str, subjects: Mapping[str, str]) -> str:
+    """Return the stated subject; else the ``sub-XX`` a BIDS name begins with; else the case is its own subject."""
+    match = _BIDS_SUBJECT.match(case_id)
+    return subjects.get(case_id) or (match.group() if match else case_id)
+
+
+def find_splits(root: Path) -> str | None:
+    """Return the path of ``ROOT/splits_final.json`` where there is one."""
+    path = root / "splits_final.json"
+    return str(path) if path.is_file() else None

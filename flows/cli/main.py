@@ -1,0 +1,78 @@
+"""Entry point: runs a command, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from data_pipelines.atomic import atomic_file
+from data_pipelines.errors import NOT_RETRYABLE, NOT_RETRYABLE_EXIT_CODE, DataError
+from flows.cli.base import app, keep_stdout_for_results
+from flows.config.locations import state_folder
+
+# They define the commands, in the order in which --help lists them.
+from flows.cli import pipelines, config, schedule, jobs, models, doctor  # noqa: F401 # isort: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``unetflow``: a user's mistake is a message and exit code 2, a lost connection or full disk a message and 1.
+
+    A bug shows its traceback and exits with 1; ``UNETFLOW_DEBUG=1`` shows tracebacks always.
+    """
+    code = 1  # of an error that nobody caught
+
+    def leave() -> None:
+        sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # first, so it runs last: taking torch, Ray and Prefect apart would take seconds
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else Prefect's temporary server would outlive this
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and "--help" not in given:
+        keep_stdout_for_results()
+    _configure_logging()
+    code = run_command(given)
+    sys.exit(code)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command line in this process; return its exit code."""
+    pipelines.add_stage_commands()
+    try:
+        returned = app(list(arguments), prog_name="unetflow", standalone_mode=False)
+    except typer.TyperException as error:
+        error.show() if hasattr(error, "show") else sys.stderr.write(f"unetflow: {error}\n")
+        return error.exit_code
+    except (KeyboardInterrupt, SystemExit, typer.Abort):  # SIGTERM is one of them, whether Ray handles it or we do
+        sys.stderr.write("unetflow: stopped; the same command resumes from the last checkpoint\n")
+        return 130
+    except (*NOT_RETRYABLE, OSError) as error:
+        if os.environ.get("UNETFLOW_DEBUG"):
+            raise
+        sys.stderr.write(f"unetflow: {error}\n")
+        if isinstance(error, DataError) and error.is_abridged:
+            sys.stderr.write(f"all {len(error.problems)} of them: {_write_problems(error)}\n")
+        return NOT_RETRYABLE_EXIT_CODE if isinstance(error, NOT_RETRYABLE) else 1
+    return returned if isinstance(returned, int) else 0  # the code of a typer.Exit
+
+
+def _write_problems(error: DataError) -> Path:
+    """Write the full list of problems to the user's state folder; return the file."""
+    path = state_folder() / "problems" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    with atomic_file(path) as partial:
+        partial.write_text(error.describe() + "\n")
+    return path
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    for name in ("flows", "data_pipelines", "unet_models"):
+        logging.getLogger(name).setLevel(logging.INFO)

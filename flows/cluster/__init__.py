@@ -1,0 +1,8 @@
+"""Ray: the cluster that stages run on.
+
+connection.py   connect to Ray or start it, check its resources
+actors.py       map items over a pool of actors
+jobs_api.py     client of the Jobs API: token, versions, retries of the connection
+package.py      what travels with a job: code and configuration, never data
+job.py          submit one job unless it exists, follow it to its end
+"""

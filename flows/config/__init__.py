@@ -1,0 +1,8 @@
+"""Configuration: defaults < YAML < ``--set a.b=c``.
+
+locations.py    default folders for storage and state
+specs.py        compute, registry and notification settings, the same for every pipeline
+pipeline.py     base class of a pipeline's configuration
+load.py         YAML file and overrides to a validated configuration
+reference.py    the configuration reference in Markdown, and commented YAML templates
+"""

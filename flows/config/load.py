@@ -1,0 +1,72 @@
+"""A YAML file and overrides to a validated configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from data_pipelines.errors import ConfigError
+from flows.config.pipeline import PipelineConfig
+
+DEFAULT_PIPELINE = "segmentation"
+
+
+def read_config(
+    path: str | Path, overrides: Sequence[str], configs: Mapping[str, type[PipelineConfig]]
+) -> PipelineConfig:
+    """Read a YAML file and apply ``a.b=value`` overrides, whose values are YAML too.
+
+    ``configs`` maps the value of the field ``pipeline`` (default: segmentation) to the configuration's class. Raises
+    ConfigError naming the file, the field and the rule, for all wrong fields at once.
+    """
+    path = Path(path)
+    values = _read_yaml(path)
+    for override in overrides:
+        _apply(values, override)
+    kind = values.get("pipeline", DEFAULT_PIPELINE)
+    if kind not in configs:
+        raise ConfigError(f"{path}: pipeline: there is no {kind!r}; choose {' or '.join(configs)}")
+    try:
+        return configs[kind].model_validate(values)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or '(whole file)'}: {_message(e)}" for e in error.errors()]
+        raise ConfigError(f"{path}: {len(lines)} field(s) are wrong:\n" + "\n".join(lines)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing configuration file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML in UTF-8: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold fields such as `data:` and `train:`, found a {type(values).__name__}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise ConfigError(f"--set {override}: write it as a.b=value, for example --set train.num_steps=100")
+    *parents, leaf = name.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {parent} is a value, not a group of fields")
+    try:
+        values[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from None
+
+
+def _message(error: Any) -> str:
+    """Return one pydantic error as a sentence."""
+    if error["type"] == "extra_forbidden":
+        return "there is no such field; `unetflow config --reference` lists all fields"
+    message = error["msg"].removeprefix("Value error, ")
+    return message if error["type"] == "value_error" else f"{message} (got {error['input']!r})"

@@ -1,0 +1,8 @@
+"""Evaluation of a text-to-image model.
+
+plan.py       what is drawn and measured, part by part
+drawing.py    the actor that draws, reconstructs and takes features
+measures.py   features to metrics
+report.py     from pictures and scores to the report's contents
+page.py       the report as one HTML page
+"""

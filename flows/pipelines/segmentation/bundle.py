@@ -1,0 +1,41 @@
+"""What a segmentation model's weights need beside them, as one JSON file. Light to import: no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_pipelines.specs import Spec
+from data_pipelines.volumes.specs import PreprocessSpec
+from unet_models.specs.networks import UNetSpec
+from unet_models.specs.segmentation import PredictSpec
+
+BUNDLE = "unetflow.json"
+WEIGHTS = "model.safetensors"
+
+
+class Bundle(Spec):
+    """Network, classes, preprocessing and prediction settings of a trained model."""
+
+    format: int = 1
+    model: UNetSpec
+    classes: dict[str, int]
+    """Class name to label value, background first with value 0."""
+    channels: tuple[str, ...]
+    """Names of the input channels."""
+    patch_size: tuple[int, ...]
+    """Voxels of the sliding window."""
+    preprocess: PreprocessSpec
+    spacing: tuple[float, ...] | None
+    """Target spacing in mm, canonical axes; none: each case's own."""
+    predict: PredictSpec
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write the JSON file into the model's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BUNDLE).write_text(bundle.model_dump_json(indent=1))
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read what ``write_bundle`` wrote."""
+    return Bundle.model_validate_json((folder / BUNDLE).read_text())

@@ -1,0 +1,7 @@
+"""Evaluation of a segmentation model.
+
+scoring.py   the actor that predicts, scores and keeps the label maps
+report.py    from scores and predictions to the report's contents
+page.py      the report as one HTML page
+cases.py     scores and pictures of cases, and where links to them lead
+"""

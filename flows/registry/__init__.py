@@ -1,0 +1,7 @@
+"""MLflow: tracking of runs, registration behind a gate, versions and champions.
+
+tracking.py     client, runs, parameters and metrics
+models.py       registered versions, aliases, promotion and rollback
+gate.py         the decision whether a version becomes champion
+register.py     a stage's result to a registered version
+"""

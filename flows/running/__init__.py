@@ -1,0 +1,12 @@
+"""Running pipelines: here, through Prefect, as jobs of a cluster, on a schedule; and predicting with their models.
+
+execution.py          run or plan the steps of a pipeline, and the final record
+placement.py          a stage in this process, or as a job of the cluster
+prefect_settings.py   environment that Prefect reads at import; import it before Prefect
+prefect_flow.py       pipelines as Prefect flows, stages as tasks with retries
+artifacts.py          what a run's page in Prefect shows
+submit.py             a whole pipeline as a job: submit, status, cancel
+schedule.py           pipelines on a schedule, served from this process
+notify.py             notification of failures and new champions
+prediction/           a registered model over many inputs
+"""

@@ -1,0 +1,145 @@
+"""Predict with a registered model over many inputs: on every actor of a cluster, resumed where it stopped.
+
+A segmentation model takes a file, a glob or a folder of volumes and writes a label map for each; a text-to-image model
+takes a file of prompts and writes an image for each. ``predictions.json`` in the output folder says which version made
+them, and from what: an input that has changed is predicted again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from data_pipelines import storage
+from data_pipelines.atomic import atomic_file
+from data_pipelines.digests import digest_of
+from data_pipelines.errors import ConfigError, InputError, RegistryError
+from data_pipelines.progress import track
+from data_pipelines.specs import Spec
+from flows.cluster.actors import map_on_actors
+from flows.config.specs import ComputeSpec
+from flows.registry.models import ModelVersion, find_version
+from flows.running.prediction.inputs import Item, plan_items
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "predictions.json"
+
+
+class Manifest(Spec):
+    """Contents of ``predictions.json``."""
+
+    model_uri: str
+    lineage: dict[str, str] = Field(default={})
+    """Digests and keys of the stages that the model comes from."""
+    inputs: dict[str, str] = Field(default={})
+    """Name of each output file to the digest of its input."""
+
+
+class PredictionSummary(Spec):
+    """Counts and failures of one call."""
+
+    model_uri: str
+    output: str
+    num_predicted: int
+    num_found_done: int
+    """Predictions that existed already."""
+    failures: dict[str, str]
+    """Output to the error."""
+
+
+def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root: str) -> PredictionSummary:
+    """Predict what does not exist yet.
+
+    Raises UserError where there is no such model or input, the model cannot be loaded, or the output folder holds
+    another version's predictions.
+    """
+    if remote := [place for place in (source, output) if "://" in place]:
+        raise ConfigError(f"{remote[0]}: input and output are paths here; copy them, or mount the store")
+    version = find_version(model_uri, root)
+    folder = Path(output).expanduser().absolute()
+    items = plan_items(source, folder, takes_prompts="prompt" in version.inputs)
+    if unknown := sorted({name for item in items for name in item.row} - set(version.inputs)):
+        known = ", ".join(version.inputs)
+        raise InputError(f"{source}: {version.uri} has no input {', '.join(unknown)}; it takes {known}")
+    claim_folder(folder, version, items)
+    due = [item for item in items if not Path(item.output).exists()]
+    logger.info("predict: %s, %d inputs, %d of them done already", version.uri, len(items), len(items) - len(due))
+    failures = dict(_predict_all(version, due, compute)) if due else {}
+    return PredictionSummary(
+        model_uri=version.uri,
+        output=str(folder),
+        num_predicted=len(due) - len(failures),
+        num_found_done=len(items) - len(due),
+        failures=failures,
+    )
+
+
+def claim_folder(folder: Path, version: ModelVersion, items: Sequence[Item]) -> None:
+    """Write down which version predicts what into the folder; predictions of changed inputs are removed.
+
+    Raises ConfigError for a folder of another version's predictions.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / MANIFEST
+    known = _read_manifest(path) if path.exists() else Manifest(model_uri=version.uri)
+    if known.model_uri != version.uri:
+        raise ConfigError(
+            f"{folder} holds predictions of {known.model_uri}, this is {version.uri}: name another output folder"
+        )
+    inputs = {Path(item.output).name: digest_of(item.row) for item in items}
+    for name in inputs.keys() & known.inputs.keys():
+        if inputs[name] != known.inputs[name]:
+            (folder / name).unlink(missing_ok=True)
+    manifest = Manifest(model_uri=version.uri, lineage=version.tags, inputs=known.inputs | inputs)
+    storage.write_bytes(str(path), manifest.model_dump_json(indent=1).encode())
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json(path.read_text())
+    except ValidationError:
+        raise ConfigError(f"{path}: is not a manifest of this version; name another output folder") from None
+
+
+def _predict_all(version: ModelVersion, due: Sequence[Item], compute: ComputeSpec) -> Iterator[tuple[str, str]]:
+    """Predict all items; yield (output, error) of those that failed."""
+    items = [{"model": version.uri, "row": json.dumps(item.row), "output": item.output} for item in due]
+    results = ((1, result) for result in map_on_actors(Predictor, items, compute))
+    for result in track(results, "predict", "inputs", len(due)):
+        if result["is_fatal"]:
+            raise RegistryError(f"{version.uri}: the model cannot be loaded: {result['error']}")
+        if result["error"]:
+            logger.warning("predict: %s", result["error"])
+            yield result["output"], result["error"]
+
+
+class Predictor:
+    """An actor that loads the model with its first item."""
+
+    model: Any = None
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Predict one item into its file, which appears complete or not at all; a failure is returned, not raised."""
+        try:
+            self.model = self.model or _load(item["model"])
+        except Exception as error:  # of MLflow, its store, or a package that the model needs
+            return {"output": item["output"], "error": str(error), "is_fatal": True}
+        row, output = json.loads(item["row"]), Path(item["output"])
+        try:
+            with atomic_file(output) as partial:
+                self.model.predict({name: [value] for name, value in row.items()} | {"output": [str(partial)]})
+        except Exception as error:  # this input's fault; the others are predicted
+            return {"output": str(output), "error": f"{row.get('path', output.name)}: {error}", "is_fatal": False}
+        return {"output": str(output), "error": "", "is_fatal": False}
+
+
+def _load(uri: str) -> Any:
+    import mlflow
+
+    return mlflow.pyfunc.load_model(uri)

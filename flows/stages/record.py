@@ -1,0 +1,95 @@
+"""Record of a finished stage: outputs with size and digest, and typed figures."""
+
+from __future__ import annotations
+
+import logging
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError, field_validator
+
+from data_pipelines import storage
+from data_pipelines.digests import digest_of
+from data_pipelines.specs import Spec
+from flows.metrics import check_metric_names
+
+logger = logging.getLogger(__name__)
+
+RECORD = "record.json"
+OBSERVATIONS = {"curves", "checkpoint"}
+"""Outputs that describe how a training went, its pace among other things; later stages do not depend on them."""
+
+
+class Figures(Spec):
+    """Typed numbers and names that a stage leaves for later stages and for people. Each stage has a subclass."""
+
+
+class EvaluationFigures(Figures):
+    """Figures of a stage that measures a model."""
+
+    metrics: dict[str, float]
+    """Full name (see ``flows.metrics``) to value."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_known(cls, metrics: dict[str, float]) -> dict[str, float]:
+        check_metric_names(metrics)
+        return metrics
+
+
+class Output(Spec):
+    """One file that a stage wrote."""
+
+    uri: str
+    """Relative to the stage's folder; absolute for files that several runs share."""
+    size: int
+    """Bytes."""
+    sha256: str
+
+    def resolve(self, stage_uri: str) -> str:
+        """Return the absolute URI."""
+        return self.uri if self.uri.startswith("/") or "://" in self.uri else storage.join(stage_uri, self.uri)
+
+
+F = TypeVar("F", bound=Figures, covariant=True)
+
+
+class Record(Spec, Generic[F]):
+    """What a finished stage leaves behind: locations, digests and figures, never tensors."""
+
+    stage: str
+    key: str
+    uri: str
+    """The stage's folder."""
+    outputs: dict[str, Output]
+    figures: F
+    seconds: float
+    """Wall time of the attempt that finished."""
+
+    def output(self, name: str) -> str:
+        """Return the URI of an output."""
+        return self.outputs[name].resolve(self.uri)
+
+    @property
+    def root(self) -> str:
+        """Storage in which the stage's folder lies."""
+        return self.uri.rsplit("/", 2)[0]
+
+    @property
+    def digest(self) -> str:
+        """Identity that later stages depend on: the content, not when, where or how fast it was made."""
+        contents = {name: output.sha256 for name, output in self.outputs.items() if name not in OBSERVATIONS}
+        return digest_of([self.stage, self.key, contents])
+
+
+def read_record(uri: str, figures: type[F]) -> Record[F] | None:
+    """Read the record in a stage's folder without checking its outputs; None where no valid one exists."""
+    try:
+        text = storage.read_bytes(storage.join(uri, RECORD))
+    except FileNotFoundError:
+        return None
+    try:
+        record = Record[figures].model_validate_json(text)  # type: ignore[valid-type]  # a class at run time
+    except ValidationError as error:
+        logger.warning("%s: invalid record, the stage runs again: %s", uri, error)
+        return None
+    return record.model_copy(update={"uri": uri})  # the storage may have moved as a whole

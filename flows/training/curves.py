@@ -1,0 +1,31 @@
+"""The values that a training reported, step by step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_pipelines import storage
+from flows.stages.record import Record
+
+CurveRow = dict[str, float]
+"""``step`` and the metrics reported there."""
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""Metric name to (step, value)."""
+
+
+def read_curves(record: Record[Any]) -> list[CurveRow]:
+    """Read the rows that a training reported."""
+    rows: list[CurveRow] = json.loads(storage.read_bytes(record.output("curves")))
+    return rows
+
+
+def curves_by_name(rows: Sequence[CurveRow]) -> Curves:
+    """Turn rows into one curve per metric."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step":
+                curves.setdefault(name, []).append((int(row["step"]), value))
+    return curves

@@ -1,0 +1,81 @@
+"""Configurations that cannot work are refused with the field and the remedy, and every field is documented."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from data_pipelines.specs import Spec
+from unet_models.specs.diffusion import Bundle, DiffusionSpec, ImageRequest, NoiseSpec, SampleSpec
+from unet_models.specs.encoders import AlignmentSpec, AutoencoderSpec
+from unet_models.specs.loop import LoopSpec, OptimizerSpec
+from unet_models.specs.networks import DenoiserSpec, UNetSpec
+from unet_models.specs.segmentation import AugmentSpec, LossSpec, PredictSpec, TrainSpec
+
+SPECS: list[type[Spec]] = [
+    *(UNetSpec, DenoiserSpec, OptimizerSpec, LoopSpec, LossSpec, AugmentSpec, TrainSpec, PredictSpec),
+    *(NoiseSpec, DiffusionSpec, ImageRequest, SampleSpec, Bundle, AutoencoderSpec, AlignmentSpec),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_field_is_described(spec: type[Spec]) -> None:
+    assert [name for name, field in spec.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"channels": (32,)}, r"at least 2 stages, got \[32\]"),
+        ({"channels": (4, 8, 16), "strides": (2,)}, "need 2 entries for 3 stages, got 1"),
+        ({"channels": (4, 8, 16), "deep_supervision": 2}, "at most 1 coarser stages exist, got 2"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"num_convs": 0}, "num_convs"),
+        ({"block": "dense"}, "block"),
+        ({"chanels": (4, 8)}, "chanels"),
+    ],
+)
+def test_networks_that_cannot_be_built(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        UNetSpec(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"attention_levels": (True,)}, "attention_levels: need one entry for each of the 4 levels, got 1"),
+        ({"num_groups": 30}, r"channels: each must be divisible by num_groups \(30\).*got 320"),
+    ],
+)
+def test_denoisers_that_cannot_be_built(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DenoiserSpec(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"select": "best", "validate_cases": 0}, "set validate_cases above 0"),
+        ({"select": "best", "checkpoint_every_steps": 3, "validate_every_steps": 2}, r"\(3\) a multiple of .* \(2\)"),
+    ],
+)
+def test_the_best_checkpoint_needs_validation(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        LoopSpec(**fields)
+
+
+def test_batch_dice_cannot_be_split_into_micro_batches() -> None:
+    with pytest.raises(ValidationError, match=r"loss\.batch_dice .* micro_batch_size .* got micro_batch_size 1"):
+        TrainSpec(loss=LossSpec(batch_dice=True), micro_batch_size=1)
+
+
+def test_contrastive_batches_cannot_be_split_into_micro_batches() -> None:
+    with pytest.raises(ValidationError, match="micro_batch_size"):
+        AlignmentSpec(micro_batch_size=4)
+
+
+def test_predicting_noise_at_pure_noise_is_refused() -> None:
+    with pytest.raises(ValidationError, match="prediction_type"):
+        NoiseSpec(zero_terminal_snr=True)

@@ -1,0 +1,117 @@
+"""Objectives: losses by hand, and random numbers addressed by the sample's position."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from data_pipelines.batches import LatentBatch
+from tests.support.encoders import AUTOENCODER, image_batch
+from unet_models.specs.diffusion import DiffusionSpec
+from unet_models.specs.networks import DenoiserSpec
+from unet_models.training.objectives import NoisePrediction, Reconstruction, scale_images
+
+# --- Noise prediction ------------------------------------------------------------------------------------------------
+
+
+class Recorder(torch.nn.Module):
+    """Predicts zeros and remembers what it was shown."""
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        self.noisy, self.timesteps, self.context = noisy, timesteps, context
+        return torch.zeros_like(noisy)
+
+
+def batch(positions: tuple[int, ...], step: int = 3) -> LatentBatch:
+    generator = torch.Generator().manual_seed(5)
+    moments = torch.randn(256, 8, 4, 4, generator=generator)
+    states = torch.ones(256, 6, 2)
+    rows = list(positions)
+    return LatentBatch(moments[rows], states[rows], positions, tuple(map(str, positions)), step)
+
+
+def objective(**changes: object) -> NoisePrediction:
+    model = DenoiserSpec(channels=(8,), attention_levels=(False,), num_heads=1, num_groups=4)
+    spec = DiffusionSpec.model_validate({"model": model, "precision": "fp32", **changes})
+    return NoisePrediction(spec, 0.5, torch.zeros(6, 2))
+
+
+def test_sample_sees_the_same_noise_in_any_company() -> None:
+    together, alone = Recorder(), Recorder()
+    whole = objective()(together, batch((0, 1, 2, 3)))
+    single = objective()(alone, batch((2,)))
+    torch.testing.assert_close(together.noisy[2:3], alone.noisy, rtol=0, atol=0)
+    assert together.timesteps[2] == alone.timesteps[0]
+    assert whole[2] == single[0]
+
+
+def test_noise_changes_with_step_and_seed() -> None:
+    shown = [Recorder() for _ in range(3)]
+    objective()(shown[0], batch((0,)))
+    objective()(shown[1], batch((0,), step=4))
+    objective(seed=1)(shown[2], batch((0,)))
+    assert len({recorder.noisy.sum().item() for recorder in shown}) == 3
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_captions_are_dropped_as_often_as_asked(rate: float) -> None:
+    recorder = Recorder()
+    objective(caption_dropout=rate)(recorder, batch(tuple(range(256))))
+    dropped = (recorder.context == 0).flatten(1).all(dim=1).float().mean().item()
+    assert dropped == pytest.approx(rate, abs=5 * (rate * (1 - rate) / 256) ** 0.5)
+
+
+def test_latents_are_scaled_before_noise() -> None:
+    """The loss of a network that predicts zero clean latents is their scaled second moment."""
+    made = objective(noise={"prediction_type": "sample"}, caption_dropout=0)
+    moments = torch.cat([torch.full((2, 4, 4, 4), 3.0), torch.full((2, 4, 4, 4), -30.0)], dim=1)
+    losses = made(Recorder(), LatentBatch(moments, torch.ones(2, 6, 2), (0, 1), ("a", "b"), 0))
+    assert losses.tolist() == pytest.approx([1.5**2] * 2, rel=1e-4)
+
+
+# --- Reconstruction --------------------------------------------------------------------------------------------------
+
+
+class Constant(torch.nn.Module):
+    """Reconstructs black, with a posterior of known divergence."""
+
+    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert noise.shape == (len(images), 4, 8, 8)
+        self.noise = noise
+        return torch.full_like(images, -1), torch.cat([torch.full_like(noise, 2.0), torch.zeros_like(noise)], dim=1)
+
+
+def test_reconstruction_loss_by_hand() -> None:
+    """KL of N(2, 1) from N(0, 1) is 2 per latent value (Kingma 2014, appendix B)."""
+    batch = image_batch()
+    losses = Reconstruction(AUTOENCODER)(Constant(), batch)
+    squared = ((scale_images(batch.images) + 1) ** 2).flatten(1).mean(dim=1)
+    torch.testing.assert_close(losses, squared + 0.5 * 2 * (4 * 8 * 8) / (3 * 16 * 16))
+
+
+def test_each_sample_of_the_autoencoder_has_its_own_noise() -> None:
+    model = Constant()
+    Reconstruction(AUTOENCODER)(model, image_batch())
+    together = model.noise
+    Reconstruction(AUTOENCODER)(model, image_batch().split(1)[1])
+    assert torch.equal(model.noise[0], together[1])
+
+
+class Judged(Constant):
+    """As though a discriminator had judged one patch of each image."""
+
+    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+        fooled, real, fake = torch.tensor([[0.5, -2.0], [3.0, 0.25], [-3.0, 0.5]]).unbind()
+        return (*super().forward(images, noise), fooled[:, None], real[:, None], fake[:, None])
+
+
+def test_adversarial_losses_by_hand() -> None:
+    """relu(1 - real) / 2 + relu(1 + fake) / 2 - weight * fooled, from the step on that the spec names."""
+    plain = Reconstruction(AUTOENCODER)(Constant(), image_batch())
+    spec = AUTOENCODER.model_copy(update={"adversarial_weight": 0.1, "adversarial_start": 3})
+    before, after = image_batch(), dataclasses.replace(image_batch(), step=3)
+    torch.testing.assert_close(Reconstruction(spec)(Judged(), before), plain)
+    told = Reconstruction(spec)(Judged(), after) - Reconstruction(AUTOENCODER)(Constant(), after)
+    torch.testing.assert_close(told, torch.tensor([0 + 0 - 0.05, 0.375 + 0.75 + 0.2]))
