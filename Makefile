@@ -1,35 +1,48 @@
-# The two commands of a fresh machine: `make demo`, then `make test`.
+.DEFAULT_GOAL := help
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Compiling every installed module takes longer than installing them; Python compiles what is imported.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
 
-.PHONY: demo test test-stack test-cluster check stack bench lock clean
+.PHONY: help demo test test-stack test-cluster check stack bench pictures lock clean
 
-demo: .venv/installed
+help:  ## Print this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 16
+
+demo: .venv/installed  ## Install into .venv, then run both pipelines on generated data.
 	$(BIN)/unetflow demo
 
-test: .venv/installed-test
+test: .venv/installed-test  ## Run the unit and integration tests, and print the ten slowest.
 	$(BIN)/python -m pytest
 
-test-stack: .venv/installed-test
+test-stack: .venv/installed-test  ## Test against PostgreSQL, MLflow, Prefect and Ray as servers, and their pages in a browser.
 	$(BIN)/python -m pytest tests/stack
 
-test-cluster: .venv/installed-test
+test-cluster: .venv/installed-test  ## Run both pipelines over two hosts made of network namespaces.
 	$(BIN)/python -m pytest tests/cluster
 
-check: .venv/installed-test
+check: .venv/installed-test  ## Lint, types, layers and circles of imports, documentation.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest --quiet tests/docs
 
-stack: .venv/installed-servers
+stack: .venv/installed-servers  ## Start PostgreSQL, MLflow, Prefect with a worker and Ray on loopback.
 	$(BIN)/python infra/stack.py
 
-bench: .venv/installed-test
+bench: .venv/installed-test  ## Time this project beside the best peer, in one run.
 	$(BIN)/python -m tests.benchmarks
+
+pictures: .venv/installed-test  ## Make the pictures of the README from the demo's runs.
+	$(BIN)/python -m tests.pictures
+
+lock: .venv/installed-test  ## Write the installed versions into constraints.txt.
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean:  ## Remove the virtual environment and build files.
+	rm -rf .venv build *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -43,9 +56,3 @@ bench: .venv/installed-test
 .venv/installed-servers: .venv/installed
 	$(INSTALL) '.[servers]'
 	touch $@
-
-lock: .venv/installed-test
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
-
-clean:
-	rm -rf .venv build *.egg-info

@@ -1,4 +1,4 @@
-"""The error tree of the project, and problems of the input as data.
+"""Error tree of the project, and problems of the input as data.
 
 Exception
 ├── UserError               the user can fix it: message without traceback, exit code 2, not retried
@@ -11,8 +11,8 @@ Exception
 ├── TrainingDiverged        the loss is not finite: exit code 2, not retried
 └── anything else           infrastructure, or a bug: retried, exit code 1; a bug shows its traceback
 
-Bad input is reported in one way: a check raises ``DataError`` (``broken_rule`` builds it), and whoever goes on to the
-next file collects it with ``ProblemList.collecting``.
+Bad input is reported in one way: a check raises ``DataError`` (``broken_rule`` builds it), and a loop that continues
+with the next file collects it with ``ProblemList.collecting``.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class Problem:
     rule: str
     """Short stable name of the rule, such as ``geometry-mismatch``."""
     path: str
-    """The file or folder that breaks it."""
+    """File or folder that breaks the rule."""
     message: str
-    """The rule and the value got, in one sentence."""
+    """Rule and value got, in one sentence."""
     remedy: str
-    """What to do, in one sentence."""
+    """Remedy, in one sentence."""
     case_id: str = ""
-    """The case it belongs to; empty where the problem is the data set's."""
+    """Case that the problem belongs to; empty where it is the data set's."""
 
 
 class DataError(UserError):
@@ -82,7 +82,7 @@ class DataError(UserError):
 
     @property
     def is_abridged(self) -> bool:
-        """Whether the message leaves problems out."""
+        """Tell whether the message omits problems."""
         return any(len(group) > NUM_EXAMPLES for group in self._groups())
 
     def describe(self, num_examples: int | None = None) -> str:
@@ -100,7 +100,7 @@ class DataError(UserError):
         return "\n".join(parts)
 
     def _groups(self) -> list[list[Problem]]:
-        """Problems of one rule and remedy, in the order in which the rules were first broken."""
+        """Group the problems by rule and remedy, in the order in which the rules were first broken."""
         groups: dict[tuple[str, str], list[Problem]] = {}
         for problem in self.problems:
             groups.setdefault((problem.rule, problem.remedy), []).append(problem)
@@ -113,11 +113,11 @@ def broken_rule(rule: str, path: str | Path, message: str, remedy: str, case_id:
 
 
 class ProblemList(list[Problem]):
-    """Problems of many files, collected so that all of them are told at once."""
+    """Problems of many files, collected so that all of them are reported at once."""
 
     @contextmanager
     def collecting(self, case_id: str = "") -> Iterator[None]:
-        """Append the problems of a ``DataError`` that ends the block; with ``case_id`` they belong to that case."""
+        """Append the problems of a ``DataError`` that ends the block; ``case_id`` replaces theirs where it is given."""
         try:
             yield
         except DataError as error:

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a live bar on a terminal, a log line now and then elsewhere."""
+"""Progress of long work on stderr: a live bar on a terminal, a log line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from typing import Protocol, Self, TypeVar
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10.0
+"""Minimum time between two log lines."""
 
 T = TypeVar("T")
 
 
 class Display(Protocol):
-    """Where progress is shown."""
+    """Destination of progress."""
 
     def show(self, completed: int, remark: str) -> None:
-        """Show how much is completed."""
+        """Show the number of completed units."""
         ...
 
     def close(self) -> None:
-        """Leave the display as it stands."""
+        """Close the display, leaving its last state visible."""
         ...
 
 
@@ -42,12 +43,12 @@ class Progress:
         self._display.close()
 
     def update(self, completed: int, remark: str = "") -> None:
-        """Say that ``completed`` units are done; ``remark`` follows the count, such as a loss."""
+        """Report that ``completed`` units are done; ``remark``, such as a loss, follows the count."""
         self._display.show(completed, remark)
 
 
 def track(items: Iterable[tuple[int, T]], title: str, unit: str, total: int) -> Iterator[T]:
-    """Yield each item; the number beside it is how many of the ``total`` units it completes."""
+    """Iterate over ``items`` with progress; each comes with the number of the ``total`` units that it completes."""
     with Progress(title, total, unit) as progress:
         completed = 0
         for count, item in items:
@@ -57,15 +58,15 @@ def track(items: Iterable[tuple[int, T]], title: str, unit: str, total: int) -> 
 
 
 class _Lines:
-    """One log line now and then, for logs and pipes."""
+    """A log line every few seconds, for logs and pipes."""
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
-        self.last_line = -math.inf  # the first update is said at once
+        self.last_line = -math.inf  # the first update is logged at once
         self.completed = 0
 
     def show(self, completed: int, remark: str) -> None:
-        went_back = completed < self.completed  # after a restart: said at once
+        went_back = completed < self.completed  # after a restart: logged at once
         self.completed = completed
         if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES or completed >= self.total or went_back:
             self.last_line = time.monotonic()

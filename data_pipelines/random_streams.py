@@ -1,6 +1,7 @@
 """Random numbers addressed by (seed, stream, step, position), so that no generator state has to be saved to resume.
 
-Every stream of the project has its id here, once. The same address gives the same numbers whoever asks, whenever.
+Every stream of the project has its id here, once. The same address gives the same numbers in every process, at any
+time.
 """
 
 from __future__ import annotations

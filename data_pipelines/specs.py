@@ -24,4 +24,4 @@ def _absolute(place: str) -> str:
 
 
 LocalPath = Annotated[str, AfterValidator(_absolute)]
-"""A file or folder, made absolute when the configuration is read: jobs and retries run in other folders."""
+"""Path or URI of a file or folder; paths become absolute when they are read: jobs and retries run in other folders."""

@@ -23,7 +23,7 @@ CHUNK = 8 << 20
 """Bytes read or copied at a time."""
 
 Stamp = tuple[int, int]
-"""Size in bytes and modification time in nanoseconds of a file; 0 where the file system does not tell the time."""
+"""Size in bytes and modification time in nanoseconds of a file; 0 where the file system knows no time."""
 
 
 def is_local(uri: str) -> bool:

@@ -78,7 +78,7 @@ def find_imagefolder(root: Path, names: list[str]) -> Examples:
                 _check_not_named(name, entry, named)
                 named[name] = entry.where
                 caption = column_caption(entry.columns, entry.where, strip_suffix(name))
-                examples.append(Example(strip_suffix(name), str(root / name), None, caption))
+                examples.append(Example(strip_suffix(name), str(root / name), part=None, caption=caption))
     for name in sorted(images - named.keys()):
         with problems.collecting():
             raise _no_caption(root, name, "no metadata file names it")
@@ -204,7 +204,7 @@ def find_sidecars(root: Path, names: list[str]) -> Examples:
         captions = {name: pool.submit(_read_sidecar, root, name, sidecar) for name, sidecar in sidecars.items()}
         for name, caption in captions.items():
             with problems.collecting():
-                examples.append(Example(strip_suffix(name), str(root / name), None, caption.result()))
+                examples.append(Example(strip_suffix(name), str(root / name), part=None, caption=caption.result()))
     return assemble(root.resolve().name, examples, problems, "sidecar")
 
 

@@ -54,11 +54,6 @@ class Item:
     def __str__(self) -> str:
         return f"a {self.size} {self.colour} {self.shape}"
 
-    @property
-    def is_held_out(self) -> bool:
-        """Tell whether its combination of colour and shape never occurs in training images."""
-        return (self.colour, self.shape) in HELD_OUT
-
 
 @dataclass(frozen=True, slots=True)
 class Scene:

@@ -1,4 +1,4 @@
-"""Configuration of captioned images: where they lie, how they are read, checked, cut to size and sharded."""
+"""User-facing configuration of captioned images: source, checks, filters, size and shards."""
 
 from __future__ import annotations
 
@@ -10,47 +10,49 @@ from data_pipelines.specs import LocalPath, Spec
 
 
 class CaptionedSpec(Spec):
-    """Where captioned images lie, how they are read, checked, cut to size and sharded."""
+    """Source, checks, filters, size and shards of a data set of captioned images."""
 
     root: LocalPath = ""
-    """Folder of the raw data set. Empty only with ``layout: shapes``."""
+    """Folder of the raw data set. Required, except with ``layout: shapes``."""
     layout: Literal["auto", "imagefolder", "sidecar", "parquet", "webdataset", "shapes"] = "auto"
-    """``metadata.jsonl``/``.csv`` beside images; a ``.txt``/``.json`` per image; Parquet with image bytes; WebDataset
-    tars as img2dataset writes them; generated shapes; ``auto`` recognises the folder by its files."""
+    """Layout of the folder. ``imagefolder``: ``metadata.jsonl`` or ``.csv`` beside images; ``sidecar``: a ``.txt`` or
+    ``.json`` per image; ``parquet``: Parquet with image bytes; ``webdataset``: tars as img2dataset writes them;
+    ``shapes``: generated images; ``auto`` recognises the folder by its files."""
     resolution: int = Field(default=64, ge=8)
-    """Side in pixels of the square that every image becomes, resized (antialiased) and cut from its middle."""
+    """Side in pixels of the square that every image is resized (antialiased) and centre-cropped to."""
     crop: Literal["square", "buckets"] = "square"
-    """``buckets``: instead of the square the nearest in aspect ratio of several sizes of no more pixels; a batch is of
-    one size. The CLIP that is trained along sees the square in the middle, enlarged, and so do Fréchet distances."""
+    """``square``: every image becomes a square of side ``resolution``. ``buckets``: the nearest in aspect ratio of
+    several sizes with no more pixels than the square; all images of a batch have one size. The CLIP model trained by
+    the pipeline and Fréchet distances see the middle square, enlarged."""
     bucket_multiple: int = Field(default=64, ge=1)
-    """Pixels that the sides of all buckets are multiples of: what the autoencoder shrinks sides by, best times what the
-    U-Net does, too."""
+    """The sides of all buckets are multiples of this number of pixels: a multiple of the autoencoder's downsampling
+    factor, best of that times the U-Net's. Used with ``crop: buckets`` only."""
     background: tuple[int, int, int] = (255, 255, 255)
-    """RGB, 0..255, behind transparent pixels."""
+    """Colour shown behind transparent pixels: RGB, 0..255. Default: white."""
     min_side: int = Field(default=0, ge=0)
-    """Leave out images whose shorter side has fewer pixels; counted, not an error."""
+    """Skip images whose shorter side has fewer pixels; they are counted in the report. Default: keep all."""
     max_aspect_ratio: float | None = Field(default=None, ge=1)
-    """Leave out images whose longer side is more than this many times the shorter; none: keep all."""
+    """Skip images whose longer side is more than this many times the shorter. Default: keep all."""
     min_caption_chars: int = Field(default=1, ge=1)
-    """Leave out images with shorter captions."""
+    """Skip images whose caption has fewer characters."""
     max_caption_chars: int = Field(default=2000, ge=1)
-    """Leave out images with longer captions."""
+    """Skip images whose caption has more characters."""
     deduplicate: bool = True
-    """Keep only the first of several images with the same pixels."""
+    """Keep only the first of several images with the same pixels, and skip the others."""
     on_error: Literal["stop", "quarantine"] = "stop"
-    """On bad input: list every problem and stop, or go on without the bad images and list them in the report."""
+    """On bad input: list every problem and stop, or skip the bad images and list them in the report."""
     max_pixels: int = Field(default=1 << 26, gt=0)
-    """Largest number of pixels one file may declare; checked in the header, before anything is decoded."""
+    """Maximum number of pixels that one file may declare; checked in the header, before anything is decoded."""
     val_fraction: float = Field(default=0.05, gt=0, lt=1)
-    """Share of the images held out, chosen by a hash of (split_seed, id) so that new images move no old one."""
+    """Share of the images held out for validation, chosen by a hash of (split_seed, id): new images move no old one."""
     split_seed: int = 0
-    """Seed of the held-out share."""
+    """Seed of the choice of held-out images."""
     shard_megabytes: int = Field(default=256, gt=0)
-    """Size at which a shard is closed, in MB of encoded images."""
+    """Maximum size of a shard in MB, an image being counted as its raw pixels at ``resolution``."""
     num_shapes: int = Field(default=4000, ge=16)
-    """Number of generated images (``layout: shapes``)."""
+    """Number of generated images; ``layout: shapes`` only."""
     shapes_seed: int = 0
-    """Seed of the generated images."""
+    """Seed of the generated images; ``layout: shapes`` only."""
 
     @model_validator(mode="after")
     def _square_is_one_of_several_buckets(self) -> CaptionedSpec:

@@ -1,4 +1,4 @@
-"""The Parquet index of shards: its columns and the parts of a sample, declared once.
+"""Parquet index of shards: its columns and the parts of a sample, declared once.
 
 One row per sample. Beside the columns of ``COLUMNS`` a row has ``offset:EXT`` and ``size:EXT``, in bytes, for each part
 ``EXT`` of the sample.
@@ -51,12 +51,12 @@ COLUMNS: dict[str, pa.DataType] = {
 """Column name to type."""
 
 PART_COLUMNS = ("offset:", "size:")
-"""Prefixes of the columns that say where the parts of a sample lie, int64."""
+"""Prefixes of the columns that locate the parts of a sample, int64."""
 
 IMAGE, MASK, FOREGROUND = "image.npy", "mask.npy", "foreground.npy"
 """Parts of a volume: (C, *spatial) float32; (*spatial) labels; (N, 1 + ndim) class and voxel of foreground voxels."""
 GEOMETRY, TRUTH = "geometry.json", "truth.npy"
-"""Parts of a volume: what preprocessing did, and the label as stored where the mask cannot give it back."""
+"""Parts of a volume: JSON of ``StoredGeometry``, and the label as stored where the mask cannot give it back."""
 IMAGE_PARTS = ("jpg", "png", "webp")
 """Parts that hold an encoded image; a sample has one of them."""
 CAPTION = "txt"
@@ -66,12 +66,12 @@ MOMENTS, STATES = "moments.npy", "states.npy"
 
 
 def shard_uri(shards_uri: str, name: str) -> str:
-    """Return where the shard that an index row names lies: below ``shards_uri``, or at its own absolute path."""
+    """Return the URI of the shard that an index row names: below ``shards_uri``, or its own absolute path."""
     return name if is_adopted(name) else storage.join(shards_uri, name)
 
 
 def is_adopted(name: str) -> bool:
-    """Tell whether the shard is a tar of the user's, indexed where it lies."""
+    """Tell whether the shard is a tar of the user, indexed where it lies."""
     return name.startswith("/")
 
 
@@ -86,7 +86,7 @@ def index_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def build_index(rows: Sequence[Mapping[str, Any]], splits: Mapping[str, str]) -> pa.Table:
-    """Build the index of one run: the rows of its cases with their ``split``; cases in no split are left out."""
+    """Build the index of one run: the rows of its cases with their ``split``; cases in no split are skipped."""
     return index_table([{**row, "split": splits[row["case_id"]]} for row in rows if row["case_id"] in splits])
 
 

@@ -1,4 +1,4 @@
-"""Configuration of volumes: where they lie, how they are read, checked, split, preprocessed and sharded."""
+"""User-facing configuration of volumes: source, checks, split, preprocessing and shards."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from data_pipelines.specs import LocalPath, Spec
 
 
 class PreprocessSpec(Spec):
-    """How a raw case becomes a training sample. Every field changes the shards."""
+    """Preprocessing of a raw case to a training sample. Every field changes the shards."""
 
     spacing: tuple[float, ...] | Literal["median"] | None = None
-    """Target voxel size in mm, one number per axis; ``median`` of the data set; or none: keep each case's own."""
+    """Target voxel size in mm, one number per canonical axis; or ``median``: that of the data set. Default: each case
+    keeps its own."""
     image_interpolation: Literal["linear", "spline"] = "linear"
-    """How images are resampled: linear, or cubic spline."""
+    """Interpolation of resampled images: linear, or cubic spline."""
     label_interpolation: Literal["nearest", "onehot"] = "onehot"
-    """How labels are resampled: nearest voxel, or one-hot linear and argmax, which keeps thin structures smoother."""
+    """Interpolation of resampled labels: nearest voxel, or one-hot linear and argmax, which keeps thin structures
+    smoother."""
     foreground_crop: bool = False
-    """Crop to the bounding box of voxels above each volume's minimum (empty borders of skull-stripped scans)."""
+    """Crop each volume to the bounding box of voxels above its minimum: removes the borders of skull-stripped scans."""
     normalise: Literal["zscore", "window", "none"] = "zscore"
-    """Per volume and channel zero mean and unit variance; a fixed intensity window mapped to [-1, 1]; or nothing."""
+    """Intensity normalisation: zero mean and unit variance per volume and channel; ``window`` mapped linearly to
+    [-1, 1] and clipped; or none."""
     window: tuple[float, float] | None = None
-    """Lower and upper intensity of ``normalise: window`` (for CT, in Hounsfield units)."""
+    """Lower and upper intensity of ``normalise: window``, in the units of the files (CT: Hounsfield units). Required
+    with it, not allowed without."""
 
     @model_validator(mode="after")
     def _window_goes_with_window(self) -> PreprocessSpec:
@@ -37,35 +41,37 @@ class PreprocessSpec(Spec):
 
 
 class DataSpec(Spec):
-    """Where raw data lies, how it is read, checked, split and sharded."""
+    """Source, checks, split and shards of a data set of volumes."""
 
     root: LocalPath = ""
-    """Folder of the raw data set. Empty only with ``layout: phantoms``."""
+    """Folder of the raw data set. Required, except with ``layout: phantoms``."""
     layout: Literal["auto", "decathlon", "nnunet", "folders", "dicom", "phantoms"] = "auto"
-    """How the folder is laid out; ``auto`` recognises it by its files."""
+    """Layout of the folder; ``auto`` recognises it by its files, ``phantoms`` generates the data set."""
     classes: dict[str, int] | None = None
-    """Class name to label value, background (0) included; none: as the data set's ``dataset.json`` declares."""
+    """Class name to label value, background (0) included. Default: as the data set declares (``dataset.json`` or
+    ``classes.json``)."""
     channels: tuple[str, ...] | None = None
-    """Names of the image channels; none: as the data set declares."""
+    """Names of the image channels, in order. Default: as the data set declares."""
     ndim: Literal[2, 3] = 3
-    """Number of spatial axes of a sample."""
+    """Number of spatial axes of a sample: 2 for images, 3 for volumes."""
     on_error: Literal["stop", "quarantine"] = "stop"
-    """On bad input: list every problem and stop, or go on without the bad cases and list them in the report."""
+    """On bad input: list every problem and stop, or skip the bad cases and list them in the report."""
     max_voxels: int = Field(default=1 << 30, gt=0)
-    """Largest number of voxels one file may declare; checked in the header, before anything is read."""
+    """Maximum number of voxels that one file may declare; checked in the header, before anything is read."""
     splits: str | None = None
-    """nnU-Net's kind of splits file, absolute or relative to ``root``; none: the one beside the data, else drawn."""
+    """Splits file in the format of nnU-Net's ``splits_final.json``, absolute or relative to ``root``. Default: the one
+    beside the data, else the splits are drawn."""
     fold: int = Field(default=0, ge=0)
-    """Which fold of the splits is held out."""
+    """Fold of the splits that is held out for validation, counted from 0."""
     num_folds: int = Field(default=5, ge=2)
-    """Number of folds when splits are drawn rather than read."""
+    """Number of folds of drawn splits; ignored with a splits file."""
     split_seed: int = 12345
-    """Seed of the drawn, subject-aware folds."""
+    """Seed of drawn splits, in which cases of one subject share a fold; ignored with a splits file."""
     shard_megabytes: int = Field(default=256, gt=0)
-    """Size at which a shard is closed, in MB of preprocessed data."""
+    """Maximum size of a shard, in MB of preprocessed data; a larger case is a shard alone."""
     num_phantoms: int = Field(default=24, ge=4)
-    """Number of generated cases (``layout: phantoms``)."""
+    """Number of generated cases; ``layout: phantoms`` only."""
     phantom_seed: int = 0
-    """Seed of the generated cases."""
+    """Seed of the generated cases; ``layout: phantoms`` only."""
     preprocess: PreprocessSpec = PreprocessSpec()
-    """From raw case to training sample."""
+    """Preprocessing of a raw case to a training sample."""

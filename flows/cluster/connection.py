@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from flows.config.specs import ComputeSpec
 MAX_TEMP_FOLDER_LENGTH = 40
 """Ray puts Unix sockets below its folder, 64 bytes further down, and the kernel limits their paths to 107 bytes."""
 NO_SERVER = "http://127.0.0.1:9"
+"""Address at which nothing listens."""
+LOG_LEVEL_LINE = b"Set ray log level from environment variable"
 POLL_SECONDS = 0.2
 """A worker's report waits until Ray Train's controller polls for it; with Ray's default of two seconds, a training that
 reports every second runs at half its speed."""
@@ -68,7 +71,7 @@ def connect_ray(num_cpus: int | None = None) -> None:
             options["_temp_dir"] = str(folder)
     # Without a dashboard, the helper that Ray Train starts beside each training looks for it for 40 seconds, and a
     # training that ends sooner waits 12 for the helper. Ray's processes inherit this address: it finds out at once.
-    with environment({} if address else {"RAY_API_SERVER_ADDRESS": NO_SERVER}):
+    with environment({} if address else {"RAY_API_SERVER_ADDRESS": NO_SERVER}), _without_log_level_line():
         ray.init(**options)
     if threading.current_thread() is threading.main_thread():
         # Below Python's handler Ray installs one that aborts a process still alive after three seconds: remove it.
@@ -89,6 +92,26 @@ def connect_workers(compute: ComputeSpec) -> None:
                 f"compute.num_workers={compute.num_workers} needs {number} {kind}s, the Ray cluster has "
                 f"{available.get(kind, 0):g}: lower compute.num_workers or compute.threads_per_worker, or add nodes"
             )
+
+
+@contextmanager
+def _without_log_level_line() -> Iterator[None]:
+    """Drop the line in which Ray's C++ core confirms ``RAY_BACKEND_LOG_LEVEL``: it is written past every log level.
+
+    Whatever else is written to stderr in the block appears when it ends.
+    """
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held:
+                if LOG_LEVEL_LINE not in line:
+                    os.write(2, line)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from data_pipelines.errors import ConfigError
 from flows.config.pipeline import PipelineConfig
@@ -35,7 +36,7 @@ def serve(configs: Sequence[PipelineConfig], *, cron: str | None, interval: floa
     from prefect.schedules import Cron, Interval
 
     schedule = Cron(cron, timezone=timezone) if cron else Interval(interval or 0, timezone=timezone)
-    deployments = [
+    deployments: list[Any] = [  # Prefect types them as perhaps a coroutine: a sync caller gets the deployment
         FLOWS[config.pipeline].to_deployment(
             name=config.registry.name,
             parameters={"config": config.model_dump(mode="json")},

@@ -11,7 +11,7 @@ from torch import nn
 
 from data_pipelines.batches import Batch
 from data_pipelines.loading.loader import StepBatches
-from data_pipelines.loading.order import BucketOrder, SampleOrder, batches_alike, evenly_spaced
+from data_pipelines.loading.order import BucketOrder, SampleOrder, evenly_spaced, group_alike
 from data_pipelines.shards.index import read_table
 from data_pipelines.shards.reader import ShardReader
 from flows.training.task import TrainingTask
@@ -65,7 +65,7 @@ class SplitShards:
     def in_batches(self, rows: list[int], size: int = VALIDATION_BATCH) -> list[list[int]]:
         """Group rows into batches of at most ``size``, each of one bucket."""
         buckets = [int(self.bucket_of[row]) for row in rows]
-        return [[rows[place] for place in batch] for batch in batches_alike(buckets, size)]
+        return [[rows[place] for place in batch] for batch in group_alike(buckets, size)]
 
     def _by_bucket(self, rows: np.ndarray) -> list[np.ndarray]:
         buckets = self.bucket_of[rows]

@@ -1,17 +1,40 @@
-"""Recording hooks, and comparison of training states bit by bit."""
+"""A tiny segmentation training, hooks that record it, and comparison of training states bit by bit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipelines.batches import VolumeBatch
+from data_pipelines.loading.order import rank_positions
+from unet_models.networks.unet import UNet
+from unet_models.specs.loop import OptimizerSpec
+from unet_models.specs.networks import UNetSpec
+from unet_models.specs.segmentation import TrainSpec
 from unet_models.training.checkpoint import save_checkpoint
-from unet_models.training.state import TrainState
+from unet_models.training.fit import fit
+from unet_models.training.objectives import Segmentation
+from unet_models.training.state import TrainState, build_state
 
 CPU = torch.device("cpu")
+SPEC = TrainSpec(
+    patch_size=(8, 8),
+    patch_margin=2,
+    global_batch_size=2,
+    num_steps=5,
+    model=UNetSpec(channels=(4, 8, 8), deep_supervision=1),
+    optimizer=OptimizerSpec(name="sgd", learning_rate=0.05, momentum=0.9),
+    precision="fp32",
+    log_every_steps=1,
+    validate_every_steps=100,
+    checkpoint_every_steps=100,
+)
+"""Training of a tiny U-Net, which others are derived from."""
 
 
 @dataclass
@@ -57,3 +80,28 @@ def assert_identical(got: TrainState, want: TrainState) -> None:
     assert got_tensors.keys() == want_tensors.keys()
     assert [name for name, tensor in want_tensors.items() if not torch.equal(tensor, got_tensors[name])] == []
     assert got.step == want.step
+
+
+def batches(spec: TrainSpec, first_step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[VolumeBatch]:
+    """Iterate over this rank's share of noise whose bright voxels are the foreground: a pure function of the step."""
+    read = [size + 2 * spec.patch_margin for size in spec.patch_size]
+    positions = rank_positions(spec.global_batch_size, rank, world_size)
+    for step in range(first_step, spec.num_steps):
+        images = np.random.default_rng([7, step]).normal(size=(spec.global_batch_size, 1, *read)).astype(np.float32)
+        masks = ((images[:, 0] > 0.5).astype(np.uint8) + (images[:, 0] > 1.2)).astype(np.uint8)
+        here = slice(positions.start, positions.stop)
+        keys = tuple(f"case-{step}-{position}" for position in positions)
+        yield VolumeBatch(torch.from_numpy(images[here]), torch.from_numpy(masks[here]), tuple(positions), keys, step)
+
+
+def fresh(spec: TrainSpec, seed: int = 0) -> TrainState:
+    """Build the state of a U-Net with random weights of ``seed``."""
+    torch.manual_seed(seed)
+    return build_state(UNet(spec.model, 1, 3, ndim=len(spec.patch_size)), spec, CPU)
+
+
+def trained(spec: TrainSpec, rank: int = 0, world_size: int = 1) -> tuple[list[float], TrainState]:
+    """Train from scratch as one rank; returns the loss of each step and the final state."""
+    state, hooks = fresh(spec), Recorder()
+    fit(state, Segmentation(spec), batches(spec, 0, rank, world_size), spec, hooks)
+    return hooks.losses, state

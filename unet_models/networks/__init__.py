@@ -1,4 +1,4 @@
-"""The networks, one per file, and the blocks they share.
+"""Networks, one per file, and the blocks they share.
 
 build            the segmentation network of a spec
 unet             segmentation U-Net, 2-D and 3-D

@@ -1,4 +1,4 @@
-"""The one place where a segmentation network is built from its spec."""
+"""Segmentation network of a spec: a new network is added here and in ``specs.networks``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ def build_network(spec: UNetSpec, in_channels: int, num_classes: int, ndim: int)
 
     It maps images ``(B, in_channels, *spatial)`` to logits ``(B, num_classes, *spatial)`` (see ``UNet.forward``).
 
-    Raises ValueError where the strides do not fit ``ndim``.
+    Raises ConfigError where the strides of ``spec`` do not fit ``ndim``.
     """
     return UNet(spec, in_channels, num_classes, ndim)

@@ -1,4 +1,4 @@
-"""The segmentation U-Net, 2-D and 3-D (Ronneberger 2015; Cicek 2016; Isensee 2021)."""
+"""Segmentation U-Net, 2-D and 3-D (Ronneberger 2015; Cicek 2016; Isensee 2021)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data_pipelines.errors import ConfigError
 from unet_models.networks.blocks import CONV, CONV_TRANSPOSE, MAX_POOL, AttentionGate, Stage, Upsample
 from unet_models.specs.networks import UNetSpec
 
@@ -18,6 +19,8 @@ class UNet(nn.Module):
 
     Any input size works: the network pads at the far end of each axis to a multiple of the strides and crops its
     output back.
+
+    Raises ConfigError where the strides of ``spec`` do not fit ``ndim``.
     """
 
     def __init__(self, spec: UNetSpec, in_channels: int, num_classes: int, ndim: int = 3) -> None:
@@ -103,7 +106,7 @@ class UNet(nn.Module):
 def _per_axis(stride: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
     strides = (stride,) * ndim if isinstance(stride, int) else tuple(stride)
     if len(strides) != ndim:
-        raise ValueError(f"strides: each entry needs {ndim} numbers, one per spatial axis, got {list(strides)}")
+        raise ConfigError(f"strides: each entry needs {ndim} numbers, one per spatial axis, got {list(strides)}")
     return strides
 
 

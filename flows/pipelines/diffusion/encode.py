@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import Problem
 from data_pipelines.images.buckets import bucket_size
-from data_pipelines.loading.order import batches_alike
+from data_pipelines.loading.order import group_alike
 from data_pipelines.shards.incremental import Actors, Task, group_by_size, shard_missing
 from data_pipelines.shards.index import MOMENTS, STATES, Row, build_index, index_table, read_table
 from data_pipelines.shards.writer import npy_bytes, shard_name, write_shard
@@ -57,7 +57,7 @@ class Encoding(Spec):
     clip_uri: str
     autoencoder_uri: str
     batch_size: int
-    precision: str
+    precision: Literal["fp32", "bf16"]
     threads: int
     use_gpu: bool
 
@@ -193,7 +193,7 @@ class ShardEncoder:
         from data_pipelines.shards.reader import ShardReader
 
         images = ImageSamples(ShardReader(index_table(work.rows), work.encoding.images_uri))
-        for chosen in batches_alike([row["bucket"] for row in work.rows], work.encoding.batch_size):
+        for chosen in group_alike([row["bucket"] for row in work.rows], work.encoding.batch_size):
             yield from self._batch(work, images, chosen)
 
     def _batch(

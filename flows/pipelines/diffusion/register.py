@@ -40,7 +40,7 @@ def register_model(
     def write_files(folder: Path) -> ModelFiles:
         import pandas as pd
 
-        from unet_models.formats.export import trace_decoder, trace_denoiser
+        from unet_models.formats.trace import trace_decoder, trace_denoiser
         from unet_models.networks.autoencoder import load_autoencoder
 
         denoiser = assemble(gather(config, trained), folder)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from data_pipelines.errors import InputError
-from data_pipelines.loading.order import batches_alike, evenly_spaced
+from data_pipelines.loading.order import evenly_spaced, group_alike
 from unet_models.formats.clip_folder import Clip
 from unet_models.formats.diffusers_folder import load_from_diffusers, save_as_diffusers
 from unet_models.networks.autoencoder import load_autoencoder
@@ -84,7 +84,7 @@ class TextToImage:
         spec = spec or self.bundle.sample
         shapes = [self._latent_shape(request) for request in requests]
         images: dict[int, np.ndarray] = {}
-        for chosen in batches_alike(shapes, spec.batch_size):
+        for chosen in group_alike(shapes, spec.batch_size):
             latents = self._latents([requests[i] for i in chosen], shapes[chosen[0]], spec)
             images |= zip(chosen, self.decode(latents), strict=True)
         return [images[i] for i in range(len(requests))]

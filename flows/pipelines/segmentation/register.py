@@ -37,7 +37,7 @@ def register_model(
 
     def write_files(folder: Path) -> ModelFiles:
         from flows.pipelines.segmentation.segmenter import Segmenter
-        from unet_models.formats.export import trace_unet
+        from unet_models.formats.trace import trace_unet
 
         write_bundle(folder, build_bundle(config, shards.figures))
         storage.copy(training.output("weights"), str(folder / WEIGHTS))

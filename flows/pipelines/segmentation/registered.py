@@ -44,9 +44,9 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
         raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")
 
 
-def _texts(cell: str | list[str]) -> list[str]:
+def _texts(cell: str | list[str] | np.ndarray) -> list[str]:
     """Split a cell at "|". MLflow turns ``{"path": ["a"]}`` into one row whose cell is the list."""
-    texts = [cell] if isinstance(cell, str) else cell
+    texts = [cell] if isinstance(cell, str) else list(cell)
     return [part for text in texts for part in text.split("|")]
 
 

@@ -15,7 +15,7 @@ from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, merg
 from data_pipelines.volumes.sharding import sample_digests, shard_cases, shards_folder, target_spacing
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec
-from data_pipelines.volumes.splits import assign_splits
+from data_pipelines.volumes.splits import Splits, assign_splits
 from flows.cluster.connection import connect_ray
 from flows.stages.attempt import Attempt
 from flows.stages.shards import ShardFigures, add_index, add_problems, shards_exist
@@ -75,9 +75,10 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
 def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]:
     """Assign the good cases to a side. Raises DataError with every problem, the splits file's among them."""
     bad = _left_out(dataset, sharded)
-    splits: dict[str, str] | None = None
+    splits: Splits | None = None
     try:
-        splits = dict(assign_splits(dataset, spec, quarantined=bad, tolerated=sharded.problems))
+        splits = assign_splits(dataset, spec, quarantined=bad)
+        sharded.problems.extend(splits.problems)
     except DataError as error:
         sharded.problems.extend(error.problems)
     except ConfigError:
@@ -87,7 +88,7 @@ def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]
     too_few = any(problem.rule == "too-few-cases" for problem in sharded.problems)
     if splits is None or too_few or (sharded.problems and spec.on_error == "stop"):
         raise DataError(sharded.problems)
-    return {case_id: side for case_id, side in splits.items() if case_id not in bad}
+    return {case_id: side for case_id, side in splits.sides.items() if case_id not in bad}
 
 
 def _left_out(dataset: Dataset, sharded: Sharded) -> set[str]:

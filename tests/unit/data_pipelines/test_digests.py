@@ -6,13 +6,13 @@ import hashlib
 import os
 from pathlib import Path
 
+import pyarrow.fs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines import storage
-from data_pipelines.digests import digest_of, file_digests
-from data_pipelines.volumes.cases import Case, case_digests
+from data_pipelines.digests import digest_of, file_digests, uri_digests
 
 
 @pytest.fixture(autouse=True)
@@ -101,27 +101,70 @@ def test_memory_that_cannot_be_read_is_made_again(files: list[Path], read: list[
         assert sorted(read) == ["a", "b"]
 
 
-def test_case_digest_depends_on_the_bytes_and_their_order(files: list[Path]) -> None:
-    a, b = map(str, files)
-
-    def digest(images: tuple[str, ...], label: str) -> str:
-        return case_digests([Case("one", images, label, "one")])["one"]
-
-    assert digest((a,), b) == digest_of([sha256(files[0]), sha256(files[1])])
-    assert len({digest((a,), b), digest((b,), a), digest((a, a), b)}) == 3
-    before = digest((a,), b)
-    moved = files[1].rename(files[1].with_name("moved"))
-    assert digest((a,), str(moved)) == before
+def test_a_missing_file_is_said_or_absent(files: list[Path]) -> None:
+    ghost = files[0].with_name("ghost")
+    with pytest.raises(FileNotFoundError, match="ghost"):
+        file_digests([*files, ghost])
+    assert uri_digests(map(str, [*files, ghost, ghost.parent])) == {str(path): sha256(path) for path in files}
+    assert uri_digests([]) == {}
 
 
-def test_case_digest_covers_every_slice_of_a_series(files: list[Path]) -> None:
-    folder = files[0].parent
-    label = folder.with_name("label")
-    label.write_bytes(b"label")
-    case = Case("one", (str(folder),), str(label), "one")
-    before = case_digests([case])["one"]
-    (folder / "slice3").write_bytes(b"x")
-    assert case_digests([case])["one"] != before
+def test_uris_and_paths_share_what_is_remembered(files: list[Path], read: list[str]) -> None:
+    before = file_digests(files)
+    assert uri_digests(map(str, files)) == {str(path): digest for path, digest in before.items()}
+    assert sorted(read) == ["a", "b"]
+
+
+def test_a_part_of_the_files_leaves_the_others_remembered(files: list[Path], read: list[str]) -> None:
+    file_digests(files)
+    extra = files[0].with_name("c")
+    extra.write_bytes(b"new")
+    file_digests([extra])
+    file_digests(files)
+    assert sorted(read) == ["a", "b", "c"]
+
+
+def test_damage_that_keeps_size_and_time_is_seen_without_trust_in_stamps(files: list[Path], read: list[str]) -> None:
+    uris = [str(path) for path in files]
+    before = uri_digests(uris)
+    status = files[1].stat()
+    files[1].write_bytes(b"X" + files[1].read_bytes()[1:])
+    os.utime(files[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert uri_digests(uris) == before
+    assert len(read) == 2
+    after = uri_digests(uris, trust_stamps=False)
+    assert sorted(read[2:]) == ["a", "b"]
+    assert after == {str(path): sha256(path) for path in files}
+    assert after[uris[1]] != before[uris[1]]
+    assert uri_digests(uris) == after  # the memory is refreshed
+    assert len(read) == 4
+
+
+def test_remote_files_are_remembered_by_what_the_store_says(
+    files: list[Path], read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = pyarrow.fs.SubTreeFileSystem(str(files[0].parent), pyarrow.fs.LocalFileSystem())
+    local = storage.resolve
+    monkeypatch.setattr(
+        storage, "resolve", lambda uri: (store, uri.removeprefix("s3://")) if uri.startswith("s3://") else local(uri)
+    )
+    uris = ["s3://a", "s3://b", "s3://ghost"]
+    expected = {f"s3://{path.name}": sha256(path) for path in files}
+    assert uri_digests(uris) == expected
+    assert uri_digests(uris) == expected
+    assert sorted(read) == ["a", "b"]
+    files[0].write_bytes(b"c")
+    assert uri_digests(uris)["s3://a"] == sha256(files[0])
+    assert sorted(read) == ["a", "a", "b"]
+
+
+def test_a_file_whose_store_knows_no_time_is_always_read(
+    files: list[Path], read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "stamp", lambda uri: (10, 0))
+    for _ in range(2):
+        assert uri_digests([str(files[0])]) == {str(files[0]): sha256(files[0])}
+    assert read == ["a", "a"]
 
 
 def test_digest_of_literals() -> None:

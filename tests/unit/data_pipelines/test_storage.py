@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from pathlib import Path
 
@@ -75,18 +76,23 @@ def test_forgotten_write_is_an_error(tmp_path: Path) -> None:
 
 def test_reading_and_asking(tmp_path: Path) -> None:
     uri = str(tmp_path / "folder" / "a.bin")
-    assert not storage.exists(uri)
     assert storage.size(uri) is None
+    assert storage.stamp(uri) is None
     assert storage.list_names(str(tmp_path / "folder")) == []
     storage.write_bytes(uri, b"abc")
-    assert storage.exists(uri)
-    assert not storage.exists(str(tmp_path / "folder"))  # a folder is no file
-    assert storage.size(str(tmp_path / "folder")) is None
+    assert storage.size(str(tmp_path / "folder")) is None  # a folder is no file
+    assert storage.size(f"{uri}/x") is None
+    assert storage.stamp(uri) == (3, Path(uri).stat().st_mtime_ns)
     assert storage.size(uri) == 3
     assert storage.read_bytes(f"file://{uri}") == b"abc"
     assert storage.digest(uri) == hashlib.sha256(b"abc").hexdigest()
     storage.write_bytes(str(tmp_path / "folder" / "B"), b"")
-    assert storage.list_names(str(tmp_path / "folder")) == ["B", "a.bin"]
+    (tmp_path / "folder" / ".hidden").touch()
+    with storage.local_copy_of(str(tmp_path / "folder" / "c.nii.gz")) as path:
+        path.touch()
+        assert path.name.endswith("c.nii.gz")  # some writers go by the suffix
+        assert storage.list_names(str(tmp_path / "folder")) == ["B", "a.bin"]
+    assert storage.list_names(str(tmp_path / "folder")) == ["B", "a.bin", "c.nii.gz"]
 
 
 def test_copies_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +111,16 @@ def test_folders_are_copied_file_by_file(tmp_path: Path) -> None:
         storage.write_bytes(str(tmp_path / "from" / name), name.encode())
     storage.copy_folder(str(tmp_path / "from"), str(tmp_path / "to"))
     assert {name: (tmp_path / "to" / name).read_bytes() for name in names(tmp_path / "to")} == {"a": b"a", "b": b"b"}
+
+
+def test_compressed_files_stay_as_they_are(tmp_path: Path) -> None:
+    """pyarrow would decompress by the suffix."""
+    data = gzip.compress(b"abc" * 99)
+    source, target = str(tmp_path / "a.nii.gz"), str(tmp_path / "b.nii.gz")
+    storage.write_bytes(source, data)
+    storage.copy(source, target)
+    assert Path(target).read_bytes() == storage.read_bytes(source) == data
+    assert storage.digest(source) == hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture
@@ -134,6 +150,8 @@ def test_a_remote_file_is_here_for_the_length_of_the_block(tmp_path: Path) -> No
 def test_object_stores_get_the_finished_file_only(tmp_path: Path) -> None:
     storage.write_bytes("s3://bucket/a", b"abc")
     assert storage.read_bytes("s3://bucket/a") == b"abc"
+    assert storage.stamp("s3://bucket/a") == (3, (tmp_path / "bucket" / "a").stat().st_mtime_ns)
+    assert storage.size("s3://bucket/none") is None
 
     def fail() -> None:
         with storage.local_copy_of("s3://bucket/b") as path:

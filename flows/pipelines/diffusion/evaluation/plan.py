@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from data_pipelines.images import shapes
 from data_pipelines.images.buckets import Size, bucket_size
-from data_pipelines.loading.order import batches_alike, evenly_spaced
+from data_pipelines.loading.order import evenly_spaced, group_alike
 from data_pipelines.random_streams import ImagePurpose, image_seed
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.evaluation.drawing import Part
@@ -57,7 +57,7 @@ def plan_parts(config: DiffusionConfig, samples: Samples) -> Plan:
     prompts, sizes = _prompts(config, samples)
     requests = _Requests(config).images(prompts, ImagePurpose.SAMPLE, sizes)
     size = _part_size(config)
-    pieces = batches_alike([(request.width, request.height) for request in requests], size)
+    pieces = group_alike([(request.width, request.height) for request in requests], size)
     parts = [
         Part(
             name="generated",

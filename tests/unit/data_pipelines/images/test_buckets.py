@@ -1,18 +1,13 @@
-"""Sizes of buckets, which one an image goes to, and which bucket makes the batch of a step."""
+"""Sizes of buckets, and which one an image goes to."""
 
 from __future__ import annotations
 
-import pickle
-from collections import Counter
-
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.images.buckets import bucket_name, bucket_size, bucket_sizes, cut_size
 from data_pipelines.images.specs import CaptionedSpec
-from data_pipelines.loading.order import BucketOrder, SampleOrder
 
 BUCKETS = CaptionedSpec(resolution=512, crop="buckets", bucket_multiple=64)
 
@@ -57,58 +52,3 @@ def test_names_of_buckets_are_width_first() -> None:
 
 def test_without_buckets_there_is_the_square() -> None:
     assert cut_size(9000, 100, CaptionedSpec(resolution=64)) == (64, 64)
-
-
-# --- batches ---------------------------------------------------------------------------------------------------------
-
-SIZES = (70, 25, 5)
-
-
-def bucket_order(seed: int = 3, sizes: tuple[int, ...] = SIZES) -> BucketOrder:
-    """Rows 0..69 in the first bucket, and so on."""
-    groups = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    return BucketOrder([SampleOrder([rows], seed) for rows in groups], seed)
-
-
-def bucket_of(row: int) -> int:
-    return int(np.searchsorted(np.cumsum(SIZES), row, side="right"))
-
-
-def test_a_batch_is_of_one_bucket_and_every_sample_has_its_turn() -> None:
-    order, batch = bucket_order(), 8
-    batches = [order.rows(step, batch) for step in range(1000)]
-    assert all(len({bucket_of(row) for row in rows}) == 1 for rows in batches)
-    turns = Counter(row for rows in batches for row in rows)
-    assert set(turns) == set(range(100))
-    assert min(turns.values()) >= 79  # 8,000 places for 100 samples; shares are kept to within a batch or two
-    assert max(turns.values()) <= 84
-
-
-def test_any_stretch_of_steps_has_its_share_of_every_bucket() -> None:
-    order = bucket_order()
-    drawn = np.array([bucket_of(order.rows(step, 1)[0]) for step in range(2000)])
-    for start in range(0, 1900, 50):
-        counts = np.bincount(drawn[start : start + 100], minlength=3)
-        assert np.abs(counts - SIZES).max() <= 3
-
-
-@settings(deadline=None)
-@given(step=st.integers(0, 5000), seed=st.integers(0, 2**31))
-def test_a_step_is_the_same_for_whoever_asks_whenever(step: int, seed: int) -> None:
-    asked_in_turn = bucket_order(seed)
-    for earlier in range(0, step, 97):
-        asked_in_turn.rows(earlier, 4)
-    rows = asked_in_turn.rows(step, 4)
-    assert bucket_order(seed).rows(step, 4) == rows
-    assert pickle.loads(pickle.dumps(asked_in_turn)).rows(step, 4) == rows
-
-
-def test_seeds_begin_elsewhere() -> None:
-    starts = {tuple(bucket_of(bucket_order(seed).rows(step, 1)[0]) for step in range(20)) for seed in range(10)}
-    assert len(starts) > 5
-
-
-def test_one_bucket_is_the_plain_order() -> None:
-    order = bucket_order(sizes=(9,))
-    plain = SampleOrder([np.arange(9)], 3)
-    assert [order.rows(step, 4) for step in range(20)] == [plain.rows(step, 4) for step in range(20)]

@@ -17,10 +17,9 @@ import pytest
 import webdataset
 from PIL import Image
 
-from data_pipelines.errors import ConfigError, DataError
+from data_pipelines.errors import ConfigError
 from data_pipelines.images import sharding
 from data_pipelines.images.examples import Example
-from data_pipelines.images.parts import PartReader
 from data_pipelines.images.sharding import (
     ShardedExamples,
     Work,
@@ -31,7 +30,6 @@ from data_pipelines.images.sharding import (
 )
 from data_pipelines.images.sources import find_examples
 from data_pipelines.images.specs import CaptionedSpec
-from data_pipelines.shards.incremental import group_by_size
 from data_pipelines.shards.index import build_index
 from data_pipelines.shards.reader import ShardReader
 from flows.cluster.connection import connect_ray
@@ -171,12 +169,6 @@ def test_work_survives_the_journey() -> None:
     assert Work.model_validate_json(work.model_dump_json()) == work
 
 
-def test_group_by_size() -> None:
-    groups = list(group_by_size([1.0, 2.0, 9.0, 1.0, 1.0, 1.0, 1.0], float, 3.0, 3))
-    assert groups == [[1, 2], [9], [1, 1, 1], [1]]
-    assert list(group_by_size([], float, 3.0, 3)) == []
-
-
 # --- what is done again ----------------------------------------------------------------------------------------------
 
 
@@ -292,37 +284,6 @@ def test_bad_images_are_named_and_the_others_sharded(tmp_path: Path) -> None:
         assert all(Path(problem.path).is_file() for problem in sharded.problems)
     (root / "cut.png").write_bytes(picture(1))
     assert ids(shard(root, tmp_path)) == ["a", "cut", "b"]
-
-
-def test_parts_that_cannot_be_read(tmp_path: Path) -> None:
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    values = [{"bytes": b"x" * 9, "path": None}, {"bytes": None, "path": "u/a.png"}, None]
-    pq.write_table(pa.table({"image": pa.array(values, kind), "caption": ["a"] * 3}), tmp_path / "p.parquet")
-    (tmp_path / "f.png").write_bytes(b"x" * 9)
-    parquet, file = str(tmp_path / "p.parquet"), str(tmp_path / "f.png")
-    assert PartReader(9).read(Example("a", parquet, 0, "")) == b"x" * 9
-    assert PartReader(9).read(Example("a", file, "m", "", (2, 3))) == b"xxx"
-    for example, limit, rule, words in [
-        (Example("a", parquet, 0, ""), 8, "too-large", "9 bytes or more, above the 8"),
-        (Example("a", parquet, 1, ""), 9, "image-missing", "only the path 'u/a.png'"),
-        (Example("a", parquet, 2, ""), 9, "image-missing", "no image bytes"),
-        (Example("a", file, None, ""), 8, "too-large", "9 bytes or more"),
-        (Example("a", file, "m", "", (0, 900)), 8, "too-large", "900 bytes or more"),
-        (Example("a", str(tmp_path / "gone.png"), None, ""), 9, "file-missing", "no such file"),
-        (Example("a", str(tmp_path / "gone.parquet"), 0, ""), 9, "file-missing", "no such file"),
-    ]:
-        with pytest.raises(DataError) as raised:
-            PartReader(limit).read(example)
-        (problem,) = raised.value.problems
-        assert (problem.rule, problem.path) == (rule, example.where)
-        assert words in problem.message
-
-
-def test_a_row_group_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pq.write_table(pa.table({"image": [b"x" * 999], "caption": ["a"]}), tmp_path / "p.parquet")
-    monkeypatch.setattr("data_pipelines.images.parts.MAX_ROW_GROUP_BYTES", 10)
-    with pytest.raises(DataError, match="row groups of 1000"):
-        PartReader(9).read(Example("a", str(tmp_path / "p.parquet"), 0, ""))
 
 
 # --- held-out share --------------------------------------------------------------------------------------------------

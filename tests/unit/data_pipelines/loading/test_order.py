@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.errors import ConfigError
-from data_pipelines.loading.order import SampleOrder, evenly_spaced, group_alike, rank_positions
+from data_pipelines.loading.order import BucketOrder, SampleOrder, evenly_spaced, group_alike, rank_positions
 
 sizes_of_shards = st.lists(st.integers(0, 7), min_size=1, max_size=12).filter(any)
 seeds = st.integers(0, 2**31)
@@ -143,3 +143,58 @@ def shards_in_common(seed: int, seed_of_the_rare: int) -> int:
 def test_group_alike() -> None:
     assert group_alike("abaabb", 2) == [[0, 2], [3], [1, 4], [5]]
     assert group_alike("", 2) == []
+
+
+# --- buckets ---------------------------------------------------------------------------------------------------------
+
+BUCKET_SIZES = (70, 25, 5)
+
+
+def bucket_order(seed: int = 3, sizes: tuple[int, ...] = BUCKET_SIZES) -> BucketOrder:
+    """Rows 0..69 in the first bucket, and so on."""
+    groups = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    return BucketOrder([SampleOrder([rows], seed) for rows in groups], seed)
+
+
+def bucket_of(row: int) -> int:
+    return int(np.searchsorted(np.cumsum(BUCKET_SIZES), row, side="right"))
+
+
+def test_a_batch_is_of_one_bucket_and_every_sample_has_its_turn() -> None:
+    order, batch = bucket_order(), 8
+    batches = [order.rows(step, batch) for step in range(1000)]
+    assert all(len({bucket_of(row) for row in rows}) == 1 for rows in batches)
+    turns = Counter(row for rows in batches for row in rows)
+    assert set(turns) == set(range(100))
+    assert min(turns.values()) >= 79  # 8,000 places for 100 samples; shares are kept to within a batch or two
+    assert max(turns.values()) <= 84
+
+
+def test_any_stretch_of_steps_has_its_share_of_every_bucket() -> None:
+    order = bucket_order()
+    drawn = np.array([bucket_of(order.rows(step, 1)[0]) for step in range(2000)])
+    for start in range(0, 1900, 50):
+        counts = np.bincount(drawn[start : start + 100], minlength=3)
+        assert np.abs(counts - BUCKET_SIZES).max() <= 3
+
+
+@settings(deadline=None)
+@given(step=st.integers(0, 5000), seed=st.integers(0, 2**31))
+def test_a_step_is_the_same_for_whoever_asks_its_bucket(step: int, seed: int) -> None:
+    asked_in_turn = bucket_order(seed)
+    for earlier in range(0, step, 97):
+        asked_in_turn.rows(earlier, 4)
+    rows = asked_in_turn.rows(step, 4)
+    assert bucket_order(seed).rows(step, 4) == rows
+    assert pickle.loads(pickle.dumps(asked_in_turn)).rows(step, 4) == rows
+
+
+def test_seeds_begin_elsewhere() -> None:
+    starts = {tuple(bucket_of(bucket_order(seed).rows(step, 1)[0]) for step in range(20)) for seed in range(10)}
+    assert len(starts) > 5
+
+
+def test_one_bucket_is_the_plain_order() -> None:
+    order = bucket_order(sizes=(9,))
+    plain = SampleOrder([np.arange(9)], 3)
+    assert [order.rows(step, 4) for step in range(20)] == [plain.rows(step, 4) for step in range(20)]

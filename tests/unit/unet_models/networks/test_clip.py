@@ -27,14 +27,14 @@ def test_training_brings_pairs_together() -> None:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(CAPTIONS, 560, 12)
     model = TrainableClip(build_clip(CLIP, tokenizer, 16))
-    images = torch.stack([torch.full((3, 16, 16), 60 * i, dtype=torch.uint8) for i in range(4)])
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     batch = CaptionedBatch(images, tokenize(tokenizer, CAPTIONS[:4]), (0, 1, 2, 3), ("a", "b", "c", "d"), 0)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     losses = []
-    for _ in range(120):
+    for _ in range(50):
         loss = Alignment()(model, batch)
         losses.append(loss.mean().item())
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
-    assert losses[-1] < 0.3 < 1 < losses[0]  # log 4 is chance
+    assert losses[-1] < 0.1 < 1 < losses[0]  # log 4 is chance

@@ -27,7 +27,7 @@ def outputs_of_diffusers(model: UNet2DConditionModel, given: dict[str, Tensor]) 
 
 
 def gradients(model: nn.Module, outputs: Tensor) -> dict[str, Tensor]:
-    """Of a weighted sum of the outputs, in every parameter."""
+    """Gradients of a weighted sum of the outputs in every parameter."""
     mixing = torch.linspace(-1, 1, outputs.numel()).reshape(outputs.shape)
     parameters = dict(model.named_parameters())
     return dict(zip(parameters, torch.autograd.grad((outputs * mixing).sum(), parameters.values()), strict=True))

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from data_pipelines.errors import ConfigError
 from unet_models.networks import presets
 from unet_models.networks.blocks import InstanceNorm
 from unet_models.networks.unet import UNet
@@ -208,5 +209,5 @@ def test_he_initialisation() -> None:
 
 
 def test_strides_must_fit_the_axes() -> None:
-    with pytest.raises(ValueError, match=r"strides: each entry needs 2 numbers.*got \[2, 2, 1\]"):
+    with pytest.raises(ConfigError, match=r"strides: each entry needs 2 numbers.*got \[2, 2, 1\]"):
         UNet(UNetSpec(channels=(2, 3), strides=((2, 2, 1),)), 1, 2, ndim=2)

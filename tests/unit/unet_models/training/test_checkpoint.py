@@ -1,4 +1,4 @@
-"""Checkpoints: what is loaded is what was saved, bit for bit, and whatever is not whole is found out."""
+"""Checkpoints: what is loaded is what was saved, bit for bit, and whatever is not whole is detected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from unet_models.training.checkpoint import (
 from unet_models.training.state import TrainState, build_state, evaluation_weights
 
 NOTHING: dict[str, Any] = {"spec": {}, "curves": [], "metrics": {}}
-"""What the marker holds beside the step and the files, where that is of no interest."""
+"""Further content of a marker, for tests that do not read it."""
 
 
 def spec_of(optimizer: str = "adamw", ema: float | None = 0.5, channels_last: bool = True, ndim: int = 2) -> TrainSpec:
@@ -172,7 +172,7 @@ def test_damaged_tensors_are_found_out(saved: Path, name: str, damage: str) -> N
 @pytest.mark.parametrize(
     "marker", [None, "", "{", "null", "[]", "{}", '{"files": {}}', '{"files": []}', '{"files": {"a": 1}}', "\udcff"]
 )
-def test_marker_that_vouches_for_nothing(saved: Path, marker: str | None) -> None:
+def test_invalid_marker(saved: Path, marker: str | None) -> None:
     (saved / MARKER).unlink()
     if marker is not None:
         (saved / MARKER).write_bytes(marker.encode(errors="surrogateescape"))
@@ -191,7 +191,7 @@ def test_marker_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"files": {}}, {"spec": None}, {"invented": 1}])
-def test_marker_of_another_format_vouches_for_nothing(saved: Path, change: dict[str, Any]) -> None:
+def test_marker_of_another_format_is_invalid(saved: Path, change: dict[str, Any]) -> None:
     marker = json.loads((saved / MARKER).read_text())
     assert verify(saved) is not None
     (saved / MARKER).write_text(json.dumps(marker | change))

@@ -2,117 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data_pipelines.batches import VolumeBatch
 from data_pipelines.errors import TrainingDiverged
-from data_pipelines.loading.order import rank_positions
-from tests.support.training import CPU, Recorder, assert_identical
-from unet_models.networks.unet import UNet
+from tests.support.training import SPEC, Recorder, assert_identical, batches, fresh, trained
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.networks import UNetSpec
-from unet_models.specs.segmentation import LossSpec, TrainSpec
 from unet_models.training.checkpoint import load_checkpoint
 from unet_models.training.fit import fit
 from unet_models.training.objectives import Segmentation
-from unet_models.training.state import TrainState, build_state
-
-SPEC = TrainSpec(
-    patch_size=(8, 8),
-    patch_margin=2,
-    global_batch_size=2,
-    num_steps=5,
-    model=UNetSpec(channels=(4, 8, 8), deep_supervision=1),
-    optimizer=OptimizerSpec(name="sgd", learning_rate=0.05, momentum=0.9),
-    precision="fp32",
-    log_every_steps=1,
-    validate_every_steps=100,
-    checkpoint_every_steps=100,
-)
-SHARED = {
-    "even": SPEC,
-    "uneven": SPEC.model_copy(update={"global_batch_size": 3}),
-    "uneven, accumulated": SPEC.model_copy(update={"global_batch_size": 3, "micro_batch_size": 1}),
-    "clipped": SPEC.model_copy(update={"optimizer": SPEC.optimizer.model_copy(update={"clip_norm": 0.05})}),
-    "batch Dice": SPEC.model_copy(update={"global_batch_size": 3, "loss": LossSpec(batch_dice=True)}),
-    "adamw": SPEC.model_copy(update={"optimizer": OptimizerSpec(), "ema_decay": 0.9}),
-}
-"""What is trained both in one process and in two."""
-
-
-def batches(spec: TrainSpec, first_step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[VolumeBatch]:
-    """This rank's share of noise whose bright voxels are to be found: a pure function of the step."""
-    read = [size + 2 * spec.patch_margin for size in spec.patch_size]
-    positions = rank_positions(spec.global_batch_size, rank, world_size)
-    for step in range(first_step, spec.num_steps):
-        images = np.random.default_rng([7, step]).normal(size=(spec.global_batch_size, 1, *read)).astype(np.float32)
-        masks = ((images[:, 0] > 0.5).astype(np.uint8) + (images[:, 0] > 1.2)).astype(np.uint8)
-        here = slice(positions.start, positions.stop)
-        keys = tuple(f"case-{step}-{position}" for position in positions)
-        yield VolumeBatch(torch.from_numpy(images[here]), torch.from_numpy(masks[here]), tuple(positions), keys, step)
-
-
-def fresh(spec: TrainSpec, seed: int = 0) -> TrainState:
-    torch.manual_seed(seed)
-    return build_state(UNet(spec.model, 1, 3, ndim=len(spec.patch_size)), spec, CPU)
-
-
-def trained(spec: TrainSpec, rank: int = 0, world_size: int = 1) -> tuple[list[float], TrainState]:
-    state, hooks = fresh(spec), Recorder()
-    fit(state, Segmentation(spec), batches(spec, 0, rank, world_size), spec, hooks)
-    return hooks.losses, state
-
-
-# --- Ranks -----------------------------------------------------------------------------------------------------------
-
-
-def one_of_two_ranks(rank: int, folder: str) -> None:
-    """Body of a spawned process: train all of ``SHARED`` as one rank of two."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=10)
-    )
-    for name, spec in SHARED.items():
-        losses, state = trained(spec, rank, 2)
-        Path(folder, f"{name}-{rank}.json").write_text(json.dumps(losses))
-        save_file({k: v.contiguous() for k, v in state.model.state_dict().items()}, f"{folder}/{name}-{rank}")
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the loss curve and final weights of each of ``SHARED`` for both ranks."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        torch.multiprocessing.spawn(one_of_two_ranks, (str(folder),), nprocs=2)
-    return folder
-
-
-@pytest.mark.parametrize("name", SHARED)
-def test_two_ranks_train_as_one_process_does(two_ranks: Path, name: str) -> None:
-    losses, state = trained(SHARED[name])
-    assert losses[-1] < losses[0]
-    for rank in range(2):
-        shared = json.loads((two_ranks / f"{name}-{rank}.json").read_text())
-        np.testing.assert_allclose(shared, losses, rtol=1e-5)
-    weights = [load_file(two_ranks / f"{name}-{rank}") for rank in range(2)]
-    for key, tensor in state.model.state_dict().items():
-        assert torch.equal(weights[0][key], weights[1][key]), key
-        if SHARED[name].optimizer.name == "sgd":  # Adam turns rounding of a vanishing gradient into a whole step
-            torch.testing.assert_close(weights[0][key], tensor.contiguous(), rtol=1e-4, atol=1e-6)
-
+from unet_models.training.state import TrainState
 
 # --- Micro-batches ---------------------------------------------------------------------------------------------------
 

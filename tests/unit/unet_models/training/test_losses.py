@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unet_models.specs.segmentation import LossSpec
@@ -205,69 +201,3 @@ def test_contrastive_loss_by_hand() -> None:
     losses = contrastive_loss(vectors, vectors, torch.tensor(2.0))
     expected = -torch.log_softmax(torch.tensor([2.0, 0.0]), dim=0)[0].item()
     assert losses.tolist() == pytest.approx([expected] * 2)
-
-
-# --- Two processes ---------------------------------------------------------------------------------------------------
-
-SHARES = (slice(0, 1), slice(1, 3))
-BATCH_SPEC = LossSpec(terms={"cross_entropy": 1.0, "dice": 1.0, "tversky": 0.5}, batch_dice=True)
-
-
-def segmentation_and_gradient(logits: Tensor, masks: Tensor, num_samples: int) -> dict[str, Tensor]:
-    leaf = logits.clone().requires_grad_()
-    loss = segmentation_loss(leaf, masks, BATCH_SPEC)
-    (loss.sum() / num_samples).backward()
-    assert leaf.grad is not None
-    return {"loss": loss.detach(), "gradient": leaf.grad.contiguous()}
-
-
-def contrast_and_gradient(images: Tensor, texts: Tensor, num_pairs: int) -> dict[str, Tensor]:
-    leaf = images.clone().requires_grad_()
-    loss = contrastive_loss(F.normalize(leaf, dim=1), F.normalize(texts, dim=1), torch.tensor(3.0))
-    (loss.sum() / num_pairs).backward()
-    assert leaf.grad is not None
-    return {"loss": loss.detach(), "gradient": leaf.grad}
-
-
-def random_pairs() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(4, 5, generator=generator), torch.randn(4, 5, generator=generator)
-
-
-def one_of_two_ranks(rank: int, folder: str) -> None:
-    """Body of a spawned process: the segmentation loss of an uneven share, and the contrastive loss of an even one."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=10)
-    )
-    logits, masks = random_case(batch=3)
-    share = segmentation_and_gradient(logits[SHARES[rank]], masks[SHARES[rank]], 3)
-    save_file(share, f"{folder}/segmentation-{rank}")
-    images, texts = random_pairs()
-    own = slice(2 * rank, 2 * rank + 2)
-    save_file(contrast_and_gradient(images[own], texts[own], 4), f"{folder}/contrast-{rank}")
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with losses and gradients of both ranks."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        torch.multiprocessing.spawn(one_of_two_ranks, (str(folder),), nprocs=2)
-    return folder
-
-
-def test_batch_dice_over_two_processes_is_that_of_one(two_ranks: Path) -> None:
-    whole = segmentation_and_gradient(*random_case(batch=3), 3)
-    shares = [load_file(two_ranks / f"segmentation-{rank}") for rank in range(2)]
-    for name, tensor in whole.items():
-        torch.testing.assert_close(torch.cat([share[name] for share in shares]), tensor, rtol=1e-5, atol=1e-8)
-
-
-def test_contrastive_loss_over_two_processes_is_that_of_one(two_ranks: Path) -> None:
-    whole = contrast_and_gradient(*random_pairs(), 4)
-    shares = [load_file(two_ranks / f"contrast-{rank}") for rank in range(2)]
-    for name, tensor in whole.items():
-        torch.testing.assert_close(torch.cat([share[name] for share in shares]), tensor)

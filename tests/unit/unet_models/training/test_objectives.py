@@ -100,7 +100,7 @@ def test_each_sample_of_the_autoencoder_has_its_own_noise() -> None:
 
 
 class Judged(Constant):
-    """As though a discriminator had judged one patch of each image."""
+    """Adds scores of a discriminator for one patch of each image."""
 
     def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         fooled, real, fake = torch.tensor([[0.5, -2.0], [3.0, 0.25], [-3.0, 0.5]]).unbind()

@@ -1,10 +1,8 @@
-"""Shards: plain WebDataset tar that other readers read unchanged, with an index that says where each byte lies."""
+"""Random access: any part of any sample, from local shards or a bounded cache of remote ones."""
 
 from __future__ import annotations
 
-import hashlib
 import pickle
-import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -20,14 +17,15 @@ from hypothesis.extra import numpy as npst
 from data_pipelines import storage
 from data_pipelines.errors import DataError
 from data_pipelines.shards import reader
-from data_pipelines.shards.incremental import iter_known_rows
-from data_pipelines.shards.index import read_table
 from data_pipelines.shards.reader import ShardReader
-from data_pipelines.shards.writer import npy_bytes, shard_name, write_shard
+from data_pipelines.shards.writer import npy_bytes, write_shard
 
 Samples = list[tuple[dict[str, Any], dict[str, bytes]]]
 
+
 IMAGE = np.random.default_rng(0).normal(size=(2, 5, 6, 7)).astype(np.float32)
+
+
 MASK = np.random.default_rng(1).integers(0, 3, (5, 6, 7)).astype(np.uint8)
 
 
@@ -49,57 +47,6 @@ def read_back(folder: Path, rows: list[dict[str, Any]]) -> ShardReader:
 def shard(tmp_path: Path) -> tuple[Path, list[dict[str, Any]]]:
     path = tmp_path / "shard.tar"
     return path, write_shard(str(path), samples())
-
-
-def test_offsets_and_sizes_are_those_tarfile_finds(shard: tuple[Path, list[dict[str, Any]]]) -> None:
-    path, rows = shard
-    places = {
-        f"{row['key']}.{name.split(':')[1]}": (row[name], row[name.replace("offset", "size")])
-        for row in rows
-        for name in row
-        if name.startswith("offset:")
-    }
-    with tarfile.open(path) as archive:
-        assert places == {member.name: (member.offset_data, member.size) for member in archive}
-    assert len(places) == 7
-    assert all(offset % 512 == 0 for offset, _ in places.values())
-
-
-def test_rows_lie_beside_the_shard(shard: tuple[Path, list[dict[str, Any]]]) -> None:
-    path, rows = shard
-    table = read_table(str(path.with_suffix(".parquet")))
-    assert [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()] == rows
-    assert {row["shard"] for row in rows} == {"shard.tar"}
-    assert {path.name for path in path.parent.iterdir()} == {"shard.tar", "shard.parquet"}
-    parts = samples()[1][1]
-    content = hashlib.sha256(parts["image.npy"] + parts["mask.npy"]).hexdigest()
-    assert rows[1]["content_sha256"] == content
-
-
-def test_written_again_the_bytes_are_the_same(tmp_path: Path) -> None:
-    reordered = [(row, dict(reversed(parts.items()))) for row, parts in samples()]
-    for name, content in {"one": samples(), "two": reordered}.items():
-        (tmp_path / name).mkdir()
-        write_shard(str(tmp_path / name / "shard.tar"), content)
-    for file in ("shard.tar", "shard.parquet"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-
-
-def test_names_follow_the_samples_and_their_order() -> None:
-    assert shard_name(["a", "b"]) == hashlib.sha256(b"a\nb").hexdigest()[:20] + ".tar"
-    assert len({shard_name(d) for d in (["a", "b"], ["b", "a"], ["ab"], ["a"])}) == 4
-
-
-def test_webdataset_reads_the_arrays_unchanged(shard: tuple[Path, list[dict[str, Any]]]) -> None:
-    found = list(webdataset.WebDataset(str(shard[0]), shardshuffle=False).decode())
-    assert [sample["__key__"] for sample in found] == ["a", "b%2E1", "c_é" + "x" * 99]
-    for sample, (image, mask) in zip(found, [(IMAGE, MASK), (-IMAGE, MASK[::-1]), (IMAGE[:, :0], None)], strict=True):
-        np.testing.assert_array_equal(sample["image.npy"], image)
-        assert sample["image.npy"].dtype == np.float32
-        if mask is not None:
-            np.testing.assert_array_equal(sample["mask.npy"], mask)
-            assert sample["mask.npy"].dtype == np.uint8
-    assert found[0]["geometry.json"] == {"x": 1}
 
 
 def test_reader_returns_the_arrays(shard: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -169,39 +116,6 @@ def test_what_is_no_plain_array_is_refused(tmp_path: Path, damage: Callable[[byt
         read_back(tmp_path, rows).array(0, "image.npy")
 
 
-def test_objects_are_not_written() -> None:
-    with pytest.raises(ValueError, match="pickle"):
-        npy_bytes(np.array([{}], dtype=object))
-
-
-def test_no_samples_leave_no_files(tmp_path: Path) -> None:
-    assert write_shard(str(tmp_path / "empty.tar"), iter([])) == []
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_failure_between_samples_leaves_no_files(tmp_path: Path) -> None:
-    def broken() -> Any:
-        yield samples()[0]
-        raise RuntimeError("disk on fire")
-
-    with pytest.raises(RuntimeError, match="disk on fire"):
-        write_shard(str(tmp_path / "half.tar"), broken())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_shard_appears_before_the_rows_that_vouch_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("data_pipelines.shards.index.pq.write_table", fail)
-    with pytest.raises(OSError, match="no space"):
-        write_shard(str(tmp_path / "shard.tar"), samples())
-    assert [path.name for path in tmp_path.iterdir()] == ["shard.tar"]
-
-
-# --- Cache of remote shards ------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Path]:
     """A store that only ``storage.copy`` reaches, and the folder of the local cache."""
@@ -227,15 +141,3 @@ def test_remote_shards_are_fetched_once_into_a_bounded_cache(remote: Mapping[str
     (remote["store"] / "2.tar").unlink()
     again = ShardReader(pa.Table.from_pylist(rows), "mock://store", cache_megabytes=1)
     assert again.array(2, "x.npy")[-1] == 2
-
-
-def test_shard_whose_tar_was_cut_short_counts_as_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("a", "b"):
-        write_shard(str(tmp_path / f"{name}.tar"), [({"key": name}, {"x.npy": npy_bytes(np.arange(999))})])
-    assert [row["key"] for row in iter_known_rows(str(tmp_path))] == ["a", "b"]
-    whole = (tmp_path / "a.tar").read_bytes()
-    (tmp_path / "a.tar").write_bytes(whole[:4096])
-    assert [row["key"] for row in iter_known_rows(str(tmp_path))] == ["b"]
-    assert "a.parquet: its tar file is missing or truncated" in caplog.text
-    (tmp_path / "b.tar").unlink()
-    assert not list(iter_known_rows(str(tmp_path)))

@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.volumes.cases import Dataset
 from data_pipelines.volumes.sources.find import find_cases, recognise_layout
-from data_pipelines.volumes.sources.names import check_classes, check_id, subject_of
 from data_pipelines.volumes.specs import DataSpec
 
 LABELS = {"0": "background", "1": "front", "2": "back"}
@@ -342,35 +339,3 @@ def test_phantoms_are_written_once_and_found_again(tmp_path: Path) -> None:
     assert [case.case_id for case in first.cases] == [f"phantom_{index:03d}" for index in range(4)]
     other = find_cases(spec.model_copy(update={"phantom_seed": 4}), tmp_path)
     assert other.cases[0].label != first.cases[0].label
-
-
-# --- names -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("case_id", ["case_01", "BraTS2021-00000", "1.3.6.1.4", "Zürich 3", "a" * 80])
-def test_usable_ids(case_id: str) -> None:
-    check_id(case_id, Path("path"))
-
-
-@pytest.mark.parametrize(
-    "case_id", ["", " ", " a", ".hidden", "..", "a/b", "a\\b", "a:b", "a\nb", "a\0b", "-rf", "~a", "a" * 81, "ü" * 41]
-)
-def test_unusable_ids(case_id: str) -> None:
-    with pytest.raises(DataError) as caught:
-        check_id(case_id, Path("path"))
-    assert [problem.rule for problem in caught.value.problems] == ["bad-case-id"]
-
-
-@given(st.dictionaries(st.text(min_size=1), st.integers(-3, 12), max_size=8))
-def test_classes_are_accepted_only_without_holes(declared: dict[str, int]) -> None:
-    if len(declared) >= 2 and sorted(declared.values()) == list(range(len(declared))):
-        assert list(check_classes(declared, "here").values()) == list(range(len(declared)))
-    else:
-        with pytest.raises(DataError):
-            check_classes(declared, "here")
-
-
-def test_subjects() -> None:
-    assert subject_of("sub-07_ses-2_T1w", {}) == "sub-07"
-    assert subject_of("hippocampus_001", {}) == "hippocampus_001"
-    assert subject_of("sub-07_ses-2", {"sub-07_ses-2": "anna"}) == "anna"

@@ -1,0 +1,49 @@
+"""Digests of cases: over the bytes of all their files, in order."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.digests import digest_of
+from data_pipelines.volumes.cases import Case, case_digests
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two files in a folder of their own, and an empty cache."""
+    monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    paths = [tmp_path / "data" / name for name in ("a", "b")]
+    for path in paths:
+        path.write_bytes(path.name.encode() * 10)
+    return paths
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_case_digest_depends_on_the_bytes_and_their_order(files: list[Path]) -> None:
+    a, b = map(str, files)
+
+    def digest(images: tuple[str, ...], label: str) -> str:
+        return case_digests([Case("one", images, label, "one")])["one"]
+
+    assert digest((a,), b) == digest_of([sha256(files[0]), sha256(files[1])])
+    assert len({digest((a,), b), digest((b,), a), digest((a, a), b)}) == 3
+    before = digest((a,), b)
+    moved = files[1].rename(files[1].with_name("moved"))
+    assert digest((a,), str(moved)) == before
+
+
+def test_case_digest_covers_every_slice_of_a_series(files: list[Path]) -> None:
+    folder = files[0].parent
+    label = folder.with_name("label")
+    label.write_bytes(b"label")
+    case = Case("one", (str(folder),), str(label), "one")
+    before = case_digests([case])["one"]
+    (folder / "slice3").write_bytes(b"x")
+    assert case_digests([case])["one"] != before
