@@ -62,7 +62,7 @@ def printable(text: str) -> str:
 
 
 def read_caption(value: object, where: str, example_id: str) -> str:
-    """Return a caption without surrounding white space. Raises DataError where it is no text, not UTF-8 or empty."""
+    """Return a caption without surrounding white space. Raises DataError where it is not text, not UTF-8 or empty."""
     if not isinstance(value, str):
         message = f"the caption must be text, got {type(value).__name__} {value!r:.60}"
         raise broken_rule("caption-not-text", where, message, "write the caption as one string", example_id)

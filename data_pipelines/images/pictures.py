@@ -98,7 +98,7 @@ def caption_reason(caption: str, spec: CaptionedSpec) -> str | None:
 def read_picture(data: bytes, name: str, spec: CaptionedSpec) -> Picture | LeftOut:
     """Decode the picture in ``data``; LeftOut, before it is decoded, where the spec skips its size.
 
-    ``name`` appears in messages. Raises DataError where the bytes are no image of a known format and mode, are
+    ``name`` appears in messages. Raises DataError where the bytes are not an image of a known format and mode, are
     truncated or damaged, or declare more than ``spec.max_pixels``.
     """
     with _open_image(data, Path(name), spec.max_pixels) as image:

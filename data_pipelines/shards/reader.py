@@ -63,7 +63,7 @@ class ShardReader:
     def array(self, row: int, part: str) -> np.ndarray:
         """Return a ``.npy`` part as an array over the mapped file: only slices of it are read from disk.
 
-        Raises DataError where the part is no version 1 ``.npy`` file in C order.
+        Raises DataError where the part is not a version 1 ``.npy`` file in C order.
         """
         data = self.read(row, part)
         if bytes(data[:8]) != b"\x93NUMPY\x01\x00":

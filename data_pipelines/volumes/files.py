@@ -26,7 +26,7 @@ def strip_suffix(name: str) -> str:
 
 
 def is_volume_name(name: str) -> bool:
-    """Tell whether ``read_volume`` knows files of this name; hidden files (``._a.nii.gz``) are no volumes."""
+    """Tell whether ``read_volume`` knows files of this name; hidden files (``._a.nii.gz``) are not volumes."""
     return not name.startswith(".") and strip_suffix(name) != name
 
 

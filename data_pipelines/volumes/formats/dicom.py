@@ -70,7 +70,7 @@ def _read_series(folder: Path, max_voxels: int) -> tuple[list[Path], Geometry]:
 
 
 def _read_slice_headers(folder: Path) -> dict[Path, FileDataset]:
-    """Read every header of the folder. Raises DataError for a file that is no single image slice."""
+    """Read every header of the folder. Raises DataError for a file that is not a single image slice."""
     import pydicom
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info
@@ -88,7 +88,7 @@ def _read_slice_headers(folder: Path) -> dict[Path, FileDataset]:
                 raise unreadable("deflated-slice", file, "is a deflated DICOM file", "export it without deflate")
             headers[file] = pydicom.dcmread(file, stop_before_pixels=True)
         except InvalidDicomError:
-            raise unreadable("not-dicom", file, "is no DICOM file", "move it out of the folder") from None
+            raise unreadable("not-dicom", file, "is not a DICOM file", "move it out of the folder") from None
         missing = [tag for tag in _SLICE_TAGS if headers[file].get(tag) is None]
         if missing or int(headers[file].get("NumberOfFrames") or 1) > 1:
             message = f"lacks {', '.join(missing)}" if missing else "holds several frames"

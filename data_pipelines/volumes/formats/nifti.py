@@ -112,7 +112,7 @@ def _read_header(stream: BinaryIO, path: Path, max_voxels: int) -> tuple[Any, Ge
         raise unreadable("short-file", path, f"{len(block)} bytes are too few for a NIfTI header")
     header = header_class(block, check=False)  # check=True would silently correct a negative spacing
     if bytes(header["magic"].item())[:3] not in (b"n+1", b"n+2"):
-        raise unreadable("bad-header", path, "is no single-file NIfTI", "convert it to .nii.gz")
+        raise unreadable("bad-header", path, "is not a single-file NIfTI", "convert it to .nii.gz")
     num_axes = int(header["dim"][0])
     shape = tuple(int(size) for size in header["dim"][1 : num_axes + 1])
     if not 2 <= num_axes <= 4 or min(shape) < 1:

@@ -34,6 +34,11 @@ from data_pipelines.shards.index import build_index
 from data_pipelines.shards.reader import ShardReader
 from flows.cluster.connection import connect_ray
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),  # Ray's settings warn of their own defaults
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # webdataset leaves closing to the collector
+]
+
 EMOJI = Path(__file__).parents[5] / "shared/data/noto_emoji_128"
 
 

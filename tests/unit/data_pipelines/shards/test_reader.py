@@ -138,6 +138,9 @@ def test_remote_shards_are_fetched_once_into_a_bounded_cache(remote: Mapping[str
     for row in range(3):
         assert shards.array(row, "x.npy")[-1] == row
     assert {path.name for path in remote["cache"].iterdir()} == {"1.tar", "2.tar"}  # over the limit: the oldest goes
+    (remote["cache"] / ".partial-0-9.tar").write_bytes(bytes(2 << 20))  # another process is downloading it
+    assert ShardReader(pa.Table.from_pylist(rows), "mock://store", cache_megabytes=1).array(0, "x.npy")[-1] == 0
+    assert (remote["cache"] / ".partial-0-9.tar").exists()
     (remote["store"] / "2.tar").unlink()
     again = ShardReader(pa.Table.from_pylist(rows), "mock://store", cache_megabytes=1)
     assert again.array(2, "x.npy")[-1] == 2

@@ -77,6 +77,7 @@ def test_names_follow_the_samples_and_their_order() -> None:
     assert len({shard_name(d) for d in (["a", "b"], ["b", "a"], ["ab"], ["a"])}) == 4
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves closing to the collector
 def test_webdataset_reads_the_arrays_unchanged(shard: tuple[Path, list[dict[str, Any]]]) -> None:
     found = list(webdataset.WebDataset(str(shard[0]), shardshuffle=False).decode())
     assert [sample["__key__"] for sample in found] == ["a", "b%2E1", "c_é" + "x" * 99]

@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.preprocess import (
     Preprocessing,
+    StoredGeometry,
     canonical_axes,
     normalise,
     prepare,
@@ -236,6 +237,31 @@ def test_record_survives_json() -> None:
     spec = RAW.model_copy(update={"foreground_crop": True})
     done = prepare(stored[None], geometry, spec, (1.0, 1.0, 1.0)).done
     assert Preprocessing.model_validate_json(done.model_dump_json()) == done
+
+
+def test_stored_geometry_is_flat_json_of_the_preprocessing_and_the_affine() -> None:
+    affine = ((-1.0, 0.0, 0.0, 4.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 2.0, 0.5), (0.0, 0.0, 0.0, 1.0))
+    geometry = Geometry((2, 3, 4), (1.0, 1.0, 2.0), affine)
+    done = prepare(np.zeros((1, 2, 3, 4)), geometry, RAW, None).done
+    part = StoredGeometry.of(geometry, done).to_bytes()
+    assert part == (
+        b'{"stored_shape": [2, 3, 4], "stored_spacing": [1.0, 1.0, 2.0], "axes": [0, 1, 2], '
+        b'"flips": [true, false, false], "crop": [[0, 2], [0, 3], [0, 4]], "shape": [2, 3, 4], '
+        b'"spacing": [1.0, 1.0, 2.0], "affine": [[-1.0, 0.0, 0.0, 4.0], [0.0, 1.0, 0.0, 0.0], '
+        b"[0.0, 0.0, 2.0, 0.5], [0.0, 0.0, 0.0, 1.0]]}"
+    )
+    stored = StoredGeometry.model_validate_json(part)
+    assert stored.geometry == geometry
+    assert stored.is_lossless
+    np.testing.assert_array_equal(restore_mask(np.ones((2, 3, 4)), stored), np.ones((2, 3, 4)))
+
+
+def test_stored_geometry_of_an_image_has_no_affine() -> None:
+    geometry = Geometry((2, 3), (1.0, 1.0))
+    done = prepare(np.zeros((1, 2, 3)), geometry, RAW, None).done
+    stored = StoredGeometry.model_validate_json(StoredGeometry.of(geometry, done).to_bytes())
+    assert stored.affine is None
+    assert stored.geometry == geometry
 
 
 # --- Intensities -----------------------------------------------------------------------------------------------------

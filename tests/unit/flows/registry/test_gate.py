@@ -1,11 +1,11 @@
-"""Who becomes champion."""
+"""Which version is promoted to champion."""
 
 from __future__ import annotations
 
 import pytest
 
-from flows.registry.gate import decide_alias, find_metric
 from flows.config.specs import RegistrySpec
+from flows.registry.gate import decide_alias
 
 
 @pytest.mark.parametrize(
@@ -38,18 +38,32 @@ def test_of_distances_less_is_better(ours: float, theirs: float, limits: dict[st
     assert found == alias
 
 
+@pytest.mark.parametrize(
+    ("compared", "ours", "theirs", "alias"),
+    [
+        ("volume_error_ml", 9.0, 1.0, "challenger"),
+        ("volume_error_ml", 1.0, 9.0, "champion"),
+        ("volume_error_percent", -1.0, 5.0, "champion"),
+        ("volume_error_percent", 5.0, -1.0, "challenger"),
+        ("hd95_mm/liver", 2.0, 3.0, "champion"),
+        ("hd95_mm/liver", 3.0, 2.0, "challenger"),
+        ("fid", 7.0, 8.0, "champion"),
+        ("fid", 8.0, 7.0, "challenger"),
+        ("precision", 0.8, 0.7, "champion"),
+    ],
+)
+def test_the_compared_metric_decides_in_its_own_direction(
+    compared: str, ours: float, theirs: float, alias: str
+) -> None:
+    """Dice is worse in every case: it does not count where another metric is named."""
+    spec = RegistrySpec(compare_metric=compared)
+    found, why = decide_alias({"dice": 0.1, compared: ours}, {"dice": 0.9, compared: theirs}, spec, "dice")
+    assert found == alias
+    assert why.startswith(compared)
+
+
 def test_champion_without_the_compared_metric_gives_way() -> None:
     assert decide_alias({"dice": 0.5}, {"iou": 0.9}, RegistrySpec(), "dice")[0] == "champion"
-
-
-def test_metrics_are_found_whatever_their_protocol() -> None:
-    metrics = {"kid[clip,n=100]": 0.1, "kid[clip,n=100]/prior": 0.2, "dice": 0.3}
-    assert (find_metric(metrics, "kid"), find_metric(metrics, "kid/prior"), find_metric(metrics, "dice")) == (
-        0.1,
-        0.2,
-        0.3,
-    )
-    assert find_metric(metrics, "fid") != find_metric(metrics, "fid")
 
 
 @pytest.mark.parametrize("champion", [None, {}, {"fid[n=10]": 5.0}])

@@ -80,6 +80,7 @@ def test_bad_sets_have_no_kernel_distance():
         kernel_distance(x, x, subsets=0, subset_size=1)
 
 
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save all:UserWarning")
 def test_kernel_distance_is_torchmetrics_with_the_same_extractor():
     from torchmetrics.image.kid import KernelInceptionDistance
 

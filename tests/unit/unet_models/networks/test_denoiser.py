@@ -170,9 +170,13 @@ def test_runs_in_bf16_throughout() -> None:
     assert model(**given).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_compiles_without_a_break(recompute: bool) -> None:
-    spec = small(num_class_embeds=3, gradient_checkpointing=recompute)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"gradient_checkpointing": True, "channels": (8,), "attention_levels": (True,)}],
+    ids=["plain", "gradient checkpointing"],
+)
+def test_compiles_without_a_break(changes: dict[str, Any]) -> None:
+    spec = small(num_class_embeds=3, **changes)
     model = perturbed(Denoiser(spec))
     given = inputs(spec, (7, 6))
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

@@ -9,6 +9,9 @@ from diffusers.training_utils import compute_snr
 from unet_models.sampling import noise
 from unet_models.specs.diffusion import NoiseSpec
 
+# diffusers asks numpy for arrays of tensors in a way that torch does not support yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")
+
 LATENTS = torch.randn(4, 4, 3, 5, generator=torch.Generator().manual_seed(0))
 EPSILON = torch.randn(4, 4, 3, 5, generator=torch.Generator().manual_seed(1))
 TIMESTEPS = torch.tensor([0, 200, 700, 999])

@@ -10,6 +10,9 @@ from data_pipelines.errors import InputError
 from unet_models.sampling.samplers import sample_latents
 from unet_models.specs.diffusion import NoiseSpec, SampleSpec
 
+# diffusers asks numpy for arrays of tensors in a way that torch does not support yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")
+
 
 class Zeros(nn.Module):
     """Predicts zeros and counts its calls and the samples in each."""

@@ -1,15 +1,13 @@
-"""Which inputs become which outputs."""
+"""Inputs of a prediction: which files and rows become which outputs."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from data_pipelines.errors import UserError
-from flows.registry.models import ModelVersion
-from flows.running.predict import Predictor, claim_folder, plan_items
+from data_pipelines.errors import InputError
+from flows.running.prediction.inputs import plan_items
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -20,7 +18,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def planned(source: Path | str, tmp_path: Path) -> dict[str, str]:
-    """output name -> input paths by name."""
+    """Plan volumes; return the name of each output with the names of its inputs."""
     items = plan_items(str(source), tmp_path / "out", takes_prompts=False)
     return {Path(item.output).name: "|".join(Path(path).name for path in item.row["path"].split("|")) for item in items}
 
@@ -45,17 +43,18 @@ def test_folder_of_volumes_pictures_channels_and_series(tmp_path: Path) -> None:
     }
 
 
-def test_glob_and_single_file(tmp_path: Path) -> None:
-    touch(tmp_path / "in", "a.nii.gz", "b.nii.gz")
+def test_glob_single_file_and_single_series(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a.nii.gz", "b.nii.gz", "scan/1.dcm")
     assert list(planned(f"{tmp_path}/in/a*", tmp_path)) == ["a.nii.gz"]
     assert list(planned(tmp_path / "in" / "b.nii.gz", tmp_path)) == ["b.nii.gz"]
+    assert planned(tmp_path / "in" / "scan", tmp_path) == {"scan.nii.gz": "scan"}
 
 
 def test_nothing_and_two_of_a_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing to predict"):
+    with pytest.raises(InputError, match="nothing to predict"):
         planned(tmp_path / "none", tmp_path)
     touch(tmp_path / "in", "x/a.nii.gz", "y/a.nii.gz")
-    with pytest.raises(UserError, match="have the same name"):
+    with pytest.raises(InputError, match="have the same name"):
         planned(f"{tmp_path}/in/*/*.nii.gz", tmp_path)
 
 
@@ -76,9 +75,15 @@ def test_prompts_of_three_kinds_of_file(tmp_path: Path) -> None:
     assert rows["jsonl"] == rows["csv"] == [("a red circle", 7, "0.png"), ("a blue square", 1, "1.png")]
 
 
+def test_outputs_of_prompts_sort_as_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a circle\n" * 11)
+    names = [Path(item.output).name for item in plan_items(str(tmp_path / "a.txt"), tmp_path, takes_prompts=True)]
+    assert names == sorted(names) == [f"{number:02d}.png" for number in range(11)]
+
+
 def test_a_row_without_prompt_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
-    with pytest.raises(UserError, match=r"a\.jsonl: row 2: prompt: Field required"):
+    with pytest.raises(InputError, match=r"a\.jsonl: row 2: prompt: Field required"):
         plan_items(str(tmp_path / "a.jsonl"), tmp_path, takes_prompts=True)
 
 
@@ -93,48 +98,10 @@ def test_a_row_without_prompt_is_named(tmp_path: Path) -> None:
 )
 def test_a_row_that_is_wrong_is_named(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(text)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         plan_items(str(tmp_path / "a.jsonl"), tmp_path, takes_prompts=True)
 
 
-class Model:
-    """Stands for the loaded model: writes what it was asked, fails for one input half-way."""
-
-    def predict(self, columns: dict[str, list[str]]) -> None:
-        Path(columns["output"][0]).write_text("labels")
-        if "broken" in columns["path"][0]:
-            raise RuntimeError("no such voxel")
-
-
-def test_a_failure_is_told_and_leaves_no_file(tmp_path: Path) -> None:
-    predictor = Predictor()
-    predictor.model = Model()
-    told = [
-        predictor({"model": "", "row": json.dumps({"path": f"{name}.nii.gz"}), "output": str(tmp_path / name)})
-        for name in ("whole", "broken")
-    ]
-    assert [result["error"] for result in told] == ["", "broken.nii.gz: no such voxel"]
-    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
-
-
-def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path) -> None:
-    told = Predictor()({"model": str(tmp_path / "none"), "row": "{}", "output": str(tmp_path / "a")})
-    assert told["is_fatal"]
-
-
-def test_an_input_that_is_another_now_is_due_again(tmp_path: Path) -> None:
-    prompts, folder = tmp_path / "a.csv", tmp_path / "out"
-
-    def claim(text: str, number: str = "1") -> None:
-        prompts.write_text(text)
-        version = ModelVersion("m", number, aliases=(), metrics={}, gate="", tags={})
-        claim_folder(folder, version, plan_items(str(prompts), folder, takes_prompts=True))
-
-    claim("prompt,width\na circle,32\na square,32\n")
-    touch(folder, "0.png", "1.png")
-    claim("prompt,width\na circle,32\na square,64\n")
-    assert [path.name for path in sorted(folder.iterdir())] == ["0.png", "predictions.json"]
-    claim("prompt,width\na circle,32\n")
-    assert (folder / "0.png").exists()
-    with pytest.raises(UserError, match="holds predictions of models:/m/1, this is models:/m/2"):
-        claim("prompt\na circle\n", "2")
+def test_a_file_of_prompts_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no readable file of prompts"):
+        plan_items(str(tmp_path / "none.txt"), tmp_path, takes_prompts=True)

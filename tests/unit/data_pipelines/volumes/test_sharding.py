@@ -1,0 +1,115 @@
+"""Sharding volumes: what a task carries, what a sample holds, and that every problem of a shard is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines.shards.index import FOREGROUND, GEOMETRY, IMAGE, MASK, TRUTH, build_index
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.volumes import sharding
+from data_pipelines.volumes.preprocess import StoredGeometry
+from data_pipelines.volumes.sharding import (
+    Work,
+    foreground_voxels,
+    sample_digests,
+    shard_one,
+    shards_folder,
+    target_spacing,
+)
+from data_pipelines.volumes.sources.find import find_cases
+from data_pipelines.volumes.specs import DataSpec, PreprocessSpec
+from tests.support.datasets import AFFINE, FAULTS, image_of, label_of, write_dataset
+
+
+def work_of(tmp_path: Path, spacing: tuple[float, ...] | None = None) -> Work:
+    """Every case of ``tmp_path/raw`` in one shard, having travelled as JSON."""
+    spec = DataSpec(root=str(tmp_path / "raw"), preprocess=PreprocessSpec(normalise="none"))
+    dataset = find_cases(spec)
+    digests = tuple(f"digest of {case.case_id}" for case in dataset.cases)
+    uri = str(tmp_path / "shard.tar")
+    work = Work(uri=uri, cases=dataset.cases, digests=digests, dataset=dataset, spec=spec, spacing=spacing)
+    arrived = Work.model_validate_json(work.model_dump_json())
+    assert arrived == work
+    return arrived
+
+
+def test_a_sample_holds_image_mask_foreground_and_geometry(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "raw", "a", "b")
+    rows, problems = shard_one(work_of(tmp_path))
+    assert problems == []
+    assert [(row["case_id"], row["digest"], row["shape"]) for row in rows] == [
+        ("a", "digest of a", [12, 12, 12]),
+        ("b", "digest of b", [12, 12, 12]),
+    ]
+    assert rows[0]["class_voxels"] == np.bincount(label_of().ravel()).tolist()
+    reader = ShardReader(build_index(rows, {"a": "train", "b": "val"}), str(tmp_path))
+    np.testing.assert_array_equal(reader.array(1, IMAGE), image_of("b")[None])
+    np.testing.assert_array_equal(reader.array(1, MASK), label_of())
+    assert not reader.has(1, TRUTH)  # nothing was resampled
+    for value, *voxel in reader.array(1, FOREGROUND):
+        assert label_of()[tuple(voxel)] == value
+    geometry = StoredGeometry.model_validate_json(bytes(reader.read(1, GEOMETRY)))
+    np.testing.assert_array_equal(geometry.geometry.affine_array(), AFFINE)
+
+
+def test_a_resampled_sample_keeps_the_label_as_stored(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "raw", "a", "b")
+    rows, _ = shard_one(work_of(tmp_path, (2.0, 2.0, 2.0)))
+    assert rows[0]["shape"] == [6, 6, 12]
+    reader = ShardReader(build_index(rows, {"a": "train"}), str(tmp_path))
+    np.testing.assert_array_equal(reader.array(0, TRUTH), label_of())
+
+
+def test_bad_cases_are_named_and_the_others_sharded(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "raw", "good")
+    for name in ("nan", "fractions", "truncated"):
+        FAULTS[name](root, f"bad_{name}")
+    rows, problems = shard_one(work_of(tmp_path))
+    assert [row["case_id"] for row in rows] == ["good"]
+    assert {(problem.case_id, problem.rule) for problem in problems} == {
+        ("bad_nan", "non-finite"),
+        ("bad_fractions", "label-not-integer"),
+        ("bad_truncated", "truncated-gzip"),
+    }
+
+
+def test_foreground_is_spread_over_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharding, "NUM_FOREGROUND_VOXELS", 10)
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:4], mask[7, 7] = 1, 3
+    voxels = foreground_voxels(mask)
+    assert voxels.dtype == np.int16
+    classes, counts = np.unique(voxels[:, 0], return_counts=True)
+    assert dict(zip(classes.tolist(), counts.tolist(), strict=True)) == {1: 8, 3: 1}  # every fourth of 32
+    assert set(voxels[:8, 1]) == {0, 1, 2, 3}
+    assert voxels[-1].tolist() == [3, 7, 7]
+    assert foreground_voxels(np.zeros((2, 3, 4), np.uint8)).shape == (0, 4)
+
+
+def test_what_shapes_a_sample_is_in_its_digest_and_its_folder(tmp_path: Path) -> None:
+    spec = DataSpec(root=str(write_dataset(tmp_path / "raw", "a", "b")))
+    dataset = find_cases(spec)
+    digests, folder = sample_digests(dataset, spec, None), shards_folder(dataset, spec, None)
+    assert len(set(digests.values())) == 2
+    for other, spacing in [
+        (spec.model_copy(update={"preprocess": PreprocessSpec(foreground_crop=True)}), None),
+        (spec.model_copy(update={"ndim": 2}), None),
+        (spec, (1.0, 1.0, 1.0)),
+    ]:
+        assert not set(digests.values()) & set(sample_digests(dataset, other, spacing).values())
+        assert shards_folder(dataset, other, spacing) != folder
+    elsewhere = spec.model_copy(update={"on_error": "quarantine", "fold": 3, "shard_megabytes": 1})
+    assert sample_digests(dataset, elsewhere, None) == digests
+    assert shards_folder(dataset, elsewhere, None) == folder
+
+
+def test_median_spacing_skips_what_cannot_be_read(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "raw", "a", "b")
+    FAULTS["zero_spacing"](root, "bad")
+    spec = DataSpec(root=str(root), preprocess=PreprocessSpec(spacing="median"))
+    assert target_spacing(find_cases(spec), spec) == (1.0, 1.0, 2.0)
+    fixed = spec.model_copy(update={"preprocess": PreprocessSpec(spacing=(3.0, 3.0, 3.0))})
+    assert target_spacing(find_cases(fixed), fixed) == (3.0, 3.0, 3.0)

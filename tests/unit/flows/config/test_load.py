@@ -1,0 +1,137 @@
+"""A YAML file with overrides: overrides win, and mistakes are named by file, field and rule."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.errors import ConfigError
+from flows.config.load import read_config
+from flows.pipelines.diffusion.config import DiffusionConfig
+from flows.pipelines.segmentation.config import SegmentationConfig
+from tests.support.project import CHECKOUT
+
+MODELS = {"segmentation": SegmentationConfig, "diffusion": DiffusionConfig}
+DEMO = CHECKOUT / "flows" / "configs" / "demo_diffusion.yaml"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "a.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "train: {num_steps: 5}")
+    config = read_config(path, ["train.num_steps=7", "evaluate.tta=false", "data.root=/x"], MODELS)
+    assert isinstance(config, SegmentationConfig)
+    assert (config.train.num_steps, config.evaluate.tta, config.data.root) == (7, False, "/x")
+
+
+def test_the_field_pipeline_chooses_the_configuration(tmp_path: Path) -> None:
+    path = written(tmp_path, "pipeline: segmentation")
+    assert type(read_config(path, [], MODELS)) is SegmentationConfig
+    assert type(read_config(DEMO, [], MODELS)) is DiffusionConfig
+    assert type(read_config(written(tmp_path, ""), [], MODELS)) is SegmentationConfig, "the default"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("train.num_stepz=7", "train.num_stepz: there is no such field; `unetflow config --reference` lists all"),
+        ("train.num_steps=seven", "train.num_steps"),
+        ("train.num_steps=seven", "(got 'seven')"),
+        ("train.patch_size=[8, 8]", "one number per spatial axis"),
+        ("train", "write it as a.b=value"),
+        ("=7", "write it as a.b=value"),
+        ("pipeline.x=7", "pipeline is a value, not a group of fields"),
+        ("train={", "the value is not valid YAML"),
+        ("compute.num_workers=64", "every worker needs at least one sample"),
+        ("data.preprocess.normalise=window", "go together"),
+        ("registry.min_metrics={sparkle: 1}", "registry.min_metrics: there is no metric sparkle"),
+        ("registry.max_metrics={learning_rate: 1}", "learning_rate has no direction"),
+        ("registry.compare_metric=sparkle", "registry.compare_metric: there is no metric sparkle"),
+        ("registry.compare_metric=samples_per_second", "samples_per_second has no direction"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, override: str, named: str) -> None:
+    path = written(tmp_path, "pipeline: segmentation")
+    with pytest.raises(ConfigError, match=re.escape(named)) as caught:
+        read_config(path, [override], MODELS)
+    assert str(path) in str(caught.value) or override in str(caught.value)
+
+
+def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
+    path = written(tmp_path, "train: {num_steps: 0, num_stepz: 1}\nregistry: {compare_metric: sparkle}")
+    with pytest.raises(ConfigError) as caught:
+        read_config(path, [], MODELS)
+    message = str(caught.value)
+    assert "3 field(s) are wrong" in message
+    assert all(name in message for name in ("train.num_steps:", "train.num_stepz:", "registry.compare_metric:"))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a: [1", "is not valid YAML in UTF-8"),
+        ("[1, 2]", "must hold fields such as `data:` and `train:`, found a list"),
+        ("pipeline: video", "pipeline: there is no 'video'; choose segmentation or diffusion"),
+    ],
+)
+def test_files_that_hold_no_configuration(tmp_path: Path, text: str, named: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError, match=re.escape(named)) as caught:
+        read_config(path, [], MODELS)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+        read_config(tmp_path / "none.yaml", [], MODELS)
+    (tmp_path / "a.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError, match=r"a\.yaml: is not valid YAML in UTF-8"):
+        read_config(tmp_path / "a.yaml", [], MODELS)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("train.model.context_dim=64", "train.model.context_dim (64) must be train_clip.width (128)"),
+        ("train_autoencoder.latent_channels=8", "must be train_autoencoder.latent_channels (8)"),
+        ("train_clip.patch_pixels=5", "data.resolution (32) must be a multiple of train_clip.patch_pixels (5)"),
+        ("data.resolution=50", "data.resolution (50) must be a multiple of 8: train_autoencoder shrinks images by 4"),
+        ("data.crop=buckets", "resolution (32) must be a multiple of bucket_multiple (64)"),
+        ("data={resolution: 64, crop: buckets}", "must be a multiple of bucket_multiple (64), twice it or more"),
+        (
+            "data={layout: shapes, resolution: 32, crop: buckets, bucket_multiple: 2}",
+            "data.bucket_multiple (2) must be a multiple of 8",
+        ),
+        ("compute.num_workers=3", "train_clip.global_batch_size (128) must be a multiple of compute.num_workers (3)"),
+        ("evaluate.num_inference_steps=2000", "must be at most train.noise.num_timesteps"),
+        ("train.model.num_class_embeds=3", "this pipeline conditions on text alone"),
+    ],
+)
+def test_networks_of_a_diffusion_config_must_fit_together(override: str, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(DEMO, [override], MODELS)
+    assert named in str(caught.value)
+
+
+def test_a_switch_may_be_written_as_a_number() -> None:
+    config = read_config(DEMO, ["train.noise.zero_terminal_snr=1"], MODELS)
+    assert isinstance(config, DiffusionConfig)
+    assert config.train.noise.zero_terminal_snr is True
+
+
+def test_storage_is_an_absolute_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, "{}")
+    assert read_config(path, ["storage=runs"], MODELS).storage_uri == str(tmp_path / "runs")
+    assert read_config(path, ["storage=s3://bucket/runs"], MODELS).storage_uri == "s3://bucket/runs"
+    monkeypatch.setenv("UNETFLOW_STORAGE", "/shared")
+    assert read_config(path, [], MODELS).storage_uri == "/shared"
+    monkeypatch.delenv("UNETFLOW_STORAGE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_config(path, [], MODELS).storage_uri == str(tmp_path / ".local/state/unetflow")

@@ -1,0 +1,35 @@
+"""Names of metrics as MLflow takes them, and where runs are tracked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.metrics import METRICS
+from flows.registry.tracking import mlflow_name, tolerate_failure, tracking_uri
+
+
+def test_names_of_metrics_are_such_as_mlflow_takes() -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    examples = ("frechet_distance[clip,n=100]/prior", "fid[n=5]", "dice/liver", "caption_accuracy/held_out")
+    for name in (*examples, *METRICS):
+        _validate_metric_name(mlflow_name(name))
+    assert mlflow_name("kid[clip,n=100]/prior") == "kid/clip-n100/prior"
+
+
+def test_runs_are_tracked_below_a_local_storage_unless_a_server_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tracking_uri(str(tmp_path / "runs")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert tracking_uri("s3://bucket/runs") == f"sqlite:///{tmp_path}/state/unetflow/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org")
+    assert tracking_uri(str(tmp_path)) == "http://mlflow.example.org"
+
+
+def test_a_failure_of_the_server_is_logged_and_tolerated(caplog: pytest.LogCaptureFixture) -> None:
+    with tolerate_failure("logging to MLflow"):
+        raise ConnectionError("no route")
+    assert "logging to MLflow failed, continuing without it: no route" in caplog.text

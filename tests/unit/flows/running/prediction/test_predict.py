@@ -1,0 +1,69 @@
+"""Predictions: failures leave no file, a changed input is predicted again, a folder belongs to one version."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.errors import ConfigError
+from flows.config.specs import ComputeSpec
+from flows.registry.models import ModelVersion
+from flows.running.prediction.inputs import plan_items
+from flows.running.prediction.predict import Predictor, claim_folder, predict
+
+
+class Model:
+    """Stands for the loaded model: writes what it was asked, fails for one input half-way."""
+
+    def predict(self, columns: dict[str, list[str]]) -> None:
+        Path(columns["output"][0]).write_text("labels")
+        if "broken" in columns["path"][0]:
+            raise RuntimeError("no such voxel")
+
+
+def test_a_failure_is_returned_and_leaves_no_file(tmp_path: Path) -> None:
+    predictor = Predictor()
+    predictor.model = Model()
+    results = [
+        predictor({"model": "", "row": json.dumps({"path": f"{name}.nii.gz"}), "output": str(tmp_path / name)})
+        for name in ("whole", "broken")
+    ]
+    assert [result["error"] for result in results] == ["", "broken.nii.gz: no such voxel"]
+    assert not any(result["is_fatal"] for result in results)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path) -> None:
+    result = Predictor()({"model": str(tmp_path / "none"), "row": "{}", "output": str(tmp_path / "a")})
+    assert result["is_fatal"]
+    assert result["error"]
+
+
+def test_an_input_that_has_changed_is_due_again(tmp_path: Path) -> None:
+    prompts, folder = tmp_path / "a.csv", tmp_path / "out"
+
+    def claim(text: str, number: str = "1") -> None:
+        prompts.write_text(text)
+        version = ModelVersion("m", number, aliases=(), metrics={}, gate="", tags={})
+        claim_folder(folder, version, plan_items(str(prompts), folder, takes_prompts=True))
+
+    claim("prompt,width\na circle,32\na square,32\n")
+    for name in ("0.png", "1.png"):
+        (folder / name).touch()
+    claim("prompt,width\na circle,32\na square,64\n")
+    assert [path.name for path in sorted(folder.iterdir())] == ["0.png", "predictions.json"]
+    claim("prompt,width\na circle,32\n")
+    assert (folder / "0.png").exists()
+    with pytest.raises(ConfigError, match="holds predictions of models:/m/1, this is models:/m/2"):
+        claim("prompt\na circle\n", "2")
+    (folder / "predictions.json").write_text('{"model": "m"}')
+    with pytest.raises(ConfigError, match="is not a manifest of this version; name another output folder"):
+        claim("prompt\na circle\n")
+
+
+@pytest.mark.parametrize(("source", "output"), [("s3://bucket/in", "out"), ("in", "s3://bucket/out")])
+def test_places_that_are_no_paths_are_refused_before_anything_is_looked_up(source: str, output: str) -> None:
+    with pytest.raises(ConfigError, match="s3://bucket/.*: input and output are paths here"):
+        predict("models:/m@champion", source, output, ComputeSpec(), "/nowhere")

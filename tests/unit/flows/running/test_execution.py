@@ -1,0 +1,197 @@
+"""Run and plan the steps of a pipeline: one after the other, up to one, cache hits as such, and summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_pipelines.errors import ConfigError
+from flows.config.pipeline import PipelineConfig
+from flows.pipelines.catalog import PIPELINES
+from flows.registry.register import RegistrationFigures
+from flows.running.execution import RunSummary, plan_pipeline, run_pipeline, summarise
+from flows.stages.attempt import Attempt
+from flows.stages.pipeline import Pipeline, Records, Step
+from flows.stages.record import EvaluationFigures
+from flows.stages.shards import ShardFigures
+from flows.stages.stage import Done, Stage, run_stage
+from tests.support.records import CountFigures, finished
+
+
+class NumbersConfig(PipelineConfig):
+    """Configuration of a pipeline of three steps."""
+
+    pipeline: str = "numbers"
+    first: int = 1
+    """Changes the first step and with it all others."""
+
+
+def plan_step(name: str, before: str | None) -> Step:
+    """Plan a step that depends on the one before; ``last`` fails while its folder holds no ``allowed``."""
+
+    def plan(config: NumbersConfig, done: Records) -> Stage[CountFigures]:
+        def compute(attempt: Attempt) -> CountFigures:
+            if name == "last" and not Path(config.storage, "allowed").exists():
+                raise OSError("the disk is full")
+            attempt.write("out", "out.txt", name.encode())
+            return CountFigures()
+
+        identity = {"first": config.first} if before is None else {}
+        inputs = () if before is None else (done[before],)
+        effect = Path(config.storage, "effect")
+        return Stage(name, identity, inputs, compute, CountFigures, lambda record: name != "last" or effect.exists())
+
+    return Step(name, plan, f"Runs {name}.")
+
+
+def refuse_zero(config: NumbersConfig) -> None:
+    if config.first == 0:
+        raise ConfigError("first must not be 0")
+
+
+NUMBERS = Pipeline(
+    "numbers",
+    NumbersConfig,
+    (plan_step("first", None), plan_step("middle", "first"), plan_step("last", "middle")),
+    check=refuse_zero,
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NumbersConfig]:
+    """A configuration whose last step may run, and whose effect exists."""
+    monkeypatch.setitem(PIPELINES, "numbers", NUMBERS)
+    for name in ("allowed", "effect"):
+        (tmp_path / name).touch()
+    yield NumbersConfig(storage=str(tmp_path))
+
+
+def run_here(stage: Stage[Any], config: PipelineConfig) -> Done[Any]:
+    return run_stage(stage, config.storage_uri)
+
+
+def outcome(summary: RunSummary) -> dict[str, bool]:
+    return {stage.name: stage.cached for stage in summary.stages}
+
+
+def test_steps_run_in_order_then_are_cache_hits(config: NumbersConfig) -> None:
+    first, again = run_pipeline(config), run_pipeline(config)
+    assert outcome(first) == {"first": False, "middle": False, "last": False}
+    assert outcome(again) == {"first": True, "middle": True, "last": True}
+    assert [stage.key for stage in first.stages] == [stage.key for stage in again.stages]
+    assert first.pipeline == "numbers"
+
+
+def test_a_run_stops_at_a_step_and_resumes_behind_it(config: NumbersConfig) -> None:
+    assert outcome(run_pipeline(config, until="middle")) == {"first": False, "middle": False}
+    assert outcome(run_pipeline(config)) == {"first": True, "middle": True, "last": False}
+    with pytest.raises(ConfigError, match="pipeline numbers has no stage other; it has first, middle, last"):
+        run_pipeline(config, until="other")
+
+
+def test_a_failed_step_leaves_the_earlier_ones_done(config: NumbersConfig, tmp_path: Path) -> None:
+    (tmp_path / "allowed").unlink()
+    with pytest.raises(OSError, match="the disk is full"):
+        run_pipeline(config)
+    (tmp_path / "allowed").touch()
+    assert outcome(run_pipeline(config)) == {"first": True, "middle": True, "last": False}
+
+
+def test_stages_are_run_by_what_is_given(config: NumbersConfig) -> None:
+    seen = []
+
+    def run(stage: Stage[Any], of: PipelineConfig) -> Done[Any]:
+        seen.append((stage.name, of is config))
+        return run_here(stage, of)
+
+    run_pipeline(config, run)
+    assert seen == [("first", True), ("middle", True), ("last", True)]
+
+
+def test_the_check_of_a_pipeline_comes_before_anything_runs(config: NumbersConfig, tmp_path: Path) -> None:
+    wrong = config.model_copy(update={"first": 0})
+    for call in (run_pipeline, plan_pipeline):
+        with pytest.raises(ConfigError, match="first must not be 0"):
+            call(wrong)
+    assert not (tmp_path / "first").exists()
+
+
+def test_a_plan_runs_nothing_and_knows_the_keys_as_far_as_records_reach(config: NumbersConfig, tmp_path: Path) -> None:
+    planned = plan_pipeline(config)
+    assert [(stage.name, stage.done, stage.key is None) for stage in planned] == [
+        ("first", False, False),
+        ("middle", False, True),
+        ("last", False, True),
+    ]
+    assert not (tmp_path / "first").exists()
+    run_pipeline(config, until="first")
+    planned = plan_pipeline(config)
+    assert [(stage.name, stage.done, stage.key is None) for stage in planned] == [
+        ("first", True, False),
+        ("middle", False, False),
+        ("last", False, True),
+    ]
+    assert [stage.name for stage in plan_pipeline(config, "middle")] == ["first", "middle"]
+    another = plan_pipeline(config.model_copy(update={"first": 2}))
+    assert another[0].key != planned[0].key
+    assert not another[0].done
+
+
+def test_effects_outside_are_planned_for_only_when_asked(config: NumbersConfig, tmp_path: Path) -> None:
+    run_pipeline(config)
+    (tmp_path / "effect").unlink()
+    assert all(stage.done for stage in plan_pipeline(config))
+    assert [stage.done for stage in plan_pipeline(config, check_external=True)] == [True, True, False]
+
+
+def test_the_summary_has_what_consumers_read() -> None:
+    shards = ShardFigures(
+        num_train=1, num_val=1, num_new=2, shards="shards/a", shard_sizes={}, dataset="d", num_quarantined=3
+    )
+    registered = RegistrationFigures(
+        model_name="m",
+        model_version=4,
+        model_uri="models:/m@champion",
+        alias="champion",
+        reason="thresholds met",
+        run_id="r",
+        tracking_uri="sqlite:///mlflow.db",
+        pages={"model": "http://mlflow/m"},
+    )
+    records = [
+        finished("shard", shards),
+        finished("evaluate", EvaluationFigures(metrics={"dice": 0.9}), "/store/evaluate/k", report="a/report.html"),
+        finished("register", registered),
+    ]
+    summary = summarise(PipelineConfig(pipeline="p"), [Done(each, cached=False) for each in records], 12.345)
+    assert summary.model_dump(exclude={"stages"}) == {
+        "pipeline": "p",
+        "model_uri": "models:/m@champion",
+        "model_name": "m",
+        "model_version": 4,
+        "alias": "champion",
+        "reason": "thresholds met",
+        "tracking_uri": "sqlite:///mlflow.db",
+        "metrics": {"dice": 0.9},
+        "report": "/store/evaluate/k/a/report.html",
+        "pages": {"model": "http://mlflow/m"},
+        "num_quarantined": 3,
+        "seconds": 12.35,
+    }
+    assert RunSummary.model_validate_json(summary.model_dump_json()) == summary
+    assert summary.stages[0].model_dump() == {
+        "name": "shard",
+        "key": "key of shard",
+        "uri": "/nowhere/stage/key",
+        "cached": False,
+        "seconds": 1.5,
+    }
+
+
+def test_a_pipeline_that_stopped_early_is_summed_up_as_far_as_it_got() -> None:
+    done = [Done(finished("first", CountFigures()), cached=True)]
+    summary = summarise(PipelineConfig(pipeline="p"), done, 1.0)
+    assert (summary.model_uri, summary.metrics, summary.report, summary.num_quarantined) == (None, {}, None, 0)
