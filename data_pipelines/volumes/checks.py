@@ -118,7 +118,7 @@ def _extra_axis(path: str, shape: Sequence[int], dataset: Dataset, spec: DataSpe
     if spec.ndim == 2:
         message = f"the image has {shape[-1]} colour channels, {declared}"
         return broken_rule("channel-count", path, message, "convert the image, or correct data.channels")
-    message = f"the file is {len(shape)}-D {list(shape)} where 3-D is due; {declared}"
+    message = f"the file is {len(shape)}-D {list(shape)} where 3-D is expected; {declared}"
     remedy = "store one 3-D volume per file, or declare one channel for each entry of the last axis"
     return broken_rule("wrong-ndim", path, message, remedy)
 
@@ -235,7 +235,7 @@ def check_dataset(dataset: Dataset, counts_by_case: Mapping[str, Sequence[int]])
 
 def _check_num_cases(dataset: Dataset, num_cases: int) -> None:
     if num_cases < 2:
-        message = f"at least 2 usable cases are due, to train on and to validate; found {num_cases}"
+        message = f"at least 2 usable cases are needed, to train on and to validate; found {num_cases}"
         remedy = "correct the cases named above, or add cases"
         raise broken_rule("too-few-cases", _folder_of(dataset), message, remedy)
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from data_pipelines.digests import digest_of
+from data_pipelines.errors import ConfigError
 from flows.config.pipeline import PipelineConfig
 from flows.installation import CODE_VARIABLE, LOCK, PACKAGES, code_version, lock_file, source_root
 
@@ -52,20 +53,16 @@ def forwarded_variables() -> dict[str, str]:
 def packed(config: PipelineConfig | None, entry_module: str = "flows.cli") -> Iterator[Path]:
     """Yield a folder with the code, the configuration if any and, in a checkout, the lock.
 
-    ``entry_module`` is what the job runs: its file travels too where it is outside the project's packages. Equal input
+    ``entry_module`` is what the job runs: its package travels too where it is not one of the project's. Equal input
     gives equal bytes.
     """
     source = source_root()
     with tempfile.TemporaryDirectory(prefix="unetflow-job-") as folder:
         target = Path(folder)
         for package in PACKAGES:
-            for file in sorted((source / package).rglob("*")):
-                if file.suffix in CODE_SUFFIXES:
-                    copied = target / file.relative_to(source)
-                    copied.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(file, copied)
+            _copy_code(source, package, target)
         if entry_module.split(".")[0] not in PACKAGES:
-            _copy_module(entry_module, target)
+            _copy_package(entry_module, target)
         if lock := lock_file():
             shutil.copyfile(lock, target / LOCK)
         if config is not None:
@@ -90,12 +87,24 @@ def runtime_environment(folder: Path, variables: dict[str, str], *, install: boo
     return environment
 
 
-def _copy_module(name: str, target: Path) -> None:
-    """Copy a user's own module, one file, into the folder."""
-    found = importlib.util.find_spec(name)
+def _copy_package(name: str, target: Path) -> None:
+    """Copy a user's own module, or the package that it is in, into the folder."""
+    top = name.split(".")[0]
+    found = importlib.util.find_spec(top)
     if found is None or found.origin is None:
-        raise ModuleNotFoundError(f"entry_module {name} cannot be imported, so it cannot travel with the job")
-    shutil.copyfile(found.origin, target / Path(found.origin).name)
+        raise ConfigError(f"entry_module {name} cannot be imported, so it cannot travel with the job")
+    if found.submodule_search_locations:
+        _copy_code(Path(found.origin).parents[1], top, target)
+    else:
+        shutil.copyfile(found.origin, target / Path(found.origin).name)
+
+
+def _copy_code(source: Path, package: str, target: Path) -> None:
+    for file in sorted((source / package).rglob("*")):
+        if file.suffix in CODE_SUFFIXES:
+            copied = target / file.relative_to(source)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copied)
 
 
 def _resolved(config: PipelineConfig) -> dict[str, Any]:

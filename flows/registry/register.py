@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
-    from unet_models.formats.export import Traced
+    from unet_models.formats.trace import Traced
 
 logger = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ class Pipeline:
     """Check of what the configuration names (folders, weights) before anything is computed; raises UserError."""
     entry_module: str = "flows.cli"
     """Module that ``python -m`` runs in a job of the cluster. A pipeline defined outside this package names its own: a
-    module that adds itself to ``PIPELINES`` and calls ``flows.cli.main``; its file travels with the job."""
+    module that adds itself to ``PIPELINES`` and calls ``flows.cli.main``; it, or its package, travels with the job."""
 
     @property
     def step_names(self) -> tuple[str, ...]:

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import re
-import subprocess
-import sys
-import tempfile
-from contextlib import redirect_stderr
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,75 +12,17 @@ import pytest
 import yaml
 from PIL import Image
 
-from flows import cli
+from tests.support.commands import Outcome, run_here, run_installed
 from tests.support.datasets import FAULTS, LABELS, cut, image_path, label_of, write_case, write_dataset
 
 GOOD = ("good_0", "good_1", "good_2", "good_3", "good_4")
-LISTED = re.compile(
-    r"^  (?P<path>/.+?): (?P<message>.+) \[(?P<rule>[a-z0-9-]+)\]\n    -> (?P<remedy>.+)$", re.MULTILINE
-)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a command leaves on the terminal."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def problems(self) -> list[dict[str, str]]:
-        """The listed problems, each with path, message, rule and remedy."""
-        assert self.code == 2, self.err
-        assert self.out == ""
-        found = [match.groupdict() for match in LISTED.finditer(self.err)]
-        assert f"{len(found)} problem{'s' if len(found) != 1 else ''} in the input data:" in self.err
-        return found
-
-    @property
-    def problem(self) -> dict[str, str]:
-        """The one problem."""
-        (found,) = self.problems
-        return found
-
-    @property
-    def mistake(self) -> str:
-        """The one message about the configuration or the command line."""
-        assert self.code == 2, self.err
-        assert self.out == ""
-        return self.err
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """The shard stage's record, found through the JSON object that must be all of stdout."""
-        assert self.code == 0, self.err
-        (stage,) = json.loads(self.out)["stages"]
-        assert stage["name"] == "shard"
-        return json.loads((Path(stage["uri"]) / "record.json").read_text()) | {"cached": stage["cached"]}
-
-
-def unetflow(*arguments: str) -> Outcome:
-    """The command in this process, so that Ray starts once for all tests; an uncaught exception fails the test."""
-    with tempfile.TemporaryFile() as stdout:
-        with redirect_stderr(io.StringIO()) as stderr, mock.patch.object(cli.base, "_result_fd", stdout.fileno()):
-            code = cli.run_command(arguments)
-        stdout.seek(0)
-        return Outcome(code, stdout.read().decode(), stderr.getvalue())
-
-
-def installed_unetflow(home: Path, *arguments: str) -> Outcome:
-    """The console script in a process and on a Ray of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(
-        [Path(sys.executable).with_name("unetflow"), *arguments],
-        env=environment | {"UNETFLOW_CACHE": str(home / "alone")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return Outcome(done.returncode, done.stdout, done.stderr)
+def shard_record(outcome: Outcome) -> dict[str, Any]:
+    """The shard stage's record."""
+    (stage,) = outcome.record["stages"]
+    assert stage["name"] == "shard"
+    return json.loads((Path(stage["uri"]) / "record.json").read_text()) | {"cached": stage["cached"]}
 
 
 def configure(folder: Path, root: Path, **fields: Any) -> str:
@@ -115,7 +48,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def stopped(config: str) -> Outcome:
-    return unetflow("shard", config, "--json")
+    return run_here("shard", config, "--json")
 
 
 EXPECTED = {  # case: the file, the rule, words of the message, words of the remedy
@@ -178,7 +111,7 @@ EXPECTED = {  # case: the file, the rule, words of the message, words of the rem
     "four_axes": (
         "imagesTr/four_axes_0000.nii.gz",
         "wrong-ndim",
-        "4-D [12, 12, 12, 2] where 3-D is due",
+        "4-D [12, 12, 12, 2] where 3-D is expected",
         "store one 3-D volume per file",
     ),
 }
@@ -200,8 +133,8 @@ def test_all_faults_are_listed_at_once_and_nothing_else(stopped: Outcome) -> Non
 
 
 def test_quarantine_goes_on_and_lists_what_it_left_out(stopped: Outcome, config: str) -> None:
-    outcome = unetflow("shard", config, "--set", "data.on_error=quarantine", "--json")
-    record = outcome.record
+    outcome = run_here("shard", config, "--set", "data.on_error=quarantine", "--json")
+    record = shard_record(outcome)
     listed = read_output(record, "problems.json")
     assert sorted(problem["case_id"] for problem in listed) == sorted(FAULTS)
     assert {problem["case_id"]: problem["rule"] for problem in listed} == {
@@ -219,7 +152,7 @@ def test_quarantine_goes_on_and_lists_what_it_left_out(stopped: Outcome, config:
 def test_quarantine_lists_what_the_splits_file_leaves_out(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", *GOOD)
     (root / "splits_final.json").write_text(json.dumps([{"train": list(GOOD[:3]), "val": [GOOD[3]]}]))
-    record = unetflow("shard", configure(tmp_path, root, data={"on_error": "quarantine"}), "--json").record
+    record = shard_record(run_here("shard", configure(tmp_path, root, data={"on_error": "quarantine"}), "--json"))
     (problem,) = read_output(record, "problems.json")
     assert (problem["case_id"], problem["rule"]) == (GOOD[4], "split-left-out")
     assert record["figures"]["num_quarantined"] == 1
@@ -238,12 +171,12 @@ def test_mended_file_is_all_that_the_same_command_shards(tmp_path: Path) -> None
     root = write_dataset(tmp_path / "data", *GOOD)
     config = configure(tmp_path, root)
     cut(image_path(root, "good_3"))
-    assert unetflow("shard", config, "--json").problem["path"] == str(image_path(root, "good_3"))
+    assert run_here("shard", config, "--json").problem["path"] == str(image_path(root, "good_3"))
     write_case(root, "good_3")
-    mended = unetflow("shard", config, "--json").record
+    mended = shard_record(run_here("shard", config, "--json"))
     assert (mended["cached"], mended["figures"]["num_new"]) == (False, 1)
     assert read_output(mended, "problems.json") == []
-    assert unetflow("shard", config, "--json").record["cached"]
+    assert shard_record(run_here("shard", config, "--json"))["cached"]
 
 
 # --- what only the whole data set can break --------------------------------------------------------------------------
@@ -251,7 +184,7 @@ def test_mended_file_is_all_that_the_same_command_shards(tmp_path: Path) -> None
 
 def test_class_that_no_case_has(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", *GOOD[:4], labels={**LABELS, "middle": 3})
-    problem = unetflow("shard", configure(tmp_path, root)).problem
+    problem = run_here("shard", configure(tmp_path, root)).problem
     assert (problem["path"], problem["rule"]) == (str(root / "labelsTr"), "absent-class")
     assert "no case has a voxel of class middle (3)" in problem["message"]
     assert "take the class out of the declaration" in problem["remedy"]
@@ -260,16 +193,16 @@ def test_class_that_no_case_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize("on_error", ["stop", "quarantine"])
 def test_too_few_cases(tmp_path: Path, on_error: str) -> None:
     root = write_dataset(tmp_path / "data", "good_0")
-    problem = unetflow("shard", configure(tmp_path, root, data={"on_error": on_error})).problem
+    problem = run_here("shard", configure(tmp_path, root, data={"on_error": on_error})).problem
     assert (problem["path"], problem["rule"]) == (str(root / "labelsTr"), "too-few-cases")
-    assert "at least 2 usable cases are due" in problem["message"]
+    assert "at least 2 usable cases are needed" in problem["message"]
     assert "add cases" in problem["remedy"]
 
 
 @pytest.mark.parametrize("on_error", ["stop", "quarantine"])
 def test_empty_folder(tmp_path: Path, on_error: str) -> None:
     root = write_dataset(tmp_path / "data")
-    problem, *others = unetflow("shard", configure(tmp_path, root, data={"on_error": on_error})).problems
+    problem, *others = run_here("shard", configure(tmp_path, root, data={"on_error": on_error})).problems
     assert (problem["path"], problem["rule"]) == (str(root / "imagesTr"), "empty-folder")
     assert [other["rule"] for other in others] == (["too-few-cases"] if on_error == "quarantine" else [])
     assert "no usable image" in problem["message"]
@@ -279,7 +212,7 @@ def test_empty_folder(tmp_path: Path, on_error: str) -> None:
 @pytest.mark.parametrize("labels", [{"background": 0, "front": 1, "back": 3}, {"background": 0, "front": 255}])
 def test_holes_in_the_declared_classes(tmp_path: Path, labels: dict[str, int]) -> None:
     root = write_dataset(tmp_path / "data", *GOOD, labels=labels)
-    problem = unetflow("shard", configure(tmp_path, root)).problem
+    problem = run_here("shard", configure(tmp_path, root)).problem
     assert (problem["path"], problem["rule"]) == (str(root / "dataset.json"), "class-holes")
     assert f"0..K-1 without holes, K >= 2; got {list(labels.values())}" in problem["message"]
     assert "number the classes 0..K-1" in problem["remedy"]
@@ -293,7 +226,7 @@ def test_black_and_white_masks_of_a_picture_folder(tmp_path: Path) -> None:
         Image.fromarray(picture).save(tmp_path / f"data/images/{index}.png")
         Image.fromarray((label_of()[..., 5] > 0).astype(np.uint8) * 255).save(tmp_path / f"data/masks/{index}.png")
     config = configure(tmp_path, tmp_path / "data", data={"ndim": 2}, train={"patch_size": [8, 8]})
-    problems = [p for p in unetflow("shard", config).problems if p["rule"] != "too-few-cases"]
+    problems = [p for p in run_here("shard", config).problems if p["rule"] != "too-few-cases"]
     assert [p["path"] for p in problems] == [str(tmp_path / f"data/masks/{index}.png") for index in range(3)]
     assert {p["rule"] for p in problems} == {"label-values"}
     assert all("255 (64 voxels); declared are 0 background, 1 foreground" in p["message"] for p in problems)
@@ -306,14 +239,14 @@ def test_black_and_white_masks_of_a_picture_folder(tmp_path: Path) -> None:
 def test_unknown_layout(tmp_path: Path) -> None:
     root = tmp_path / "data"
     root.mkdir()
-    message = unetflow("shard", configure(tmp_path, root)).mistake
+    message = run_here("shard", configure(tmp_path, root)).message
     assert f"{root}: the folder has none of the known layouts. It holds: nothing" in message
     assert all(f"  {layout} " in message for layout in ("decathlon", "nnunet", "folders", "dicom"))
     assert "-> correct data.root, or name the layout in data.layout" in message
 
 
 def test_missing_data_folder(tmp_path: Path) -> None:
-    message = unetflow("shard", configure(tmp_path, tmp_path / "absent")).mistake
+    message = run_here("shard", configure(tmp_path, tmp_path / "absent")).message
     assert f"data.root: there is no folder {tmp_path / 'absent'}; correct the path" in message
 
 
@@ -330,12 +263,12 @@ def test_missing_data_folder(tmp_path: Path) -> None:
     ],
 )
 def test_bad_override(tmp_path: Path, override: str, expected: str) -> None:
-    assert expected in unetflow("shard", configure(tmp_path, tmp_path), "--set", override).mistake
+    assert expected in run_here("shard", configure(tmp_path, tmp_path), "--set", override).message
 
 
 def test_all_wrong_fields_are_listed_with_the_file(tmp_path: Path) -> None:
     config = configure(tmp_path, tmp_path, data={"rot": 1, "fold": -1}, trian={})
-    message = unetflow("shard", config).mistake
+    message = run_here("shard", config).message
     assert f"{config}: 3 field(s) are wrong:" in message
     assert all(f"\n  {field}: " in message for field in ("data.rot", "data.fold", "trian"))
     assert "greater than or equal to 0 (got -1)" in message
@@ -346,30 +279,30 @@ def test_all_wrong_fields_are_listed_with_the_file(tmp_path: Path) -> None:
 )
 def test_unusable_configuration_file(tmp_path: Path, content: str, expected: str) -> None:
     (tmp_path / "config.yaml").write_text(content)
-    assert f"{tmp_path / 'config.yaml'}: {expected}" in unetflow("shard", str(tmp_path / "config.yaml")).mistake
+    assert f"{tmp_path / 'config.yaml'}: {expected}" in run_here("shard", str(tmp_path / "config.yaml")).message
 
 
 # --- the console script ----------------------------------------------------------------------------------------------
 
 
-def test_console_script_names_a_missing_configuration_file(isolated_home: Path, tmp_path: Path) -> None:
+def test_console_script_names_a_missing_configuration_file(tmp_path: Path) -> None:
     path = str(tmp_path / "absent.yaml")
-    message = installed_unetflow(isolated_home, "shard", path).mistake
+    message = run_installed("shard", path).message
     assert message == (
         f"unetflow: {path}: cannot be read (No such file or directory); name an existing configuration file\n"
     )
 
 
-def test_console_script_on_bad_voxels(isolated_home: Path, tmp_path: Path) -> None:
+def test_console_script_on_bad_voxels(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", *GOOD)
     FAULTS["nan"](root, "nan")
     config = configure(tmp_path, root)
-    problem = installed_unetflow(isolated_home, "shard", config, "--json").problem
+    problem = run_installed("shard", config, "--json").problem
     assert (problem["path"], problem["rule"]) == (str(image_path(root, "nan")), "non-finite")
-    record = installed_unetflow(isolated_home, "shard", config, "--set", "data.on_error=quarantine", "--json").record
+    record = shard_record(run_installed("shard", config, "--set", "data.on_error=quarantine", "--json"))
     assert record["figures"]["num_quarantined"] == 1
 
 
 @pytest.mark.parametrize("arguments", [["--nonsense", "config.yaml"], [], ["a.yaml", "b.yaml"]])
 def test_bad_command_line(arguments: list[str]) -> None:
-    assert "Usage: unetflow shard" in unetflow("shard", *arguments).mistake
+    assert "Usage: unetflow shard" in run_here("shard", *arguments).message

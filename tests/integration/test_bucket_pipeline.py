@@ -6,8 +6,6 @@ The CLIP is a given one; the autoencoder is trained.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,16 @@ import torch
 import yaml
 from PIL import Image
 
-from data_pipelines.shards.index import MOMENTS, STATES
 from data_pipelines.loading.loader import ImageSamples
+from data_pipelines.shards.index import MOMENTS, STATES, read_table
 from data_pipelines.shards.reader import ShardReader
-from data_pipelines.shards.index import read_table
-from tests.support.project import ALONE, CHECKOUT, UNETFLOW, Project
-from tests.integration.test_diffusion_pipeline import CONFIG
+from tests.support.commands import run_here
+from tests.support.configs import TINY_SHAPES
+from tests.support.project import Project
+from unet_models.formats.clip_folder import Clip, save_clip
+from unet_models.networks.autoencoder import load_autoencoder
 from unet_models.networks.clip import build_clip
 from unet_models.networks.tokenizer import train_tokenizer
-from unet_models.networks.autoencoder import load_autoencoder
-from unet_models.formats.clip_folder import Clip, save_clip
 from unet_models.specs.encoders import AlignmentSpec
 from unet_models.training.objectives import scale_images
 
@@ -38,7 +36,7 @@ BUCKETS = {"wide": "40x24", "tall": "24x40", "square": "32x32", "banner": "64x16
 def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
     """An empty home in which the pipeline ran once."""
     folder = tmp_path_factory.mktemp("buckets")
-    config = yaml.safe_load(CONFIG)
+    config = yaml.safe_load(TINY_SHAPES)
     config["data"] = {
         "root": str(write_images(folder / "images")),
         "resolution": 32,
@@ -51,7 +49,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str
     config["registry"] = {"name": "buckets", "export": []}
     (folder / "home").mkdir()
     found = Project(folder / "home", yaml.safe_dump(config))
-    return found, found.unetflow("register", str(found.config))  # `run` without Prefect's server
+    return found, found.run("register", str(found.config))
 
 
 def write_images(root: Path) -> Path:
@@ -125,11 +123,9 @@ def test_every_fault_of_the_images_is_named(project: tuple[Project, dict[str, An
     (root / "tall0.txt").unlink()
     (root / "tall1.txt").write_bytes(b"\xff\xfe\x00")
     (root / "tall2.txt").write_text("  ")
-    command = [str(UNETFLOW), "shard", str(found.config), "--set", f"data.root={root}"]
-    done = subprocess.run(command, env=found.environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
+    message = run_here("shard", str(found.config), "--set", f"data.root={root}").message
     for name in ("wide0.png", "tall0", "tall1", "tall2"):
-        assert name in done.stderr
+        assert name in message
 
 
 def test_registered_model_draws_any_size_as_diffusers_does(
@@ -138,9 +134,7 @@ def test_registered_model_draws_any_size_as_diffusers_does(
     found, result = project
     sizes = [(64, 16), (32, 32), (24, 40), (32, 32)]
     (tmp_path / "sizes.json").write_text(json.dumps(sizes))
-    script = (
-        ALONE
-        + f"""
+    script = f"""
 import json, mlflow, numpy as np, torch
 import pandas as pd
 from pathlib import Path
@@ -151,7 +145,7 @@ from diffusers import StableDiffusionPipeline
 folder = Path(flows.__file__).parents[2] / "artifacts" / "bundle"
 pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
 pipeline.set_progress_bar_config(disable=True)
-sizes = json.load(open("sizes.json"))
+sizes = json.load(open(sys.argv[2]))
 table = pd.DataFrame({{"prompt": ["a wide picture"] * 4, "seed": range(4), "guidance_scale": [2.0] * 4,
                       "width": [w if w != 32 else None for w, h in sizes], "height": [h for w, h in sizes]}})
 for seed, ((width, height), ours) in enumerate(zip(sizes, model.predict(table))):
@@ -166,8 +160,6 @@ except ValueError as error:
     assert "width must be a multiple of 4 pixels, got 30" in str(error), error
 else:
     raise AssertionError("30 is no multiple of 4")
+print("{{}}")
 """
-    )
-    command = [sys.executable, "-c", script, str(CHECKOUT)]
-    done = subprocess.run(command, env=found.environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    found.consume(script, str(tmp_path / "sizes.json"))

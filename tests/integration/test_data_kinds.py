@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from tests.support.project import Project
 
 SHORT = """
 registry: {{name: kinds, export: []}}
@@ -87,17 +86,8 @@ def test_registered_model_gives_the_evaluated_labels(
     files_of: Callable[[Path, str], tuple[list[Path], Path]],
 ) -> None:
     home = tmp_path_factory.mktemp("k")
-    config = home / "short.yaml"
-    config.write_text(SHORT.format(data=write(home / "raw"), patch=patch))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("unetflow"), "register", config, "--json"],
-        env=os.environ | {"HOME": str(home), "UNETFLOW_STORAGE": str(home / "storage")},
-        cwd=home,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    project = Project(home, SHORT.format(data=write(home / "raw"), patch=patch))
+    result = project.run("register", str(project.config))
 
     mlflow.set_tracking_uri(result["tracking_uri"])
     model = mlflow.pyfunc.load_model(result["model_uri"])

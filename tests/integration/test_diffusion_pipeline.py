@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.shards.reader import ShardReader
 from data_pipelines.shards.index import read_table
-from tests.support.project import ALONE, CHECKOUT, Project
+from data_pipelines.shards.reader import ShardReader
+from tests.support.configs import TINY_SHAPES
+from tests.support.project import Project
 from tests.support.serving import ask_served
-
-CONFIG = """
-pipeline: diffusion
-registry: {name: tiny-shapes}
-data: {layout: shapes, num_shapes: 120, resolution: 16, val_fraction: 0.2}
-train_clip: &loop
-  {global_batch_size: 8, num_steps: 4, precision: fp32, num_layers: 1, width: 32, num_heads: 2, num_tokens: 16,
-   vocab_size: 600, vector_size: 8, validate_cases: 8, validate_every_steps: 2, checkpoint_every_steps: 2,
-   log_every_steps: 1}
-train_autoencoder:
-  {global_batch_size: 8, num_steps: 4, precision: fp32, channels: [8, 8, 8], validate_cases: 8, ema_decay: 0.9,
-   adversarial_weight: 0.01, adversarial_start: 2,
-   validate_every_steps: 2, checkpoint_every_steps: 2, log_every_steps: 1}
-train:
-  global_batch_size: 8
-  num_steps: 4
-  precision: fp32
-  ema_decay: 0.9
-  validate_cases: 8
-  validate_every_steps: 2
-  checkpoint_every_steps: 2
-  log_every_steps: 1
-  model: {channels: [8, 16], attention_levels: [false, true], num_res_blocks: 1, num_heads: 2, context_dim: 32,
-          num_groups: 4}
-evaluate: {num_images: 12, batch_size: 4, num_inference_steps: 3, num_shown: 2, guidance_sweep: [1.0, 3.0]}
-compute: {num_workers: 2}
-"""
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
+def project(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tuple[Project, dict[str, Any]]:
     """An empty home in which the pipeline ran once."""
-    found = Project(tmp_path_factory.mktemp("d"), CONFIG)
-    return found, found.unetflow("run", str(found.config))
+    found = Project(tmp_path_factory.mktemp("d"), TINY_SHAPES)
+    return found, found.run("run", str(found.config))
 
 
 def test_every_stage_is_done_and_says_what_it_found(project: tuple[Project, dict[str, Any]]) -> None:
@@ -68,14 +40,16 @@ def test_every_stage_is_done_and_says_what_it_found(project: tuple[Project, dict
         assert text in report
 
 
-def test_rerun_finds_all_done_and_one_change_costs_what_depends_on_it(project: tuple[Project, dict[str, Any]]) -> None:
+def test_rerun_is_all_cache_hits_and_one_change_costs_what_depends_on_it(
+    project: tuple[Project, dict[str, Any]],
+) -> None:
     found, _ = project
-    again = found.unetflow("run", str(found.config))
+    again = found.run("register", str(found.config))
     assert all(stage["cached"] for stage in again["stages"])
     change = ("--set", "evaluate.guidance_scale=2.5", "--set", "registry.export=[]")
-    dry = found.unetflow("run", str(found.config), *change, "--dry-run")
+    dry = found.run("run", str(found.config), *change, "--dry-run")
     assert [stage["name"] for stage in dry["stages"] if not stage["done"]] == ["evaluate", "register"]
-    changed = found.unetflow("run", str(found.config), *change, "--set", "compute.num_workers=1")
+    changed = found.run("register", str(found.config), *change, "--set", "compute.num_workers=1")
     assert [stage["name"] for stage in changed["stages"] if not stage["cached"]] == ["evaluate", "register"]
 
 
@@ -85,9 +59,7 @@ def test_registered_model_draws_what_evaluation_saw(project: tuple[Project, dict
     request = tmp_path / "request.json"
     names = ("prompt", "seed", "guidance_scale")
     request.write_text(json.dumps({name: [sample[name] for sample in samples[:4]] for name in names}))
-    script = (
-        ALONE
-        + f"""
+    script = f"""
 import json, mlflow, numpy as np
 mlflow.set_tracking_uri({result["tracking_uri"]!r})
 model = mlflow.pyfunc.load_model({_registered(result)!r})
@@ -127,11 +99,9 @@ session = onnxruntime.InferenceSession(folder / "onnx" / "vae_decoder.onnx")
 with torch.no_grad():
     images = drawer.autoencoder.decode(torch.from_numpy(latents) / drawer.bundle.scaling_factor).sample.numpy()
 np.testing.assert_allclose(session.run(["images"], {{"latents": latents}})[0], images, rtol=0, atol=1e-4 * images.std())
+print("{{}}")
 """
-    )
-    command = [sys.executable, "-c", script, str(CHECKOUT)]
-    done = subprocess.run(command, env=found.environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    found.consume(script)
     evaluated = np.stack([np.asarray(Image.open(io.BytesIO(sample["png"]))) for sample in samples[:4]])
     drawn, theirs = np.load(tmp_path / "drawn.npy"), np.load(tmp_path / "theirs.npy")
     np.testing.assert_array_equal(drawn, evaluated)
@@ -150,7 +120,7 @@ def test_predict_draws_a_file_of_prompts_as_evaluation_did(
     prompts, drawn = tmp_path / "prompts.jsonl", tmp_path / "drawn"
     names = ("prompt", "seed", "guidance_scale")
     prompts.write_text("".join(json.dumps({name: sample[name] for name in names}) + "\n" for sample in samples))
-    told = found.unetflow("predict", _registered(result), str(prompts), str(drawn))
+    told = found.run("predict", _registered(result), str(prompts), str(drawn))
     assert (told["num_predicted"], told["failures"]) == (3, {})
     assert sorted(path.name for path in drawn.iterdir()) == ["0.png", "1.png", "2.png", "predictions.json"]
     for number, sample in enumerate(samples):
@@ -184,7 +154,7 @@ def test_images_do_not_depend_on_the_number_of_workers(project: tuple[Project, d
     found, result = project
     samples = _samples(result)
     shutil.rmtree(found.storage / "evaluate")  # else the scores would be found, not computed
-    alone = found.unetflow("evaluate", str(found.config), "--set", "compute.num_workers=1")
+    alone = found.run("evaluate", str(found.config), "--set", "compute.num_workers=1")
     assert [stage["name"] for stage in alone["stages"] if not stage["cached"]] == ["evaluate"]
     assert _samples(alone) == samples
     assert alone["metrics"] == pytest.approx(result["metrics"], rel=1e-9, abs=1e-12)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.project import ALONE, CHECKOUT, UNETFLOW, Project
-from tests.support.serving import wait_for
+from tests.support.project import Project
+from tests.support.serving import BIN, wait_for
 
 CONFIG = """
 registry: {name: tiny}
@@ -36,13 +33,14 @@ compute: {num_workers: 2}
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(tmp_path_factory.mktemp("home"), CONFIG)
 
 
 @pytest.fixture(scope="module")
 def first(project: Project) -> dict[str, Any]:
-    return project.unetflow("run", str(project.config))
+    """The console script, with a Ray and a Prefect server of its own."""
+    return project.run_installed("run", str(project.config), "--json").record
 
 
 def test_run_ends_with_a_champion(first: dict[str, Any]) -> None:
@@ -74,8 +72,8 @@ def test_nothing_is_written_outside_the_given_folders(project: Project, first: d
     assert names <= {"tiny.yaml", "storage", "cache", ".local", ".cache"}
 
 
-def test_second_run_finds_everything_done(project: Project, first: dict[str, Any]) -> None:
-    again = project.unetflow("run", str(project.config))
+def test_second_run_is_all_cache_hits(project: Project, first: dict[str, Any]) -> None:
+    again = project.run("register", str(project.config))
     assert all(stage["cached"] for stage in again["stages"])
     assert again["model_version"] == first["model_version"]
     assert again["metrics"] == first["metrics"]
@@ -83,26 +81,26 @@ def test_second_run_finds_everything_done(project: Project, first: dict[str, Any
 
 def test_one_change_reruns_only_what_depends_on_it(project: Project, first: dict[str, Any]) -> None:
     override = ("--set", "evaluate.tta=false", "--set", "registry.export=[]")
-    planned = project.unetflow("run", str(project.config), *override, "--dry-run")
+    planned = project.run("run", str(project.config), *override, "--dry-run")
     assert [stage["done"] for stage in planned["stages"]] == [True, True, False, False]
-    changed = project.unetflow("run", str(project.config), *override)
+    changed = project.run("register", str(project.config), *override)
     assert [stage["cached"] for stage in changed["stages"]] == [True, True, False, False]
 
 
 def test_terminated_it_leaves_nothing_running(project: Project, first: dict[str, Any]) -> None:
     """As Ctrl-C does, and as `kill`, systemd or a cluster does."""
     overrides = ("--set", "train.num_steps=100000", "--set", "registry.experiment=terminated")
-    command = [str(UNETFLOW), "run", str(project.config), *overrides]
+    command = [str(BIN / "unetflow"), "run", str(project.config), *overrides]
     with (project.home / "log").open("w+") as log:
         process = subprocess.Popen(command, env=project.environment, cwd=project.home, stderr=log)
         said = Path(log.name).read_text
-        wait_for(lambda: "train: step" in said(), said, 180, alive=process)
+        wait_for(lambda: "/100000 steps" in said(), said, 180, alive=process)
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) > 5, "Prefect's server, Ray's processes and the workers"
         process.terminate()
         assert process.wait(timeout=60) == 130
     assert psutil.wait_procs(family, timeout=30)[1] == []
-    assert "goes on from the last checkpoint" in said()
+    assert "resumes from the last checkpoint" in said()
 
 
 def test_report_stands_alone(first: dict[str, Any]) -> None:
@@ -135,9 +133,7 @@ def test_mlflow_holds_one_run_with_curves_and_lineage(project: Project, first: d
     assert "| liver |" in version.description
 
 
-CONSUMER = (
-    ALONE
-    + """
+CONSUMER = """
 import mlflow
 mlflow.set_tracking_uri(sys.argv[2])
 model = mlflow.pyfunc.load_model(sys.argv[3])
@@ -164,7 +160,6 @@ files = sorted(str(path.relative_to(bundle)) for path in bundle.rglob("*") if pa
 print(json.dumps({"dice": dice, "shape": numpy.asarray(array).shape, "files": files, "difference": difference,
                   "spread": float(logits.std())}))
 """
-)
 
 
 def test_a_consumer_without_the_checkout_gets_the_evaluated_labels(project: Project, first: dict[str, Any]) -> None:
@@ -172,23 +167,14 @@ def test_a_consumer_without_the_checkout_gets_the_evaluated_labels(project: Proj
     case_id = rows[0]["case_id"]
     expected = {row["class_name"]: row["dice"] for row in rows if row["case_id"] == case_id}
     root = next(project.home.glob("cache/generated/*/imagesTr")).parent
-    arguments = [
-        str(CHECKOUT),
+    answer = project.consume(
+        CONSUMER,
         first["tracking_uri"],
         f"models:/tiny/{first['model_version']}",
         str(root / "imagesTr" / f"{case_id}_0000.nii.gz"),
         str(root / "labelsTr" / f"{case_id}.nii.gz"),
         str(project.home / "cache" / "predicted.nii.gz"),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", CONSUMER, *arguments],
-        env=project.environment,
-        cwd=project.home,
-        capture_output=True,
-        text=True,
     )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["dice"] == pytest.approx([expected[name] for name in ("liver", "kidney", "lesion")], abs=1e-6)
     assert answer["shape"] == [16, 17, 18]
     assert {"onnx/unet.onnx", "torch_export/unet.pt2", "export.json"} <= set(answer["files"])
@@ -201,7 +187,7 @@ def test_shards_read_back_by_webdataset_and_ray_data(project: Project, first: di
     import webdataset
 
     from data_pipelines.shards.reader import ShardReader
-    from flows.cluster.connection import ensure_ray
+    from flows.cluster.connection import connect_ray
 
     (index,) = Path(first["stages"][0]["uri"]).glob("*/index.parquet")
     shards = sorted(str(p) for p in project.storage.glob("shards/*/*.tar"))
@@ -209,7 +195,7 @@ def test_shards_read_back_by_webdataset_and_ray_data(project: Project, first: di
     expected = {reader.key(row): reader.array(row, "image.npy") for row in range(reader.num_samples)}
 
     by_webdataset = {s["__key__"]: s["image.npy"] for s in webdataset.WebDataset(shards, shardshuffle=False).decode()}
-    ensure_ray()
+    connect_ray()
     by_ray = {row["__key__"]: row["image.npy"] for row in ray.data.read_webdataset(shards).iter_rows()}
     assert expected.keys() == by_webdataset.keys() == by_ray.keys()
     for key, image in expected.items():

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from data_pipelines import storage
 from data_pipelines.errors import DataError, Problem
-from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.config.specs import ComputeSpec
+from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.stages.attempt import Attempt
 from flows.stages.stage import Done, Stage
+from tests.support.records import CountFigures
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _server() -> Iterator[None]:
-    from flows.running.prefect_flow import set_prefect_defaults
-
-    set_prefect_defaults()  # before Prefect is imported, and inside the isolated home
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
+pytestmark = pytest.mark.usefixtures("prefect_url")
 
 
 def run_as_flow(compute: Callable[[int], None], root: Path) -> tuple[Done | BaseException, int]:
@@ -34,17 +26,18 @@ def run_as_flow(compute: Callable[[int], None], root: Path) -> tuple[Done | Base
 
     tries: list[str] = []
 
-    def work(attempt: Attempt) -> None:
+    def work(attempt: Attempt) -> CountFigures:
         tries.append(attempt.name)
         compute(len(tries))
         storage.write_bytes(attempt.uri("out"), b"x")
         attempt.add("out", attempt.uri("out"))
+        return CountFigures(num_runs=len(tries))
 
     config = SegmentationConfig(storage=str(root), compute=ComputeSpec(retries=2, retry_delay_seconds=0))
 
     @flow(name="one-stage")
     def one_stage() -> Done:
-        return prefect_flow._as_task(Stage("count", {}, (), work), config)
+        return prefect_flow.run_as_task(Stage("count", {}, (), work, CountFigures), config)
 
     try:
         return one_stage(), len(tries)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.images.shapes import check_image, draw, parse_caption, write_shapes
 from data_pipelines.errors import DataError
-from data_pipelines.loading.loader import ImageSamples
-from data_pipelines.shards.reader import ShardReader
-from data_pipelines.shards.index import read_table
+from data_pipelines.images.shapes import check_image, draw, parse_caption, write_shapes
 from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.loading.loader import ImageSamples
+from data_pipelines.shards.index import read_table
+from data_pipelines.shards.reader import ShardReader
 from flows.pipelines.diffusion.shard import shard_stage
 from flows.stages.shards import read_problems, shards_uri
 from flows.stages.stage import Done, run_stage
@@ -35,8 +35,8 @@ def run(raw: Path, tmp_path: Path, **changes: object) -> Done:
 def test_samples_in_batches_show_what_their_captions_say(raw: Path, tmp_path: Path) -> None:
     record = run(raw, tmp_path).record
     index = read_table(record.output("index"))
-    assert record.figures["num_train"] + record.figures["num_val"] == 40
-    assert record.figures["num_val"] > 0
+    assert record.figures.num_train + record.figures.num_val == 40
+    assert record.figures.num_val > 0
     samples = ImageSamples(ShardReader(index, shards_uri(record)))
     for row, (caption, text) in enumerate(zip(index["caption"].to_pylist(), _texts(samples.reader), strict=True)):
         assert caption == text
@@ -50,7 +50,7 @@ def _texts(reader: ShardReader) -> list[str]:
 
 def test_again_it_is_found_and_new_images_cost_only_themselves(raw: Path, tmp_path: Path) -> None:
     first = run(raw, tmp_path)
-    assert (first.cached, first.record.figures["num_new"]) == (False, 40)
+    assert (first.cached, first.record.figures.num_new) == (False, 40)
     assert run(raw, tmp_path).cached
     before = {row["case_id"]: row["split"] for row in read_table(first.record.output("index")).to_pylist()}
     caption = "a large red square above a small green circle"
@@ -59,7 +59,7 @@ def test_again_it_is_found_and_new_images_cost_only_themselves(raw: Path, tmp_pa
     with (raw / "metadata.jsonl").open("a") as metadata:
         metadata.write(json.dumps({"file_name": "images/more.png", "caption": caption}) + "\n")
     grown = run(raw, tmp_path)
-    assert (grown.cached, grown.record.figures["num_new"]) == (False, 1)
+    assert (grown.cached, grown.record.figures.num_new) == (False, 1)
     after = {row["case_id"]: row["split"] for row in read_table(grown.record.output("index")).to_pylist()}
     assert before.items() < after.items()
 
@@ -70,6 +70,6 @@ def test_bad_images_stop_the_stage_or_are_set_aside(raw: Path, tmp_path: Path) -
     with pytest.raises(DataError, match="000003"):
         run(raw, tmp_path)
     record = run(raw, tmp_path, on_error="quarantine").record
-    assert record.figures["num_quarantined"] == 1
+    assert record.figures.num_quarantined == 1
     assert [Path(problem.path).name for problem in read_problems(record)] == ["000003.png"]
-    assert record.figures["num_train"] + record.figures["num_val"] == 39
+    assert record.figures.num_train + record.figures.num_val == 39

@@ -1,17 +1,21 @@
-"""Waiting for servers, and asking a registered model over HTTP."""
+"""Servers that tests start, and waiting for them: a Ray head with its dashboard, MLflow with a registered model."""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +29,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def answers(url: str) -> bool:
+def answers(url: str, token: str = "") -> bool:
     """Whether a server there says that all is well."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     try:
-        with urllib.request.urlopen(url, timeout=5):
+        with urllib.request.urlopen(request, timeout=5):
             return True
     except (urllib.error.URLError, OSError):
         return False
@@ -46,6 +51,33 @@ def wait_for(
         assert time.monotonic() < deadline, tell()
         assert alive is None or alive.poll() is None, tell()
         time.sleep(0.1)
+
+
+@contextmanager
+def ray_head(log: Path) -> Iterator[dict[str, str]]:
+    """Run a Ray cluster of this machine with its dashboard; yield the variables of a client that submits jobs to it."""
+    token, dashboard = secrets.token_hex(32), free_port()
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    folder = tempfile.mkdtemp(prefix="ufr-")  # short: Ray's sockets lie below it
+    words = [str(BIN / "ray"), "start", "--head", "--block", "--port", str(free_port()), "--node-ip-address=127.0.0.1"]
+    words += ["--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(free_port())]
+    words += ["--num-cpus", "2", "--object-store-memory", str(300 << 20), "--temp-dir", folder, "--disable-usage-stats"]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with log.open("w") as stream:
+        head = subprocess.Popen(
+            words,
+            env=outside | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PATH": f"{BIN}:{os.environ['PATH']}"},
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        wait_for(lambda: answers(f"{variables['RAY_ADDRESS']}/api/version", token), log.read_text, 120, alive=head)
+        yield variables
+    finally:
+        head.terminate()
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def ask_served(

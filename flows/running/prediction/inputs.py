@@ -36,7 +36,7 @@ class Prompt(Spec):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One prediction that is due."""
+    """One prediction to make."""
 
     row: dict[str, Any]
     """The model's input: column to value."""

@@ -157,7 +157,7 @@ def test_declared_fourth_axis_becomes_channels(tmp_path: Path) -> None:
 def test_four_axes_where_three_are_due(tmp_path: Path, extra: int) -> None:
     problem = only(problems(tmp_path, np.stack([IMAGE] * extra, axis=-1)))
     assert problem.rule == "wrong-ndim"
-    assert f"4-D [4, 5, 6, {extra}] where 3-D is due" in problem.message
+    assert f"4-D [4, 5, 6, {extra}] where 3-D is expected" in problem.message
 
 
 def test_label_of_four_axes(tmp_path: Path) -> None:

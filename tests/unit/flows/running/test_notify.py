@@ -45,7 +45,7 @@ def webhook() -> Iterator[tuple[NotifySpec, list[str]]]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield NotifySpec(webhook=f"http://127.0.0.1:{server.server_port}/hook"), received
     server.shutdown()
     server.server_close()

@@ -1,4 +1,4 @@
-"""What the training tasks share."""
+"""The samples of an index by split and bucket, and the loss of held-out ones."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from data_pipelines.batches import ImageBatch
+from data_pipelines.shards.index import index_table, write_table
 from data_pipelines.shards.writer import write_shard
-from data_pipelines.shards.index import write_table
 from flows.pipelines.diffusion.encoders.autoencoder_task import AutoencoderTask
 from flows.training.held_out import HeldOutLoss, SplitShards
 from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.loop import LoopSpec
 
 
-def _rows_as_images(rows: Sequence[int], slots: Sequence[int], step: int) -> ImageBatch:
+def _rows_as_images(rows: Sequence[int], positions: Sequence[int], step: int) -> ImageBatch:
     images = torch.tensor(rows, dtype=torch.float32).view(-1, 1, 1, 1)
-    return ImageBatch(images, tuple(slots), tuple(map(str, rows)), step)
+    return ImageBatch(images, tuple(positions), tuple(map(str, rows)), step)
 
 
 def _own_value(model: nn.Module, batch: ImageBatch) -> torch.Tensor:
@@ -49,7 +49,7 @@ def _shards(folder: Path, sizes: Sequence[list[int] | None]) -> SplitShards:
     rows = write_shard(str(folder / "a.tar"), samples)
     if sizes[0]:
         rows = [row | {"latent_shape": size} for row, size in zip(rows, sizes, strict=True)]
-    write_table(str(folder / "index.parquet"), rows)
+    write_table(str(folder / "index.parquet"), index_table(rows))
     task = AutoencoderTask(
         spec=AutoencoderSpec(), index_uri=str(folder / "index.parquet"), shards_uri=str(folder), resolution=8
     )

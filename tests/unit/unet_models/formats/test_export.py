@@ -24,7 +24,7 @@ from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.networks import DenoiserSpec, UNetSpec
 
 TOLERANCE = 2e-5
-"""Maximum difference, relative to the largest output. Measured: below 1e-6, but 7e-6 for images of 2x2 latent pixels."""
+"""Maximum difference relative to the largest output. Measured: below 1e-6, but 7e-6 for images of 2x2 latent pixels."""
 
 Run = Callable[..., Tensor]
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from data_pipelines.errors import InputError
 from flows.pipelines.diffusion.text_to_image import TextToImage, write_pipeline
-from unet_models.networks.clip import build_clip
-from unet_models.networks.tokenizer import train_tokenizer
-from unet_models.networks.autoencoder import build_autoencoder
 from unet_models.formats.clip_folder import save_clip
+from unet_models.networks.autoencoder import build_autoencoder
+from unet_models.networks.clip import build_clip
 from unet_models.networks.denoiser import Denoiser
-from unet_models.specs.encoders import AlignmentSpec, AutoencoderSpec
+from unet_models.networks.tokenizer import train_tokenizer
 from unet_models.specs.diffusion import Bundle, ImageRequest
+from unet_models.specs.encoders import AlignmentSpec, AutoencoderSpec
 from unet_models.specs.networks import DenoiserSpec
 
 DENOISER = DenoiserSpec(
@@ -104,5 +105,5 @@ def test_an_image_does_not_depend_on_its_company(encoders: tuple[Path, Path], tm
 
 def test_sides_that_the_autoencoder_does_not_have(encoders: tuple[Path, Path], tmp_path: Path) -> None:
     model = TextToImage(pipeline_folder(encoders, tmp_path, {}))
-    with pytest.raises(ValueError, match="height must be a multiple of 4 pixels, got 18"):
+    with pytest.raises(InputError, match="height must be a multiple of 4 pixels, got 18"):
         model.draw([ImageRequest(prompt="", seed=0, guidance_scale=1.0, height=18)])

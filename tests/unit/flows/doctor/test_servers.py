@@ -1,24 +1,22 @@
-"""Each thing the doctor looks at, broken once; the servers are small ones on loopback, with the real ones' answers."""
+"""Checks of servers, each broken once; they are small ones on loopback, with the real ones' answers."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
 import platform
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import ServerError
+from flows.doctor import servers
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.doctor import machine, servers
-from flows.doctor.finding import Finding
+from tests.support.findings import states, the_bad
 
 PREFECT, MLFLOW = importlib.metadata.version("prefect"), importlib.metadata.version("mlflow")
 NODES = [{"state": "ALIVE", "resources_total": {"CPU": 2.0}}, {"state": "DEAD", "resources_total": {"CPU": 64.0}}]
@@ -42,7 +40,7 @@ Serve = Callable[..., str]
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Starts a server with these pages, whose closed ones want ``authorization``; returns its URL."""
+    """Start servers with given pages, whose closed ones want ``authorization``; each call returns a URL."""
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_AUTH_TOKEN", "PREFECT_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -70,7 +68,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         started.append(server)
         return f"http://127.0.0.1:{server.server_port}"
 
@@ -78,16 +76,6 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     for server in started:
         server.shutdown()
         server.server_close()
-
-
-def states(findings: Iterator[Finding]) -> dict[str, str]:
-    return {finding.subject: finding.state for finding in findings}
-
-
-def the_bad(findings: Iterator[Finding]) -> Finding:
-    """The one that is worst; the others are fine, but for Ray's that is open on loopback."""
-    (found,) = [each for each in findings if each.state != "ok" and (each.subject, each.state) != ("ray", "warning")]
-    return found
 
 
 def test_all_is_well(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +96,7 @@ def test_a_server_that_is_down(serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
     assert (found.subject, found.state) == ("prefect", "bad")
     assert "does not answer" in found.text
     assert "curl http://127.0.0.1:9/api" in found.remedy
-    with pytest.raises(UserError, match="does not answer"):
+    with pytest.raises(ServerError, match="does not answer"):
         servers.require_servers()
 
 
@@ -156,55 +144,3 @@ def test_a_cluster_of_other_versions_and_without_room(serve: Serve, monkeypatch:
     found = the_bad(servers.check_ray(config))
     assert found.subject == "ray resources"
     assert "1 nodes, 2 CPUs, 0 GPUs; the config needs 4 CPUs" in found.text
-
-
-def test_versions_beside_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = tmp_path / "constraints.txt"
-    monkeypatch.setattr(machine, "LOCK", str(lock))
-    assert the_bad(machine.check_versions()).state == "warning"
-    lock.write_text(f"# made by make lock\nRay=={ray.__version__}\nnot-installed==1\n")
-    assert states(machine.check_versions()) == {"versions": "ok"}
-    lock.write_text(f"prefect==0.0.1\nray=={ray.__version__}\n")
-    found = the_bad(machine.check_versions())
-    assert f"1 of 2 differ from the lock: prefect {PREFECT} (lock: 0.0.1)" in found.text
-    assert found.remedy.startswith("pip install --constraint")
-
-
-def test_storage_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNETFLOW_STORAGE", "/proc/unetflow")
-    found = the_bad(machine.check_storage(None))
-    assert found.text.startswith("/proc/unetflow cannot be written")
-    assert "UNETFLOW_STORAGE" in found.remedy
-
-
-def test_storage_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNETFLOW_STORAGE", str(tmp_path))
-    assert states(machine.check_storage(None)) == {"storage": "ok"}
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10 << 30, 9 << 30, 1 << 30))
-    found = the_bad(machine.check_storage(None))
-    assert "1 GiB left" in found.text
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_gpus_asked_for_and_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    config = SegmentationConfig.model_validate({"compute": {"use_gpu": True}})
-    assert the_bad(machine.check_gpu(config)).remedy == "--set compute.use_gpu=false"
-    assert states(machine.check_gpu(None)) == {"gpu": "ok"}
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text("#!/bin/sh\necho 'Driver/library version mismatch'; exit 18\n")
-    driver.chmod(0o755)
-    assert "nvidia-smi fails: Driver/library version mismatch" in the_bad(machine.check_gpu(config)).text
-
-
-def test_secrets_that_others_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    token = tmp_path / "token"
-    token.write_text("secret")
-    token.chmod(0o640)
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-    found = the_bad(machine.check_secrets())
-    assert found.remedy == f"chmod 600 {token}"
-    token.chmod(0o600)
-    assert states(machine.check_secrets()) == {"secrets": "ok"}

@@ -1,0 +1,70 @@
+"""Registration of a text-to-image model: the code that it runs, its card, and what it is compared by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.pipelines.diffusion import register
+from flows.pipelines.diffusion.encode import LatentFigures
+from flows.pipelines.diffusion.evaluate import GenerationScores
+from flows.pipelines.diffusion.model import Trained
+from flows.registry.register import Candidate
+from flows.training.figures import TrainingFigures
+from tests.support.diffusion import SHARDS, diffusion_config
+from tests.support.records import finished
+
+LATENTS = LatentFigures(
+    num_train=20,
+    num_val=5,
+    num_new=25,
+    shards="latents/a",
+    shard_sizes={},
+    scaling_factor=0.5,
+    latent_shape=(4, 8, 8),
+)
+TRAINED = TrainingFigures(step=700, run_id=None, num_workers=2)
+
+
+def candidate_of(monkeypatch: pytest.MonkeyPatch, **evaluate: object) -> Candidate:
+    """Return the candidate that the stage would register."""
+    found: list[Candidate] = []
+    monkeypatch.setattr(register, "register_stage", lambda config, candidate, inputs: found.append(candidate))
+    config = diffusion_config(registry={"name": "shapes"}, evaluate=evaluate)
+    names = ("train_clip", "train_autoencoder", "train")
+    clip, autoencoder, training = (finished(name, TRAINED, weights="w") for name in names)
+    trained = Trained(finished("shard", SHARDS, index="i"), clip, autoencoder, finished("encode", LATENTS), training)
+    scores = GenerationScores(metrics={"caption_accuracy": 0.75, "kid[clip,n=9]": 0.01}, num_images=9)
+    register.register_model(config, trained, finished("evaluate", scores))
+    return found[0]
+
+
+def test_the_code_that_mlflow_runs_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidate = candidate_of(monkeypatch)
+    assert candidate.code.is_file()
+    assert "set_model(" in candidate.code.read_text()
+
+
+def test_it_is_compared_in_the_space_of_its_extractor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = candidate_of(monkeypatch)
+    assert own.default_metric == "frechet_distance"
+    assert [record.stage for record in own.lineage] == [
+        *("shard", "train_clip", "train_autoencoder", "encode", "train", "evaluate"),
+    ]
+    weights = tmp_path / "inception.pth"
+    weights.write_bytes(b"weights")
+    inception = candidate_of(monkeypatch, inception_weights=str(weights))
+    assert inception.default_metric == "fid"
+    others = [candidate_of(monkeypatch, num_images=9), candidate_of(monkeypatch, seed=1), inception]
+    assert len({each.evaluation_data for each in [own, *others]}) == 4, "each would be another yardstick"
+    weights.write_bytes(b"others")
+    assert candidate_of(monkeypatch, inception_weights=str(weights)).evaluation_data != inception.evaluation_data
+
+
+def test_the_card_says_what_it_is_how_good_and_how_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = candidate_of(monkeypatch).build_card()
+    assert "Draws 32x32 images for prompts: a latent-diffusion U-Net (epsilon), trained for 700 steps" in card
+    assert "on 20 images of shapes, cut to 32x32. Evaluated on 9 images" in card
+    assert "| caption_accuracy | 0.7500 |" in card
+    assert 'mlflow.pyfunc.load_model("models:/shapes@champion")' in card

@@ -1,0 +1,47 @@
+"""Reports travel from the controller's process to the terminal and to MLflow through a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.pipelines.segmentation.task import SegmentationTask
+from flows.training.curves import CurveRow
+from flows.training.progress import FollowReports, WriteReports
+from unet_models.specs.segmentation import TrainSpec
+
+TASK = SegmentationTask(
+    spec=TrainSpec(num_steps=20), index_uri="i", shards_uri="s", num_channels=1, classes={"background": 0, "a": 1}
+)
+
+
+def test_every_report_is_passed_on_once_and_checkpoints_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "reports.jsonl"
+    writer, rows = WriteReports(str(path)), list[CurveRow]()
+    with FollowReports(path, "train", TASK, rows.extend):
+        writer.after_report(None, [{"step": 10, "train/loss": 0.5, "learning_rate": 0.1}, {"step": 10}], None)
+        writer.after_report(None, [{"step": 10, "val/dice": 0.8}], checkpoint=object())
+        writer.after_exception(None, {1: OSError("lost"), 0: OSError("lost")})
+        writer.after_report(None, [{"step": 20, "train/loss": 0.25, "samples_per_second": 3.0}], None)
+    assert rows == [
+        {"step": 10, "train/loss": 0.5, "learning_rate": 0.1},
+        {"step": 20, "train/loss": 0.25, "samples_per_second": 3.0},
+    ]
+    assert "training workers" in caplog.text
+    assert "[0, 1]" in caplog.text
+
+
+def test_progress_names_the_values_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "reports.jsonl"
+    writer = WriteReports(str(path))
+    shown: list[tuple[int, str]] = []
+    follower = FollowReports(path, "train", TASK, lambda rows: None)
+    monkeypatch.setattr(follower.progress, "update", lambda step, text: shown.append((step, text)))
+    with follower:
+        writer.after_report(None, [{"step": 10, "train/loss": 0.5, "learning_rate": 0.1}], None)
+        writer.after_report(None, [{"step": 10, "val/dice": 0.8}], None)
+        writer.after_report(None, [{"step": 20, "samples_per_second": 31.25}], None)
+    assert shown[-1] == (20, "train loss 0.5000, val dice 0.8000, samples per second 31.25")
