@@ -27,6 +27,7 @@ def isolated_home() -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="uf-"))
     inside = {name: value for name, value in os.environ.items() if not name.startswith(OUTSIDE)}
     inside |= {"HOME": str(home), "UNETFLOW_CACHE": str(home / "cache"), "UNETFLOW_STORAGE": str(home / "storage")}
+    inside |= {"RAY_worker_niceness": "0"}  # Ray's default, 15, starves its workers wherever anything else runs
     with mock.patch.dict(os.environ, inside, clear=True):
         yield home
         if "ray" in sys.modules:

@@ -30,6 +30,9 @@ def find_examples(spec: CaptionedSpec, generated_folder: str | os.PathLike[str])
     if spec.layout == "shapes":
         root = _write_shapes(Path(generated_folder), spec)
         return replace(find_imagefolder(root, list_files(root)), name=GENERATED_NAME)
+    if spec.layout not in ("auto", *_LAYOUTS):
+        known = ", ".join(("auto", *_LAYOUTS, "shapes"))
+        raise ConfigError(f"data.layout: there is no layout {spec.layout!r}; choose one of {known}")
     if not spec.root:
         raise ConfigError("data.root: name the folder of captioned images, or choose data.layout=shapes")
     root = Path(spec.root)

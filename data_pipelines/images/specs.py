@@ -14,10 +14,9 @@ class CaptionedSpec(Spec):
 
     root: LocalPath = ""
     """Folder of the raw data set. Required, except with ``layout: shapes``."""
-    layout: Literal["auto", "imagefolder", "sidecar", "parquet", "webdataset", "shapes"] = "auto"
-    """Layout of the folder. ``imagefolder``: ``metadata.jsonl`` or ``.csv`` beside images; ``sidecar``: a ``.txt`` or
-    ``.json`` per image; ``parquet``: Parquet with image bytes; ``webdataset``: tars as img2dataset writes them;
-    ``shapes``: generated images; ``auto`` recognises the folder by its files."""
+    layout: str = "auto"
+    """Layout of the folder: ``imagefolder``, ``sidecar``, ``parquet`` or ``webdataset``; ``shapes`` generates a data
+    set; ``auto`` (default) recognises it."""
     resolution: int = Field(default=64, ge=8)
     """Side in pixels of the square that every image is resized (antialiased) and centre-cropped to."""
     crop: Literal["square", "buckets"] = "square"
@@ -47,7 +46,7 @@ class CaptionedSpec(Spec):
     """Share of the images held out for validation, chosen by a hash of (split_seed, id): new images move no old one."""
     split_seed: int = 0
     """Seed of the choice of held-out images."""
-    shard_megabytes: int = Field(default=256, gt=0)
+    shard_megabytes: float = Field(default=256, gt=0)
     """Maximum size of a shard in MB, an image being counted as its raw pixels at ``resolution``."""
     num_shapes: int = Field(default=4000, ge=16)
     """Number of generated images; ``layout: shapes`` only."""

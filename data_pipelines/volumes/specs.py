@@ -45,8 +45,9 @@ class DataSpec(Spec):
 
     root: LocalPath = ""
     """Folder of the raw data set. Required, except with ``layout: phantoms``."""
-    layout: Literal["auto", "decathlon", "nnunet", "folders", "dicom", "phantoms"] = "auto"
-    """Layout of the folder; ``auto`` recognises it by its files, ``phantoms`` generates the data set."""
+    layout: str = "auto"
+    """Layout of the folder: ``decathlon``, ``nnunet``, ``folders`` or ``dicom``; ``phantoms`` generates a data set;
+    ``auto`` (default) recognises it."""
     classes: dict[str, int] | None = None
     """Class name to label value, background (0) included. Default: as the data set declares (``dataset.json`` or
     ``classes.json``)."""
@@ -67,7 +68,7 @@ class DataSpec(Spec):
     """Number of folds of drawn splits; ignored with a splits file."""
     split_seed: int = 12345
     """Seed of drawn splits, in which cases of one subject share a fold; ignored with a splits file."""
-    shard_megabytes: int = Field(default=256, gt=0)
+    shard_megabytes: float = Field(default=256, gt=0)
     """Maximum size of a shard, in MB of preprocessed data; a larger case is a shard alone."""
     num_phantoms: int = Field(default=24, ge=4)
     """Number of generated cases; ``layout: phantoms`` only."""

@@ -16,14 +16,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-PIPELINE_PANEL, STAGE_PANEL, CLUSTER_PANEL, MODEL_PANEL, OTHER_PANEL = (
+PANELS = (
     "Pipelines",
     "One stage (and the stages before it)",
     "Cluster and schedule",
     "Models",
     "Help",
 )
-"""Groups of commands in ``--help``."""
+"""Groups of commands, as ``--help`` lists them."""
+PIPELINE_PANEL, STAGE_PANEL, CLUSTER_PANEL, MODEL_PANEL, OTHER_PANEL = PANELS
 
 Config = Annotated[Path, typer.Argument(help="YAML file of the pipeline.", metavar="CONFIG.yaml")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a field: a.b=value. May be repeated.")]

@@ -12,6 +12,8 @@ import typer
 
 from data_pipelines.errors import ConfigError
 from flows.cli.base import (
+    CLUSTER_PANEL,
+    PANELS,
     PIPELINE_PANEL,
     STAGE_PANEL,
     Config,
@@ -65,6 +67,7 @@ def add_stage_commands() -> None:
             if step.name not in known:
                 known.add(step.name)
                 _add_stage_command(step.name, step.about)
+    app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_help_panel)))
 
 
 def _add_stage_command(name: str, about: str) -> None:
@@ -78,7 +81,7 @@ def _add_stage_command(name: str, about: str) -> None:
     app.command(name, rich_help_panel=STAGE_PANEL)(command)
 
 
-@app.command("stage", hidden=True)
+@app.command("stage", hidden=True, rich_help_panel=CLUSTER_PANEL)
 def stage(name: str, config: Config) -> None:
     """Run one stage, those before it being done: the entry point of a job of the cluster."""
     # The pipeline that submitted the job has reported the cache hits.

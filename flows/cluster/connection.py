@@ -45,6 +45,9 @@ def import_ray() -> None:
     if not address and "RAY_AUTH_MODE" not in os.environ:
         # A local Ray switches token authentication on by itself; without this it would write one to ~/.ray, 0644.
         os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
+    if not address:
+        # An actor that asks the cloud provider whether this node will be taken away; a process more at every training.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     import ray.data
     import ray.train.torch  # noqa: F401
 

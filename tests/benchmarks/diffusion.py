@@ -19,13 +19,13 @@ from data_pipelines.images.sharding import Work, example_digests, shard_one
 from data_pipelines.images.sources import find_examples
 from data_pipelines.images.specs import CaptionedSpec
 from tests.benchmarks.timing import alternate, table
+from unet_models.formats.diffusers_folder import denoiser_config
 from unet_models.networks.autoencoder import build_autoencoder
 from unet_models.networks.denoiser import Denoiser
-from unet_models.formats.diffusers_folder import denoiser_config
+from unet_models.precision import autocast
+from unet_models.specs.diffusion import DiffusionSpec, NoiseSpec
 from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.networks import DenoiserSpec
-from unet_models.specs.diffusion import DiffusionSpec, NoiseSpec
-from unet_models.precision import autocast
 from unet_models.training.fit import train_step
 from unet_models.training.objectives import NoisePrediction
 from unet_models.training.optimisation import build_optimizer
@@ -66,9 +66,10 @@ def _spec(device: torch.device) -> DiffusionSpec:
 
 def _batch(spec: DiffusionSpec, device: torch.device) -> LatentBatch:
     size, width = spec.global_batch_size, spec.model.context_dim or 1
-    slots = tuple(range(size))
+    positions = tuple(range(size))
     moments = torch.randn(size, 8, 16, 16, device=device)
-    return LatentBatch(moments, torch.randn(size, TOKENS, width, device=device), slots, tuple(map(str, slots)), 0)
+    states = torch.randn(size, TOKENS, width, device=device)
+    return LatentBatch(moments, states, positions, tuple(map(str, positions)), 0)
 
 
 def _objective(spec: DiffusionSpec) -> NoisePrediction:
@@ -145,7 +146,8 @@ def _sharding(folder: Path) -> None:
 
     def ours() -> int:
         shutil.rmtree(folder / "shards", ignore_errors=True)
-        rows, problems = shard_one(Work(str(folder / "shards" / "0.tar"), tuple(examples.examples), chosen, spec))
+        uri = str(folder / "shards" / "0.tar")
+        rows, problems = shard_one(Work(uri=uri, examples=tuple(examples.examples), digests=chosen, spec=spec))
         assert not problems
         return len(rows)
 
@@ -190,7 +192,7 @@ def _cache() -> None:
 
     def encoding() -> int:
         moments, states = encode()
-        return train(LatentBatch(moments, states, batch.slots, batch.keys, 0))
+        return train(LatentBatch(moments, states, batch.positions, batch.keys, 0))
 
     contenders = {"cached latents": lambda: train(batch), "encoding in the step": encoding}
     for step in contenders.values():

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 
 from data_pipelines.loading.loader import ImageSamples, StepBatches, VolumePatches, step_loader
 from data_pipelines.loading.order import SampleOrder
+from data_pipelines.shards.index import FOREGROUND, IMAGE, MASK, index_table, write_table
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.shards.writer import npy_bytes, write_shard
 from tests.benchmarks.timing import alternate, table
@@ -60,7 +60,7 @@ def write_volumes(folder: Path) -> Path:
     mask = (image[0] > 1).astype(np.uint8)
     voxels = np.argwhere(mask)[::50]
     foreground = np.concatenate([np.ones((len(voxels), 1)), voxels], axis=1).astype(np.int16)
-    parts = {"image.npy": npy_bytes(image), "mask.npy": npy_bytes(mask), "foreground.npy": npy_bytes(foreground)}
+    parts = {IMAGE: npy_bytes(image), MASK: npy_bytes(mask), FOREGROUND: npy_bytes(foreground)}
     rows: list[dict[str, Any]] = []
     for shard in range(8):
         samples = [({"key": f"{shard}-{i:03d}"}, parts) for i in range(NUM_VOLUMES // 8)]
@@ -69,9 +69,7 @@ def write_volumes(folder: Path) -> Path:
 
 
 def _keep_index(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    from data_pipelines.shards.index import write_table
-
-    write_table(str(folder / "index" / "index.parquet"), pa.Table.from_pylist(rows))
+    write_table(str(folder / "index" / "index.parquet"), index_table(rows))
     return folder
 
 
@@ -104,9 +102,9 @@ def _image_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
     def by_ray() -> Callable[[], int]:
         import ray.data
 
-        from flows.cluster.connection import ensure_ray
+        from flows.cluster.connection import connect_ray
 
-        ensure_ray()
+        connect_ray()
 
         def epoch() -> int:  # its default decoder turns jpg into arrays
             data = ray.data.read_webdataset(shards)
@@ -148,7 +146,7 @@ def _patch_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
     def patch(sample: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         corner = [np.random.randint(n - p + 1) for n, p in zip(VOLUME, PATCH, strict=True)]
         inside = tuple(slice(c, c + p) for c, p in zip(corner, PATCH, strict=True))
-        return sample["image.npy"][:, *inside].copy(), sample["mask.npy"][inside].copy()
+        return sample[IMAGE][:, *inside].copy(), sample[MASK][inside].copy()
 
     def by_webdataset() -> Callable[[], int]:
         import webdataset
@@ -167,9 +165,9 @@ def _patch_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
     def by_ray() -> Callable[[], int]:
         import ray.data
 
-        from flows.cluster.connection import ensure_ray
+        from flows.cluster.connection import connect_ray
 
-        ensure_ray()
+        connect_ray()
 
         def cut_out(row: dict[str, Any]) -> dict[str, Any]:
             image, mask = patch(row)

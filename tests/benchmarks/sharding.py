@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines.digests import digest_of
 from data_pipelines.volumes.sharding import Work, shard_one
-from data_pipelines.volumes.sources import find_cases
+from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec
 from tests.benchmarks.timing import alternate, table
 
@@ -25,7 +25,8 @@ def run(folder: Path) -> None:
 
     def ours() -> int:
         shutil.rmtree(folder / "shards", ignore_errors=True)
-        work = Work(str(folder / "shards" / "0.tar"), dataset.cases, digests, dataset, spec, None)
+        uri = str(folder / "shards" / "0.tar")
+        work = Work(uri=uri, cases=dataset.cases, digests=digests, dataset=dataset, spec=spec, spacing=None)
         rows, problems = shard_one(work)
         assert len(rows) == NUM_CASES
         assert not problems

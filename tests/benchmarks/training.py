@@ -9,13 +9,13 @@ from torch import Tensor
 
 from data_pipelines.batches import VolumeBatch
 from tests.benchmarks.timing import alternate, table
+from unet_models.networks.presets import nnunet_hippocampus
+from unet_models.networks.unet import UNet
+from unet_models.specs.loop import OptimizerSpec
+from unet_models.specs.segmentation import AugmentSpec, TrainSpec
 from unet_models.training.fit import train_step
 from unet_models.training.objectives import Segmentation
-from unet_models.networks.presets import nnunet_hippocampus
-from unet_models.specs.segmentation import AugmentSpec, TrainSpec
-from unet_models.specs.loop import OptimizerSpec
 from unet_models.training.state import build_state
-from unet_models.networks.unet import UNet
 
 PATCH = (40, 56, 40)
 
@@ -47,8 +47,8 @@ def _ours(images: Tensor, masks: Tensor) -> Callable[[], int]:
     )
     state = build_state(UNet(spec.model, 1, 3), spec, images.device)
     state.model.train()
-    slots = tuple(range(len(images)))
-    batch = VolumeBatch(images, masks.to(torch.uint8), slots, tuple(map(str, slots)), 0)
+    positions = tuple(range(len(images)))
+    batch = VolumeBatch(images, masks.to(torch.uint8), positions, tuple(map(str, positions)), 0)
     objective = Segmentation(spec)
 
     def step() -> int:

@@ -15,7 +15,7 @@ import pytest
 
 from data_pipelines import storage
 from tests.cluster.hosts import TwoHosts, two_hosts, why_not
-from tests.integration.test_diffusion_pipeline import CONFIG as TINY_SHAPES
+from tests.support.configs import TINY_SHAPES
 from tests.support.serving import BIN, wait_for
 
 pytestmark = pytest.mark.skipif((reason := why_not()) is not None, reason=str(reason))
@@ -90,7 +90,7 @@ def test_a_killed_worker_costs_at_most_one_interval(
 
 def test_diffusion_uses_both_hosts(hosts: TwoHosts) -> None:
     (hosts.folder / "diffusion.yaml").write_text(TINY_SHAPES)
-    shapes = ("--set", "data.num_shapes=2800", "--set", "data.shard_megabytes=1", "--set", "registry.export=[]")
+    shapes = ("--set", "data.num_shapes=300", "--set", "data.shard_megabytes=0.1", "--set", "registry.export=[]")
     result = hosts.unetflow("register", "diffusion.yaml", *shapes, storage="diffusion")
     both = {hosts.first.address, hosts.second.address}
     assert [stage["name"] for stage in result["stages"]][-1] == "register"

@@ -255,7 +255,10 @@ def test_missing_data_folder(tmp_path: Path) -> None:
     [
         ("data.rot=x", "data.rot: there is no such field; see"),
         ("data.ndim=flat", "data.ndim: Input should be 2 or 3 (got 'flat')"),
-        ("data.layout=bids", "'decathlon', 'nnunet', 'folders', 'dicom' or 'phantoms' (got 'bids')"),
+        (
+            "data.layout=bids",
+            "data.layout: there is no layout 'bids'; choose one of auto, decathlon, nnunet, folders, dicom, phantoms",
+        ),
         ("data.ndim", "--set data.ndim: write it as a.b=value"),
         ("=3", "--set =3: write it as a.b=value"),
         ("data.root.x=1", "--set data.root.x=1: root is a value, not a group of fields"),

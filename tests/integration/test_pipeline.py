@@ -11,30 +11,14 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.configs import TINY_PHANTOMS
 from tests.support.project import Project
 from tests.support.serving import BIN, wait_for
-
-CONFIG = """
-registry: {name: tiny}
-data: {layout: phantoms, num_phantoms: 8, split_seed: 1}
-train:
-  patch_size: [32, 32, 32]
-  global_batch_size: 2
-  num_steps: 6
-  precision: fp32
-  ema_decay: 0.9
-  validate_every_steps: 3
-  validate_cases: 2
-  checkpoint_every_steps: 3
-  log_every_steps: 1
-  model: {channels: [4, 8, 16], deep_supervision: 1}
-compute: {num_workers: 2}
-"""
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project(tmp_path_factory.mktemp("home"), CONFIG)
+    return Project(tmp_path_factory.mktemp("home"), TINY_PHANTOMS)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.stack.client import Client, read_variables
 from tests.support.project import CHECKOUT
 from tests.support.serving import wait_for
-from tests.stack.client import Client, read_variables
 
 
 @pytest.fixture(scope="session")

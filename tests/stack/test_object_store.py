@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.configs import TINY_PHANTOMS, TINY_SHAPES
 from tests.support.project import Project
-from tests.integration.test_diffusion_pipeline import CONFIG as TINY_SHAPES
-from tests.integration.test_pipeline import CONFIG as TINY_PHANTOMS
 from tests.support.serving import free_port
 
 BUCKET = "unetflow-test"
@@ -26,8 +25,8 @@ class StoredProject(Project):
     url = ""
 
     @property
-    def environment(self) -> dict[str, str]:
-        return super().environment | {
+    def variables(self) -> dict[str, str]:
+        return super().variables | {
             "UNETFLOW_STORAGE": f"s3://{BUCKET}/{self.home.name}",
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "test",
@@ -70,10 +69,10 @@ def store() -> Iterator[Any]:
 def test_a_pipeline_lives_on_the_object_store(store: Any, config: str, tmp_path: Path) -> None:
     project = StoredProject(tmp_path, config)
     project.url = store.meta.endpoint_url
-    result = project.unetflow("run", str(project.config))
+    result = project.run_installed("run", str(project.config), "--json").record
     assert result["model_uri"]
     assert all(stage["uri"].startswith(f"s3://{BUCKET}/") for stage in result["stages"])
-    again = project.unetflow("run", str(project.config))
+    again = project.run_installed("run", str(project.config), "--json").record
     assert all(stage["cached"] for stage in again["stages"])
     assert not list(tmp_path.rglob("record.json")), "records on this machine"
     pages = store.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="mlflow/")

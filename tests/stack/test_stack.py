@@ -1,6 +1,6 @@
 """The servers of ``make stack``, for real: submitted to, scheduled on, consumed from.
 
-The tests of this file follow one another: each goes on with what the one before left on the servers.
+The tests of this file follow one another: each continues with what the one before left on the servers.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.stack.client import NUM_CASES, Client
 from tests.support.datasets import write_case
 from tests.support.project import CHECKOUT
 from tests.support.serving import ask_served, wait_for
-from tests.stack.client import NUM_CASES, Client
 
 VARIABLES = ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING")
 
@@ -63,7 +63,7 @@ def test_the_doctor_finds_all_well_then_each_thing_that_is_not(client: Client) -
     assert f"chmod 600 {token}" in out
 
 
-def test_submitted_detached_found_again_and_followed_to_a_registered_model(client: Client) -> None:
+def test_submitted_detached_submitted_again_and_followed_to_a_registered_model(client: Client) -> None:
     out, _ = client.run("submit", str(client.config), "--json")
     job_id, new = json.loads(out).values()
     assert new
@@ -95,7 +95,7 @@ def test_versions_tell_where_they_come_from(client: Client) -> None:
     assert version["tags"]["mlflow.run_id"]
 
 
-def test_predict_a_folder_and_go_on_with_what_is_missing(client: Client) -> None:
+def test_predict_a_folder_and_resume_with_what_is_missing(client: Client) -> None:
     output = client.folder / "predictions"
     arguments = ("predict", "models:/boxes@champion", str(client.raw / "imagesTr"), str(output), "--json")
     out, _ = client.run(*arguments)
@@ -165,7 +165,7 @@ def test_cancel_leaves_nothing_running(client: Client) -> None:
 
 
 def test_scheduled_runs_compute_what_is_new(client: Client) -> None:
-    """On the worker process: the first two find everything done, the third shards the one volume that was added."""
+    """On the worker process: the first two are all cache hits, the third shards the one volume that was added."""
     client.deploy(interval=45)
     runs = wait_for_runs(client, 2)
     assert counts(client) == {"shard": 1, "train": 1}, "nothing was computed a second time"
@@ -183,7 +183,9 @@ def test_scheduled_runs_compute_what_is_new(client: Client) -> None:
 
 def test_the_automation_for_dead_runs_is_made_once(client: Client) -> None:
     for _ in range(2):
-        subprocess.run([sys.executable, "-m", "flows.schedule"], env=client.environment(), cwd=CHECKOUT, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "flows.running.schedule"], env=client.environment(), cwd=CHECKOUT, check=True
+        )
     (automation,) = client.prefect("/automations/filter", {})
     assert [(action["type"], action["state"]) for action in automation["actions"]] == [
         ("change-flow-run-state", "CRASHED")

@@ -5,16 +5,14 @@ The pictures are kept in ``build/pages``.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.project import CHECKOUT
 from tests.stack.client import Client
+from tests.support.browser import MISSING, open_browser
+from tests.support.project import CHECKOUT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -25,16 +23,12 @@ PATIENCE_MILLISECONDS = 60_000
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium: the system's, else the one that ``playwright install chromium`` fetched."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as library:
-        path = shutil.which("chromium") or shutil.which("google-chrome") or library.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip("no Chromium: apt-get install chromium, or playwright install --with-deps chromium")
-        started = library.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-        PICTURES.mkdir(parents=True, exist_ok=True)
+    """Chromium, and a folder for what it photographs."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with open_browser() as started:
+        if started is None:
+            pytest.skip(MISSING)
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +70,10 @@ def test_the_parameters_form_explains_every_field(client: Client, prefect: Page)
     deployment = client.prefect("/deployments/filter", {})[0]["id"]
     prefect.goto(f"/v2/deployments/deployment/{deployment}/run")
     for explanation in (
-        "The whole segmentation pipeline.",
-        "Which fold of the splits is held out.",
-        "Target voxel size in mm, one number per axis",
-        "URL that gets a POST of",
+        "Configuration of the segmentation pipeline.",
+        "Fold of the splits that is held out for validation",
+        "Target voxel size in mm, one number per canonical axis",
+        "URL that receives a POST of",
     ):
         prefect.get_by_text(explanation).first.wait_for()
     prefect.screenshot(path=PICTURES / "prefect-parameters.png")

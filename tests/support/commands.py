@@ -77,15 +77,15 @@ def run_here(*arguments: str, environment: Mapping[str, str] | None = None) -> O
         return Outcome(code, stdout.read().decode(), stderr.getvalue())
 
 
+def without_servers() -> dict[str, str]:
+    """Return this process's environment without the servers and the Ray that it uses."""
+    servers = ("PREFECT_", "MLFLOW_", "RAY_A", "RAY_T")  # Ray's address, authentication and training
+    return {name: value for name, value in os.environ.items() if not name.startswith(servers)}
+
+
 def run_installed(*arguments: str, environment: Mapping[str, str] | None = None, folder: Path | None = None) -> Outcome:
     """Run the console script in a process and on a Ray of its own."""
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "MLFLOW", "RAY"))}
-    done = subprocess.run(
-        [BIN / "unetflow", *arguments],
-        env=outside | dict(environment or {}),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+    inside = without_servers() | dict(environment or {})
+    done = subprocess.run([BIN / "unetflow", *arguments], env=inside, cwd=folder, capture_output=True, text=True)
     assert "Traceback" not in done.stderr, done.stderr
     return Outcome(done.returncode, done.stdout, done.stderr)

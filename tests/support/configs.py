@@ -26,3 +26,20 @@ train:
 evaluate: {num_images: 12, batch_size: 4, num_inference_steps: 3, num_shown: 2, guidance_sweep: [1.0, 3.0]}
 compute: {num_workers: 2}
 """
+
+TINY_PHANTOMS = """
+registry: {name: tiny}
+data: {layout: phantoms, num_phantoms: 8, split_seed: 1}
+train:
+  patch_size: [32, 32, 32]
+  global_batch_size: 2
+  num_steps: 6
+  precision: fp32
+  ema_decay: 0.9
+  validate_every_steps: 3
+  validate_cases: 2
+  checkpoint_every_steps: 3
+  log_every_steps: 1
+  model: {channels: [4, 8, 16], deep_supervision: 1}
+compute: {num_workers: 2}
+"""

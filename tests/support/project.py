@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.commands import Outcome, run_here, run_installed
+from tests.support.commands import Outcome, run_here, run_installed, without_servers
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ALONE = """
@@ -56,8 +55,7 @@ class Project:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of a process in this home."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "MLFLOW", "RAY"))}
-        return kept | self.variables
+        return without_servers() | self.variables
 
     @property
     def variables(self) -> dict[str, str]:

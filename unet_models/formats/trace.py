@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from unet_models.networks.blocks import SegmentationNetwork
 from unet_models.networks.denoiser import Denoiser
-from unet_models.networks.unet import UNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Traced:
     interface: Interface
 
 
-def trace_unet(network: UNet, in_channels: int, num_classes: int) -> Traced:
+def trace_unet(network: SegmentationNetwork, in_channels: int, num_classes: int) -> Traced:
     """Trace a segmentation U-Net: images ``(B, C, *spatial)`` to logits ``(B, K, *spatial)``.
 
     The graph does not pad: each spatial size must be a multiple of that axis' total stride. For any other size the

@@ -23,6 +23,15 @@ DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}
 INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 
+class SegmentationNetwork(nn.Module):
+    """Base of the segmentation networks: images ``(B, C, *spatial)`` to logits ``(B, K, *spatial)``, of any size."""
+
+    ndim: int
+    """Number of spatial axes."""
+    divisor: tuple[int, ...]
+    """Product of the strides of each axis: a size that it divides is not padded."""
+
+
 class InstanceNorm(nn.Module):
     """Instance normalisation with an affine map, for any number of spatial axes (Ulyanov 2016).
 

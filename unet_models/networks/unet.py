@@ -10,11 +10,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_pipelines.errors import ConfigError
-from unet_models.networks.blocks import CONV, CONV_TRANSPOSE, MAX_POOL, AttentionGate, Stage, Upsample
+from unet_models.networks.blocks import (
+    CONV,
+    CONV_TRANSPOSE,
+    MAX_POOL,
+    AttentionGate,
+    SegmentationNetwork,
+    Stage,
+    Upsample,
+)
 from unet_models.specs.networks import UNetSpec
 
 
-class UNet(nn.Module):
+class UNet(SegmentationNetwork):
     """Encoder and decoder with skip connections; ``spec`` configures the stages.
 
     Any input size works: the network pads at the far end of each axis to a multiple of the strides and crops its

@@ -79,7 +79,7 @@ class DenoiserSpec(Spec):
     """Attention heads of every transformer block."""
     num_transformer_blocks: int = Field(default=1, ge=1)
     """Transformer blocks in each transformer."""
-    context_dim: int | None = Field(default=768, ge=1)
+    context_dim: int | None = Field(default=128, ge=1)
     """Width of the text states that cross-attention reads. None: self-attention alone."""
     num_groups: int = Field(default=32, ge=1)
     """Groups of each group normalisation."""

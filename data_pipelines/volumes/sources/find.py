@@ -37,6 +37,9 @@ def find_cases(spec: DataSpec, work_dir: str | os.PathLike[str] | None = None) -
     """
     if spec.layout == "phantoms":
         return _find_phantoms(spec, work_dir)
+    if spec.layout not in ("auto", *_FINDERS):
+        known = ", ".join(("auto", *_FINDERS, "phantoms"))
+        raise ConfigError(f"data.layout: there is no layout {spec.layout!r}; choose one of {known}")
     root = Path(spec.root)
     if not spec.root:
         raise ConfigError("data.root: name the folder of the raw data set, or choose data.layout=phantoms")

@@ -36,9 +36,7 @@ from unet_models.metrics.summary import METRIC_NAMES
         ("psnr", "psnr", "", "", "", "PSNR (dB)"),
     ],
 )
-def test_names_are_taken_apart(
-    name: str, metric: str, phase: str, protocol: str, part: str, title: str | None
-) -> None:
+def test_names_are_taken_apart(name: str, metric: str, phase: str, protocol: str, part: str, title: str | None) -> None:
     parsed = parse_metric_name(name)
     assert (parsed.metric.name, parsed.phase, parsed.protocol, parsed.part) == (metric, phase, protocol, part)
     assert parsed.title == (title or "Fréchet distance (clip, two sets)")
@@ -53,7 +51,9 @@ def test_a_protocol_names_extractor_and_number_of_images(protocol: str, extracto
     assert (parsed.extractor, parsed.num_images) == (extractor, num_images)
 
 
-@pytest.mark.parametrize("name", ["sparkle", "sparkle[clip]", "val/sparkle", "kid[", "", "/", "psnr_of_nothing", "step"])
+@pytest.mark.parametrize(
+    "name", ["sparkle", "sparkle[clip]", "val/sparkle", "kid[", "", "/", "psnr_of_nothing", "step"]
+)
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(KeyError, match="not in the table of metrics"):
         parse_metric_name(name)

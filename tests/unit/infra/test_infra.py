@@ -21,8 +21,10 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-ROOT = Path(__file__).parents[2]
-INFRA = ROOT / "infra"
+from flows.pipelines.catalog import PIPELINES
+from tests.support.project import CHECKOUT
+
+INFRA = CHECKOUT / "infra"
 COMPOSE_FILES = sorted(INFRA.glob("compose*.yaml"))
 MANIFESTS = sorted((INFRA / "kuberay").glob("*.yaml"))
 KUBERNETES = "1.34"
@@ -380,7 +382,7 @@ def test_every_image_is_pinned_by_tag() -> None:
 
 
 def test_our_image_carries_our_version() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     tags = {image.removeprefix("unetflow:") for image in images() if image.startswith("unetflow:")}
     assert tags == {f"{project['version']}-cpu", f"{project['version']}-cuda"}
 
@@ -418,7 +420,7 @@ def test_what_the_image_copies_exists_and_passes_the_ignore_file() -> None:
     assert "*" in (INFRA / "Dockerfile.dockerignore").read_text().splitlines()
     copied = {source for word, rest in instructions() if word == "COPY" for source in sources(rest)}
     assert copied == allowed
-    assert all((ROOT / source).exists() for source in copied)
+    assert all((CHECKOUT / source).exists() for source in copied)
 
 
 def sources(arguments: str) -> list[str]:
@@ -428,8 +430,8 @@ def sources(arguments: str) -> list[str]:
 def test_the_image_installs_what_the_project_says() -> None:
     (command,) = (rest for word, rest in instructions() if word == "RUN" and "requirements.txt" in rest)
     script = re.search(r'python -c "(.*?)" > requirements.txt', command)[1]
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    result = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     assert result.stdout.split("\n")[:-1] == project["dependencies"] + project["optional-dependencies"]["servers"]
 
 
@@ -471,25 +473,51 @@ def make_ca(folder: Path) -> None:
     subprocess.run(["sh", "-c", command], check=True, capture_output=True)
 
 
+def prefect_deployments() -> dict[str, Any]:
+    return yaml.safe_load((INFRA / "prefect.yaml").read_text())
+
+
 def test_prefect_deploys_the_pipelines_with_configs_that_are_right() -> None:
     """``prefect deploy`` ignores what it does not know, so the keys are compared, and the parameters validated."""
     from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel
 
-    from flows.pipelines.catalog import CONFIGS
-
-    described = yaml.safe_load((INFRA / "prefect.yaml").read_text())
+    described = prefect_deployments()
     assert set(described) <= set(PrefectYamlModel.model_fields) | {"prefect-version", "definitions"}
     PrefectYamlModel.model_validate(described)
-    assert {each["entrypoint"] for each in described["deployments"]} == {
-        f"flows.prefect_flow.{name}_flow" for name in CONFIGS
-    }
     for deployment in described["deployments"]:
         assert set(deployment) <= set(DeploymentConfig.model_fields), deployment["name"]
         assert deployment["work_pool"]["name"] == "unetflow"
         assert all(schedule["timezone"] for schedule in deployment["schedules"])
         config = deployment["parameters"]["config"]
-        CONFIGS[config["pipeline"]].model_validate(config)
-        shipped = yaml.safe_load((ROOT / "flows" / "configs" / f"{config['registry']['name']}.yaml").read_text())
+        PIPELINES[config["pipeline"]].config.model_validate(config)
+        shipped = yaml.safe_load((CHECKOUT / "flows" / "configs" / f"{config['registry']['name']}.yaml").read_text())
         for group, fields in shipped.items():
             if group != "pipeline":
                 assert fields | {"root": None} == {name: config[group][name] for name in fields} | {"root": None}, group
+
+
+def test_deployments_name_flows_that_there_are() -> None:
+    from prefect import Flow
+
+    from flows.running import prefect_flow
+
+    entrypoints = {each["entrypoint"] for each in prefect_deployments()["deployments"]}
+    assert entrypoints == {f"flows.running.prefect_flow.{name}_flow" for name in PIPELINES}
+    for name, pipeline in PIPELINES.items():
+        flow = getattr(prefect_flow, f"{name}_flow")
+        assert isinstance(flow, Flow)
+        assert flow.name == name
+        assert flow.fn.__annotations__["config"] is pipeline.config, "what Prefect's form shows and validates"
+
+
+def test_commands_in_comments_and_readmes_name_modules_that_there_are() -> None:
+    from importlib.util import find_spec
+
+    texts = [path.read_text() for path in INFRA.rglob("*") if path.suffix in (".yaml", ".md", ".sh", ".py")]
+    modules = {name for text in texts for name in re.findall(r"python -m ((?:flows|unet_models)[\w.]*)", text)}
+    assert modules >= {"flows.running.schedule"}
+    assert [name for name in modules if find_spec(name) is None] == []
+    files = {
+        name for text in texts for name in re.findall(r"\b(?:flows|unet_models|data_pipelines)/[\w/-]+\.\w+", text)
+    }
+    assert [name for name in files if not (CHECKOUT / name).exists()] == []

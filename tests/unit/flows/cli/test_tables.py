@@ -67,7 +67,7 @@ def test_a_plan_says_what_is_done_and_what_waits() -> None:
     stages = [PlannedStage("shard", "a" * 64, record), PlannedStage("train", None, None)]
     assert [line.split() for line in plan_text(stages).splitlines()] == [
         ["shard", "done", "a" * 12],
-        ["train", "to", "run", *"(key known once the stage before is done)".split()],
+        ["train", "to", "run", *["(key", "known", "once", "the", "stage", "before", "is", "done)"]],
     ]
 
 

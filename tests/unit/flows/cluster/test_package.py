@@ -47,8 +47,9 @@ def test_a_pipelines_own_module_travels_too(tmp_path: Path, monkeypatch: pytest.
     with packed(None, "my_pipelines") as folder:
         assert (folder / "my_pipelines.py").read_text() == "PIPELINE = 1\n"
     assert "my_pipelines" not in sys.modules, "it is found, not imported"
-    with pytest.raises(ModuleNotFoundError, match="entry_module nowhere_to_be_found cannot be imported"), packed(
-        None, "nowhere_to_be_found"
+    with (
+        pytest.raises(ModuleNotFoundError, match="entry_module nowhere_to_be_found cannot be imported"),
+        packed(None, "nowhere_to_be_found"),
     ):
         pass
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +60,12 @@ NUMBERS = Pipeline(
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NumbersConfig]:
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NumbersConfig:
     """A configuration whose last step may run, and whose effect exists."""
     monkeypatch.setitem(PIPELINES, "numbers", NUMBERS)
     for name in ("allowed", "effect"):
         (tmp_path / name).touch()
-    yield NumbersConfig(storage=str(tmp_path))
+    return NumbersConfig(storage=str(tmp_path))
 
 
 def run_here(stage: Stage[Any], config: PipelineConfig) -> Done[Any]:

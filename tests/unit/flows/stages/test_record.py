@@ -43,9 +43,7 @@ def test_a_record_survives_json(tmp_path: Path) -> None:
     assert again.output("report") == f"{tmp_path}/a/report.html"
 
 
-def test_a_record_without_a_file_or_of_other_figures_is_none(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_record_without_a_file_or_of_other_figures_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert read_record(str(tmp_path), CountFigures) is None
     assert caplog.text == ""
     (tmp_path / "record.json").write_text(finished("count", CountFigures()).model_dump_json())

@@ -40,10 +40,13 @@ def test_what_changes_the_weights_changes_the_key(change: dict[str, Any]) -> Non
         {"log_every_steps": 1},
     ],
 )
-def test_what_only_watches_does_not_unless_the_best_checkpoint_is_selected(change: dict[str, Any]) -> None:
+def test_what_only_watches_does_not(change: dict[str, Any]) -> None:
     assert key(**change) == key()
-    selecting = {"select": "best", "checkpoint_every_steps": 500}
-    assert key(**(selecting | change | {"checkpoint_every_steps": 500, "log_every_steps": 1})) != key(**selecting)
+
+
+@pytest.mark.parametrize("change", [{"validate_cases": 3}, {"validate_every_steps": 250}, {"keep_checkpoints": 9}])
+def test_what_selects_the_best_checkpoint_counts(change: dict[str, Any]) -> None:
+    assert key(select="best", **change) != key(select="best") != key()
 
 
 def test_the_input_counts_and_the_workers_do_not() -> None:

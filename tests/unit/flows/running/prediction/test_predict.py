@@ -65,5 +65,5 @@ def test_an_input_that_has_changed_is_due_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("source", "output"), [("s3://bucket/in", "out"), ("in", "s3://bucket/out")])
 def test_places_that_are_no_paths_are_refused_before_anything_is_looked_up(source: str, output: str) -> None:
-    with pytest.raises(ConfigError, match="s3://bucket/.*: input and output are paths here"):
+    with pytest.raises(ConfigError, match=r"s3://bucket/.*: input and output are paths here"):
         predict("models:/m@champion", source, output, ComputeSpec(), "/nowhere")

@@ -70,7 +70,7 @@ def test_folders_without_a_network_are_refused(field: str, tmp_path: Path) -> No
 
 def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 128}')
-    with pytest.raises(UserError, match="encode.clip: .*has no image tower"):
+    with pytest.raises(UserError, match=r"encode\.clip: .*has no image tower"):
         check_given_networks(diffusion_config(encode={"clip": str(tmp_path)}))
 
 

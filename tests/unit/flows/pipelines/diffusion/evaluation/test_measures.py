@@ -42,9 +42,7 @@ def test_metrics_of_equal_sets() -> None:
         Part(name="train", kind="real", rows=rows),
         Part(name="val", kind="real", rows=rows),
     ]
-    drawn = Result(
-        features={"clip": near}, right=[[True], [True, False]], related=[True, False], alignment=[0.5, 0.7]
-    )
+    drawn = Result(features={"clip": near}, right=[[True], [True, False]], related=[True, False], alignment=[0.5, 0.7])
     val = Result(features={"clip": near}, restored={"clip": near}, squared_error=0.04)
     metrics = measure(parts, [drawn, Result(features={"clip": far}), Result(features={"clip": near}), val]).metrics
     assert metrics["frechet_distance[clip,n=40]"] == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,61 @@
+"""Registration: its key, and exports that cannot be made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_pipelines.errors import ConfigError
+from flows.config.pipeline import PipelineConfig
+from flows.config.specs import RegistrySpec
+from flows.registry.register import Candidate, ModelFiles, RegistrationFigures, register_stage, write_exports
+from flows.stages.record import EvaluationFigures
+from tests.support.records import finished
+from unet_models.formats.trace import trace_unet
+from unet_models.networks.unet import UNet
+from unet_models.specs.networks import UNetSpec
+
+EVALUATION = finished("evaluate", EvaluationFigures(metrics={"dice": 0.9}))
+
+
+def write_no_files(folder: Path) -> ModelFiles:
+    raise AssertionError("planning writes nothing")
+
+
+CANDIDATE = Candidate(
+    description="d",
+    code=Path("registered.py"),
+    requirements=(),
+    default_metric="dice",
+    evaluation_data="e",
+    evaluation=EVALUATION,
+    lineage=(EVALUATION,),
+    run_key="k",
+    step=1,
+    write_files=write_no_files,
+    build_card=str,
+)
+
+
+def test_another_gate_or_another_registry_is_another_registration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(**registry: object) -> str:
+        config = PipelineConfig.model_validate({"pipeline": "p", "storage": str(tmp_path), "registry": registry})
+        stage = register_stage(config, CANDIDATE, (EVALUATION,))
+        assert stage.figures is RegistrationFigures
+        return stage.key
+
+    keys = [key(), key(name="other"), key(min_metrics={"dice": 0.5}), key(compare_metric="iou"), key(export=["onnx"])]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org")
+    assert len({*keys, key()}) == 6
+
+
+def test_a_network_that_cannot_be_exported_is_named_with_the_remedy(tmp_path: Path) -> None:
+    network = UNet(UNetSpec(channels=(4, 8)), 1, 2, ndim=2).to(torch.bfloat16)
+    with pytest.raises(
+        ConfigError, match=r"(?s)unet cannot .* float32 on the CPU, got .*bfloat16.*registry\.export=\[\]"
+    ):
+        write_exports(tmp_path, {"unet": lambda: trace_unet(network, 1, 2)}, RegistrySpec())
