@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -19,7 +19,14 @@ BENCHMARKS = {
 
 def main() -> None:
     """Run the named benchmarks, each in an empty folder."""
-    for name in sys.argv[1:] or BENCHMARKS:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description="Time this project beside the best peer."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    names = parser.parse_args().names
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        parser.error(f"there is no benchmark {unknown[0]}; choose from {', '.join(BENCHMARKS)}")
+    for name in names or BENCHMARKS:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             BENCHMARKS[name](Path(folder))
 

@@ -164,7 +164,7 @@ def _sharding(folder: Path) -> None:
 
 def _cache() -> None:
     """A step from latents that the encode stage left, and one that encodes its own images and captions."""
-    from unet_models.networks.clip import build_clip, text_states
+    from unet_models.networks.clip import build_clip
     from unet_models.networks.tokenizer import train_tokenizer
     from unet_models.specs.encoders import AlignmentSpec
 
@@ -188,7 +188,8 @@ def _cache() -> None:
     @torch.no_grad()
     def encode() -> tuple[Tensor, Tensor]:
         with autocast(spec.precision, device):
-            return autoencoder.encode(images).latent_dist.parameters.float(), text_states(clip, tokens).float()
+            states = clip.text_model(input_ids=tokens).last_hidden_state
+            return autoencoder.encode(images).latent_dist.parameters.float(), states.float()
 
     def encoding() -> int:
         moments, states = encode()

@@ -253,7 +253,7 @@ def test_missing_data_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("data.rot=x", "data.rot: there is no such field; see"),
+        ("data.rot=x", "data.rot: there is no such field; `unetflow config --reference` lists all fields"),
         ("data.ndim=flat", "data.ndim: Input should be 2 or 3 (got 'flat')"),
         (
             "data.layout=bids",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.errors import ConfigError
 from flows import installation
 from flows.cluster.package import CONFIG, folder_digest, forwarded_variables, packed, runtime_environment
 from flows.installation import CODE_VARIABLE, LOCK
@@ -48,7 +49,7 @@ def test_a_pipelines_own_module_travels_too(tmp_path: Path, monkeypatch: pytest.
         assert (folder / "my_pipelines.py").read_text() == "PIPELINE = 1\n"
     assert "my_pipelines" not in sys.modules, "it is found, not imported"
     with (
-        pytest.raises(ModuleNotFoundError, match="entry_module nowhere_to_be_found cannot be imported"),
+        pytest.raises(ConfigError, match="entry_module nowhere_to_be_found cannot be imported"),
         packed(None, "nowhere_to_be_found"),
     ):
         pass

@@ -45,6 +45,7 @@ def test_of_distances_less_is_better(ours: float, theirs: float, limits: dict[st
         ("volume_error_ml", 1.0, 9.0, "champion"),
         ("volume_error_percent", -1.0, 5.0, "champion"),
         ("volume_error_percent", 5.0, -1.0, "challenger"),
+        ("volume_error_percent", -5.0, 1.0, "challenger"),
         ("hd95_mm/liver", 2.0, 3.0, "champion"),
         ("hd95_mm/liver", 3.0, 2.0, "challenger"),
         ("fid", 7.0, 8.0, "champion"),

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from unet_models.sampling.samplers import draw_noise, sample_latents
 from unet_models.specs.diffusion import NoiseSpec, SampleSpec
 
+# diffusers' DPM-Solver hands tensors to numpy as numpy 1 took them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")
+
 
 class ContextMean(nn.Module):
     """Predicts the mean of its context everywhere."""

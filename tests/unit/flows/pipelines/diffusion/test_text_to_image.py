@@ -20,6 +20,9 @@ from unet_models.specs.diffusion import Bundle, ImageRequest
 from unet_models.specs.encoders import AlignmentSpec, AutoencoderSpec
 from unet_models.specs.networks import DenoiserSpec
 
+# diffusers' DPM-Solver hands tensors to numpy as numpy 1 took them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")
+
 DENOISER = DenoiserSpec(
     channels=(8, 16), attention_levels=(False, True), num_res_blocks=1, num_heads=2, context_dim=16, num_groups=4
 )
