@@ -121,7 +121,7 @@ def write_environment(path: Path, values: Mapping[str, str]) -> None:
 
 
 def read_environment(path: Path) -> dict[str, str]:
-    """What ``write_environment`` wrote."""
+    """Read the file that ``write_environment`` wrote."""
     lines = path.read_text().splitlines()
     pairs = (line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
     return {name: value.strip("'") for name, value in pairs}
@@ -348,7 +348,7 @@ def _database(port: int, secret: Mapping[str, str], name: str, driver: str = "po
 
 
 def _databases_exist(port: int, password: str) -> bool:
-    """Whether it answers; makes the three databases where they are missing."""
+    """Tell whether PostgreSQL answers; create the three databases where they are missing."""
     import psycopg
 
     where = {"host": LOOPBACK, "port": port, "user": "unetflow", "password": password, "dbname": "postgres"}

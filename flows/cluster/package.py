@@ -1,4 +1,4 @@
-"""What travels to the cluster with a job: the code, the resolved configuration and the lock; never data."""
+"""Package of a job: the code, the resolved configuration and the lock travel to the cluster, never data."""
 
 from __future__ import annotations
 

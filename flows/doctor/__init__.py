@@ -1,4 +1,4 @@
-"""What may be wrong with an installation, its servers, storage and machine, and the commands that fix it.
+"""Checks of an installation, its servers, storage and machine, and the commands that fix what is wrong.
 
 examine.py   all checks, one after the other
 finding.py   one finding

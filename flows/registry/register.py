@@ -58,7 +58,7 @@ class RegistrationFigures(Figures):
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What a model's files are described by to MLflow."""
+    """Description of a model's files for MLflow."""
 
     signature: ModelSignature
     input_example: Any
@@ -80,7 +80,7 @@ class Candidate:
     evaluation_data: str
     """Digest of everything that the metrics depend on beside the model: versions compare only where it is equal."""
     evaluation: Record[EvaluationFigures]
-    lineage: tuple[Record[Any], ...]
+    lineage: tuple[Record[Figures], ...]
     """Records of all stages that led to the model, the evaluation's among them."""
     run_key: str
     """Key of the stage whose MLflow run the version belongs to."""
@@ -95,7 +95,7 @@ class Candidate:
 
 
 def register_stage(
-    config: PipelineConfig, candidate: Candidate, inputs: Sequence[Record[Any]]
+    config: PipelineConfig, candidate: Candidate, inputs: Sequence[Record[Figures]]
 ) -> Stage[RegistrationFigures]:
     """Plan the stage. Its effect is in MLflow: a record whose model version is gone is not valid."""
     root = config.storage_uri

@@ -1,4 +1,4 @@
-"""What a report is made of. A pipeline composes these; ``html.render`` draws them."""
+"""Building blocks of a report. A pipeline composes them; ``html.render`` draws them."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class PictureRow:
 
     @property
     def width(self) -> int:
-        """How wide the widest picture is shown, in CSS pixels: a multiple of its own width, if that is small."""
+        """Width of the widest picture on the page, in CSS pixels: a multiple of its own width, if that is small."""
         return min(self.widest * math.ceil(MIN_PICTURE_WIDTH / self.widest), MAX_PICTURE_WIDTH)
 
     @property
@@ -144,7 +144,7 @@ class PictureRow:
         return max((picture.size[0] for picture in self.pictures), default=MIN_PICTURE_WIDTH)
 
     def alt(self, index: int) -> str:
-        """What the picture at ``index`` shows, for those who cannot see it: the row's title and its own caption."""
+        """Return the alternative text of the picture at ``index``: the row's title and its own caption."""
         picture = self.pictures[index]
         caption = picture.caption or f"picture {index + 1} of {len(self.pictures)}"
         return ", ".join(filter(None, dict.fromkeys([self.title, caption, picture.note])))

@@ -148,7 +148,7 @@ def _segment(plot: svg.Plot, points: Sequence[Point], index: int) -> Markup:
 
 
 def _end_labels(series: Mapping[str, Sequence[Point]]) -> dict[str, str]:
-    """Where each line that exists ends; its name too, where there are several and all names are short."""
+    """Return the label of each line's end: its last value; its name too, where there are several and all are short."""
     named = len(series) > 1 and max(map(len, series)) <= SHORT_NAME
     labels = {}
     for name, points in series.items():
@@ -182,7 +182,7 @@ def _legend(names: Sequence[str], places: Sequence[tuple[float, int]]) -> Markup
 
 
 def _legend_places(names: Sequence[str], width: float, size: float = 11.5) -> list[tuple[float, int]]:
-    """Where each legend entry starts: x, and the row it is in."""
+    """Return the start of each legend entry: x, and the row it is in."""
     places: list[tuple[float, int]] = []
     x, row = 0.0, 0
     for name in names:

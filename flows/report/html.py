@@ -73,7 +73,7 @@ def _cells(row: Sequence[CellLike]) -> list[Cell]:
 
 
 def _sort_value(cell: Cell) -> str:
-    """What the script sorts a numeric cell by; empty for NaN, which goes last either way."""
+    """Return the key by which the script sorts a numeric cell; empty for NaN, which goes last either way."""
     return "" if cell.number is None or math.isnan(cell.number) else repr(cell.number)
 
 

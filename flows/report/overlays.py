@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ class Plane:
 
 
 def overlay_planes(
-    image: NDArray[Any],
+    image: np.ndarray,
     truth: NDArray[np.integer],
     prediction: NDArray[np.integer],
     spacing: Sequence[float],
@@ -73,7 +72,7 @@ def overlay_planes(
 
 
 def _check(
-    image: NDArray[Any],
+    image: np.ndarray,
     truth: NDArray[np.integer],
     prediction: NDArray[np.integer],
     spacing: Sequence[float],
@@ -89,14 +88,14 @@ def _check(
         raise ValueError(f"spacing must be {truth.ndim} positive numbers of millimetres, got {list(spacing)}")
 
 
-def _shown_channels(image: NDArray[Any], ndim: int) -> NDArray[Any]:
+def _shown_channels(image: np.ndarray, ndim: int) -> np.ndarray:
     """``(*spatial)`` of the first channel, or ``(H, W, 3)`` of a 2-D colour image."""
     if image.ndim == ndim:
         return image
     return np.moveaxis(image, 0, -1) if ndim == 2 and len(image) == 3 else image[0]
 
 
-def _window(channels: NDArray[Any], ndim: int) -> tuple[float, float]:
+def _window(channels: np.ndarray, ndim: int) -> tuple[float, float]:
     """Values shown as black and as white: percentiles of about a million voxels, or 0 and 255 of an 8-bit picture."""
     if channels.dtype == np.uint8 and ndim == 2:
         return 0.0, 255.0
@@ -111,7 +110,7 @@ def _window(channels: NDArray[Any], ndim: int) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _to_bytes(plane: NDArray[Any], window: tuple[float, float]) -> NDArray[np.uint8]:
+def _to_bytes(plane: np.ndarray, window: tuple[float, float]) -> NDArray[np.uint8]:
     """Grey levels 0-255; NaN is black."""
     low, high = window
     levels = np.clip((plane.astype(np.float64) - low) / (high - low), 0, 1)
@@ -129,15 +128,15 @@ def _fullest_slice(truth: NDArray[np.integer], prediction: NDArray[np.integer], 
     return truth.shape[axis] // 2
 
 
-def _as_seen(volume: NDArray[Any], index: int, axis: int) -> NDArray[Any]:
+def _as_seen(volume: np.ndarray, index: int, axis: int) -> np.ndarray:
     """One slice, rows from the top, columns from the left: the second remaining axis runs up, the first to the left."""
     return np.take(volume, index, axis=axis).T[::-1, ::-1]
 
 
 def _draw(
-    grey: NDArray[Any],
-    truth: NDArray[Any],
-    prediction: NDArray[Any],
+    grey: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
     pixels_per_voxel: tuple[float, float],
 ) -> bytes:
     """PNG of one plane; ``pixels_per_voxel`` down and to the right."""
@@ -153,21 +152,21 @@ def _draw(
     return buffer.getvalue()
 
 
-def _enlarged(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def _enlarged(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Nearest voxel of each pixel: labels have no values in between."""
     rows = (np.arange(size[1]) + 0.5) * labels.shape[0] // size[1]
     columns = (np.arange(size[0]) + 0.5) * labels.shape[1] // size[0]
     return labels[np.ix_(rows.astype(np.intp), columns.astype(np.intp))]
 
 
-def _draw_outline(picture: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.float32]:
+def _draw_outline(picture: NDArray[np.float32], labels: np.ndarray) -> NDArray[np.float32]:
     """Two pixels of the class's colour along the inside of each region, with a dark hairline that sets them off."""
     border, hairline = _border(labels, 2), _border(labels, 3)
     picture = np.where(hairline[..., None], picture * HAIRLINE_BRIGHTNESS, picture)
     return _blend(picture, np.where(border, labels, 0), 1.0)
 
 
-def _border(labels: NDArray[Any], width: int) -> NDArray[np.bool_]:
+def _border(labels: np.ndarray, width: int) -> NDArray[np.bool_]:
     """Labelled pixels with another label at most ``width`` pixels away, diagonals included."""
     padded = np.pad(labels, width, mode="edge")
     rows, columns = labels.shape
@@ -178,7 +177,7 @@ def _border(labels: NDArray[Any], width: int) -> NDArray[np.bool_]:
     return border & (labels > 0)
 
 
-def _blend(picture: NDArray[np.float32], labels: NDArray[Any], opacity: float) -> NDArray[np.float32]:
+def _blend(picture: NDArray[np.float32], labels: np.ndarray, opacity: float) -> NDArray[np.float32]:
     """Paint each labelled pixel with its class's colour."""
     blended = picture.copy()
     for label in np.unique(labels[labels > 0]):

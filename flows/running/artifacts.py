@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
@@ -12,12 +11,12 @@ from data_pipelines import storage
 from flows.registry import tracking
 from flows.registry.register import RegistrationFigures
 from flows.running.notify import report_link
-from flows.stages.record import EvaluationFigures, Record
+from flows.stages.record import EvaluationFigures, Figures, Record
 
 logger = logging.getLogger(__name__)
 
 
-def leave_artifacts(record: Record[Any]) -> None:
+def leave_artifacts(record: Record[Figures]) -> None:
     """Create the artifacts that a person wants on the run's page. A failure here never fails the stage."""
     try:
         if isinstance(record.figures, EvaluationFigures):
@@ -28,7 +27,7 @@ def leave_artifacts(record: Record[Any]) -> None:
         logger.warning("no artifact for stage %s: %s", record.stage, error)
 
 
-def _leave_scores(record: Record[Any], figures: EvaluationFigures) -> None:
+def _leave_scores(record: Record[Figures], figures: EvaluationFigures) -> None:
     create_markdown_artifact(_metrics_table(figures.metrics), key="metrics", description="Scores")
     on_server = tracking.tracking_uri(record.root).startswith("http")  # registration brings the report there
     if "report" in record.outputs and not on_server:

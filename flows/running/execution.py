@@ -19,7 +19,7 @@ from flows.stages.shards import ShardFigures
 from flows.stages.stage import Done, Stage, find_record
 
 F = TypeVar("F", bound=Figures)
-RunStage = Callable[[Stage[Any], PipelineConfig], Done[Any]]
+RunStage = Callable[[Stage[Figures], PipelineConfig], Done[Figures]]
 
 
 class StageSummary(Spec):
@@ -62,11 +62,11 @@ class PlannedStage:
     name: str
     key: str | None
     """None where the stage waits for an earlier one."""
-    record: Record[Any] | None
+    record: Record[Figures] | None
 
     @property
     def done(self) -> bool:
-        """Whether the stage is a cache hit."""
+        """Tell whether the stage is a cache hit."""
         return self.record is not None
 
 
@@ -76,8 +76,8 @@ def run_pipeline(config: PipelineConfig, run: RunStage = run_or_submit, until: s
     pipeline = pipeline_of(config)
     steps = pipeline.steps_until(until)
     pipeline.check(config)
-    records: dict[str, Record[Any]] = {}
-    done: list[Done[Any]] = []
+    records: dict[str, Record[Figures]] = {}
+    done: list[Done[Figures]] = []
     for step in steps:
         done.append(run(step.plan(config, records), config))
         records[step.name] = done[-1].record
@@ -94,7 +94,7 @@ def plan_pipeline(
     pipeline = pipeline_of(config)
     steps = pipeline.steps_until(until)
     pipeline.check(config)
-    records: dict[str, Record[Any]] = {}
+    records: dict[str, Record[Figures]] = {}
     planned: list[PlannedStage] = []
     for step in steps:
         if len(records) < len(planned):  # an earlier stage has no record yet
@@ -108,7 +108,7 @@ def plan_pipeline(
     return planned
 
 
-def summarise(config: PipelineConfig, done: Sequence[Done[Any]], seconds: float) -> RunSummary:
+def summarise(config: PipelineConfig, done: Sequence[Done[Figures]], seconds: float) -> RunSummary:
     """Build the final record."""
     records = [each.record for each in done]
     registered = _record_with(RegistrationFigures, records)

@@ -26,6 +26,7 @@ from flows.running.execution import RunSummary, run_pipeline
 from flows.running.notify import notify_of_champion, notify_of_failure
 from flows.running.placement import run_or_submit
 from flows.stages.pipeline import Pipeline
+from flows.stages.record import Figures
 from flows.stages.stage import Done, Stage
 
 
@@ -85,7 +86,7 @@ def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     return False
 
 
-def run_as_task(stage: Stage[Any], config: PipelineConfig) -> Done[Any]:
+def run_as_task(stage: Stage[Figures], config: PipelineConfig) -> Done[Figures]:
     """Run a stage as a Prefect task of the current flow."""
     compute = config.compute
 
@@ -102,7 +103,7 @@ def run_as_task(stage: Stage[Any], config: PipelineConfig) -> Done[Any]:
         persist_result=False,
         log_prints=False,
     )
-    def run() -> Done[Any]:
+    def run() -> Done[Figures]:
         done = run_or_submit(stage, config)
         leave_artifacts(done.record)
         return done

@@ -54,7 +54,7 @@ F = TypeVar("F", bound=Figures, covariant=True)
 
 
 class Record(Spec, Generic[F]):
-    """What a finished stage leaves behind: locations, digests and figures, never tensors."""
+    """Result of a finished stage: locations, digests and figures, never tensors."""
 
     stage: str
     key: str

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -73,7 +73,7 @@ def add_problems(attempt: Attempt, problems: Sequence[Problem]) -> None:
     attempt.write("problems", "problems.json", json.dumps([asdict(p) for p in problems], indent=1).encode())
 
 
-def read_problems(record: Record[Any]) -> list[Problem]:
+def read_problems(record: Record[Figures]) -> list[Problem]:
     """Read the quarantined input."""
     return [Problem(**values) for values in json.loads(storage.read_bytes(record.output("problems")))]
 

@@ -20,7 +20,7 @@ from typing import Any, Generic
 from data_pipelines import storage
 from data_pipelines.digests import digest_of, uri_digests
 from flows.stages.attempt import Attempt
-from flows.stages.record import RECORD, F, Record, read_record
+from flows.stages.record import RECORD, F, Figures, Record, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ VERIFY_VARIABLE = "UNETFLOW_VERIFY"
 """Environment variable: hash every output again instead of trusting an unchanged size and modification time."""
 
 
-def always_valid(record: Record[Any]) -> bool:
+def always_valid(record: Record[Figures]) -> bool:
     """Accept any record: the stage has no effects outside its outputs."""
     return True
 
@@ -42,7 +42,7 @@ class Stage(Generic[F]):
     name: str
     identity: dict[str, Any]
     """JSON of the fields that change the output."""
-    inputs: tuple[Record[Any], ...]
+    inputs: tuple[Record[Figures], ...]
     compute: Callable[[Attempt], F]
     """Writes outputs, declares them on the attempt, and returns the figures."""
     figures: type[F]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from data_pipelines import storage
-from flows.stages.record import Record
+from flows.stages.record import Figures, Record
 
 CurveRow = dict[str, float]
 """``step`` and the metrics reported there."""
@@ -15,7 +14,7 @@ Curves = Mapping[str, Sequence[tuple[int, float]]]
 """Metric name to (step, value)."""
 
 
-def read_curves(record: Record[Any]) -> list[CurveRow]:
+def read_curves(record: Record[Figures]) -> list[CurveRow]:
     """Read the rows that a training reported."""
     rows: list[CurveRow] = json.loads(storage.read_bytes(record.output("curves")))
     return rows

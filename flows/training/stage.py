@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_pipelines import storage
 from data_pipelines.errors import NOT_RETRYABLE
@@ -16,7 +16,7 @@ from flows.config.specs import ComputeSpec
 from flows.metrics import parse_metric_name
 from flows.registry.tracking import RunLogger
 from flows.stages.attempt import Attempt
-from flows.stages.record import Record
+from flows.stages.record import Figures, Record
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
 from flows.training.warm_start import find_warm_start
@@ -47,7 +47,7 @@ def training_stage(
     name: str,
     config: PipelineConfig,
     spec: LoopSpec,
-    inputs: tuple[Record[Any], ...],
+    inputs: tuple[Record[Figures], ...],
     build_task: Callable[[Attempt], TrainingTask],
     finish: Callable[[Attempt], None] = add_nothing,
 ) -> Stage[TrainingFigures]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
 from flows.config.pipeline import PipelineConfig
 from flows.registry import tracking
 from flows.registry.models import TAG_PREFIX, find_champion
-from flows.stages.record import Record, read_record
+from flows.stages.record import Figures, Record, read_record
 from flows.training.figures import TrainingFigures, WarmStart
 
 
-def find_warm_start(config: PipelineConfig, inputs: tuple[Record[Any], ...]) -> WarmStart | None:
+def find_warm_start(config: PipelineConfig, inputs: tuple[Record[Figures], ...]) -> WarmStart | None:
     """Find the champion's weights; None where there is no champion yet.
 
     A champion that was trained on these very inputs is not its own start: its own start is returned, so that the

@@ -1,4 +1,4 @@
-"""What each Ray Train worker runs: one rank of a data-parallel training, whatever the task."""
+"""Code of each Ray Train worker: one rank of a data-parallel training, whatever the task."""
 
 from __future__ import annotations
 

@@ -8,8 +8,6 @@ them.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +31,7 @@ class FeatureMoments:
             raise ValueError(f"a covariance needs at least 2 samples, got {self.count}")
         return self.scatter / (self.count - 1)
 
-    def update(self, features: NDArray[Any]) -> None:
+    def update(self, features: np.ndarray) -> None:
         """Add features ``(N, D)``; ``N`` may be 0.
 
         Raises ValueError for another shape, and for NaN or infinite values; nothing is added then.
@@ -83,7 +81,7 @@ def frechet_distance(a: FeatureMoments, b: FeatureMoments) -> float:
     return max(float(np.sum((a.mean - b.mean) ** 2) + spread), 0.0)
 
 
-def check_features(name: str, features: NDArray[Any]) -> None:
+def check_features(name: str, features: np.ndarray) -> None:
     """Check that ``features`` is a table ``(N, D)`` of finite real numbers; ``N`` may be 0. Raises ValueError."""
     if features.ndim != 2 or features.dtype.kind not in "fiu":
         raise ValueError(

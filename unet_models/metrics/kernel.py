@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +9,7 @@ from unet_models.metrics.frechet import check_features
 
 
 def kernel_distance(
-    x: NDArray[Any], y: NDArray[Any], *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+    x: np.ndarray, y: np.ndarray, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """Estimate the squared maximum mean discrepancy of features ``(N, D)`` and ``(M, D)``.
 
@@ -43,11 +41,11 @@ def kernel_distance(
     return float(np.mean(estimates)), float(np.std(estimates))
 
 
-def _draw(features: NDArray[Any], size: int, generator: np.random.Generator) -> NDArray[Any]:
+def _draw(features: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
     return features[generator.choice(len(features), min(size, len(features)), replace=False)]
 
 
-def _squared_mmd(x: NDArray[Any], y: NDArray[Any]) -> float:
+def _squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
     """Estimate without bias: no sample is compared with itself (Gretton et al., JMLR 2012, eq. 3)."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     return _mean_of_pairs(_kernel(x, x)) + _mean_of_pairs(_kernel(y, y)) - 2 * float(_kernel(x, y).mean())

@@ -7,7 +7,6 @@ two numbers of samples.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ _ROUNDING = 1e-12
 """Rounding tolerance of squared distances, relative to the largest squared norm: a copy lies within a radius of 0."""
 
 
-def precision_recall(real: NDArray[Any], generated: NDArray[Any], k: int = 3) -> tuple[float, float]:
+def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> tuple[float, float]:
     """Compute improved precision and recall of features ``(N, D)`` and ``(M, D)``, both 0 to 1.
 
     Around each sample of a set lies a ball that reaches to its ``k``-th nearest neighbour in the set. Precision is the
@@ -42,7 +41,7 @@ def precision_recall(real: NDArray[Any], generated: NDArray[Any], k: int = 3) ->
 
 
 def nearest_neighbours(
-    queries: NDArray[Any], references: NDArray[Any], k: int = 1
+    queries: np.ndarray, references: np.ndarray, k: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Find the ``k`` nearest of ``references (M, D)`` to each of ``queries (N, D)``, nearest first.
 
@@ -69,7 +68,7 @@ def nearest_neighbours(
     return distances, indices
 
 
-def memorisation(generated: NDArray[Any], train: NDArray[Any], held_out: NDArray[Any]) -> dict[str, float]:
+def memorisation(generated: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
     """Measure memorisation: compare the distances of generated and of unseen real samples to the training samples.
 
     All three are features ``(N, D)``, ``N`` free for each. The distance of a generated or held-out sample is that to
@@ -100,12 +99,12 @@ def memorisation(generated: NDArray[Any], train: NDArray[Any], held_out: NDArray
     }
 
 
-def _radii(features: NDArray[Any], k: int) -> NDArray[np.float64]:
+def _radii(features: np.ndarray, k: int) -> NDArray[np.float64]:
     """Compute each sample's distance to its ``k``-th nearest neighbour; the first of ``k + 1`` is the sample itself."""
     return nearest_neighbours(features, features, k + 1)[0][:, -1]
 
 
-def _share_covered(points: NDArray[Any], centres: NDArray[Any], radii: NDArray[np.float64]) -> float:
+def _share_covered(points: np.ndarray, centres: np.ndarray, radii: NDArray[np.float64]) -> float:
     """Compute the fraction of ``points (N, D)`` within the radius of at least one of ``centres (M, D)``."""
     origin = centres.mean(axis=0, dtype=np.float64)
     covered = np.zeros(len(points), dtype=bool)
@@ -120,7 +119,7 @@ def _share_covered(points: NDArray[Any], centres: NDArray[Any], radii: NDArray[n
 
 
 def _nearest_indices(
-    block: NDArray[np.float64], references: NDArray[Any], centre: NDArray[np.float64], k: int
+    block: NDArray[np.float64], references: np.ndarray, centre: NDArray[np.float64], k: int
 ) -> NDArray[np.int64]:
     """Find the rows ``(n, k)`` of the nearest references to a block of centred queries ``(n, D)``, in no order."""
     squared = np.empty((len(block), 0))
@@ -149,7 +148,7 @@ def _blocks(size: int) -> Iterator[slice]:
         yield slice(start, min(start + _BLOCK_ROWS, size))
 
 
-def _check_pair(name_x: str, x: NDArray[Any], name_y: str, y: NDArray[Any]) -> None:
+def _check_pair(name_x: str, x: np.ndarray, name_y: str, y: np.ndarray) -> None:
     check_features(name_x, x)
     check_features(name_y, y)
     if x.shape[1] != y.shape[1]:

@@ -8,7 +8,6 @@ one of them contains gives Dice and IoU of 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ _BLOCK_VOXELS = 1 << 20
 """Voxels counted at a time: the 64-bit codes of a block stay at 8 MB however large the volume is."""
 
 
-def confusion_matrix(prediction: NDArray[Any], truth: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
+def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> NDArray[np.int64]:
     """Count voxels by true label (row) and predicted label (column): ``(num_classes, num_classes)``.
 
     ``prediction`` and ``truth`` are integer label maps of one shape, ``(H, W)`` or ``(D, H, W)``, with values in
@@ -85,7 +84,7 @@ def voxel_volume_ml(spacing_mm: Sequence[float]) -> float:
     return float(np.prod(spacing_mm)) / 1000
 
 
-def _check_labels(name: str, labels: NDArray[Any], num_classes: int) -> None:
+def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
     if labels.dtype.kind not in "bui":
         raise ValueError(f"{name} must hold integer labels, got {labels.dtype}")
     if labels.size and (labels.min() < 0 or labels.max() >= num_classes):

@@ -39,8 +39,8 @@ class MetricSummary:
 
 
 def score_case(
-    prediction: NDArray[Any],
-    truth: NDArray[Any],
+    prediction: np.ndarray,
+    truth: np.ndarray,
     classes: Mapping[str, int],
     spacing_mm: Sequence[float],
     tolerance_mm: float,
@@ -141,7 +141,7 @@ def _mean_of_class_means(times: NDArray[np.float64], values: NDArray[np.float64]
     return np.divide(means.sum(axis=1), num_classes, out=np.full(len(times), np.nan), where=num_classes > 0)
 
 
-def _class_boxes(prediction: NDArray[Any], truth: NDArray[Any], highest: int) -> dict[int, Box]:
+def _class_boxes(prediction: np.ndarray, truth: np.ndarray, highest: int) -> dict[int, Box]:
     """Find the bounding box of each label 1 .. ``highest`` over both maps; empty where neither has it."""
     from scipy.ndimage import find_objects
 

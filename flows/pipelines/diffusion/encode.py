@@ -26,7 +26,7 @@ from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.encoders.given import network_folder
 from flows.pipelines.diffusion.shard import ImageShardFigures
 from flows.stages.attempt import Attempt
-from flows.stages.record import Record
+from flows.stages.record import Figures, Record
 from flows.stages.shards import IndexFigures, add_index, shards_exist, shards_uri
 from flows.stages.stage import Stage
 
@@ -74,7 +74,7 @@ class EncodingWork(Spec):
 
 
 def encode_stage(
-    config: DiffusionConfig, shards: Record[ImageShardFigures], clip: Record[Any], autoencoder: Record[Any]
+    config: DiffusionConfig, shards: Record[ImageShardFigures], clip: Record[Figures], autoencoder: Record[Figures]
 ) -> Stage[LatentFigures]:
     """Plan the stage: its key holds the digests of the images and the encoders."""
     identity = {"precision": config.encode.precision, "format": FORMAT}

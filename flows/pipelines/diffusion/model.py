@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_pipelines import storage
 from data_pipelines.specs import Spec
@@ -12,7 +12,7 @@ from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.encode import LatentFigures
 from flows.pipelines.diffusion.encoders.given import network_folder
 from flows.pipelines.diffusion.shard import ImageShardFigures
-from flows.stages.record import Record
+from flows.stages.record import Figures, Record
 from flows.training.figures import TrainingFigures
 from unet_models.specs.diffusion import Bundle, SampleSpec
 from unet_models.specs.networks import DenoiserSpec
@@ -26,13 +26,13 @@ class Trained:
     """Records of all stages up to the training of the noise predictor."""
 
     shards: Record[ImageShardFigures]
-    clip: Record[Any]
-    autoencoder: Record[Any]
+    clip: Record[Figures]
+    autoencoder: Record[Figures]
     latents: Record[LatentFigures]
     training: Record[TrainingFigures]
 
     @property
-    def records(self) -> tuple[Record[Any], ...]:
+    def records(self) -> tuple[Record[Figures], ...]:
         """Records in the order of the stages."""
         return self.shards, self.clip, self.autoencoder, self.latents, self.training
 

@@ -1,4 +1,4 @@
-"""What a segmentation model's weights need beside them, as one JSON file. Light to import: no torch."""
+"""JSON file beside a segmentation model's weights: what prediction needs to know. Light to import: no torch."""
 
 from __future__ import annotations
 

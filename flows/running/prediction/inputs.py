@@ -1,4 +1,4 @@
-"""What is to be predicted: volumes by path, or prompts by row."""
+"""Inputs of a prediction: volumes by path, or prompts by row."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from data_pipelines.digests import file_digests
 from data_pipelines.errors import ConfigError, WeightsError
@@ -75,7 +75,7 @@ def clip_folders(config: DiffusionConfig) -> list[Path]:
     return list(dict.fromkeys([folder, _named("encode.clip", folder, tokenizer_folder)]))
 
 
-def network_folder(record: Record[Any]) -> str:
+def network_folder(record: Record[Figures]) -> str:
     """Return the URI of a trained or adopted network's folder."""
     return record.output(NETWORK_CONFIG).rsplit("/", 1)[0]
 

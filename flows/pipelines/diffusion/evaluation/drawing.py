@@ -27,7 +27,7 @@ NUM_TRACE_IMAGES = 8
 
 
 class DrawingJob(Spec):
-    """What all parts of one evaluation share; every actor reads it once."""
+    """Settings that all parts of one evaluation share; every actor reads them once."""
 
     ingredients: Ingredients
     index_uri: str

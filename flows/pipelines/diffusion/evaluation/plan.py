@@ -1,4 +1,4 @@
-"""What an evaluation draws and measures, as parts that actors work on.
+"""Plan of an evaluation: the images to generate and the real ones to measure, in parts for the actors.
 
 An image for a held-out caption has the size of that caption's own image. Parts hold whole batches of one size, and
 batches do not depend on the number of workers: neither do the images, to the bit.

@@ -16,7 +16,7 @@ from flows.pipelines.segmentation.bundle import Bundle
 
 
 class ScoringJob(Spec):
-    """What all cases of one evaluation share; every actor reads it once."""
+    """Settings that all cases of one evaluation share; every actor reads them once."""
 
     bundle: Bundle
     weights_uri: str
