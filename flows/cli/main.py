@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import typer
 
@@ -20,6 +19,9 @@ from flows.config.locations import state_folder
 
 # They define the commands, in the order in which --help lists them.
 from flows.cli import pipelines, config, schedule, jobs, models, doctor  # noqa: F401 # isort: skip
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,12 +50,14 @@ def run_command(arguments: Sequence[str]) -> int:
     pipelines.add_stage_commands()
     try:
         returned = app(list(arguments), prog_name="unetflow", standalone_mode=False)
+        if returned == INTERRUPTED:  # Typer has turned a KeyboardInterrupt into this code
+            raise KeyboardInterrupt
     except typer.TyperException as error:
         error.show() if hasattr(error, "show") else sys.stderr.write(f"unetflow: {error}\n")
         return error.exit_code
     except (KeyboardInterrupt, SystemExit, typer.Abort):  # SIGTERM is one of them, whether Ray handles it or we do
         sys.stderr.write("unetflow: stopped; the same command resumes from the last checkpoint\n")
-        return 130
+        return INTERRUPTED
     except (*NOT_RETRYABLE, OSError) as error:
         if os.environ.get("UNETFLOW_DEBUG"):
             raise
@@ -64,12 +68,15 @@ def run_command(arguments: Sequence[str]) -> int:
     return returned if isinstance(returned, int) else 0  # the code of a typer.Exit
 
 
-def _write_problems(error: DataError) -> Path:
-    """Write the full list of problems to the user's state folder; return the file."""
+def _write_problems(error: DataError) -> str:
+    """Write the full list of problems to the user's state folder; return the file, or why there is none."""
     path = state_folder() / "problems" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    with atomic_file(path) as partial:
-        partial.write_text(error.describe() + "\n")
-    return path
+    try:
+        with atomic_file(path) as partial:
+            partial.write_text(error.describe() + "\n")
+    except OSError as failure:
+        return f"not written, {path}: {failure.strerror}"
+    return str(path)
 
 
 def _configure_logging() -> None:

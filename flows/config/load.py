@@ -28,7 +28,7 @@ def read_config(
     for override in overrides:
         _apply(values, override)
     kind = values.get("pipeline", DEFAULT_PIPELINE)
-    if kind not in configs:
+    if not isinstance(kind, str) or kind not in configs:
         raise ConfigError(f"{path}: pipeline: there is no {kind!r}; choose {' or '.join(configs)}")
     try:
         return configs[kind].model_validate(values)

@@ -28,7 +28,7 @@ def reference_markdown(pipelines: Sequence[tuple[str, type[PipelineConfig]]]) ->
         "`unetflow config segmentation > my.yaml` writes a commented template.",
     ]
     for name, model in pipelines:
-        lines += ["", f"## Pipeline `{name}`", "", _sentence(model.__doc__)]
+        lines += ["", f"## Pipeline `{name}`"]
         for path, group in _groups(model):
             lines += ["", f"### `{path}`" if path else "### Top level", "", _sentence(group.__doc__), ""]
             lines += ["| field | type | default | meaning |", "|---|---|---|---|"]

@@ -18,6 +18,7 @@ from data_pipelines.errors import ConfigError
 from flows.config.pipeline import PipelineConfig
 from flows.config.specs import RegistrySpec
 from flows.installation import PACKAGES, code_version, source_root
+from flows.metrics import parse_metric_name, without_protocol
 from flows.registry import tracking
 from flows.registry.gate import CHAMPION, decide_alias
 from flows.registry.models import GATE_TAG, METRICS_TAG, TAG_PREFIX, find_champion, promote
@@ -180,7 +181,11 @@ def _tags(config: PipelineConfig, candidate: Candidate) -> dict[str, str]:
 
 def _comparable(metrics: Mapping[str, float], compare: str) -> dict[str, float]:
     """Return the metrics that the gate may be asked for later: tags are short, so the parts' own stay in the run."""
-    return {name: value for name, value in metrics.items() if "/" not in name or name == compare}
+    return {
+        name: value
+        for name, value in metrics.items()
+        if not parse_metric_name(name).part or compare in (name, without_protocol(name))
+    }
 
 
 def _pages(

@@ -39,7 +39,11 @@ def build_flow(pipeline: Pipeline) -> Flow[[PipelineConfig], RunSummary]:
     # Prefect's form and validation follow the annotation, its entry points the names.
     run.__annotations__["config"] = pipeline.config
     run.__name__ = run.__qualname__ = f"{pipeline.name}_flow"
-    return flow(name=pipeline.name, flow_run_name="{config.registry.name}")(run)
+    return flow(
+        name=pipeline.name,
+        flow_run_name="{config.registry.name}",
+        description=f"{pipeline.config.__doc__}\n\nStages: {', '.join(pipeline.step_names)}.",
+    )(run)
 
 
 FLOWS = {name: build_flow(pipeline) for name, pipeline in PIPELINES.items()}

@@ -89,7 +89,7 @@ def read_record(uri: str, figures: type[F]) -> Record[F] | None:
         return None
     try:
         record = Record[figures].model_validate_json(text)  # type: ignore[valid-type]  # a class at run time
-    except ValidationError as error:
+    except (ValidationError, KeyError) as error:  # KeyError: a metric that the table no longer has
         logger.warning("%s: invalid record, the stage runs again: %s", uri, error)
         return None
     return record.model_copy(update={"uri": uri})  # the storage may have moved as a whole

@@ -82,7 +82,9 @@ class FollowReports:
                 self.position = stream.tell()
                 row = json.loads(line)
                 if "failed_workers" in row:
-                    logger.warning("training workers %s failed; restarting from the last checkpoint", row)
+                    logger.warning(
+                        "training workers %s failed; restarting from the last checkpoint", row["failed_workers"]
+                    )
                 elif not row.pop("checkpoint"):
                     rows.append(row)
         if rows:

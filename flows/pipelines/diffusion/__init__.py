@@ -12,5 +12,5 @@ text_to_image.py   prompts to images
 evaluate.py        stage: checkpoint to generated images, scores and report
 evaluation/        what is drawn and measured, the actor, the report
 register.py        stage: checkpoint and scores to a registered version
-registered.py      the registered model as MLflow runs it
+pyfunc_model.py    the registered model as MLflow runs it
 """

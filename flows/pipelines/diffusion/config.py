@@ -52,6 +52,7 @@ class DiffusionConfig(PipelineConfig):
     """Configuration of the latent-diffusion pipeline."""
 
     pipeline: Literal["diffusion"] = "diffusion"
+    """Name of the pipeline."""
     data: CaptionedSpec = CaptionedSpec()
     """Captioned images to shards."""
     train_clip: AlignmentSpec = AlignmentSpec()

@@ -55,7 +55,7 @@ def register_model(
     weights = config.evaluate.inception_weights
     candidate = Candidate(
         description="Latent-diffusion models trained by unetflow: prompts to images.",
-        code=Path(__file__).with_name("registered.py"),
+        code=Path(__file__).with_name("pyfunc_model.py"),
         requirements=REQUIREMENTS,
         default_metric="fid" if weights else "frechet_distance",
         evaluation_data=_evaluation_data(config, trained),

@@ -10,5 +10,5 @@ segmenter.py    a file to a label map in the file's own geometry
 evaluate.py     stage: checkpoint to scores and report
 evaluation/     scoring of cases, the report
 register.py     stage: checkpoint and scores to a registered version
-registered.py   the registered model as MLflow runs it
+pyfunc_model.py the registered model as MLflow runs it
 """

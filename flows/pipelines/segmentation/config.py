@@ -22,6 +22,7 @@ class SegmentationConfig(PipelineConfig):
     """Configuration of the segmentation pipeline."""
 
     pipeline: Literal["segmentation"] = "segmentation"
+    """Name of the pipeline."""
     data: DataSpec = DataSpec()
     """Raw data to shards."""
     train: TrainSpec = TrainSpec()

@@ -49,7 +49,7 @@ def register_model(
 
     candidate = Candidate(
         description="Segmentation U-Nets trained by unetflow.",
-        code=Path(__file__).with_name("registered.py"),
+        code=Path(__file__).with_name("pyfunc_model.py"),
         requirements=REQUIREMENTS,
         default_metric="dice",
         evaluation_data=held_out_digest(shards),

@@ -26,7 +26,7 @@ def write_no_files(folder: Path) -> ModelFiles:
 
 CANDIDATE = Candidate(
     description="d",
-    code=Path("registered.py"),
+    code=Path("pyfunc_model.py"),
     requirements=(),
     default_metric="dice",
     evaluation_data="e",

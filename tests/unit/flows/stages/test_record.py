@@ -51,6 +51,15 @@ def test_a_record_without_a_file_or_of_other_figures_is_none(tmp_path: Path, cap
     assert "invalid record, the stage runs again" in caplog.text
 
 
+def test_a_record_with_a_metric_that_the_table_has_lost_is_no_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = finished("evaluate", EvaluationFigures(metrics={"dice": 0.5})).model_dump_json()
+    (tmp_path / "record.json").write_text(text.replace('"dice"', '"sparkle"'))
+    assert read_record(str(tmp_path), EvaluationFigures) is None
+    assert "invalid record, the stage runs again" in caplog.text
+
+
 def test_outputs_may_lie_elsewhere() -> None:
     record = finished("encode", CountFigures(), "s3://b/encode/k", near="a/x", far="/models/clip", other="gs://c/y")
     assert record.output("near") == "s3://b/encode/k/a/x"
