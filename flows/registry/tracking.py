@@ -33,13 +33,13 @@ def tracking_uri(root: str) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
-def import_mlflow(root: str) -> None:
-    """Import MLflow after setting what it reads at import."""
+def import_mlflow(uri: str) -> None:
+    """Import MLflow after setting what it reads at import, for the server at ``uri``."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    if (uri := tracking_uri(root)).startswith("sqlite:///"):
+    if uri.startswith("sqlite:///"):
         # Else MLflow makes ./mlruns wherever the command was typed.
         artifacts = Path(uri.removeprefix("sqlite:///")).absolute().with_name("mlartifacts")
         os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", artifacts.as_uri())
@@ -51,10 +51,14 @@ def import_mlflow(root: str) -> None:
 
 def connect(root: str) -> MlflowClient:
     """Return a client of the tracking server and registry that belong to the storage ``root``."""
-    import_mlflow(root)
+    return use_server(tracking_uri(root))
+
+
+def use_server(uri: str) -> MlflowClient:
+    """Make the server at ``uri`` this process's, and return a client of it."""
+    import_mlflow(uri)
     import mlflow
 
-    uri = tracking_uri(root)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)

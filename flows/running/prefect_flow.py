@@ -65,7 +65,7 @@ def run_flow(config: PipelineConfig) -> RunSummary:
 def _import_ahead(root: str) -> None:
     with suppress(Exception):  # a stage that needs it will fail with the reason
         import_ray()
-        tracking.import_mlflow(root)
+        tracking.import_mlflow(tracking.tracking_uri(root))
 
 
 def _run(config: PipelineConfig) -> RunSummary:

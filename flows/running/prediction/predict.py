@@ -23,6 +23,7 @@ from data_pipelines.progress import track
 from data_pipelines.specs import Spec
 from flows.cluster.actors import map_on_actors
 from flows.config.specs import ComputeSpec
+from flows.registry import tracking
 from flows.registry.models import ModelVersion, find_version
 from flows.running.prediction.inputs import Item, plan_items
 
@@ -70,7 +71,7 @@ def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root
     claim_folder(folder, version, items)
     due = [item for item in items if not Path(item.output).exists()]
     logger.info("predict: %s, %d inputs, %d of them done already", version.uri, len(items), len(items) - len(due))
-    failures = dict(_predict_all(version, due, compute)) if due else {}
+    failures = dict(_predict_all(version, due, compute, tracking.tracking_uri(root))) if due else {}
     return PredictionSummary(
         model_uri=version.uri,
         output=str(folder),
@@ -107,9 +108,13 @@ def _read_manifest(path: Path) -> Manifest:
         raise ConfigError(f"{path}: is not a manifest of this version; name another output folder") from None
 
 
-def _predict_all(version: ModelVersion, due: Sequence[Item], compute: ComputeSpec) -> Iterator[tuple[str, str]]:
-    """Predict all items; yield (output, error) of those that failed."""
-    items = [{"model": version.uri, "row": json.dumps(item.row), "output": item.output} for item in due]
+def _predict_all(
+    version: ModelVersion, due: Sequence[Item], compute: ComputeSpec, server: str
+) -> Iterator[tuple[str, str]]:
+    """Predict all items; yield (output, error) of those that failed. Actors are told the server: theirs is not ours."""
+    items = [
+        {"model": version.uri, "server": server, "row": json.dumps(item.row), "output": item.output} for item in due
+    ]
     results = ((1, result) for result in map_on_actors(Predictor, items, compute))
     for result in track(results, "predict", "inputs", len(due)):
         if result["is_fatal"]:
@@ -127,7 +132,7 @@ class Predictor:
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Predict one item into its file, which appears complete or not at all; a failure is returned, not raised."""
         try:
-            self.model = self.model or _load(item["model"])
+            self.model = self.model or _load(item["model"], item["server"])
         except Exception as error:  # of MLflow, its store, or a package that the model needs
             return {"output": item["output"], "error": str(error), "is_fatal": True}
         row, output = json.loads(item["row"]), Path(item["output"])
@@ -139,7 +144,8 @@ class Predictor:
         return {"output": str(output), "error": "", "is_fatal": False}
 
 
-def _load(uri: str) -> Any:
+def _load(uri: str, server: str) -> Any:
+    tracking.use_server(server)
     import mlflow
 
     return mlflow.pyfunc.load_model(uri)

@@ -36,7 +36,8 @@ def test_a_failure_is_returned_and_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path) -> None:
-    result = Predictor()({"model": str(tmp_path / "none"), "row": "{}", "output": str(tmp_path / "a")})
+    item = {"model": str(tmp_path / "none"), "server": f"sqlite:///{tmp_path}/m.db", "row": "{}", "output": "a"}
+    result = Predictor()(item)
     assert result["is_fatal"]
     assert result["error"]
 
