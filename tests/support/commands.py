@@ -70,7 +70,10 @@ def run_here(*arguments: str, environment: Mapping[str, str] | None = None) -> O
 
     An uncaught exception fails the test. Variables that the command sets are gone afterwards.
     """
-    with tempfile.TemporaryFile() as stdout, mock.patch.dict(os.environ, environment or {}):
+    with tempfile.TemporaryFile() as stdout, mock.patch.dict(os.environ):
+        os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it wherever a test names its server
+        os.environ.pop("MLFLOW_REGISTRY_URI", None)
+        os.environ.update(environment or {})
         with redirect_stderr(io.StringIO()) as stderr, mock.patch.object(base, "_result_fd", stdout.fileno()):
             code = run_command(arguments)
         stdout.seek(0)
