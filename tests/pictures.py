@@ -1,6 +1,9 @@
 """Pictures of the README, from runs of both demos: the flow in Prefect, a segmentation report, generated images.
 
-Run with ``make pictures``; needs Chromium, and as long as ``make demo``.
+python -m tests.pictures [HOME]
+
+Runs the demos in the home folder HOME (default: build/pictures), where those that are done are cache hits, and
+photographs them with Chromium. ``make pictures`` is the same; it takes as long as ``make demo``.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,64 +31,68 @@ if TYPE_CHECKING:
 TARGET = CHECKOUT / "docs" / "images"
 MAX_BYTES = 300_000
 WIDTH = 1200
-SEGMENTATION_PIECES = (("Scores per class", 470), ("Cases in pictures", 780))
-SAMPLES_PIECES = (("Samples by prompt", 480), ("From noise to image", 280))
+SEGMENTATION_PIECES = (("Scores per class", 470), ("Cases in pictures", 720))
+SAMPLES_PIECES = (("Samples by prompt", 860),)
 
 
-def main() -> None:
-    """Run the demos beside a Prefect server and write the three pictures."""
-    with open_browser() as browser, tempfile.TemporaryDirectory(prefix="ufp-") as folder:
+def main(home: Path) -> None:
+    """Run the demos in ``home`` and write the three pictures."""
+    home.mkdir(parents=True, exist_ok=True)
+    with open_browser() as browser:
         if browser is None:
             sys.exit(MISSING)
-        home = Path(folder)
-        variables = {"HOME": folder, "UNETFLOW_STORAGE": str(home / "storage"), "UNETFLOW_CACHE": str(home / "cache")}
-        with prefect_server(home, variables) as url:
-            segmentation = run_demo("segmentation", variables, url)
-            diffusion = run_demo("diffusion", variables, url)
-            save("flow", flow_page(browser, url, diffusion))
+        segmentation, diffusion = run_demos(home)
         save("segmentation-report", report_pieces(browser, segmentation["report"], SEGMENTATION_PIECES))
         save("samples", report_pieces(browser, diffusion["report"], SAMPLES_PIECES))
+        with prefect_server(home) as url:
+            save("flow", flow_page(browser, url, diffusion["pipeline"]))
+
+
+def run_demos(home: Path) -> list[dict[str, Any]]:
+    """Run both demos in the home folder; return their records."""
+    words = [str(BIN / "unetflow"), "demo", "segmentation", "diffusion", "--json"]
+    done = subprocess.run(words, env=environment(home), stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return the environment of somebody at home there, without servers."""
+    outside = ("PREFECT_", "MLFLOW_", "RAY_", "UNETFLOW_", "XDG_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(outside)} | {"HOME": str(home)}
 
 
 @contextmanager
-def prefect_server(home: Path, variables: dict[str, str]) -> Iterator[str]:
-    """Run a Prefect server on loopback; yield its address."""
+def prefect_server(home: Path) -> Iterator[str]:
+    """Run a Prefect server on loopback, on the database that flows in this home folder left; yield its address."""
     port = free_port()
     words = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"]
-    environment = os.environ | variables | {"PREFECT_HOME": str(home / "prefect"), "DO_NOT_TRACK": "1"}
-    with (home / "prefect.log").open("w") as log:
-        server = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+    folder = home / ".local" / "state" / "unetflow" / "prefect"
+    variables = environment(home) | {"PREFECT_HOME": str(folder), "DO_NOT_TRACK": "1"}
+    log = home / "prefect.log"
+    with log.open("w") as stream:
+        server = subprocess.Popen(words, env=variables, stdout=stream, stderr=stream)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(f"{url}/api/health"), (home / "prefect.log").read_text, 180, alive=server)
+        wait_for(lambda: answers(f"{url}/api/health"), log.read_text, 180, alive=server)
         yield url
     finally:
         server.terminate()
         server.wait()
 
 
-def run_demo(name: str, variables: dict[str, str], prefect: str) -> dict[str, Any]:
-    """Run a demo as a flow; return its record."""
-    environment = os.environ | variables | {"PREFECT_API_URL": f"{prefect}/api"}
-    words = [str(BIN / "unetflow"), "demo", name, "--json"]
-    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    record: dict[str, Any] = json.loads(done.stdout)
-    return record
-
-
-def flow_page(browser: Browser, prefect: str, summary: dict[str, Any]) -> bytes:
-    """Photograph the page of the pipeline's flow run."""
+def flow_page(browser: Browser, prefect: str, flow: str) -> bytes:
+    """Photograph the page of the flow's longest run."""
     request = urllib.request.Request(
         f"{prefect}/api/flow_runs/filter",
-        data=json.dumps({"flows": {"name": {"any_": [summary["pipeline"]]}}}).encode(),
+        data=json.dumps({"flows": {"name": {"any_": [flow]}}}).encode(),
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request) as answer:
-        (run,) = json.load(answer)
+        run = max(json.load(answer), key=lambda run: run["total_run_time"])
     page = browser.new_page(viewport={"width": WIDTH, "height": 640})
     page.goto(f"{prefect}/v2/runs/flow-run/{run['id']}")
-    page.get_by_text("register-", exact=False).first.wait_for(timeout=60_000)
-    page.wait_for_timeout(3_000)  # the graph is drawn on a canvas, which tells nobody when it is done
+    page.get_by_text(run["name"]).first.wait_for(timeout=60_000)
+    page.wait_for_timeout(5_000)  # the graph is drawn on a canvas, which tells nobody when it is done
     return page.screenshot()
 
 
@@ -117,4 +123,4 @@ def save(name: str, png: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else CHECKOUT / "build" / "pictures")
