@@ -302,7 +302,7 @@ def test_console_script_on_bad_voxels(tmp_path: Path) -> None:
     config = configure(tmp_path, root)
     problem = run_installed("shard", config, "--json").problem
     assert (problem["path"], problem["rule"]) == (str(image_path(root, "nan")), "non-finite")
-    record = shard_record(run_installed("shard", config, "--set", "data.on_error=quarantine", "--json"))
+    record = shard_record(run_here("shard", config, "--set", "data.on_error=quarantine", "--json"))
     assert record["figures"]["num_quarantined"] == 1
 
 

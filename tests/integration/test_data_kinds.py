@@ -25,6 +25,7 @@ train:
   validate_cases: 1
   model: {{channels: [4, 8, 16]}}
 evaluate: {{tta: false}}
+compute: {{num_workers: 1}}
 """
 
 
