@@ -1,4 +1,4 @@
-"""Both pipelines over two hosts; a worker killed, a host cut off. Figures are printed, and stand in README.md."""
+"""Both pipelines over two hosts; a worker killed, a host cut off. Figures are printed, and stand in tests/cluster/README.md."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from data_pipelines import storage
 from tests.cluster.hosts import TwoHosts, two_hosts, why_not
 from tests.support.configs import TINY_SHAPES
+from tests.support.encoders import write_autoencoder, write_clip
 from tests.support.serving import BIN, wait_for
 
 pytestmark = pytest.mark.skipif((reason := why_not()) is not None, reason=str(reason))
@@ -57,6 +58,7 @@ def test_segmentation_uses_both_hosts(hosts: TwoHosts, segmentation: dict[str, A
     assert segmentation["model_uri"] == "models:/two-hosts@champion"
 
 
+@pytest.mark.figures
 def test_throughput_of_one_and_of_two_hosts(hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]) -> None:
     shorter = ("--set", "compute.num_workers=1", "--set", "train.num_steps=60")
     hosts.unetflow("train", "segmentation.yaml", *shorter, storage="one")
@@ -90,8 +92,15 @@ def test_a_killed_worker_costs_at_most_one_interval(
 
 def test_diffusion_uses_both_hosts(hosts: TwoHosts) -> None:
     (hosts.folder / "diffusion.yaml").write_text(TINY_SHAPES)
-    shapes = ("--set", "data.num_shapes=300", "--set", "data.shard_megabytes=0.1", "--set", "registry.export=[]")
-    result = hosts.unetflow("register", "diffusion.yaml", *shapes, storage="diffusion")
+    given = {
+        "encode.clip": write_clip(hosts.folder / "clip", 16),
+        "encode.autoencoder": write_autoencoder(hosts.folder / "autoencoder", 16),
+        "data.num_shapes": 1100,  # two shards of latents
+        "data.shard_megabytes": 0.5,
+        "registry.export": [],
+    }
+    overrides = [word for field, value in given.items() for word in ("--set", f"{field}={value}")]
+    result = hosts.unetflow("register", "diffusion.yaml", *overrides, storage="diffusion")
     both = {hosts.first.address, hosts.second.address}
     assert [stage["name"] for stage in result["stages"]][-1] == "register"
     assert hosts.hosts_of("actors", "_OnActor") == both, "encoding"

@@ -20,12 +20,10 @@ from data_pipelines.shards.index import MOMENTS, STATES, read_table
 from data_pipelines.shards.reader import ShardReader
 from tests.support.commands import run_here
 from tests.support.configs import TINY_SHAPES
+from tests.support.encoders import write_clip
 from tests.support.project import Project
-from unet_models.formats.clip_folder import Clip, save_clip
+from unet_models.formats.clip_folder import Clip
 from unet_models.networks.autoencoder import load_autoencoder
-from unet_models.networks.clip import build_clip
-from unet_models.networks.tokenizer import train_tokenizer
-from unet_models.specs.encoders import AlignmentSpec
 from unet_models.training.objectives import scale_images
 
 SIZES = {"wide": (50, 30), "tall": (30, 50), "square": (40, 40), "banner": (70, 18)}
@@ -44,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str
         "bucket_multiple": 8,
         "val_fraction": 0.3,
     }
-    config["encode"] = {"clip": str(write_clip(folder / "clip"))}
+    config["encode"] = {"clip": str(write_clip(folder / "clip", 32))}
     config["train"] |= {"num_steps": 8, "checkpoint_every_steps": 4}
     config["registry"] = {"name": "buckets", "export": []}
     (folder / "home").mkdir()
@@ -62,16 +60,6 @@ def write_images(root: Path) -> Path:
             Image.fromarray(pixels).save(root / f"{name}{i}.png")
             (root / f"{name}{i}.txt").write_text(f"a {name} picture number {i}")
     return root
-
-
-def write_clip(folder: Path) -> Path:
-    """A CLIP that nobody trained, as a user's own would lie there."""
-    torch.manual_seed(0)
-    spec = AlignmentSpec(vocab_size=600, num_tokens=16, width=32, num_layers=1, num_heads=2, vector_size=8)
-    tokenizer = train_tokenizer(["a wide picture number 7"], spec.vocab_size, spec.num_tokens)
-    folder.mkdir()
-    save_clip(folder, build_clip(spec, tokenizer, 32), tokenizer, 32)
-    return folder
 
 
 def test_every_image_is_encoded_in_the_size_nearest_to_its_own(project: tuple[Project, dict[str, Any]]) -> None:
