@@ -32,7 +32,7 @@ TARGET = CHECKOUT / "docs" / "images"
 MAX_BYTES = 300_000
 WIDTH = 1200
 SEGMENTATION_PIECES = (("Scores per class", 470), ("Cases in pictures", 720))
-SAMPLES_PIECES = (("Samples by prompt", 860),)
+SAMPLES_PIECES = (("Samples by prompt", 695),)
 
 
 def main(home: Path) -> None:
@@ -67,12 +67,13 @@ def prefect_server(home: Path) -> Iterator[str]:
     port = free_port()
     words = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"]
     folder = home / ".local" / "state" / "unetflow" / "prefect"
+    url = f"http://127.0.0.1:{port}"
     variables = environment(home) | {"PREFECT_HOME": str(folder), "DO_NOT_TRACK": "1"}
+    variables["PREFECT_SERVER_UI_API_URL"] = f"{url}/api"  # else its pages ask port 4200
     log = home / "prefect.log"
     with log.open("w") as stream:
         server = subprocess.Popen(words, env=variables, stdout=stream, stderr=stream)
     try:
-        url = f"http://127.0.0.1:{port}"
         wait_for(lambda: answers(f"{url}/api/health"), log.read_text, 180, alive=server)
         yield url
     finally:
@@ -93,7 +94,7 @@ def flow_page(browser: Browser, prefect: str, flow: str) -> bytes:
     page.goto(f"{prefect}/v2/runs/flow-run/{run['id']}")
     page.get_by_text(run["name"]).first.wait_for(timeout=60_000)
     page.wait_for_timeout(5_000)  # the graph is drawn on a canvas, which tells nobody when it is done
-    return page.screenshot()
+    return page.screenshot(clip={"x": 256, "y": 0, "width": WIDTH - 256, "height": 512})  # without the menu
 
 
 def report_pieces(browser: Browser, report: str, pieces: Sequence[tuple[str, int]]) -> bytes:
