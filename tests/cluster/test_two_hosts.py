@@ -1,4 +1,4 @@
-"""Both pipelines over two hosts; a worker killed, a host cut off. Figures are printed, and stand in tests/cluster/README.md."""
+"""Both pipelines over two hosts; a worker killed, a host cut off. The README beside this file holds its figures."""
 
 from __future__ import annotations
 
