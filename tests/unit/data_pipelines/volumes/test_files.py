@@ -9,18 +9,7 @@ import pytest
 
 from data_pipelines.errors import DataError
 from data_pipelines.volumes.files import is_volume_name, read_volume, strip_suffix
-
-LIMIT = 1 << 20
-
-
-def rule_of(path: Path, max_voxels: int = LIMIT) -> str:
-    with pytest.raises(DataError) as caught:
-        read_volume(path, max_voxels)
-    (problem,) = caught.value.problems
-    assert problem.message
-    assert problem.remedy
-    assert path.name in problem.path
-    return problem.rule
+from tests.support.volumes import LIMIT, rule_of
 
 
 def test_what_is_no_volume_is_named(tmp_path: Path) -> None:

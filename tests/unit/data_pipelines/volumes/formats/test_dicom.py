@@ -10,19 +10,7 @@ import pytest
 
 from data_pipelines.errors import DataError
 from data_pipelines.volumes.files import read_geometry, read_volume
-
-LIMIT = 1 << 20
-
-
-def rule_of(path: Path, max_voxels: int = LIMIT) -> str:
-    with pytest.raises(DataError) as caught:
-        read_volume(path, max_voxels)
-    (problem,) = caught.value.problems
-    assert problem.message
-    assert problem.remedy
-    assert path.name in problem.path
-    return problem.rule
-
+from tests.support.volumes import LIMIT, rule_of
 
 ROW, COLUMN = (0.0, 1.0, 0.0), (0.0, 0.0, -1.0)  # a sagittal scan: rows run to the back, columns down
 

@@ -8,21 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.errors import DataError
 from data_pipelines.volumes.files import read_geometry, read_num_channels, read_volume
 from data_pipelines.volumes.formats.base import Geometry
-
-LIMIT = 1 << 20
-
-
-def rule_of(path: Path, max_voxels: int = LIMIT) -> str:
-    with pytest.raises(DataError) as caught:
-        read_volume(path, max_voxels)
-    (problem,) = caught.value.problems
-    assert problem.message
-    assert problem.remedy
-    assert path.name in problem.path
-    return problem.rule
+from tests.support.volumes import LIMIT, rule_of
 
 
 def test_grey_colour_and_transparent_images(tmp_path: Path) -> None:

@@ -19,9 +19,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.volumes.files import read_geometry, read_num_channels, read_volume
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.nifti import write_nifti
-
-LIMIT = 1 << 20
-
+from tests.support.volumes import LIMIT, rule_of
 
 AFFINE = np.array([[0.0, -2.0, 0.0, 10.0], [1.5, 0.0, 0.0, -20.0], [0.0, 0.0, 3.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
 
@@ -39,16 +37,6 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE, **header: A
     payload[:348] = fields.binaryblock
     path.write_bytes(gzip.compress(bytes(payload)) if path.suffix == ".gz" else bytes(payload))
     return path
-
-
-def rule_of(path: Path, max_voxels: int = LIMIT) -> str:
-    with pytest.raises(DataError) as caught:
-        read_volume(path, max_voxels)
-    (problem,) = caught.value.problems
-    assert problem.message
-    assert problem.remedy
-    assert path.name in problem.path
-    return problem.rule
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "A.NII.GZ"])
