@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Compiling every installed module takes longer than installing them; Python compiles what is imported.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
+# Else (container images often set it) every process, and each of Ray's is one, compiles thousands of modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-stack test-cluster check stack bench pictures lock clean
 

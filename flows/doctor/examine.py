@@ -12,6 +12,7 @@ from flows.doctor.finding import Finding
 def examine(config: PipelineConfig | None = None) -> Iterator[Finding]:
     """Yield every finding, good ones too; with a configuration also whether the cluster can run it."""
     yield from machine.check_versions()
+    yield from machine.check_bytecode()
     yield from servers.check_prefect()
     yield from servers.check_mlflow()
     yield from servers.check_ray(config)

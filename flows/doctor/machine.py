@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +46,18 @@ def check_versions() -> Iterator[Finding]:
         yield bad("versions", text, f"pip install --constraint {lock} --editable {lock.parent}")
     else:
         yield ok("versions", f"{len(pinned.keys() & installed.keys())} distributions, all as in the lock")
+
+
+def check_bytecode() -> Iterator[Finding]:
+    """Check that modules need not be compiled in every process: each worker of Ray is one, and imports thousands."""
+    found = importlib.util.find_spec("ray")
+    compiled = found is not None and found.cached is not None and Path(found.cached).exists()
+    if compiled or not sys.dont_write_bytecode:
+        yield ok("bytecode", "modules are compiled once")
+    else:
+        text = "PYTHONDONTWRITEBYTECODE is set and modules are not compiled: every process compiles them again"
+        remedy = f"unset PYTHONDONTWRITEBYTECODE  # or: python -m compileall -q -j 0 {sysconfig.get_path('purelib')}"
+        yield warning("bytecode", text, remedy)
 
 
 def check_storage(config: PipelineConfig | None) -> Iterator[Finding]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,15 @@ def test_versions_beside_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = the_bad(machine.check_versions())
     assert f"1 of 2 differ from the lock: prefect {PREFECT} (lock: 0.0.1)" in found.text
     assert found.remedy == f"pip install --constraint {lock} --editable {tmp_path}"
+
+
+def test_modules_compiled_by_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    absent = importlib.util.spec_from_file_location("ray", "/nowhere/ray.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: absent)
+    assert the_bad(machine.check_bytecode()).remedy.startswith("unset PYTHONDONTWRITEBYTECODE")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert states(machine.check_bytecode()) == {"bytecode": "ok"}
 
 
 def test_storage_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
