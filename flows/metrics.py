@@ -14,8 +14,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Value = TypeVar("Value", float, "NDArray[np.float64]")
 Better = Literal["higher", "lower", "nearest_zero", "neither"]
 PHASES = {"train": "training", "val": "validation"}
 
@@ -46,8 +51,8 @@ class Metric:
         words = {"higher": "higher is better", "lower": "lower is better", "nearest_zero": "nearer 0 is better"}
         return words.get(self.better, "")
 
-    def score(self, value: float) -> float:
-        """Turn a value into a number of which higher is better, to sort and compare by."""
+    def score(self, value: Value) -> Value:
+        """Turn a value, or an array of them, into one of which higher is better, to sort and compare by."""
         if self.better == "neither":
             raise ValueError(f"{self.name} has no direction, so its values cannot be compared")
         return {"higher": value, "lower": -value, "nearest_zero": -abs(value)}[self.better]

@@ -24,6 +24,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "digest": pa.string(),  # SHA-256 of source bytes and of all settings that shape the sample
     "shard": pa.string(),  # file name below the shards folder; an absolute path: a tar indexed where it lies
     "content_sha256": pa.string(),  # of all parts
+    "pixel_sha256": pa.string(),  # of the decoded image, by which duplicates are found
     "split": pa.string(),  # train or val
     # volumes
     "subject": pa.string(),  # cases of one subject stay on one side of the split
@@ -35,7 +36,6 @@ COLUMNS: dict[str, pa.DataType] = {
     "caption": pa.string(),
     "width": pa.int64(),  # pixels of the upright original
     "height": pa.int64(),
-    "pixel_sha256": pa.string(),  # of the decoded pixels, by which duplicates are found
     "image_ext": pa.string(),  # png, jpg or webp
     "bucket": pa.string(),  # size that the image was cut to, such as 640x384
     # latents

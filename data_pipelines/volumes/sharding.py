@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -18,10 +19,11 @@ from data_pipelines.volumes.cases import Case, Dataset, case_digests
 from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset
 from data_pipelines.volumes.files import read_geometry
 from data_pipelines.volumes.fingerprint import case_statistics
+from data_pipelines.volumes.leaks import copy_problems
 from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, canonical_axes, prepare
 from data_pipelines.volumes.specs import DataSpec
 
-FORMAT = 1
+FORMAT = 2
 """Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
 MAX_CASES_PER_SHARD = 24
 NUM_FOREGROUND_VOXELS = 2000
@@ -104,6 +106,7 @@ def shard_cases(
     problems = ProblemList([*dataset.problems, *sharded.problems])
     with problems.collecting():
         check_dataset(dataset, {row["case_id"]: row["class_voxels"] for row in sharded.rows})
+    problems += copy_problems(sharded.rows, cases)
     return Sharded(sharded.rows, problems, sharded.num_new)
 
 
@@ -166,6 +169,7 @@ def _index_row(checked: CheckedCase, done: Preprocessing, dataset: Dataset, dige
         "case_id": checked.case_id,
         "subject": checked.subject,
         "digest": digest,
+        "pixel_sha256": hashlib.sha256(checked.image.tobytes()).hexdigest(),
         "shape": list(done.shape),
         "spacing": list(done.spacing),
         "class_voxels": [int(n) for n in np.bincount(checked.label.ravel(), minlength=num_classes)],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_pipelines.specs import LocalPath, Spec
 
@@ -68,6 +69,10 @@ class DataSpec(Spec):
     """Number of folds of drawn splits; ignored with a splits file."""
     split_seed: int = 12345
     """Seed of drawn splits, in which cases of one subject share a fold; ignored with a splits file."""
+    subject_pattern: str | None = None
+    """Regular expression that finds the subject in a case id: its first group, or all of its match, such as
+    ``patient[0-9]+``. Cases of one subject stay on one side of a split. Default: ``subjects.json`` beside the data,
+    else a leading ``sub-XX`` as in BIDS, else each case is a subject."""
     shard_megabytes: float = Field(default=256, gt=0)
     """Maximum size of a shard, in MB of preprocessed data; a larger case is a shard alone."""
     num_phantoms: int = Field(default=24, ge=4)
@@ -76,3 +81,12 @@ class DataSpec(Spec):
     """Seed of the generated cases; ``layout: phantoms`` only."""
     preprocess: PreprocessSpec = PreprocessSpec()
     """Preprocessing of a raw case to a training sample."""
+
+    @field_validator("subject_pattern")
+    @classmethod
+    def _is_regular_expression(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"subject_pattern: {pattern!r} is no regular expression: {error}") from None
+        return pattern

@@ -123,36 +123,32 @@ def _mismatches(path: Path, fold: dict[str, list[str]], known: set[str], exclude
 def _draw_split(dataset: Dataset, spec: DataSpec) -> Splits:
     if spec.fold >= spec.num_folds:
         raise ConfigError(f"data.fold: {spec.fold} is out of range; data.num_folds is {spec.num_folds}")
-    folds = draw_folds({case.subject for case in dataset.cases}, spec.num_folds, spec.split_seed)
-    sides: dict[str, Side] = {
-        case.case_id: "val" if folds[case.subject] == spec.fold else "train" for case in dataset.cases
-    }
+    held_out = draw_held_out({case.subject for case in dataset.cases}, spec.fold, spec.num_folds, spec.split_seed)
+    sides: dict[str, Side] = {case.case_id: "val" if case.subject in held_out else "train" for case in dataset.cases}
     remedy = "choose another data.fold or fewer data.num_folds"
     _check_both_sides(sides, f"fold {spec.fold} of {spec.num_folds}", remedy)
     return Splits(sides)
 
 
-def draw_folds(subjects: Collection[str], num_folds: int, seed: int) -> dict[str, int]:
-    """Draw subject -> fold in 0..num_folds-1.
+def draw_held_out(subjects: Collection[str], fold: int, num_folds: int, seed: int) -> set[str]:
+    """Draw the subjects of a fold in 0..num_folds-1; one that was trained on is never held out when others are added.
 
     A subject's fold is a hash of (seed, subject) and of nothing else. Shuffling and cutting into equal parts, the usual
     way, gives every subject a new fold when one is added: scores before and after cannot be compared, and a model
-    trained before has seen the new validation cases. Here the earlier subjects keep their folds. The price is folds of
-    unequal size: n/K +- sqrt(n (K-1))/K subjects.
+    trained before has seen the new validation cases. The price is folds of unequal size: n/K +- sqrt(n (K-1))/K
+    subjects.
 
-    With few subjects a fold could come out empty. Only then are they ordered by the same hash and cut into equal parts;
-    adding a subject moves at most one across each cut.
+    Of few subjects a fold could come out empty. Then the one of the smallest hash of (seed, fold, subject) is held out:
+    when subjects are added, the same or a new one. (It is held out in its own fold, too.)
     """
-    digests = {subject: _digest(subject, seed) for subject in subjects}
-    folds = {subject: digest % num_folds for subject, digest in digests.items()}
-    if len(set(folds.values())) == num_folds:
-        return folds
-    ordered = sorted(digests, key=lambda subject: (digests[subject], subject))
-    return {subject: index * num_folds // len(ordered) for index, subject in enumerate(ordered)}
+    held_out = {subject for subject in subjects if _digest(f"{seed}:{subject}") % num_folds == fold}
+    if held_out or not subjects:
+        return held_out
+    return {min(subjects, key=lambda subject: (_digest(f"{seed}:{fold}:{subject}"), subject))}
 
 
-def _digest(subject: str, seed: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{subject}".encode()).digest()[:8], "big")
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _check_both_sides(sides: dict[str, Side], where: str, remedy: str) -> None:

@@ -72,8 +72,15 @@ class RegistrySpec(Spec):
     max_metrics: dict[str, float] = Field(default={})
     """Thresholds for the ``champion`` alias: maximum value of each metric, for metrics where lower is better."""
     compare_metric: str = ""
-    """Metric in which a new version must beat the champion on the same evaluation data; empty (default): ``dice`` for
-    segmentation, ``fid`` or ``frechet_distance`` for diffusion. Its direction is that of the table of metrics."""
+    """Metric in which a new version must beat the champion, which is measured on the same held-out data; empty
+    (default): ``dice`` for segmentation, ``fid`` or ``frechet_distance`` for diffusion. Its direction is that of the
+    table of metrics."""
+    compare_level: float = Field(default=0.95, ge=0.5, lt=1)
+    """Confidence level at which a new version must be better than the champion (paired bootstrap over the held-out
+    cases). 0.5: any improvement counts."""
+    without_comparison: Literal["keep", "promote"] = "keep"
+    """What happens where the champion cannot be measured on the new data, having other classes or another input: it is
+    kept and the new version is a challenger, or the new version is promoted."""
     export: tuple[Literal["onnx", "torch_export"], ...] = ("onnx", "torch_export")
     """Formats in which the networks are also exported, in float32, for programs without Python or MLflow."""
 

@@ -8,9 +8,8 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
@@ -20,8 +19,11 @@ from flows.config.specs import RegistrySpec
 from flows.installation import PACKAGES, code_version, source_root
 from flows.metrics import parse_metric_name, without_protocol
 from flows.registry import tracking
-from flows.registry.gate import CHAMPION, decide_alias
-from flows.registry.models import GATE_TAG, METRICS_TAG, TAG_PREFIX, find_champion, promote
+from flows.registry.candidate import Candidate
+from flows.registry.champion import BUNDLE, EVALUATION_TAG
+from flows.registry.decision import ask_gate
+from flows.registry.gate import CHAMPION
+from flows.registry.models import GATE_TAG, METRICS_TAG, TAG_PREFIX, promote
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.shards import ShardFigures
@@ -29,7 +31,6 @@ from flows.stages.stage import Stage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.models import ModelSignature
 
     from unet_models.formats.trace import Traced
 
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 REPORT, REPORT_FOLDER = "report", "evaluation"
 """Name of the evaluation's output that is logged to the run, and its folder among the run's artifacts."""
-EVALUATION_TAG = f"{TAG_PREFIX}evaluation_data"
 
 
 class RegistrationFigures(Figures):
@@ -57,44 +57,6 @@ class RegistrationFigures(Figures):
     """Addresses of the model's and the report's page in a browser; empty without a server."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFiles:
-    """Description of a model's files for MLflow."""
-
-    signature: ModelSignature
-    input_example: Any
-    """Any input that pyfunc accepts: MLflow tries the model on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model that is to be registered, with what it was made from and how good it is."""
-
-    description: str
-    """Description of the registered model, whatever its version."""
-    code: Path
-    """File that MLflow runs to make the model (models from code)."""
-    requirements: tuple[str, ...]
-    """Distributions that the code imports; their installed versions become the model's requirements."""
-    default_metric: str
-    """Metric that is compared with the champion's where the configuration names none."""
-    evaluation_data: str
-    """Digest of everything that the metrics depend on beside the model: versions compare only where it is equal."""
-    evaluation: Record[EvaluationFigures]
-    lineage: tuple[Record[Figures], ...]
-    """Records of all stages that led to the model, the evaluation's among them."""
-    run_key: str
-    """Key of the stage whose MLflow run the version belongs to."""
-    step: int
-    """Training step that the metrics belong to."""
-    write_files: Callable[[Path], ModelFiles]
-    """Writes the model's files into a folder."""
-    build_card: Callable[[], str]
-    """Returns Markdown that says what the model is, how good it is and how to use it."""
-    dataset: Record[ShardFigures] | None = None
-    """Data set that is logged as the run's input."""
-
-
 def register_stage(
     config: PipelineConfig, candidate: Candidate, inputs: Sequence[Record[Figures]]
 ) -> Stage[RegistrationFigures]:
@@ -103,12 +65,12 @@ def register_stage(
     identity = config.registry.model_dump(mode="json") | {"tracking": tracking.tracking_uri(root)}
 
     def compute(attempt: Attempt) -> RegistrationFigures:
-        return _register(config, candidate)
+        return _register(config, candidate, attempt)
 
     def is_registered(record: Record[RegistrationFigures]) -> bool:
         return _is_registered(record.figures, root)
 
-    return Stage("register", identity, tuple(inputs), compute, RegistrationFigures, is_registered)
+    return Stage("register", identity, tuple(inputs), compute, RegistrationFigures, is_registered, uses_gpu=True)
 
 
 def write_exports(folder: Path, networks: Mapping[str, Callable[[], Traced]], spec: RegistrySpec) -> None:
@@ -129,15 +91,15 @@ def write_exports(folder: Path, networks: Mapping[str, Callable[[], Traced]], sp
     logger.info("register: exported %s in %.1f s", ", ".join(networks), time.perf_counter() - started)
 
 
-def _register(config: PipelineConfig, candidate: Candidate) -> RegistrationFigures:
+def _register(config: PipelineConfig, candidate: Candidate, attempt: Attempt) -> RegistrationFigures:
     name, root = config.registry.name, config.storage_uri
     client = tracking.connect(root)
-    metrics = candidate.evaluation.figures.metrics
-    run_id = _log_run(client, config, candidate)
+    alias, reason = ask_gate(client, config, candidate, attempt)
+    run_id = _log_run(client, config, candidate, attempt)
     model_id = _log_model(config, candidate, run_id)
-    version = _create_version(client, name, candidate, model_id, run_id, _tags(config, candidate))
-    alias, reason = _promote(client, config, candidate, version, metrics)
-    client.set_model_version_tag(name, version, GATE_TAG, f"{alias}: {reason}")
+    tags = _tags(config, candidate) | {GATE_TAG: f"{alias}: {reason}"}
+    version = _create_version(client, name, candidate, model_id, run_id, tags)
+    _set_alias(client, name, version, alias)
     logger.info("register: version %s of %s is %s: %s", version, name, alias, reason)
     server = tracking.tracking_uri(root)
     return RegistrationFigures(
@@ -152,8 +114,8 @@ def _register(config: PipelineConfig, candidate: Candidate) -> RegistrationFigur
     )
 
 
-def _log_run(client: MlflowClient, config: PipelineConfig, candidate: Candidate) -> str:
-    """Log parameters, metrics, report and data set; return the run's id."""
+def _log_run(client: MlflowClient, config: PipelineConfig, candidate: Candidate, attempt: Attempt) -> str:
+    """Log parameters, metrics, report, comparison and data set; return the run's id."""
     registry, evaluation = config.registry, candidate.evaluation
     run_id = tracking.open_run(client, registry.experiment, candidate.run_key, registry.name)
     tracking.log_parameters(client, run_id, config.model_dump(mode="json"))
@@ -161,6 +123,9 @@ def _log_run(client: MlflowClient, config: PipelineConfig, candidate: Candidate)
     if REPORT in evaluation.outputs:
         with storage.local_file(evaluation.output(REPORT)) as report:
             client.log_artifact(run_id, str(report), REPORT_FOLDER)
+    for name in attempt.outputs:
+        with storage.local_file(attempt.output(name)) as file:
+            client.log_artifact(run_id, str(file), REPORT_FOLDER)
     if candidate.dataset is not None:
         _log_dataset(client, run_id, candidate.dataset)
     return run_id
@@ -211,27 +176,18 @@ def _create_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    card = candidate.build_card()
+    card = f"{candidate.build_card()}\n\nAt registration: {tags[GATE_TAG]}."
     version = client.create_model_version(
         name, f"models:/{model_id}", run_id, tags=tags, description=card, model_id=model_id
     )
     return str(version.version)
 
 
-def _promote(
-    client: MlflowClient, config: PipelineConfig, candidate: Candidate, version: str, metrics: Mapping[str, float]
-) -> tuple[str, str]:
-    """Ask the gate and set the alias it says; return (alias, reason)."""
-    name = config.registry.name
-    champion = find_champion(client, name)
-    comparable = champion is not None and champion.tags.get(EVALUATION_TAG) == candidate.evaluation_data
-    theirs = json.loads(champion.tags[METRICS_TAG]) if champion is not None and comparable else None
-    alias, reason = decide_alias(metrics, theirs, config.registry, candidate.default_metric)
+def _set_alias(client: MlflowClient, name: str, version: str, alias: str) -> None:
     if alias == CHAMPION:
         promote(client, name, version)
     else:
         client.set_registered_model_alias(name, alias, version)
-    return alias, reason
 
 
 def _log_model(config: PipelineConfig, candidate: Candidate, run_id: str) -> str:
@@ -240,14 +196,14 @@ def _log_model(config: PipelineConfig, candidate: Candidate, run_id: str) -> str
 
     versions = {name: importlib.metadata.version(name).split("+")[0] for name in ("mlflow", *candidate.requirements)}
     with tempfile.TemporaryDirectory(prefix="unetflow-model-") as folder:
-        files = Path(folder) / "bundle"
+        files = Path(folder) / BUNDLE
         files.mkdir()
         described = candidate.write_files(files)
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name=config.registry.name,
                 python_model=str(candidate.code),
-                artifacts={"bundle": str(files)},
+                artifacts={BUNDLE: str(files)},
                 code_paths=[str(source_root() / name) for name in PACKAGES],
                 pip_requirements=[f"{name}=={version}" for name, version in versions.items()],
                 metadata={f"{record.stage}_key": record.key for record in candidate.lineage},

@@ -9,11 +9,13 @@ from flows.metrics import PHASES, MetricName, parse_metric_name
 from flows.report.blocks import Figure
 from flows.report.charts import Point, line_chart
 
+Curves = Mapping[str, Sequence[Point]]
+"""Metric name to (step, value)."""
 LOG_SPAN = 30.0
 """A loss that falls by more than this factor is drawn on a logarithmic axis."""
 
 
-def curve_figures(curves: Mapping[str, Sequence[Point]]) -> list[Figure]:
+def curve_figures(curves: Curves) -> list[Figure]:
     """Draw recorded series, in order of first appearance.
 
     Args:

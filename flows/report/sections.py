@@ -10,8 +10,7 @@ import yaml
 
 from data_pipelines.errors import Problem
 from flows.report.blocks import Cell, Details, FigureRow, KeyValue, KeyValues, Section, Table, Text
-from flows.report.curves import curve_figures
-from flows.training.curves import Curves
+from flows.report.curves import Curves, curve_figures
 
 
 def quarantine_items(problems: Sequence[Problem]) -> list[KeyValue]:
@@ -41,16 +40,17 @@ def training_section(stages: Mapping[str, Curves], examples: str = "cases", rema
     return Section("Training", f"{intro} {remark}".rstrip(), rows)
 
 
-def quarantine_section(problems: Sequence[Problem]) -> Section:
-    """List input files that break a rule, and what to do about each."""
+def quarantine_section(problems: Sequence[Problem], warnings: Sequence[str] = ()) -> Section:
+    """List input files that break a rule, and what to do about each; and what was noticed and let pass."""
+    noticed = [Text(f"Warning: {warning}") for warning in warnings]
     if not problems:
-        return Section("Input set aside", "None. Every input file passed every check.", [])
+        return Section("Input set aside", "None. Every input file passed every check.", noticed)
     table = Table(
         columns=["File", "Rule", "What was found", "What to do"],
         rows=[[Cell(p.path, note=p.case_id), p.rule, p.message, p.remedy] for p in problems],
     )
     intro = "These files break a rule and were left out of training and evaluation."
-    return Section("Input set aside", intro, [table])
+    return Section("Input set aside", intro, [table, *noticed])
 
 
 def configuration_section(config: Mapping[str, Any]) -> Section:

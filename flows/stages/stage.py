@@ -24,7 +24,7 @@ from flows.stages.record import RECORD, F, Figures, Record, read_record
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key; raised when records or outputs change for the same specification."""
 VERIFY_VARIABLE = "UNETFLOW_VERIFY"
 """Environment variable: hash every output again instead of trusting an unchanged size and modification time."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from data_pipelines import storage
+from flows.report.curves import Curves
 from flows.stages.record import Figures, Record
 
 CurveRow = dict[str, float]
 """``step`` and the metrics reported there."""
-Curves = Mapping[str, Sequence[tuple[int, float]]]
-"""Metric name to (step, value)."""
 
 
 def read_curves(record: Record[Figures]) -> list[CurveRow]:

@@ -11,6 +11,8 @@ class WarmStart(Spec):
 
     uri: str
     sha256: str
+    trained_on: str
+    """URI of the table of the samples that shaped them."""
 
 
 class TrainingFigures(Figures):

@@ -19,6 +19,7 @@ from flows.stages.attempt import Attempt
 from flows.stages.record import Figures, Record
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
+from flows.training.provenance import write_trained_on
 from flows.training.warm_start import find_warm_start
 from unet_models.specs.loop import LoopSpec, ModelTrainSpec
 
@@ -54,7 +55,7 @@ def training_stage(
     """Plan the stage: its key holds its inputs' digests and everything that changes the weights.
 
     ``build_task`` describes what to train, and may write what the workers need into the attempt; ``finish`` may add
-    outputs to those of the training (``weights``, ``checkpoint``, ``curves``).
+    outputs to those of the training (``weights``, ``checkpoint``, ``curves``, ``trained_on``).
     """
     ignored = {"warm_start"} | (OBSERVING_FIELDS if spec.select == "last" else set())
     identity = spec.model_dump(mode="json", exclude=ignored)
@@ -68,6 +69,7 @@ def training_stage(
             task = task.model_copy(update={"warm_start_uri": start.uri})
         run_id = _train(name, task, config, attempt)
         marker = _select_checkpoint(attempt, task)
+        write_trained_on(attempt, task.index_uri, start.trained_on if start else None)
         finish(attempt)
         return TrainingFigures(
             step=marker.step, run_id=run_id, num_workers=config.compute.num_workers, warm_start=start

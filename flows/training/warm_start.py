@@ -9,6 +9,7 @@ from flows.registry import tracking
 from flows.registry.models import TAG_PREFIX, find_champion
 from flows.stages.record import Figures, Record, read_record
 from flows.training.figures import TrainingFigures, WarmStart
+from flows.training.provenance import TRAINED_ON, check_no_leak
 
 
 def find_warm_start(config: PipelineConfig, inputs: tuple[Record[Figures], ...]) -> WarmStart | None:
@@ -16,7 +17,7 @@ def find_warm_start(config: PipelineConfig, inputs: tuple[Record[Figures], ...])
 
     A champion that was trained on these very inputs is not its own start: its own start is returned, so that the
     stage's key is that of its training, a cache hit. Raises ConfigError where the champion's training is not in this
-    storage.
+    storage, or a sample that is held out now shaped the weights to start from.
     """
     root, name = config.storage_uri, config.registry.name
     champion = find_champion(tracking.connect(root), name)
@@ -24,11 +25,18 @@ def find_warm_start(config: PipelineConfig, inputs: tuple[Record[Figures], ...])
         return None
     key = champion.tags.get(tracking.STAGE_KEY_TAG, "")
     record = read_record(storage.join(root, "train", key), TrainingFigures) if key else None
-    if record is None:
+    if record is None or TRAINED_ON not in record.outputs:
         raise ConfigError(
             f"train.warm_start: the training of {name} version {champion.version} is not in {root}; run with the "
             "storage it was trained in, or leave warm_start out"
         )
     if all(champion.tags.get(f"{TAG_PREFIX}{each.stage}_digest") == each.digest for each in inputs):
-        return record.figures.warm_start
-    return WarmStart(uri=record.output("weights"), sha256=record.outputs["weights"].sha256)
+        start = record.figures.warm_start
+    else:
+        sha256 = record.outputs["weights"].sha256
+        start = WarmStart(uri=record.output("weights"), sha256=sha256, trained_on=record.output(TRAINED_ON))
+    if start is not None:
+        check_no_leak(
+            inputs[0].output("index"), start.trained_on, f"the champion, version {champion.version} of {name},"
+        )
+    return start

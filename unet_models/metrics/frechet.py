@@ -24,6 +24,16 @@ class FeatureMoments:
         self.mean = np.zeros(num_features)
         self.scatter = np.zeros((num_features, num_features))
 
+    @classmethod
+    def weighted(cls, features: NDArray[np.float64], counts: NDArray[np.float64]) -> FeatureMoments:
+        """Build the moments of features ``(N, D)`` of which each counts ``counts (N,)`` times, whole numbers."""
+        moments = cls(features.shape[1])
+        moments.count = round(float(counts.sum()))
+        moments.mean = counts @ features / moments.count
+        deviations = features - moments.mean
+        moments.scatter = (deviations * counts[:, None]).T @ deviations
+        return moments
+
     @property
     def covariance(self) -> NDArray[np.float64]:
         """Unbiased covariance ``(D, D)``: the scatter over ``count - 1``. Raises ValueError below 2 samples."""
@@ -72,13 +82,24 @@ def frechet_distance(a: FeatureMoments, b: FeatureMoments) -> float:
         raise ValueError(f"both sets must have the same features, got {len(a.mean)} and {len(b.mean)} of them")
     if min(a.count, b.count) < 2:
         raise ValueError(f"a Fréchet distance needs at least 2 samples of each set, got {a.count} and {b.count}")
-    covariance_a, covariance_b = a.covariance, b.covariance
-    root_a = _symmetric_root(covariance_a)
-    inner = root_a @ covariance_b @ root_a
-    # Rounding leaves the product a little asymmetric, and eigenvalues of 0 a little negative.
-    eigenvalues = np.linalg.eigvalsh((inner + inner.T) / 2).clip(min=0)
-    spread = np.trace(covariance_a) + np.trace(covariance_b) - 2 * np.sqrt(eigenvalues).sum()
-    return max(float(np.sum((a.mean - b.mean) ** 2) + spread), 0.0)
+    return FrechetReference(a).distance(b)
+
+
+class FrechetReference:
+    """One side of many Fréchet distances: the root of its covariance is computed once."""
+
+    def __init__(self, moments: FeatureMoments) -> None:
+        self.mean, self.covariance = moments.mean, moments.covariance
+        self.root = _symmetric_root(self.covariance)
+
+    def distance(self, other: FeatureMoments) -> float:
+        """Compute the squared Fréchet distance to another set of the same features."""
+        covariance = other.covariance
+        inner = self.root @ covariance @ self.root
+        # Rounding leaves the product a little asymmetric, and eigenvalues of 0 a little negative.
+        eigenvalues = np.linalg.eigvalsh((inner + inner.T) / 2).clip(min=0)
+        spread = np.trace(self.covariance) + np.trace(covariance) - 2 * np.sqrt(eigenvalues).sum()
+        return max(float(np.sum((self.mean - other.mean) ** 2) + spread), 0.0)
 
 
 def check_features(name: str, features: np.ndarray) -> None:

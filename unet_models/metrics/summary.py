@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet_models.metrics import overlap, surface
+from unet_models.metrics.comparison import draw_counts
 
 METRIC_NAMES = ("dice", "iou", "hd95_mm", "surface_dice", "volume_error_ml", "volume_error_percent")
 """Metrics of a case and class, in the order of tables."""
@@ -31,7 +32,7 @@ class MetricSummary:
     mean: float
     """Mean over the cases that have a value; NaN where none has."""
     low: float
-    """Lower end of the 95 % bootstrap percentile interval of the mean."""
+    """Lower end of the 95 % bootstrap interval of the mean: of expanded percentiles, which few cases need."""
     high: float
     """Upper end of that interval."""
     num_cases: int
@@ -75,12 +76,13 @@ def score_case(
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], *, num_resamples: int = 2000, seed: int = 0) -> list[MetricSummary]:
-    """Compute mean and 95 % bootstrap percentile interval of each metric, per class and for the mean over classes.
+    """Compute mean and 95 % bootstrap interval of each metric, per class and for the mean over classes.
 
     ``rows`` hold ``case_id``, ``class_name`` and metrics, one row per case and class; a metric that no row has is left
-    out. Cases are drawn with replacement (Efron, Annals of Statistics 1979). For a class, cases without a value (NaN,
-    or no row) are left out before drawing. The mean over classes is the mean of the classes' means, and its interval
-    comes from drawing whole cases, because the classes of one case go together.
+    out. Cases are drawn with replacement (Efron, Annals of Statistics 1979); percentiles are expanded for few cases.
+    For a class, cases without a value (NaN, or no row) are left out before drawing. The mean over classes is the mean
+    of the classes' means, and its interval comes from drawing whole cases, because the classes of one case go
+    together.
 
     Raises ValueError for two rows of the same case and class, and for a class named ``mean``.
     """
@@ -91,17 +93,17 @@ def summarise(rows: Sequence[Mapping[str, Any]], *, num_resamples: int = 2000, s
         )
     summaries: list[MetricSummary] = []
     for metric in (name for name in METRIC_NAMES if any(name in row for row in rows)):
-        table = _table(rows, class_names, metric)
+        table = score_table(rows, class_names, metric)
         columns = {name: table[:, [index]] for index, name in enumerate(class_names)} | {MEAN_CLASS: table}
         for name, values in columns.items():
             valid = values[~np.isnan(values).all(axis=1)]
-            mean = float(_mean_of_class_means(np.ones((1, len(valid))), valid)[0])
+            mean = float(mean_of_class_means(np.ones((1, len(valid))), valid)[0])
             low, high = _bootstrap_interval(valid, num_resamples, seed)
             summaries.append(MetricSummary(metric, name, mean, low, high, num_cases=len(valid)))
     return summaries
 
 
-def _table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], metric: str) -> NDArray[np.float64]:
+def score_table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], metric: str) -> NDArray[np.float64]:
     """Arrange the values of one metric as ``(cases, classes)``; NaN where there is no row or no value."""
     case_ids = {case_id: index for index, case_id in enumerate(dict.fromkeys(row["case_id"] for row in rows))}
     column = {name: index for index, name in enumerate(class_names)}
@@ -119,15 +121,26 @@ def _bootstrap_interval(values: NDArray[np.float64], num_resamples: int, seed: i
     num_cases = len(values)
     if num_cases == 0:
         return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(num_cases, size=(num_resamples, num_cases))
-    # How often each case was drawn: means of all resamples are then one matrix product.
-    drawn += np.arange(num_resamples)[:, None] * num_cases
-    times = np.bincount(drawn.reshape(-1), minlength=drawn.size).reshape(drawn.shape)
-    low, high = np.percentile(_mean_of_class_means(times.astype(np.float64), values), [2.5, 97.5])
+    tail = 100 * _tail(num_cases)
+    means = mean_of_class_means(draw_counts(num_cases, num_resamples, seed), values)
+    low, high = np.percentile(means, [tail, 100 - tail])
     return float(low), float(high)
 
 
-def _mean_of_class_means(times: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _tail(num_cases: int) -> float:
+    """Compute the share of resamples to leave out on each side of a 95 % interval (Hesterberg 2015, section 5.4).
+
+    Percentiles of n cases are too narrow by ``sqrt((n - 1) / n)``, and as if the spread were known: the 2.5 % of a
+    normal distribution become those of Student's t, which lie further out.
+    """
+    if num_cases == 1:
+        return 0.025
+    from scipy.stats import norm, t
+
+    return float(norm.cdf(t.ppf(0.025, num_cases - 1) * (num_cases / (num_cases - 1)) ** 0.5))
+
+
+def mean_of_class_means(times: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Average each class over cases, then over classes, leaving NaN out of both.
 
     ``times (resamples, cases)`` is the weight of each case, ``values (cases, classes)``; returns ``(resamples,)``, NaN

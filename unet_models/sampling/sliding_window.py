@@ -15,13 +15,18 @@ from unet_models.specs.segmentation import PredictSpec
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, image: Float[Tensor, " channels *spatial"], patch_size: Sequence[int], spec: PredictSpec
+    model: nn.Module,
+    image: Float[Tensor, " channels *spatial"],
+    patch_size: Sequence[int],
+    spec: PredictSpec,
+    mirror_axes: Sequence[int] = (),
 ) -> Float[Tensor, " classes *spatial"]:
     """Predict the logits of one image of any size, as the weighted mean over overlapping windows.
 
-    With ``spec.tta`` each window's prediction is the mean over its mirrored copies. An image smaller than the window
-    is padded with zeros; windows weigh most at their centre (see ``gaussian_window``). The result is float32 on the
-    image's device.
+    With ``spec.tta`` each window's prediction is the mean over its copies mirrored along ``mirror_axes``, which must
+    be axes that training mirrored: a network that tells left from right is wrong about the others. An image smaller
+    than the window is padded with zeros; windows weigh most at their centre (see ``gaussian_window``). The result is
+    float32 on the image's device.
     """
     size = image.shape[1:]
     padded, offset = _pad_to(image, patch_size)
@@ -29,7 +34,7 @@ def predict_logits(
     total: Tensor | None = None
     norm = padded.new_zeros(padded.shape[1:])
     windows = list(iter_windows(padded.shape[1:], patch_size, spec.overlap))
-    for window, logits in _predict_windows(model, padded, windows, spec):
+    for window, logits in _predict_windows(model, padded, windows, spec, mirror_axes if spec.tta else ()):
         if total is None:
             total = padded.new_zeros((logits.shape[0], *padded.shape[1:]))
         total[(slice(None), *window)] += logits * weights
@@ -59,12 +64,15 @@ def gaussian_window(patch_size: tuple[int, ...], device: torch.device) -> Float[
 
 
 def _predict_windows(
-    model: nn.Module, image: Tensor, windows: list[tuple[slice, ...]], spec: PredictSpec
+    model: nn.Module,
+    image: Tensor,
+    windows: list[tuple[slice, ...]],
+    spec: PredictSpec,
+    mirror_axes: Sequence[int],
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
     """Iterate over windows and their ``(K, *patch)`` logits, averaged over mirrored copies."""
-    axes = list(range(1, image.ndim))
-    all_flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
-    flips = all_flips if spec.tta else [()]
+    axes = [axis + 1 for axis in mirror_axes]  # after the channels
+    flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
     for window in windows:
         patch = image[(slice(None), *window)]
         mirrored = torch.stack([patch.flip(f) if f else patch for f in flips])  # (F, C, *patch)

@@ -33,8 +33,10 @@ class AugmentSpec(Spec):
     Each ``p_*`` is the probability that a sample gets that transform; its strength is uniform in the range given.
     """
 
-    mirror: bool = True
-    """Mirror each axis with probability one half."""
+    mirror_axes: tuple[int, ...] | None = None
+    """Axes that are mirrored, each with probability one half, in training and in test-time augmentation: canonical
+    axes of a volume (0 right-left, 1 front-back, 2 up-down), 0 rows and 1 columns of an image. ``[]`` mirrors none,
+    for classes that differ only by side. None: all axes."""
     p_rotate: float = Field(default=0.2, ge=0, le=1)
     """Probability of rotation."""
     rotate_degrees: float = Field(default=30.0, ge=0, le=180)
@@ -75,7 +77,11 @@ class AugmentSpec(Spec):
     def nothing(cls) -> Self:
         """Build a spec that changes nothing."""
         probabilities = dict.fromkeys((name for name in cls.model_fields if name.startswith("p_")), 0.0)
-        return cls.model_validate({"mirror": False, **probabilities})
+        return cls.model_validate({"mirror_axes": (), **probabilities})
+
+    def mirrored(self, ndim: int) -> tuple[int, ...]:
+        """Return the axes to mirror of ``ndim`` spatial ones."""
+        return tuple(range(ndim)) if self.mirror_axes is None else self.mirror_axes
 
 
 class TrainSpec(ModelTrainSpec):
@@ -101,6 +107,9 @@ class TrainSpec(ModelTrainSpec):
     def _check_sizes(self) -> Self:
         if any(size < 1 for size in self.patch_size):
             raise ValueError(f"patch_size: sizes must be positive, got {list(self.patch_size)}")
+        axes, ndim = self.augment.mirrored(len(self.patch_size)), len(self.patch_size)
+        if len(set(axes)) < len(axes) or not set(axes) <= set(range(ndim)):
+            raise ValueError(f"augment.mirror_axes: different axes of 0..{ndim - 1} are needed, got {list(axes)}")
         if self.loss.batch_dice and self.micro_batch_size is not None:
             raise ValueError(
                 "loss.batch_dice sums over the whole batch, which micro_batch_size splits: leave one of the two out, "
@@ -115,7 +124,8 @@ class PredictSpec(Spec):
     overlap: float = Field(default=0.5, ge=0, lt=1)
     """Minimum overlap of neighbouring windows, as a fraction of the window size."""
     tta: bool = True
-    """Test-time augmentation: average the predictions of all mirrored copies, which takes 2^ndim times as long."""
+    """Test-time augmentation: average the predictions of all copies mirrored along the axes that training mirrored
+    (``train.augment.mirror_axes``). With all of n axes it takes 2^n times as long."""
     batch_size: int = Field(default=4, ge=1)
     """Windows per forward pass; affects speed and memory alone."""
     precision: Literal["fp32", "bf16"] = "fp32"

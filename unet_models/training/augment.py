@@ -73,7 +73,8 @@ def draw_parameters(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> A
         value = rng.uniform(low, high)
         return float(value) if rng.uniform() < probability else otherwise
 
-    flips = tuple(bool(spec.mirror and rng.uniform() < 0.5) for _ in range(ndim))
+    mirrored = spec.mirrored(ndim)
+    flips = tuple(axis in mirrored and bool(rng.uniform() < 0.5) for axis in range(ndim))
     turns = rng.uniform() < spec.p_rotate
     limit = np.deg2rad(spec.rotate_degrees)
     angles = rng.uniform(-limit, limit, size=1 if ndim == 2 else 3)

@@ -9,6 +9,7 @@ from pathlib import Path
 from data_pipelines.errors import ConfigError
 from data_pipelines.volumes.cases import Dataset
 from data_pipelines.volumes.files import strip_suffix
+from data_pipelines.volumes.leaks import assign_subjects
 from data_pipelines.volumes.phantoms import PHANTOM_VERSION, write_phantoms
 from data_pipelines.volumes.sources import decathlon, dicom, folders, nnunet
 from data_pipelines.volumes.sources.declarations import read_dataset_json
@@ -51,7 +52,8 @@ def find_cases(spec: DataSpec, work_dir: str | os.PathLike[str] | None = None) -
             f"{root}: layout `folders` needs images/ and masks/ (or labels/). It holds: {_listing(root)}\n"
             "  -> correct data.root, or name another data.layout"
         )
-    return _FINDERS[layout](root, spec)
+    found = _FINDERS[layout](root, spec)
+    return assign_subjects(found, spec.subject_pattern) if spec.subject_pattern else found
 
 
 def recognise_layout(root: Path) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from data_pipelines.images.specs import CaptionedSpec
 from data_pipelines.specs import LocalPath, Spec
 from flows.config.pipeline import PipelineConfig
+from flows.metrics import parse_metric_name
 from unet_models.specs.diffusion import DiffusionSpec, SampleSpec
 from unet_models.specs.encoders import AlignmentSpec, AutoencoderSpec
 
@@ -44,6 +45,8 @@ class EvaluateImagesSpec(SampleSpec):
     """Prompts and nearest-neighbour rows shown in the report."""
 
 
+COMPARABLE_METRICS = ("frechet_distance", "fid", "caption_accuracy", "relation_accuracy", "alignment")
+"""Metrics by which versions can be compared image by image."""
 DIFFUSERS_MULTIPLE = 8
 """Pixels: ``StableDiffusionPipeline`` refuses sides that are not a multiple of this."""
 
@@ -121,6 +124,16 @@ class DiffusionConfig(PipelineConfig):
             raise ValueError(
                 f"train_clip.global_batch_size ({clip.global_batch_size}) must be a multiple of "
                 f"compute.num_workers ({self.compute.num_workers}): every pair meets all others of the batch"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_comparison(self) -> DiffusionConfig:
+        name = self.registry.compare_metric
+        if name and (parse_metric_name(name).metric.name not in COMPARABLE_METRICS or parse_metric_name(name).part):
+            raise ValueError(
+                f"registry.compare_metric: {name} is not measured image by image, so versions cannot be compared by "
+                f"it; choose one of {', '.join(COMPARABLE_METRICS)}"
             )
         return self
 

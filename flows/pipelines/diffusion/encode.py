@@ -111,7 +111,8 @@ def _encode(
 
     pool = Actors(ShardEncoder, compute.max_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
     sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
-    latents = build_index(sharded.rows, {case_id: row["split"] for case_id, row in rows.items()})
+    encoded = [row | {"pixel_sha256": rows[row["case_id"]]["pixel_sha256"]} for row in sharded.rows]
+    latents = build_index(encoded, {case_id: row["split"] for case_id, row in rows.items()})
     counts = add_index(attempt, latents, shards.root, folder)
     attempt.write("empty_prompt", "empty_prompt.npy", npy_bytes(_empty_prompt(encoding)))
     first = sharded.rows[0]

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines import storage
-from data_pipelines.digests import file_digests
+from data_pipelines.digests import digest_of, file_digests
 from data_pipelines.progress import track
 from data_pipelines.shards.index import read_table
 from flows.cluster.actors import map_on_actors
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.evaluation.drawing import Drawer, DrawingJob, Part, Result
 from flows.pipelines.diffusion.evaluation.measures import measure
-from flows.pipelines.diffusion.evaluation.plan import Samples, captions_can_be_checked, plan_parts
+from flows.pipelines.diffusion.evaluation.plan import Plan, Samples, captions_can_be_checked, plan_parts
+from flows.pipelines.diffusion.evaluation.units import collect_units, write_units
 from flows.pipelines.diffusion.model import Trained, gather
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures
@@ -44,10 +45,28 @@ def evaluate_stage(config: DiffusionConfig, trained: Trained) -> Stage[Generatio
 def _evaluate(config: DiffusionConfig, trained: Trained, attempt: Attempt) -> GenerationScores:
     from flows.pipelines.diffusion.evaluation.report import write_report
 
+    plan = plan_evaluation(config, trained)
+    results = draw_parts(config, trained, attempt, plan.parts)
+    measured = measure(plan.parts, results)
+    write_units(attempt, collect_units(plan.parts, results))
+    attempt.write("metrics", "metrics.json", json.dumps(measured.metrics, indent=1).encode())
+    write_report(attempt, config, trained, list(zip(plan.parts, results, strict=True)), measured)
+    return GenerationScores(metrics=measured.metrics, num_images=len(plan.prompts))
+
+
+def plan_evaluation(config: DiffusionConfig, trained: Trained) -> Plan:
+    """Plan the images to draw and to measure, from the index of the data."""
+    index = read_table(trained.shards.output("index"))
+    return plan_parts(config, Samples(*(index[name].to_pylist() for name in ("caption", "split", "bucket"))))
+
+
+def draw_parts(
+    config: DiffusionConfig, trained: Trained, attempt: Attempt, parts: Sequence[Part], model_uri: str = ""
+) -> list[Result]:
+    """Work on the parts on the actors; ``model_uri`` is a folder to draw with instead of the trained networks."""
     shards = trained.shards
-    index = read_table(shards.output("index"))
-    plan = plan_parts(config, Samples(*(index[name].to_pylist() for name in ("caption", "split", "bucket"))))
     job = DrawingJob(
+        model_uri=model_uri,
         ingredients=gather(config, trained),
         index_uri=shards.output("index"),
         images_uri=shards_uri(shards),
@@ -58,11 +77,15 @@ def _evaluate(config: DiffusionConfig, trained: Trained, attempt: Attempt) -> Ge
         use_gpu=config.compute.use_gpu,
     )
     storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
-    results = _run(attempt.uri("job.json"), plan.parts, config)
-    measured = measure(plan.parts, results)
-    attempt.write("metrics", "metrics.json", json.dumps(measured.metrics, indent=1).encode())
-    write_report(attempt, config, trained, list(zip(plan.parts, results, strict=True)), measured)
-    return GenerationScores(metrics=measured.metrics, num_images=len(plan.prompts))
+    return _run(attempt.uri("job.json"), parts, config)
+
+
+def evaluation_digest(config: DiffusionConfig, trained: Trained) -> str:
+    """Compute the digest of what metrics depend on: distances are to the training images, in the space of that very
+    CLIP, and depend on N and the seed."""
+    weights, spec = config.evaluate.inception_weights, config.evaluate
+    file_digest = storage.digest(weights) if weights else ""
+    return digest_of([trained.shards.digest, trained.clip.digest, spec.num_images, spec.seed, file_digest])
 
 
 def _run(job_uri: str, parts: Sequence[Part], config: DiffusionConfig) -> list[Result]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines import storage
-from data_pipelines.digests import digest_of
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.evaluate import GenerationScores
+from flows.pipelines.diffusion.evaluate import GenerationScores, evaluation_digest
 from flows.pipelines.diffusion.model import Trained, assemble, gather
-from flows.registry.register import Candidate, ModelFiles, RegistrationFigures, register_stage, write_exports
+from flows.registry.candidate import Candidate, ModelFiles
+from flows.registry.champion import Champion, Compared
+from flows.registry.register import RegistrationFigures, register_stage, write_exports
 from flows.stages.record import Record
 from flows.stages.stage import Stage
 
@@ -52,30 +52,30 @@ def register_model(
             write_exports(folder, networks, config.registry)
         return ModelFiles(_signature(), pd.DataFrame({"prompt": ["an image"], "seed": [0]}))
 
-    weights = config.evaluate.inception_weights
+    default_metric = "fid" if config.evaluate.inception_weights else "frechet_distance"
+
+    def compare(champion: Champion) -> Compared:
+        from flows.pipelines.diffusion.champion import compare_with_champion
+
+        metric = config.registry.compare_metric or default_metric
+        return compare_with_champion(config, trained, evaluation, metric, champion)
+
     candidate = Candidate(
         description="Latent-diffusion models trained by unetflow: prompts to images.",
         code=Path(__file__).with_name("pyfunc_model.py"),
         requirements=REQUIREMENTS,
-        default_metric="fid" if weights else "frechet_distance",
-        evaluation_data=_evaluation_data(config, trained),
+        default_metric=default_metric,
+        evaluation_data=evaluation_digest(config, trained),
         evaluation=evaluation,
         lineage=(*trained.records, evaluation),
         run_key=trained.training.key,
         step=trained.training.figures.step,
         write_files=write_files,
         build_card=lambda: model_card(config, trained, evaluation.figures),
+        compare=compare,
         dataset=trained.shards,
     )
     return register_stage(config, candidate, (*trained.records[1:], evaluation))
-
-
-def _evaluation_data(config: DiffusionConfig, trained: Trained) -> str:
-    """Compute the digest of what metrics depend on: distances are to the training images, in the space of that very
-    CLIP, and depend on N and the seed."""
-    weights, spec = config.evaluate.inception_weights, config.evaluate
-    file_digest = storage.digest(weights) if weights else ""
-    return digest_of([trained.shards.digest, trained.clip.digest, spec.num_images, spec.seed, file_digest])
 
 
 def model_card(config: DiffusionConfig, trained: Trained, evaluation: GenerationScores) -> str:

@@ -27,6 +27,8 @@ class Bundle(Spec):
     preprocess: PreprocessSpec
     spacing: tuple[float, ...] | None
     """Target spacing in mm, canonical axes; none: each case's own."""
+    mirror_axes: tuple[int, ...]
+    """Axes that training mirrored, the only ones that test-time augmentation may mirror."""
     predict: PredictSpec
 
 

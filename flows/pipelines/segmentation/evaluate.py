@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipelines import storage
+from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError
 from data_pipelines.progress import track
 from data_pipelines.shards.index import read_table, write_table
@@ -18,11 +19,14 @@ from flows.pipelines.segmentation.evaluation.scoring import CaseScorer, ClassSco
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Record
-from flows.stages.shards import shards_uri
+from flows.stages.shards import held_out_digest, shards_uri
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
 from unet_models.metrics.summary import MEAN_CLASS, MetricSummary, summarise
 from unet_models.specs.segmentation import PredictSpec
+
+CASES = "cases"
+"""Output: one row per held-out case and class, with its scores."""
 
 
 class SegmentationScores(EvaluationFigures):
@@ -55,6 +59,7 @@ def build_bundle(config: SegmentationConfig, shards: VolumeShardFigures) -> Bund
         patch_size=config.train.patch_size,
         preprocess=config.data.preprocess,
         spacing=shards.spacing,
+        mirror_axes=config.train.augment.mirrored(config.data.ndim),
         predict=PredictSpec(**config.evaluate.model_dump(include=set(PredictSpec.model_fields))),
     )
 
@@ -67,15 +72,38 @@ def _evaluate(
 ) -> SegmentationScores:
     from flows.pipelines.segmentation.evaluation.report import write_report
 
+    bundle = build_bundle(config, shards.figures)
+    scores = score_cases(config, shards, attempt, bundle, training.output("weights"))
+    summaries = summarise([score.to_row() for score in scores])
+    write_report(attempt, config, shards, training, summaries, scores)
+    num_cases = len({score.case_id for score in scores})
+    return SegmentationScores(
+        metrics=_metrics(summaries), num_cases=num_cases, predictions=f"{attempt.name}/predictions"
+    )
+
+
+def score_cases(
+    config: SegmentationConfig,
+    shards: Record[VolumeShardFigures],
+    attempt: Attempt,
+    bundle: Bundle,
+    weights_uri: str,
+    raw_images: dict[str, tuple[str, ...]] | None = None,
+) -> list[ClassScore]:
+    """Predict and score every held-out case, sorted by case; ``cases.parquet`` becomes an output of the attempt.
+
+    ``raw_images`` maps a key to the files of its case, for a model that does not take the shards' preprocessed images.
+    """
     index = read_table(shards.output("index"))
     rows = np.flatnonzero(np.array(index["split"].to_pylist()) == "val")
     if not len(rows):
         raise ConfigError("the split holds no validation cases: nothing to evaluate (data.fold, data.splits)")
     job = ScoringJob(
-        bundle=build_bundle(config, shards.figures),
-        weights_uri=training.output("weights"),
+        bundle=bundle,
+        weights_uri=weights_uri,
         index_uri=shards.output("index"),
         shards_uri=shards_uri(shards),
+        raw_images=raw_images,
         predictions_uri=attempt.uri("predictions"),
         tolerance_mm=config.evaluate.tolerance_mm,
         threads=config.compute.threads_per_worker,
@@ -83,14 +111,14 @@ def _evaluate(
     )
     storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
     scores = sorted(_score_all(attempt.uri("job.json"), rows.tolist(), config), key=lambda score: score.case_id)
-    case_rows = [score.to_row() for score in scores]
-    write_table(attempt.uri("cases.parquet"), pa.Table.from_pylist(case_rows))
-    attempt.add("cases", attempt.uri("cases.parquet"))
-    summaries = summarise(case_rows)
-    write_report(attempt, config, shards, training, summaries, scores)
-    return SegmentationScores(
-        metrics=_metrics(summaries), num_cases=len(rows), predictions=f"{attempt.name}/predictions"
-    )
+    write_table(attempt.uri("cases.parquet"), pa.Table.from_pylist([score.to_row() for score in scores]))
+    attempt.add(CASES, attempt.uri("cases.parquet"))
+    return scores
+
+
+def evaluation_digest(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> str:
+    """Compute the digest of what scores depend on beside the model."""
+    return digest_of([held_out_digest(shards), config.evaluate.tolerance_mm])
 
 
 def _score_all(job_uri: str, rows: Sequence[int], config: SegmentationConfig) -> Iterator[ClassScore]:

@@ -11,11 +11,12 @@ from data_pipelines import storage
 from flows.metrics import METRICS
 from flows.pipelines.segmentation.bundle import WEIGHTS, write_bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.evaluate import SegmentationScores, build_bundle
+from flows.pipelines.segmentation.evaluate import SegmentationScores, build_bundle, evaluation_digest
 from flows.pipelines.segmentation.shard import VolumeShardFigures
-from flows.registry.register import Candidate, ModelFiles, RegistrationFigures, register_stage, write_exports
+from flows.registry.candidate import Candidate, ModelFiles
+from flows.registry.champion import Champion, Compared
+from flows.registry.register import RegistrationFigures, register_stage, write_exports
 from flows.stages.record import Record
-from flows.stages.shards import held_out_digest
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
 
@@ -47,18 +48,24 @@ def register_model(
             write_exports(folder, {"unet": lambda: trace_unet(network, *sizes)}, config.registry)
         return ModelFiles(_signature(), _input_example(config, shards.figures))
 
+    def compare(champion: Champion) -> Compared:
+        from flows.pipelines.segmentation.champion import compare_with_champion
+
+        return compare_with_champion(config, shards, evaluation, champion)
+
     candidate = Candidate(
         description="Segmentation U-Nets trained by unetflow.",
         code=Path(__file__).with_name("pyfunc_model.py"),
         requirements=REQUIREMENTS,
         default_metric="dice",
-        evaluation_data=held_out_digest(shards),
+        evaluation_data=evaluation_digest(config, shards),
         evaluation=evaluation,
         lineage=(shards, training, evaluation),
         run_key=training.key,
         step=training.figures.step,
         write_files=write_files,
         build_card=lambda: model_card(config, shards.figures, training.figures, evaluation.figures),
+        compare=compare,
         dataset=shards,
     )
     return register_stage(config, candidate, (training, evaluation))

@@ -44,9 +44,10 @@ class Segmenter:
 
     def logits(self, prepared: np.ndarray) -> np.ndarray:
         """Predict the logits (K, *prepared) float32 of a preprocessed image (C, *prepared)."""
-        image = torch.from_numpy(np.array(prepared)).to(self.device)
-        with autocast(self.bundle.predict.precision, self.device):
-            return predict_logits(self.model, image, self.bundle.patch_size, self.bundle.predict).cpu().numpy()
+        bundle, image = self.bundle, torch.from_numpy(np.array(prepared)).to(self.device)
+        with autocast(bundle.predict.precision, self.device):
+            logits = predict_logits(self.model, image, bundle.patch_size, bundle.predict, bundle.mirror_axes)
+        return logits.cpu().numpy()
 
     def segment_prepared(self, prepared: np.ndarray, done: Preprocessing) -> np.ndarray:
         """Segment a preprocessed image (C, *prepared); the label map (*stored) is in the case's original geometry."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,9 +11,10 @@ from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.shards.incremental import Sharded
-from data_pipelines.shards.index import build_index
+from data_pipelines.shards.index import Row, build_index
 from data_pipelines.volumes.cases import Dataset
 from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, merge_statistics
+from data_pipelines.volumes.leaks import suspected_patients
 from data_pipelines.volumes.sharding import sample_digests, shard_cases, shards_folder, target_spacing
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec
@@ -20,6 +23,8 @@ from flows.cluster.connection import connect_ray
 from flows.stages.attempt import Attempt
 from flows.stages.shards import ShardFigures, add_index, add_problems, shards_exist
 from flows.stages.stage import Stage
+
+logger = logging.getLogger(__name__)
 
 
 class VolumeShardFigures(ShardFigures):
@@ -55,7 +60,7 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
         connect_ray(num_cpus)
         sharded = shard_cases(dataset, spec, storage.join(root, folder), digests, spacing)
         splits = _split(dataset, spec, sharded)
-        counts = add_index(attempt, build_index(sharded.rows, splits), root, folder)
+        counts = add_index(attempt, build_index(_with_subjects(sharded.rows, dataset), splits), root, folder)
         add_problems(attempt, sharded.problems)
         fingerprint = _fingerprint(dataset, sharded)
         attempt.write("fingerprint", "fingerprint.json", fingerprint.model_dump_json(indent=1).encode())
@@ -64,6 +69,7 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
             num_new=sharded.num_new,
             num_quarantined=len(_left_out(dataset, sharded)),
             dataset=dataset.name,
+            warnings=tuple(_warn_of_patients(splits, dataset)),
             spacing=spacing,
             classes=dataset.classes,
             channels=dataset.channels,
@@ -91,6 +97,25 @@ def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]
     return {case_id: side for case_id, side in splits.sides.items() if case_id not in bad}
 
 
+def _with_subjects(rows: Sequence[Row], dataset: Dataset) -> list[Row]:
+    """Return the rows with the subjects that are declared now; the shards may be older."""
+    subjects = {case.case_id: case.subject for case in dataset.cases}
+    return [row | {"subject": subjects[row["case_id"]]} for row in rows]
+
+
+def _warn_of_patients(sides: Mapping[str, str], dataset: Dataset) -> Iterator[str]:
+    """Yield, and log, a warning where scans of one patient seem to be on both sides of the split."""
+    found = suspected_patients(sides, {case.case_id: case.subject for case in dataset.cases})
+    if found:
+        text = (
+            f"{len(found)} groups of cases look like scans of one patient and are on both sides of the split, such as "
+            f"{', '.join(found[0][:3])}: scores would be too good. Name the patients in data.subject_pattern (or in "
+            "subjects.json)"
+        )
+        logger.warning("shard: %s", text)
+        yield text
+
+
 def _left_out(dataset: Dataset, sharded: Sharded) -> set[str]:
     """Return the ids of cases with a problem of their own."""
     good = {row["case_id"] for row in sharded.rows}
@@ -108,4 +133,5 @@ def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:
     named = Path(spec.root) / Path(spec.splits).expanduser() if spec.splits else None
     path = named or (Path(dataset.splits_path) if dataset.splits_path else None)
     content = storage.digest(str(path)) if path is not None and path.is_file() else None
-    return digest_of([content, spec.fold, spec.num_folds, spec.split_seed])
+    subjects = {case.case_id: case.subject for case in dataset.cases}
+    return digest_of([content, spec.fold, spec.num_folds, spec.split_seed, subjects])

@@ -16,7 +16,9 @@ from data_pipelines.specs import Spec
 from flows.config.pipeline import PipelineConfig
 from flows.metrics import METRICS, Metric
 from flows.pipelines.catalog import PIPELINES
-from flows.registry.register import Candidate, ModelFiles, RegistrationFigures, register_stage
+from flows.registry.candidate import Candidate, ModelFiles
+from flows.registry.champion import compare_figures
+from flows.registry.register import RegistrationFigures, register_stage
 from flows.stages.attempt import Attempt
 from flows.stages.pipeline import Pipeline, Records, Step
 from flows.stages.record import EvaluationFigures
@@ -81,6 +83,7 @@ def plan_registration(config: ToyConfig, records: Records) -> Stage[Registration
         step=0,
         write_files=write_files,
         build_card=lambda: "Fitted by least squares.",
+        compare=lambda champion: compare_figures("all of it", "slope_error", fitted.figures.metrics, champion),
     )
     return register_stage(config, candidate, (fitted,))
 

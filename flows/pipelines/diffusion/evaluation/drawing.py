@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +31,9 @@ class DrawingJob(Spec):
     """Settings that all parts of one evaluation share; every actor reads them once."""
 
     ingredients: Ingredients
+    """Parts of the trained model, whose CLIP also measures."""
+    model_uri: str
+    """Folder of a finished model to draw with instead; empty: draw with the trained one."""
     index_uri: str
     images_uri: str
     resolution: int
@@ -113,9 +117,8 @@ class Drawer:
         job = DrawingJob.model_validate_json(storage.read_bytes(job_uri))
         torch.set_num_threads(job.threads)
         device = "cuda" if job.use_gpu else "cpu"
-        with tempfile.TemporaryDirectory(prefix="unetflow-pipeline-") as folder:
-            assemble(job.ingredients, Path(folder))
-            self.model = TextToImage(Path(folder), device)
+        with _model_folder(job) as folder:
+            self.model = TextToImage(folder, device)
         with storage.local_folder(job.ingredients.clip_uri) as clip_folder:
             self.clip = Clip(clip_folder, device)
         self.trained = self.model.denoiser
@@ -214,6 +217,18 @@ class Drawer:
         )
         attempt = self.job.samples_uri.split("/")[-2]  # readers keep remote shards by name, so names must be unique
         write_shard(storage.join(self.job.samples_uri, f"{attempt}-{part.name}-{part.shard}.tar"), rows)
+
+
+@contextmanager
+def _model_folder(job: DrawingJob) -> Iterator[Path]:
+    """Yield the folder of the model to draw with."""
+    if job.model_uri:
+        with storage.local_folder(job.model_uri) as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="unetflow-pipeline-") as temporary:
+        assemble(job.ingredients, Path(temporary))
+        yield Path(temporary)
 
 
 def decode_features(result: dict[str, str]) -> dict[str, np.ndarray]:

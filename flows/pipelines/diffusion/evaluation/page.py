@@ -10,6 +10,7 @@ from data_pipelines.errors import Problem
 from flows.metrics import FRECHET_METRICS, MetricName, parse_metric_name, without_protocol
 from flows.report.axes import number_text
 from flows.report.blocks import Block, Cell, CellLike, KeyValue, KeyValues, PictureRow, Section, Table, Text
+from flows.report.curves import Curves
 from flows.report.html import render
 from flows.report.sections import (
     configuration_section,
@@ -18,7 +19,6 @@ from flows.report.sections import (
     quarantine_section,
     training_section,
 )
-from flows.training.curves import Curves
 
 HEADLINE = ("caption_accuracy", "caption_accuracy/held_out", "fid", "frechet_distance", "alignment")
 """The most telling metrics, most telling first."""
@@ -74,6 +74,8 @@ class DiffusionPage:
     """Title of a training to its curves."""
     problems: Sequence[Problem]
     """Input that was quarantined before training."""
+    warnings: Sequence[str]
+    """What was noticed in the input and let pass."""
     left_out: Mapping[str, int]
     """Filter, or ``duplicate``, to the number of images that it left out."""
     buckets: Mapping[str, int]
@@ -92,7 +94,7 @@ def diffusion_page(page: DiffusionPage) -> str:
         *_pictures(page.pictures),
         training_section(page.curves, "images", "A denoiser's samples still improve long after its loss is flat."),
         *_images(page.left_out, page.buckets),
-        quarantine_section(page.problems),
+        quarantine_section(page.problems, page.warnings),
     ]
     if page.config:
         sections.append(configuration_section(page.config))

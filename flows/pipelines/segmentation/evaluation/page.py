@@ -23,6 +23,7 @@ from flows.report.blocks import (
     Table,
 )
 from flows.report.charts import class_legend
+from flows.report.curves import Curves
 from flows.report.html import render
 from flows.report.palette import class_colour, hex_colour
 from flows.report.sections import (
@@ -34,7 +35,6 @@ from flows.report.sections import (
 )
 from flows.report.strip import strip_chart
 from flows.report.values import interval_text, value_cell, value_text
-from flows.training.curves import Curves
 from unet_models.metrics.summary import MEAN_CLASS, MetricSummary
 
 DICE = METRICS["dice"]
@@ -57,6 +57,8 @@ class SegmentationPage:
     """Cases in pictures."""
     problems: Sequence[Problem]
     """Input that was quarantined before training."""
+    warnings: Sequence[str]
+    """What was noticed in the input and let pass."""
     config: Mapping[str, Any]
     """The resolved configuration as JSON."""
     lineage: Mapping[str, str]
@@ -76,7 +78,7 @@ def segmentation_page(page: SegmentationPage) -> str:
         _pictures(page.views, cases, page.classes),
         training_section({"": page.curves}),
         _per_case(cases),
-        quarantine_section(page.problems),
+        quarantine_section(page.problems, page.warnings),
         configuration_section(page.config),
         lineage_section(page.lineage),
     ]

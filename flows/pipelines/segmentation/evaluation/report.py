@@ -45,6 +45,7 @@ def write_report(
         curves=curves_by_name(read_curves(training)),
         views=views,
         problems=read_problems(shards),
+        warnings=shards.figures.warnings,
         config=config.model_dump(mode="json"),
         lineage=_lineage(attempt, shards, training),
         classes=shards.figures.classes,

@@ -22,6 +22,8 @@ class ScoringJob(Spec):
     weights_uri: str
     index_uri: str
     shards_uri: str
+    raw_images: dict[str, tuple[str, ...]] | None
+    """Key to the files of the case, where the model does not take the shards' preprocessed images."""
     predictions_uri: str
     """Folder for the label maps."""
     tolerance_mm: float
@@ -79,7 +81,7 @@ class CaseScorer:
         self.job = job = self.job or self.load(item["job"])
         row = int(item["row"])
         stored = read_stored_geometry(self.reader, row)
-        labels = self.segmenter.segment_prepared(self.reader.array(row, IMAGE), stored)
+        labels = self._segment(row, stored)
         truth = stored_truth(self.reader, row, stored)
         spacing = stored.stored_spacing
         scores = score_case(labels, truth, self.segmenter.bundle.classes, spacing, job.tolerance_mm)
@@ -88,6 +90,13 @@ class CaseScorer:
             write_nifti(path, labels, stored.geometry.affine_array())
         found = [ClassScore(case_id=key, row=row, class_name=name, metrics=values) for name, values in scores.items()]
         return {"scores": _SCORES.dump_json(found).decode()}
+
+    def _segment(self, row: int, stored: StoredGeometry) -> np.ndarray:
+        """Predict the label map (*stored) of a case, from its shard or from its files."""
+        assert self.job is not None
+        if self.job.raw_images is None:
+            return self.segmenter.segment_prepared(self.reader.array(row, IMAGE), stored)
+        return self.segmenter.segment_files(self.job.raw_images[self.reader.key(row)])[0]
 
 
 def read_stored_geometry(reader: ShardReader, row: int) -> StoredGeometry:

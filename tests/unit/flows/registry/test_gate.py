@@ -2,74 +2,65 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from flows.config.specs import RegistrySpec
-from flows.registry.gate import decide_alias
+from flows.registry.gate import Comparison, Incomparable, decide_alias
+
+NOTHING = RegistrySpec()
+
+
+def comparison(lower_bound: float) -> Comparison:
+    return Comparison("dice", 0.91, 0.9, lower_bound, level=0.95, num_cases=12)
 
 
 @pytest.mark.parametrize(
-    ("metrics", "champion", "thresholds", "alias", "reason"),
+    ("lower_bound", "alias", "reason"),
     [
-        ({"dice": 0.9}, None, {}, "champion", "no champion was evaluated on the same data"),
-        ({"dice": 0.9}, {"dice": 0.89}, {}, "champion", "0.9000 beats the champion's 0.8900"),
-        ({"dice": 0.9}, {"dice": 0.9}, {}, "challenger", "does not beat"),
-        ({"dice": 0.9}, None, {"dice": 0.95}, "challenger", "below the threshold 0.95"),
-        ({"dice": float("nan")}, None, {"dice": 0.1}, "challenger", "below the threshold"),
-        ({"dice": 0.9}, None, {"surface_dice": 0.1}, "challenger", "surface_dice is nan"),
+        (0.004, "champion", "better beyond noise: dice 0.9100 against the champion's 0.9000 on the same 12 cases"),
+        (0.0, "challenger", "not better beyond noise"),
+        (-0.01, "challenger", "better by at least -0.0100 at level 0.95"),
+        (-math.inf, "challenger", "no bound at level 0.95"),
     ],
 )
-def test_gate(
-    metrics: dict[str, float], champion: dict[str, float] | None, thresholds: dict[str, float], alias: str, reason: str
-) -> None:
-    found, why = decide_alias(metrics, champion, RegistrySpec(min_metrics=thresholds), "dice")
+def test_a_version_must_be_better_beyond_noise(lower_bound: float, alias: str, reason: str) -> None:
+    found, why = decide_alias({"dice": 0.91}, comparison(lower_bound), NOTHING, "dice")
     assert found == alias
     assert reason in why
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "limits", "alias"),
-    [(1.0, 2.0, {}, "champion"), (2.0, 1.0, {}, "challenger"), (1.0, 2.0, {"frechet_distance": 0.5}, "challenger")],
-)
-def test_of_distances_less_is_better(ours: float, theirs: float, limits: dict[str, float], alias: str) -> None:
-    name = "frechet_distance[clip,n=10]"
-    spec = RegistrySpec(max_metrics=limits)
-    found, _ = decide_alias({name: ours, f"{name}/prior": 9.0}, {name: theirs}, spec, "frechet_distance")
-    assert found == alias
-
-
-@pytest.mark.parametrize(
-    ("compared", "ours", "theirs", "alias"),
+    ("metrics", "spec", "reason"),
     [
-        ("volume_error_ml", 9.0, 1.0, "challenger"),
-        ("volume_error_ml", 1.0, 9.0, "champion"),
-        ("volume_error_percent", -1.0, 5.0, "champion"),
-        ("volume_error_percent", 5.0, -1.0, "challenger"),
-        ("volume_error_percent", -5.0, 1.0, "challenger"),
-        ("hd95_mm/liver", 2.0, 3.0, "champion"),
-        ("hd95_mm/liver", 3.0, 2.0, "challenger"),
-        ("fid", 7.0, 8.0, "champion"),
-        ("fid", 8.0, 7.0, "challenger"),
-        ("precision", 0.8, 0.7, "champion"),
+        ({"dice": 0.9}, RegistrySpec(min_metrics={"dice": 0.95}), "dice is 0.9000, below the threshold 0.95"),
+        ({"dice": 0.9}, RegistrySpec(min_metrics={"surface_dice": 0.1}), "surface_dice is nan, below"),
+        ({"dice": 0.9, "hd95_mm": 9.0}, RegistrySpec(max_metrics={"hd95_mm": 5}), "hd95_mm is 9.0000, above"),
+        ({"dice": math.nan}, NOTHING, "dice is not finite"),
+        ({"dice": 0.9, "hd95_mm": math.inf}, NOTHING, "hd95_mm is not finite"),
+        ({"iou": 0.9}, NOTHING, "dice was not measured"),
+        ({"fid[n=10]": 1.0}, NOTHING, "there are ['fid[n=10]']"),
     ],
 )
-def test_the_compared_metric_decides_in_its_own_direction(
-    compared: str, ours: float, theirs: float, alias: str
+@pytest.mark.parametrize("champion", [None, Incomparable("other classes"), comparison(0.5)])
+def test_a_version_that_misses_a_threshold_or_a_metric(
+    champion: Comparison | Incomparable | None, metrics: dict[str, float], spec: RegistrySpec, reason: str
 ) -> None:
-    """Dice is worse in every case: it does not count where another metric is named."""
-    spec = RegistrySpec(compare_metric=compared)
-    found, why = decide_alias({"dice": 0.1, compared: ours}, {"dice": 0.9, compared: theirs}, spec, "dice")
-    assert found == alias
-    assert why.startswith(compared)
-
-
-def test_champion_without_the_compared_metric_gives_way() -> None:
-    assert decide_alias({"dice": 0.5}, {"iou": 0.9}, RegistrySpec(), "dice")[0] == "champion"
-
-
-@pytest.mark.parametrize("champion", [None, {}, {"fid[n=10]": 5.0}])
-def test_model_without_the_compared_metric_never_becomes_champion(champion: dict[str, float] | None) -> None:
-    found, why = decide_alias({"fid[n=10]": 1.0}, champion, RegistrySpec(), "frechet_distance")
+    found, why = decide_alias(metrics, champion, spec, "dice")
     assert found == "challenger"
-    assert "frechet_distance was not measured" in why
-    assert "fid[n=10]" in why
+    assert reason in why
+
+
+def test_the_first_version_has_nothing_to_beat() -> None:
+    assert decide_alias({"dice": 0.1}, None, NOTHING, "dice")[0] == "champion"
+
+
+def test_a_champion_that_cannot_be_measured_any_more() -> None:
+    champion = Incomparable("version 3: it segments 0 background, 1 liver, the data hold 0 background, 1 spleen")
+    found, why = decide_alias({"dice": 0.99}, champion, NOTHING, "dice")
+    assert found == "challenger"
+    assert "cannot be compared on the same data: version 3: it segments 0 background, 1 liver" in why
+    found, why = decide_alias({"dice": 0.99}, champion, RegistrySpec(without_comparison="promote"), "dice")
+    assert found == "champion"
+    assert "promoted without a comparison" in why

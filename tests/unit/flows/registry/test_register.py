@@ -10,7 +10,9 @@ import torch
 from data_pipelines.errors import ConfigError
 from flows.config.pipeline import PipelineConfig
 from flows.config.specs import RegistrySpec
-from flows.registry.register import Candidate, ModelFiles, RegistrationFigures, register_stage, write_exports
+from flows.registry.candidate import Candidate, ModelFiles
+from flows.registry.champion import Champion, Compared
+from flows.registry.register import RegistrationFigures, register_stage, write_exports
 from flows.stages.record import EvaluationFigures
 from tests.support.records import finished
 from unet_models.formats.trace import trace_unet
@@ -22,6 +24,10 @@ EVALUATION = finished("evaluate", EvaluationFigures(metrics={"dice": 0.9}))
 
 def write_no_files(folder: Path) -> ModelFiles:
     raise AssertionError("planning writes nothing")
+
+
+def compare_nothing(champion: Champion) -> Compared:
+    raise AssertionError("planning compares nothing")
 
 
 CANDIDATE = Candidate(
@@ -36,6 +42,7 @@ CANDIDATE = Candidate(
     step=1,
     write_files=write_no_files,
     build_card=str,
+    compare=compare_nothing,
 )
 
 

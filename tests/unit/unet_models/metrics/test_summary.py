@@ -139,6 +139,16 @@ def test_interval_is_that_of_scipy():
     assert summary.low < summary.mean < summary.high
 
 
+def test_intervals_of_five_cases_cover_the_mean_as_often_as_they_say():
+    """Plain percentiles cover it in 83 % of the sets."""
+    generator = np.random.default_rng(3)
+    covered = 0
+    for _ in range(400):
+        summary = summarise(rows_of("dice", {"a": generator.normal(0.8, 0.05, 5).tolist()}), num_resamples=500)[0]
+        covered += summary.low <= 0.8 <= summary.high
+    assert 0.91 <= covered / 400 <= 0.98
+
+
 def test_cases_are_drawn_whole_for_the_mean():
     # The classes of a case add up to 1, so every draw of whole cases has the mean 1/2.
     values = np.random.default_rng(3).random(20)

@@ -114,7 +114,7 @@ def test_a_model_that_returns_its_input_gives_the_image_back(
     patch, size = zip(*axes, strict=True)
     image = random_image(2, *size)
     model = Recorded(nn.Identity())
-    got = predict_logits(model, image, patch, PredictSpec(overlap=overlap, tta=tta, batch_size=batch_size))
+    got = predict_logits(model, image, patch, PredictSpec(overlap=overlap, tta=tta, batch_size=batch_size), (0, 1))
     torch.testing.assert_close(got, image, rtol=1e-5, atol=1e-6)
     assert all(shape[0] <= batch_size and shape[1:] == (2, *patch) for shape in model.shapes)
 
@@ -153,7 +153,7 @@ def test_prediction_is_that_of_monai(size: tuple[int, ...], patch: tuple[int, ..
 
 def test_forward_passes_of_any_size_agree() -> None:
     model, image = random_conv(3), random_image(2, 9, 10, 7)
-    results = [predict_logits(model, image, (6, 6, 6), PredictSpec(batch_size=n)) for n in (1, 3, 8)]
+    results = [predict_logits(model, image, (6, 6, 6), PredictSpec(batch_size=n), (0, 1, 2)) for n in (1, 3, 8)]
     for result in results[1:]:
         torch.testing.assert_close(result, results[0], rtol=1e-5, atol=1e-6)
 
@@ -169,7 +169,8 @@ class Blur(nn.Module):
 @pytest.mark.parametrize("size", [(11, 13), (7, 9, 8)])
 def test_mirrors_of_an_equivariant_model_change_nothing(size: tuple[int, ...]) -> None:
     image, patch = random_image(1, *size), (6, 5, 4)[: len(size)]
-    plain, mirrored = (predict_logits(Blur(), image, patch, PredictSpec(tta=tta)) for tta in (False, True))
+    axes = range(len(size))
+    plain, mirrored = (predict_logits(Blur(), image, patch, PredictSpec(tta=tta), axes) for tta in (False, True))
     torch.testing.assert_close(mirrored, plain, rtol=1e-5, atol=1e-6)
 
 
@@ -182,16 +183,22 @@ class Ramp(nn.Module):
 
 def test_mirrors_are_undone_before_they_are_averaged() -> None:
     image = torch.zeros(1, 4, 6)
-    plain = predict_logits(Ramp(), image, (4, 6), PredictSpec(tta=False))
+    plain = predict_logits(Ramp(), image, (4, 6), PredictSpec(tta=False), (0, 1))
     torch.testing.assert_close(plain[0], torch.arange(6.0).expand(4, 6))
-    mirrored = predict_logits(Ramp(), image, (4, 6), PredictSpec(tta=True))
+    mirrored = predict_logits(Ramp(), image, (4, 6), PredictSpec(tta=True), (0, 1))
     torch.testing.assert_close(mirrored[0], torch.full((4, 6), 2.5))
+
+
+@pytest.mark.parametrize("axes", [(), (0,)])
+def test_a_model_that_tells_left_from_right_is_mirrored_along_other_axes_only(axes: tuple[int, ...]) -> None:
+    got = predict_logits(Ramp(), torch.zeros(1, 4, 6), (4, 6), PredictSpec(tta=True), axes)
+    torch.testing.assert_close(got[0], torch.arange(6.0).expand(4, 6))
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_every_mirror_is_asked_once(ndim: int) -> None:
     model = Recorded(nn.Identity())
-    predict_logits(model, torch.zeros(1, *[4] * ndim), (4,) * ndim, PredictSpec(batch_size=1))
+    predict_logits(model, torch.zeros(1, *[4] * ndim), (4,) * ndim, PredictSpec(batch_size=1), range(ndim))
     assert len(model.shapes) == 2**ndim
 
 
@@ -202,7 +209,7 @@ def test_low_precision_logits_are_averaged_in_float32() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return thirds.expand(x.shape)
 
-    got = predict_logits(Low(), torch.zeros(1, 4, 6), (4, 6), PredictSpec())
+    got = predict_logits(Low(), torch.zeros(1, 4, 6), (4, 6), PredictSpec(), (0, 1))
     assert got.dtype == torch.float32
     expected = (thirds.double() + thirds.flip(0).double()) / 2  # has more digits than bfloat16
     torch.testing.assert_close(got[0], expected.float().expand(4, 6), rtol=1e-6, atol=1e-6)

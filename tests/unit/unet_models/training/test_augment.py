@@ -13,13 +13,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from data_pipelines.random_streams import Stream, numpy_generator
-from unet_models.specs.segmentation import AugmentSpec
+from unet_models.specs.segmentation import AugmentSpec, TrainSpec
 from unet_models.training import augment as module
 from unet_models.training.augment import AugmentParameters, augment, draw_parameters
 
 NOTHING = AugmentSpec.nothing()
 EVERYTHING = AugmentSpec(
-    **{name: True if name == "mirror" else 1.0 for name in NOTHING.model_dump() if name[0] in "pm"}
+    **{name: None if name == "mirror_axes" else 1.0 for name in NOTHING.model_dump() if name[0] in "pm"}
 )
 SIZES = {2: ((9, 15), 2), 3: ((7, 11, 16), 3)}
 """Patch sizes whose axes differ, and a margin read around them."""
@@ -100,15 +100,27 @@ def test_without_changes_the_centre_is_kept(ndim: int) -> None:
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_flips_are_exact_and_all_of_them_occur(ndim: int) -> None:
     images, masks = random_batch(60, SIZES[ndim][0])
-    got_images, got_masks = run(images, with_only(mirror=True), masks)
+    got_images, got_masks = run(images, with_only(mirror_axes=None), masks)
     found = set()
     for position in range(60):
-        flips = drawn(position, with_only(mirror=True), ndim).flips
+        flips = drawn(position, with_only(mirror_axes=None), ndim).flips
         axes = [axis for axis in range(ndim) if flips[axis]]
         np.testing.assert_array_equal(got_images[position], np.flip(images[position].numpy(), [a + 1 for a in axes]))
         np.testing.assert_array_equal(got_masks[position], np.flip(masks[position].numpy(), axes))
         found.add(flips)
     assert found == set(itertools.product([True, False], repeat=ndim))
+
+
+def test_only_the_axes_named_are_mirrored() -> None:
+    spec = with_only(mirror_axes=(1,))
+    found = {drawn(position, spec, 3).flips for position in range(40)}
+    assert found == {(False, False, False), (False, True, False)}
+
+
+@pytest.mark.parametrize("axes", [[2], [-1], [0, 0]])
+def test_axes_that_there_are_not(axes: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"augment.mirror_axes: different axes of 0..1"):
+        TrainSpec(patch_size=(8, 8), augment={"mirror_axes": axes})
 
 
 @pytest.mark.parametrize("margin", [0, 3])
@@ -180,7 +192,7 @@ def test_image_and_mask_move_together(ndim: int) -> None:
     offset = np.array([2.0, -4.0, 1.0][:ndim])
     _, mask = blob_at(tuple(n + 8 for n in size), offset, radius=7.0)
     masks = mask.repeat(12, *[1] * ndim)
-    spec = with_only(mirror=True, p_rotate=1, p_scale=1)
+    spec = with_only(mirror_axes=None, p_rotate=1, p_scale=1)
     got_images, got_masks = run(masks[:, None].float(), spec, masks, patch_size=size)
     inside = got_images[:, 0] > 0.5
     shared = (inside & got_masks.bool()).flatten(1).sum(1)
@@ -191,7 +203,7 @@ def test_image_and_mask_move_together(ndim: int) -> None:
 
 def test_intensity_changes_leave_the_mask_alone() -> None:
     images, masks = random_batch(4, (10, 12))
-    spec = EVERYTHING.model_copy(update={"mirror": False, "p_rotate": 0, "p_scale": 0})
+    spec = EVERYTHING.model_copy(update={"mirror_axes": (), "p_rotate": 0, "p_scale": 0})
     got_images, got_masks = run(images, spec, masks)
     assert torch.equal(got_masks, masks)
     assert not torch.isclose(got_images, images).all(dim=1).any(dim=0).all()

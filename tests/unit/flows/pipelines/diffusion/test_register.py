@@ -10,7 +10,7 @@ from flows.pipelines.diffusion import register
 from flows.pipelines.diffusion.encode import LatentFigures
 from flows.pipelines.diffusion.evaluate import GenerationScores
 from flows.pipelines.diffusion.model import Trained
-from flows.registry.register import Candidate
+from flows.registry.candidate import Candidate
 from flows.training.figures import TrainingFigures
 from tests.support.diffusion import SHARDS, diffusion_config
 from tests.support.records import finished

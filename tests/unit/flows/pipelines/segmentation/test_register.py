@@ -8,7 +8,7 @@ from flows.pipelines.segmentation import register
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import SegmentationScores
 from flows.pipelines.segmentation.shard import VolumeShardFigures
-from flows.registry.register import Candidate
+from flows.registry.candidate import Candidate
 from flows.training.figures import TrainingFigures
 from tests.support.records import finished
 
@@ -31,7 +31,7 @@ METRICS = {"dice": 0.8, "dice/spleen": 0.9, "dice/lesion": 0.7, "hd95_mm": 2.5, 
 def candidate(monkeypatch: pytest.MonkeyPatch) -> Candidate:
     """The candidate that the stage would register."""
     found: list[Candidate] = []
-    monkeypatch.setattr(register, "held_out_digest", lambda shards: "digest of held-out cases")
+    monkeypatch.setattr(register, "evaluation_digest", lambda config, shards: "digest of held-out cases")
     monkeypatch.setattr(register, "register_stage", lambda config, candidate, inputs: found.append(candidate))
     config = SegmentationConfig.model_validate({"registry": {"name": "spleen"}})
     training = finished("train", TrainingFigures(step=700, run_id=None, num_workers=2), weights="w")

@@ -1,0 +1,127 @@
+"""The champion on a new version's prompts: drawn by its own bundle, measured and compared image by image."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pydantic import ValidationError
+
+from data_pipelines import storage
+from data_pipelines.errors import InputError
+from flows.metrics import parse_metric_name
+from flows.pipelines.diffusion.config import DiffusionConfig
+from flows.pipelines.diffusion.evaluate import GenerationScores, draw_parts, evaluation_digest, plan_evaluation
+from flows.pipelines.diffusion.evaluation.drawing import Part
+from flows.pipelines.diffusion.evaluation.units import (
+    NUM_RESAMPLES,
+    UNITS,
+    Units,
+    collect_units,
+    read_units,
+    statistic,
+    write_units,
+)
+from flows.pipelines.diffusion.model import Trained
+from flows.registry.champion import Champion, Compared
+from flows.registry.gate import Comparison, Incomparable
+from flows.stages.attempt import Attempt
+from flows.stages.record import Record
+from flows.stages.stage import Stage, run_stage
+from unet_models.metrics.comparison import compare_paired
+from unet_models.specs.diffusion import Bundle
+
+PER_IMAGE = ("alignment", "right", "items", "related")
+"""Units that are one number per image, for the table."""
+
+
+def compare_with_champion(
+    config: DiffusionConfig, trained: Trained, evaluation: Record[GenerationScores], metric: str, champion: Champion
+) -> Compared:
+    """Draw the prompts of the evaluation with the champion, where it was not done yet, and compare the images.
+
+    Raises InputError where the champion cannot draw them.
+    """
+    known = champion.find_evaluation(evaluation_digest(config, trained), config.storage_uri, GenerationScores)
+    theirs_record = known if known is not None and UNITS in known.outputs else _draw_champion(config, trained, champion)
+    ours, theirs = read_units(evaluation.output(UNITS)), read_units(theirs_record.output(UNITS))
+    statistics = [statistic(metric, units, ours) for units in (ours, theirs)]
+    if statistics[0] is None or statistics[1] is None:
+        return Compared(Incomparable(f"{metric} was not measured image by image for both models"))
+    our_statistic, their_statistic = statistics[0], statistics[1]
+    score, base = parse_metric_name(metric).metric.score, parse_metric_name(metric).metric.name
+    count, level = _num_images(ours), config.registry.compare_level
+    found = compare_paired(
+        lambda counts: score(our_statistic(counts)),
+        lambda counts: score(their_statistic(counts)),
+        count,
+        level=level,
+        num_resamples=NUM_RESAMPLES.get(base, 2000),
+    )
+    everything = np.ones((1, count))
+    values = float(our_statistic(everything)[0]), float(their_statistic(everything)[0])
+    comparison = Comparison(metric, values[0], values[1], found.lower_bound, level, count)
+    return Compared(comparison, _side_by_side(ours, theirs))
+
+
+def _draw_champion(config: DiffusionConfig, trained: Trained, champion: Champion) -> Record[GenerationScores]:
+    """Draw and measure the champion's images; a cache hit where these prompts were drawn before."""
+    compute = partial(_compute, config, trained, champion)
+    identity = {"model": champion.model_id, "data": evaluation_digest(config, trained)}
+    stage = Stage("evaluate_champion", identity, trained.records[:2], compute, GenerationScores, uses_gpu=True)
+    return run_stage(stage, config.storage_uri).record
+
+
+def _compute(config: DiffusionConfig, trained: Trained, champion: Champion, attempt: Attempt) -> GenerationScores:
+    with tempfile.TemporaryDirectory(prefix="unetflow-champion-") as folder:
+        files = champion.fetch_bundle(Path(folder))
+        bundle = read_bundle(files)
+        check_fits(files, bundle, config.data.resolution)
+        storage.copy_folder(str(files), attempt.uri("model"))
+    guidance = bundle.sample.guidance_scale
+    parts = [_guided(part, guidance) for part in plan_evaluation(config, trained).parts if part.name == "generated"]
+    results = draw_parts(config, trained, attempt, parts, model_uri=attempt.uri("model"))
+    write_units(attempt, collect_units(parts, results))
+    return GenerationScores(metrics={}, num_images=sum(part.num_images for part in parts))
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read the bundle of a registered model. Raises InputError where this version cannot."""
+    from flows.pipelines.diffusion.text_to_image import BUNDLE
+
+    try:
+        return Bundle.model_validate_json((folder / BUNDLE).read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"its files are of another version of unetflow ({where}: {first['msg']})") from None
+
+
+def check_fits(folder: Path, bundle: Bundle, resolution: int) -> None:
+    """Raise InputError where a model draws images of another size."""
+    blocks = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
+    side = bundle.latent_shape[-1] * 2 ** (len(blocks) - 1)
+    if side != resolution:
+        raise InputError(f"it draws images of {side} pixels, the data have {resolution}")
+
+
+def _guided(part: Part, guidance: float) -> Part:
+    """Return the part with the guidance scale that the model was registered with."""
+    requests = tuple(request.model_copy(update={"guidance_scale": guidance}) for request in part.requests)
+    return part.model_copy(update={"requests": requests})
+
+
+def _num_images(units: Units) -> int:
+    return next(len(values) for name, values in units.items() if not name.startswith("train/"))
+
+
+def _side_by_side(ours: Units, theirs: Units) -> pa.Table:
+    columns: dict[str, np.ndarray] = {"image": np.arange(_num_images(ours))}
+    for name in PER_IMAGE:
+        if name in ours and name in theirs:
+            columns |= {name: ours[name], f"champion {name}": theirs[name]}
+    return pa.table(columns)

@@ -1,0 +1,157 @@
+"""The champion on a new version's held-out cases: predicted by its own bundle, scored and compared case by case."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from data_pipelines import storage
+from data_pipelines.errors import InputError
+from data_pipelines.shards.incremental import sample_key
+from data_pipelines.shards.index import read_table
+from data_pipelines.volumes.sources.find import find_cases
+from flows.metrics import Metric, parse_metric_name
+from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.evaluate import CASES, SegmentationScores, evaluation_digest, score_cases
+from flows.pipelines.segmentation.shard import VolumeShardFigures
+from flows.registry.champion import Champion, Compared
+from flows.registry.gate import Comparison, Incomparable
+from flows.stages.attempt import Attempt
+from flows.stages.record import Record
+from flows.stages.stage import Stage, run_stage
+from unet_models.metrics.comparison import Counts, compare_paired
+from unet_models.metrics.summary import mean_of_class_means, score_table
+
+Rows = list[dict[str, Any]]
+"""Rows of ``cases.parquet``: case, class and metrics."""
+
+
+def compare_with_champion(
+    config: SegmentationConfig,
+    shards: Record[VolumeShardFigures],
+    evaluation: Record[SegmentationScores],
+    champion: Champion,
+) -> Compared:
+    """Score the champion on the held-out cases, where it was not yet, and compare it with the new version.
+
+    Raises InputError where the champion cannot segment these cases.
+    """
+    known = champion.find_evaluation(evaluation_digest(config, shards), config.storage_uri, SegmentationScores)
+    theirs = known or _score_champion(config, shards, champion)
+    ours, theirs_rows = _rows(evaluation), _rows(theirs)
+    name = config.registry.compare_metric or "dice"
+    parsed = parse_metric_name(name)
+    classes = [parsed.part] if parsed.part else sorted({row["class_name"] for row in ours})
+    tables = [_table(rows, classes, parsed.metric.name) for rows in (ours, theirs_rows)]
+    usable = [~np.isnan(table).all(axis=1) for table in tables]
+    both = np.flatnonzero(usable[0] & usable[1])
+    if not len(both):
+        return Compared(Incomparable(f"no held-out case has a value of {name} for both models"))
+    comparison = _compare(name, parsed.metric, tables[0][both], tables[1][both], config.registry.compare_level)
+    return Compared(comparison, _side_by_side(ours, theirs_rows))
+
+
+def _compare(
+    name: str, metric: Metric, ours: NDArray[np.float64], theirs: NDArray[np.float64], level: float
+) -> Comparison:
+    """Compare the scores (cases, classes) of two models in the direction of the metric."""
+    found = compare_paired(_statistic(ours, metric), _statistic(theirs, metric), len(ours), level=level)
+    return Comparison(name, _mean(ours), _mean(theirs), found.lower_bound, level, len(ours))
+
+
+def _mean(table: NDArray[np.float64]) -> float:
+    return float(mean_of_class_means(np.ones((1, len(table))), table)[0])
+
+
+def _statistic(table: NDArray[np.float64], metric: Metric) -> Callable[[Counts], NDArray[np.float64]]:
+    return lambda counts: metric.score(mean_of_class_means(counts, table))
+
+
+def _score_champion(
+    config: SegmentationConfig, shards: Record[VolumeShardFigures], champion: Champion
+) -> Record[SegmentationScores]:
+    """Score the champion; a cache hit where these cases were scored before."""
+    compute = partial(_compute, config, shards, champion)
+    identity = {"model": champion.model_id, "tolerance_mm": config.evaluate.tolerance_mm}
+    stage = Stage("evaluate_champion", identity, (shards,), compute, SegmentationScores, uses_gpu=True)
+    return run_stage(stage, config.storage_uri).record
+
+
+def _compute(
+    config: SegmentationConfig, shards: Record[VolumeShardFigures], champion: Champion, attempt: Attempt
+) -> SegmentationScores:
+    with tempfile.TemporaryDirectory(prefix="unetflow-champion-") as folder:
+        files = champion.fetch_bundle(Path(folder))
+        bundle = _read_bundle(files)
+        check_fits(bundle, shards.figures)
+        storage.copy(str(files / WEIGHTS), attempt.uri(WEIGHTS))
+    scores = score_cases(
+        config, shards, attempt, bundle, attempt.uri(WEIGHTS), raw_images(config, shards.figures, bundle)
+    )
+    return SegmentationScores(
+        metrics={}, num_cases=len({s.case_id for s in scores}), predictions=f"{attempt.name}/predictions"
+    )
+
+
+def _read_bundle(folder: Path) -> Bundle:
+    try:
+        return read_bundle(folder)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"its files are of another version of unetflow ({where}: {first['msg']})") from None
+
+
+def check_fits(bundle: Bundle, shards: VolumeShardFigures) -> None:
+    """Raise InputError where a model segments other classes, or takes another input."""
+    if bundle.classes != shards.classes:
+        raise InputError(f"it segments {_names(bundle.classes)}, the data hold {_names(shards.classes)}")
+    if bundle.channels != shards.channels:
+        raise InputError(
+            f"it takes the channels {', '.join(bundle.channels)}, the data have {', '.join(shards.channels)}"
+        )
+
+
+def raw_images(
+    config: SegmentationConfig, shards: VolumeShardFigures, bundle: Bundle
+) -> dict[str, tuple[str, ...]] | None:
+    """Return key to raw files where the model preprocesses otherwise than the shards; None where they are its input."""
+    if (bundle.preprocess, bundle.spacing) == (config.data.preprocess, shards.spacing):
+        return None
+    dataset = find_cases(config.data, storage.cache_folder() / "generated")
+    return {sample_key(case.case_id): case.images for case in dataset.cases}
+
+
+def _names(classes: Mapping[str, int]) -> str:
+    return ", ".join(f"{value} {name}" for name, value in classes.items())
+
+
+def _rows(record: Record[SegmentationScores]) -> Rows:
+    """Read the scores, cases in one order."""
+    rows: Rows = read_table(record.output(CASES)).to_pylist()
+    return sorted(rows, key=lambda row: row["case_id"])
+
+
+def _table(rows: Rows, classes: list[str], metric: str) -> NDArray[np.float64]:
+    return score_table([row for row in rows if row["class_name"] in classes], classes, metric)
+
+
+def _side_by_side(ours: Rows, theirs: Rows) -> pa.Table:
+    """Join the scores of both models: one row per case and class."""
+    found = {(row["case_id"], row["class_name"]): row for row in theirs}
+    metrics = [name for name in ours[0] if name not in ("case_id", "class_name", "row")]
+    joined = []
+    for row in ours:
+        other = found.get((row["case_id"], row["class_name"]), {})
+        values = {name: row[name] for name in metrics} | {f"champion {name}": other.get(name) for name in metrics}
+        joined.append({"case": row["case_id"], "class": row["class_name"]} | values)
+    return pa.Table.from_pylist(joined)
