@@ -46,11 +46,16 @@ def test_rerun_is_all_cache_hits_and_one_change_costs_what_depends_on_it(
     found, _ = project
     again = found.run("register", str(found.config))
     assert all(stage["cached"] for stage in again["stages"])
-    change = ("--set", "evaluate.guidance_scale=2.5", "--set", "registry.export=[]")
+    change = ("--set", "evaluate.seed=1", "--set", "registry.export=[]")
     dry = found.run("run", str(found.config), *change, "--dry-run")
     assert [stage["name"] for stage in dry["stages"] if not stage["done"]] == ["evaluate", "register"]
     changed = found.run("register", str(found.config), *change, "--set", "compute.num_workers=1")
     assert [stage["name"] for stage in changed["stages"] if not stage["cached"]] == ["evaluate", "register"]
+    assert "noise: frechet_distance" in changed["reason"]
+    assert "against the champion's" in changed["reason"]
+    assert "on the same 12 cases" in changed["reason"]
+    (champion,) = found.storage.glob("evaluate_champion/*/*/units.safetensors")
+    assert champion.stat().st_size, "the champion was drawn on the new prompts"
 
 
 def test_registered_model_draws_what_evaluation_saw(project: tuple[Project, dict[str, Any]], tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ class LoopSpec(Spec):
     log_every_steps: int = Field(default=20, ge=1)
     """Optimizer steps between log lines; logged metrics are means over the steps since the previous line."""
 
+    @property
+    def selection_remark(self) -> str:
+        """Caution about scores of the selected checkpoint; empty where there is none."""
+        if self.select == "last":
+            return ""
+        return (
+            "The checkpoint was selected by its validation score, on the held-out data that the scores are of: they "
+            "are optimistic (select: best)."
+        )
+
     @model_validator(mode="after")
     def _check_selection(self) -> Self:
         if self.select == "best" and not self.validate_cases:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
@@ -22,6 +22,7 @@ from unet_models.training.objectives import Objective
 from unet_models.training.optimisation import learning_rate
 from unet_models.training.state import TrainState
 
+_REMEDY = "lower train.optimizer.learning_rate or set train.precision=fp32"
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
@@ -46,7 +47,7 @@ def fit(
 ) -> None:
     """Train from ``state.step`` to ``spec.num_steps``. ``batches`` starts at that step and gives this rank's share.
 
-    Raises TrainingDiverged where the mean loss is not finite.
+    Raises TrainingDiverged where the mean loss, a validation figure or a weight that would be saved is not finite.
     """
     device = next(state.model.parameters()).device
     model = _wrap(state.model, spec)
@@ -63,8 +64,10 @@ def fit(
         measured: dict[str, float] = {}
         if state.step % spec.validate_every_steps == 0 or is_last:
             measured = hooks.validate(state)
+            check_figures(measured, state.step)
             meter.restart_clock()
         if is_saved:
+            check_weights(state)
             hooks.checkpoint(state, metrics | measured)
             meter.restart_clock()
         if is_last:
@@ -117,6 +120,21 @@ def _gradient_sync(model: nn.Module, *, enabled: bool) -> AbstractContextManager
     return nullcontext()
 
 
+def check_figures(figures: Mapping[str, float], step: int) -> None:
+    """Raise TrainingDiverged where a validation figure is not finite."""
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise TrainingDiverged(f"{name} is {value} at step {step}: {_REMEDY}")
+
+
+def check_weights(state: TrainState) -> None:
+    """Raise TrainingDiverged where a weight, or its moving average, is not finite: no checkpoint may hold it."""
+    tensors = state.model.state_dict() | ({} if state.ema is None else state.ema.tensors)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TrainingDiverged(f"weight {name} is not finite after step {state.step}: {_REMEDY}")
+
+
 class _Meter:
     """Means since the last log line, over all ranks; values are copied from the device only when logged."""
 
@@ -143,7 +161,7 @@ class _Meter:
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"train/loss is {loss} within the {self.num_steps} steps before step {state.step} (last samples: "
-                f"{', '.join(batch.keys)}): lower train.optimizer.learning_rate or set train.precision=fp32"
+                f"{', '.join(batch.keys)}): {_REMEDY}"
             )
         seconds = time.perf_counter() - self.started
         metrics = {

@@ -93,6 +93,7 @@ def model_card(config: DiffusionConfig, trained: Trained, evaluation: Generation
             "| metric | value |",
             "|---|---|",
             *(f"| {name} | {value:.4f} |" for name, value in evaluation.metrics.items()),
+            config.train.selection_remark,
             "",
             "```python",
             "import mlflow",

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.errors import InputError
+from data_pipelines.errors import InputError, WeightsError
 from data_pipelines.loading.order import evenly_spaced, group_alike
 from unet_models.formats.clip_folder import Clip
 from unet_models.formats.diffusers_folder import load_from_diffusers, save_as_diffusers
@@ -152,7 +152,15 @@ class TextToImage:
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """Convert images (N, 3, H, W) in -1..1 to (N, H, W, 3) uint8, rounded as diffusers does."""
+    """Convert images (N, 3, H, W) in -1..1 to (N, H, W, 3) uint8, rounded as diffusers does.
+
+    Raises WeightsError where a pixel is not finite: it would become black.
+    """
+    if not bool(torch.isfinite(images).all()):
+        raise WeightsError(
+            "the drawn images are not finite: the networks' weights are broken, or the precision is too low "
+            "(evaluate.precision=fp32)"
+        )
     scaled = (images.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
     pixels: np.ndarray = (scaled * 255).round().astype(np.uint8)
     return pixels

@@ -113,6 +113,7 @@ def model_card(
             f"{config.evaluate.tolerance_mm:g} mm).",
             "",
             *_score_table(classes, evaluation.metrics),
+            config.train.selection_remark,
             "",
             "```python",
             "import mlflow",

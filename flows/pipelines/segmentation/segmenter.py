@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from data_pipelines.errors import InputError
+from data_pipelines.errors import InputError, WeightsError
 from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.images import write_picture
@@ -47,6 +47,11 @@ class Segmenter:
         bundle, image = self.bundle, torch.from_numpy(np.array(prepared)).to(self.device)
         with autocast(bundle.predict.precision, self.device):
             logits = predict_logits(self.model, image, bundle.patch_size, bundle.predict, bundle.mirror_axes)
+        if not bool(torch.isfinite(logits).all()):
+            raise WeightsError(
+                f"the network's output is not finite in precision {bundle.predict.precision}: its weights are broken, "
+                "or the precision is too low (evaluate.precision=fp32)"
+            )
         return logits.cpu().numpy()
 
     def segment_prepared(self, prepared: np.ndarray, done: Preprocessing) -> np.ndarray:

@@ -149,7 +149,7 @@ def _sampling(config: DiffusionConfig) -> dict[str, str]:
         "seed": f"{spec.seed}; image i is a function of (seed, i)",
         "distances": "float64, against training images; /prior: noise decoded, /reconstruction: held-out images "
         "through the autoencoder",
-    }
+    } | ({"selection": config.train.selection_remark} if config.train.selection_remark else {})
 
 
 def _mosaic(rows: Sequence[Sequence[bytes]]) -> bytes:

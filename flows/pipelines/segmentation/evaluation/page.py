@@ -53,6 +53,8 @@ class SegmentationPage:
     scores: Sequence[ClassScore]
     """One per case and class."""
     curves: Curves
+    remark: str
+    """Caution about the scores; empty where there is none."""
     views: Sequence[CaseView]
     """Cases in pictures."""
     problems: Sequence[Problem]
@@ -73,7 +75,7 @@ def segmentation_page(page: SegmentationPage) -> str:
     classes = list(dict.fromkeys(s.class_name for s in page.summaries if s.class_name != MEAN_CLASS))
     sections = [
         _headline(page.summaries, cases, page.problems),
-        _scores(page.summaries, classes),
+        _scores(page.summaries, classes, page.remark),
         _distribution(cases, classes),
         _pictures(page.views, cases, page.classes),
         training_section({"": page.curves}),
@@ -115,7 +117,7 @@ def _headline(summaries: Sequence[MetricSummary], cases: Cases, problems: Sequen
     return Section("Result", intro, [KeyValues(items, style="headline")])
 
 
-def _scores(summaries: Sequence[MetricSummary], classes: Sequence[str]) -> Section:
+def _scores(summaries: Sequence[MetricSummary], classes: Sequence[str], remark: str) -> Section:
     metrics = _metrics_in(s.metric for s in summaries)
     by_key = {(s.metric, s.class_name): s for s in summaries}
     rows = []
@@ -144,6 +146,7 @@ def _scores(summaries: Sequence[MetricSummary], classes: Sequence[str]) -> Secti
         "One row per class, each measure averaged over the cases. A case counts for a class unless the class is "
         "absent from both its truth and its prediction."
     )
+    intro = f"{intro} {remark}".rstrip()
     return Section("Scores per class", intro, [table, glossary])
 
 

@@ -43,6 +43,7 @@ def write_report(
         summaries=summaries,
         scores=scores,
         curves=curves_by_name(read_curves(training)),
+        remark=config.train.selection_remark,
         views=views,
         problems=read_problems(shards),
         warnings=shards.figures.warnings,

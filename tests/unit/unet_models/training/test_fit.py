@@ -148,3 +148,31 @@ def test_no_checkpoint_is_kept_of_a_loss_that_is_not_finite(tmp_path: Path) -> N
     with pytest.raises(TrainingDiverged):
         fit(fresh(spec), Scripted([1.0, float("nan")]), batches(spec), spec, Recorder(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+@dataclass
+class BreaksWeights:
+    """An objective of finite loss whose gradient is NaN at one step."""
+
+    at_step: int
+
+    def __call__(self, model: nn.Module, batch: VolumeBatch) -> Tensor:
+        total = 0 * sum(p.sum() for p in model.parameters())
+        return (torch.sqrt(total) if batch.step == self.at_step else total).expand(len(batch))
+
+
+def test_a_last_update_that_breaks_the_weights_leaves_no_checkpoint(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"checkpoint_every_steps": 2, "optimizer": OptimizerSpec(clip_norm=None)})
+    with pytest.raises(TrainingDiverged, match=r"weight .* is not finite after step 5: lower train.optimizer"):
+        fit(fresh(spec), BreaksWeights(at_step=4), batches(spec), spec, Recorder(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4"]
+
+
+def test_a_validation_figure_that_is_not_finite_stops() -> None:
+    class Broken(Recorder):
+        def validate(self, state: TrainState) -> dict[str, float]:
+            return {"val/loss": float("nan")}
+
+    spec = SPEC.model_copy(update={"validate_every_steps": 2})
+    with pytest.raises(TrainingDiverged, match="val/loss is nan at step 2"):
+        fit(fresh(spec), Scripted([1.0] * 5), batches(spec), spec, Broken())

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.errors import InputError
-from flows.pipelines.diffusion.text_to_image import TextToImage, write_pipeline
+from data_pipelines.errors import InputError, WeightsError
+from flows.pipelines.diffusion.text_to_image import TextToImage, to_pixels, write_pipeline
 from unet_models.formats.clip_folder import save_clip
 from unet_models.networks.autoencoder import build_autoencoder
 from unet_models.networks.clip import build_clip
@@ -110,3 +110,8 @@ def test_sides_that_the_autoencoder_does_not_have(encoders: tuple[Path, Path], t
     model = TextToImage(pipeline_folder(encoders, tmp_path, {}))
     with pytest.raises(InputError, match="height must be a multiple of 4 pixels, got 18"):
         model.draw([ImageRequest(prompt="", seed=0, guidance_scale=1.0, height=18)])
+
+
+def test_pixels_that_are_not_finite_are_no_image() -> None:
+    with pytest.raises(WeightsError, match="drawn images are not finite"):
+        to_pixels(torch.full((1, 3, 2, 2), float("nan")))

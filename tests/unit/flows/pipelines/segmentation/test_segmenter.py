@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from data_pipelines.errors import WeightsError
 from data_pipelines.volumes.specs import PreprocessSpec
 from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle, write_bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
@@ -63,3 +64,10 @@ def test_the_bundle_says_which_axes_training_mirrored(
     )  # fmt: skip
     write_bundle(tmp_path, build_bundle(config, figures))
     assert read_bundle(tmp_path).mirror_axes == expected
+
+
+def test_an_output_that_is_not_finite_is_no_label_map(tmp_path: Path) -> None:
+    model = segmenter(tmp_path, ())
+    next(model.model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(WeightsError, match="output is not finite in precision fp32"):
+        model.segment(torch.zeros(1, 8, 8).numpy())

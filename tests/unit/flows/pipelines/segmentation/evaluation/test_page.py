@@ -12,6 +12,7 @@ from flows.pipelines.segmentation.evaluation.cases import CaseView
 from tests.support.pages import ATTACK, Page, assert_runs_no_foreign_script
 from tests.support.reports import class_score, segmentation_report
 from unet_models.metrics.summary import METRIC_NAMES, MetricSummary
+from unet_models.specs.loop import LoopSpec
 
 
 def test_it_leads_from_the_number_to_its_origin() -> None:
@@ -94,3 +95,9 @@ def test_hostile_names_and_the_same_case_twice() -> None:
 
 def test_the_report_is_the_same_every_time() -> None:
     assert segmentation_report() == segmentation_report()
+
+
+def test_a_caution_stands_beside_the_scores() -> None:
+    remark = LoopSpec(select="best").selection_remark
+    assert "optimistic" in Page(segmentation_report(remark=remark)).sections["section-scores-per-class"]
+    assert LoopSpec().selection_remark == ""
