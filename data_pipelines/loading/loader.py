@@ -38,13 +38,14 @@ class VolumePatches:
     global_batch_size: int
     foreground_fraction: float
     """Share of the global batch that is centred on foreground."""
-    margin: int = 0
-    """Voxels of ``read_size`` on each side that are cropped away later: they may lie outside the volume."""
+    margin: int | tuple[int, ...] = 0
+    """Voxels of ``read_size`` on each side, per axis, that are cropped away later: they may lie outside the volume."""
 
     def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> VolumeBatch:
         """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
         first_forced = round(self.global_batch_size * (1 - self.foreground_fraction))
-        kept = [size - 2 * self.margin for size in self.read_size]
+        margins = (self.margin,) * len(self.read_size) if isinstance(self.margin, int) else self.margin
+        kept = [size - 2 * margin for size, margin in zip(self.read_size, margins, strict=True)]
         first = self.reader.array(rows[0], IMAGE), self.reader.array(rows[0], MASK)
         images, masks = (
             empty_batch((len(rows), *part.shape[: -len(kept)], *self.read_size), part.dtype) for part in first
@@ -53,7 +54,8 @@ class VolumePatches:
             image, mask = self.reader.array(row, IMAGE), self.reader.array(row, MASK)
             foreground = self.reader.array(row, FOREGROUND) if position >= first_forced else None
             rng = numpy_generator(self.seed, Stream.PATCH, step, position)
-            corner = tuple(c - self.margin for c in choose_corner(rng, mask.shape, kept, foreground))
+            inner = choose_corner(rng, mask.shape, kept, foreground)
+            corner = tuple(c - margin for c, margin in zip(inner, margins, strict=True))
             cut(image, corner, images[i].numpy())
             cut(mask, corner, masks[i].numpy())
         return VolumeBatch(

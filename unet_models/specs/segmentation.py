@@ -45,10 +45,14 @@ class AugmentSpec(Spec):
     """Probability of scaling."""
     scale: tuple[float, float] = (0.7, 1.4)
     """Range of the scale factor; above 1 structures become larger."""
+    coarse_axis: Literal["auto", 0, 1, 2] | None = "auto"
+    """Axis of thick slices in 3-D, counted from 0: rotation, scaling and low resolution leave it alone and work in the
+    plane of the other two, as in nnU-Net. ``auto``: the axis whose spacing is more than 3 times the finest one's, where
+    it is the only one. None: no axis."""
     p_noise: float = Field(default=0.1, ge=0, le=1)
     """Probability of additive Gaussian noise."""
-    noise_variance: float = Field(default=0.1, ge=0)
-    """Maximum variance of the noise, in squared units of the normalised intensity."""
+    noise_std: float = Field(default=0.1, ge=0)
+    """Maximum standard deviation of the noise, in units of the normalised intensity."""
     p_blur: float = Field(default=0.2, ge=0, le=1)
     """Probability of Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.5, 1.0)
@@ -90,9 +94,10 @@ class TrainSpec(ModelTrainSpec):
     patch_size: tuple[int, ...] = (40, 56, 40)
     """Size of a training patch in voxels, one number per spatial axis; also the window size of sliding-window
     prediction."""
-    patch_margin: int = Field(default=0, ge=0)
+    patch_margin: int | tuple[int, ...] | None = None
     """Extra voxels read on each side of a patch, so that rotation and scaling bring in real surroundings instead of
-    zeros."""
+    zeros: one number, or one per spatial axis. None: as many as the largest rotation and scaling reach, where the
+    volumes have them."""
     foreground_fraction: float = Field(default=1 / 3, ge=0, le=1)
     """Fraction of each batch whose patches are centred on a foreground voxel of a uniformly drawn class (foreground
     oversampling)."""
@@ -103,6 +108,13 @@ class TrainSpec(ModelTrainSpec):
     augment: AugmentSpec = AugmentSpec()
     """Random augmentation of training patches."""
 
+    @property
+    def margins(self) -> tuple[int, ...]:
+        """Voxels read on each side of a patch, per axis; none where ``patch_margin`` is still to be computed."""
+        if isinstance(self.patch_margin, tuple):
+            return self.patch_margin
+        return (self.patch_margin or 0,) * len(self.patch_size)
+
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
         if any(size < 1 for size in self.patch_size):
@@ -110,6 +122,11 @@ class TrainSpec(ModelTrainSpec):
         axes, ndim = self.augment.mirrored(len(self.patch_size)), len(self.patch_size)
         if len(set(axes)) < len(axes) or not set(axes) <= set(range(ndim)):
             raise ValueError(f"augment.mirror_axes: different axes of 0..{ndim - 1} are needed, got {list(axes)}")
+        if len(self.margins) != len(self.patch_size) or min(self.margins) < 0:
+            raise ValueError(
+                f"patch_margin must be one number, or one per axis of patch_size ({len(self.patch_size)}), 0 or more, "
+                f"got {self.patch_margin}"
+            )
         if self.loss.batch_dice and self.micro_batch_size is not None:
             raise ValueError(
                 "loss.batch_dice sums over the whole batch, which micro_batch_size splits: leave one of the two out, "

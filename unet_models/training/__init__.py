@@ -4,6 +4,7 @@ fit            training loop
 objectives     batch to loss: segmentation, noise prediction, reconstruction, contrastive alignment
 losses         segmentation losses and the contrastive loss
 augment        augmentation of volumes
+reach          voxels around a patch that augmentation reads
 optimisation   optimizer, learning-rate schedule, exponential moving average
 state          model, optimizer and average at one step
 checkpoint     training state as files

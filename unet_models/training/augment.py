@@ -1,7 +1,8 @@
 """Augmentation of a batch on the training device (nnU-Net's transforms).
 
 Each sample's parameters come from its own generator, addressed by (seed, step, position in the global batch), so that
-a sample is augmented alike whichever worker holds it. Rotation and scaling are one resampling.
+a sample is augmented alike whichever worker holds it. Rotation and scaling are one resampling. All of it runs in
+float32, whatever autocast is on: bf16 cannot tell the neighbouring columns of a grid of 512 apart.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from data_pipelines.random_streams import Stream, numpy_generator, torch_generator
+from unet_models.precision import full_precision
 from unet_models.specs.segmentation import AugmentSpec
 
 
@@ -56,14 +58,15 @@ def augment(
     """
     generators = [numpy_generator(seed, Stream.AUGMENTATION, step, position) for position in positions]
     drawn = [draw_parameters(generator, spec, len(patch_size)) for generator in generators]
-    images, masks = _spatial(images, masks, drawn, patch_size)
-    augmented = []
-    for image, position, parameters in zip(images.unsqueeze(1), positions, drawn, strict=True):  # (1, C, *patch) each
-        if parameters.noise_std:
-            noise = torch_generator(image.device, seed, Stream.NOISE, step, position)
-            image = image + parameters.noise_std * torch.randn(image.shape, generator=noise, device=image.device)
-        augmented.append(_intensity(image, parameters))
-    return torch.cat(augmented), masks
+    with full_precision(images.device):
+        images, masks = _spatial(images.float(), masks, drawn, patch_size)
+        augmented = []
+        for image, position, parameters in zip(images.unsqueeze(1), positions, drawn, strict=True):  # (1, C, *patch)
+            if parameters.noise_std:
+                noise = torch_generator(image.device, seed, Stream.NOISE, step, position)
+                image = image + parameters.noise_std * torch.randn(image.shape, generator=noise, device=image.device)
+            augmented.append(_intensity(image, parameters, _coarse_axis(spec, len(patch_size))))
+        return torch.cat(augmented), masks
 
 
 def draw_parameters(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> AugmentParameters:
@@ -79,11 +82,12 @@ def draw_parameters(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> A
     limit = np.deg2rad(spec.rotate_degrees)
     angles = rng.uniform(-limit, limit, size=1 if ndim == 2 else 3)
     scale = chosen(spec.p_scale, *spec.scale)
-    matrix = _rotation(angles if turns else np.zeros_like(angles)) / scale if turns or scale != 1.0 else None
+    coarse = _coarse_axis(spec, ndim)
+    matrix = _matrix(angles if turns else np.zeros_like(angles), scale, coarse) if turns or scale != 1.0 else None
     return AugmentParameters(
         flips=flips,
         matrix=matrix,
-        noise_std=chosen(spec.p_noise, 0.0, spec.noise_variance, otherwise=0.0) ** 0.5,
+        noise_std=chosen(spec.p_noise, 0.0, spec.noise_std, otherwise=0.0),
         blur_sigma=chosen(spec.p_blur, *spec.blur_sigma, otherwise=0.0),
         brightness=chosen(spec.p_brightness, *spec.brightness),
         contrast=chosen(spec.p_contrast, *spec.contrast),
@@ -92,11 +96,26 @@ def draw_parameters(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> A
     )
 
 
+def _coarse_axis(spec: AugmentSpec, ndim: int) -> int | None:
+    """Return the axis that rotation, scaling and downsampling leave alone; ``auto`` is resolved before training."""
+    return None if ndim == 2 or spec.coarse_axis == "auto" else spec.coarse_axis
+
+
 def _centre_crop(x: Tensor, size: Sequence[int]) -> Tensor:
     """Crop the last axes to their centre ``size``."""
     lead = (slice(None),) * (x.ndim - len(size))
     starts = [(have - want) // 2 for have, want in zip(x.shape[-len(size) :], size, strict=True)]
     return x[(*lead, *(slice(a, a + n) for a, n in zip(starts, size, strict=True)))]
+
+
+def _matrix(angles: np.ndarray, scale: float, coarse_axis: int | None) -> np.ndarray:
+    """Compute the (ndim, ndim) rotation and scaling, output to input; with ``coarse_axis`` in the other axes' plane."""
+    ndim = 2 if len(angles) == 1 else 3
+    scales = np.full(ndim, scale)
+    if coarse_axis is not None:
+        scales[coarse_axis] = 1.0
+        angles = np.where(np.arange(ndim) == coarse_axis, angles, 0.0)  # angle i turns about axis i
+    return _rotation(angles) / scales
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
@@ -143,7 +162,7 @@ def _resample(image: Tensor, mask: Tensor, matrix: np.ndarray, patch_size: tuple
     return image, labels[0, 0].to(mask.dtype)
 
 
-def _intensity(image: Tensor, parameters: AugmentParameters) -> Tensor:
+def _intensity(image: Tensor, parameters: AugmentParameters, coarse_axis: int | None) -> Tensor:
     """Apply blur, brightness, contrast, low resolution and gamma to one (1, C, *patch) image."""
     spatial = list(range(2, image.ndim))
     if parameters.blur_sigma:
@@ -155,7 +174,7 @@ def _intensity(image: Tensor, parameters: AugmentParameters) -> Tensor:
         low, high = image.amin(dim=spatial, keepdim=True), image.amax(dim=spatial, keepdim=True)
         image = torch.clamp((image - mean) * parameters.contrast + mean, low, high)
     if parameters.low_resolution != 1.0:
-        image = _lower_resolution(image, parameters.low_resolution)
+        image = _lower_resolution(image, parameters.low_resolution, coarse_axis)
     for sign, gamma in zip((1, -1), parameters.gammas, strict=True):
         if gamma != 1.0:
             image = sign * _gamma(sign * image, gamma)
@@ -175,12 +194,19 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
     return image
 
 
-def _lower_resolution(image: Tensor, factor: float) -> Tensor:
-    """Downsample by ``factor`` (nearest) and upsample again (linear), to simulate a scan of lower resolution."""
+def _lower_resolution(image: Tensor, factor: float, coarse_axis: int | None) -> Tensor:
+    """Downsample by ``factor`` (nearest) and upsample again (linear), to simulate a scan of lower resolution.
+
+    Where two voxels are equally near, as everywhere at a factor of one half, it is their mean: taking the same one of
+    the two each time would move the image by half a voxel against its mask.
+    """
     size = image.shape[2:]
-    small = [max(round(n * factor), 1) for n in size]
+    small = [n if axis == coarse_axis else max(round(n * factor), 1) for axis, n in enumerate(size)]
+    spatial = list(range(2, image.ndim))
+    coarse = F.interpolate(image, small, mode="nearest-exact")
+    mirrored = F.interpolate(image.flip(spatial), small, mode="nearest-exact").flip(spatial)
     mode = "bilinear" if len(size) == 2 else "trilinear"
-    return F.interpolate(F.interpolate(image, small, mode="nearest"), size, mode=mode, align_corners=False)
+    return F.interpolate((coarse + mirrored) / 2, size, mode=mode, align_corners=False)
 
 
 def _gamma(image: Tensor, gamma: float) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather, all_reduce
 
 from unet_models.distributed import rank, world_size
+from unet_models.precision import full_precision
 from unet_models.specs.segmentation import LossSpec
 
 SMOOTH = 1e-5
@@ -48,8 +49,8 @@ def deeply_supervised_loss(
 ) -> Float[Tensor, " batch"]:
     """Compute the weighted mean of the losses of all outputs, finest first; each weighs half of the one before.
 
-    Coarse masks are every n-th voxel of ``masks``, n being the ratio of the finest output's size to the coarse one's;
-    outputs of padded inputs are cropped to them. A single tensor is the only output.
+    Coarse masks hold the voxel of ``masks`` nearest to the centre of each coarse one (``nearest-exact``), as in
+    nnU-Net; outputs of padded inputs are cropped to them. A single tensor is the only output.
     """
     if isinstance(outputs, Tensor):
         return segmentation_loss(outputs, masks, spec)
@@ -57,10 +58,20 @@ def deeply_supervised_loss(
     total = torch.zeros((), device=masks.device)
     for weight, logits in zip(weights, outputs, strict=True):
         steps = [m // n for m, n in zip(outputs[0].shape[2:], logits.shape[2:], strict=True)]
-        coarse = masks[(slice(None), *(slice(None, None, s) for s in steps))]
+        coarse = _downsample(masks, steps)
         logits = logits[(slice(None), slice(None), *(slice(n) for n in coarse.shape[1:]))]
         total = total + weight / sum(weights) * segmentation_loss(logits, coarse, spec)
     return total
+
+
+def _downsample(masks: Tensor, steps: Sequence[int]) -> Tensor:
+    """Take the voxel at the centre of every ``steps`` voxels of (B, *spatial) masks; of cut-off ones the last voxel."""
+    for axis, step in enumerate(steps, start=1):
+        size = masks.shape[axis]
+        if step > 1:
+            centres = torch.arange(-(-size // step), device=masks.device) * step + step // 2
+            masks = masks.index_select(axis, centres.clamp(max=size - 1))
+    return masks
 
 
 def _cross_entropy(log_probs: Tensor, masks: Tensor) -> Tensor:
@@ -105,14 +116,17 @@ def contrastive_loss(
 ) -> Float[Tensor, " batch"]:
     """Compute the symmetric cross-entropy of each pair against all others of the global batch (Radford 2021, fig. 3).
 
-    ``scale`` is the scalar factor of the similarities. Vectors of all ranks are gathered, with gradient, so the loss
-    does not depend on the number of ranks, which must hold shares of equal size.
+    ``scale`` is the scalar factor of the similarities, up to 100: they are computed in float32 whatever autocast is on.
+    Vectors of all ranks are gathered, with gradient, so the loss does not depend on the number of ranks, which must
+    hold shares of equal size.
     """
+    image_vectors, text_vectors, scale = image_vectors.float(), text_vectors.float(), scale.float()
     all_images, all_texts, first = image_vectors, text_vectors, 0
     if world_size() > 1:
         all_images, all_texts = (torch.cat(list(all_gather(v))) for v in (image_vectors, text_vectors))
         first = rank() * len(image_vectors)
     own = torch.arange(first, first + len(image_vectors), device=image_vectors.device)
-    by_image = F.cross_entropy(scale * image_vectors @ all_texts.T, own, reduction="none")
-    by_text = F.cross_entropy(scale * text_vectors @ all_images.T, own, reduction="none")
+    with full_precision(image_vectors.device):
+        by_image = F.cross_entropy(scale * image_vectors @ all_texts.T, own, reduction="none")
+        by_text = F.cross_entropy(scale * text_vectors @ all_images.T, own, reduction="none")
     return (by_image + by_text) / 2

@@ -133,7 +133,7 @@ class Alignment:
     def __call__(self, model: nn.Module, batch: CaptionedBatch) -> Float[Tensor, " batch"]:
         """Compute the contrastive losses; ranks must hold equal shares, in one micro-batch."""
         image_vectors, text_vectors, scale = model(scale_images(batch.images), batch.tokens)
-        return contrastive_loss(image_vectors.float(), text_vectors.float(), scale.float())
+        return contrastive_loss(image_vectors, text_vectors, scale)
 
 
 def scale_images(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

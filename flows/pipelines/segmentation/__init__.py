@@ -4,6 +4,7 @@ config.py       configuration
 pipeline.py     the steps, in order
 shard.py        stage: raw cases to shards
 task.py         the training task: network, objective, batches, validation
+augmentation.py settings of augmentation that follow from the shards
 train.py        stage: shards to a checkpoint
 bundle.py       what the weights need beside them
 segmenter.py    a file to a label map in the file's own geometry

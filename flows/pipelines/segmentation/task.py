@@ -38,11 +38,11 @@ class SegmentationTask(TrainingTask):
         shards = SplitShards.open(self)
         patches = VolumePatches(
             reader=shards.reader,
-            read_size=tuple(size + 2 * spec.patch_margin for size in spec.patch_size),
+            read_size=tuple(size + 2 * margin for size, margin in zip(spec.patch_size, spec.margins, strict=True)),
             seed=spec.seed,
             global_batch_size=spec.global_batch_size,
             foreground_fraction=spec.foreground_fraction,
-            margin=spec.patch_margin,
+            margin=spec.margins,
         )
         return Training(
             model=build_network(spec.model, self.num_channels, len(self.classes), ndim=len(spec.patch_size)),

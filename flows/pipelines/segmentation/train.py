@@ -21,10 +21,12 @@ def train_stage(config: SegmentationConfig, shards: Record[VolumeShardFigures]) 
     """Plan the stage."""
 
     def build_task(attempt: Attempt) -> TrainingTask:
+        from data_pipelines.shards.index import read_table
+        from flows.pipelines.segmentation.augmentation import fit_augmentation
         from flows.pipelines.segmentation.task import SegmentationTask
 
         return SegmentationTask(
-            spec=config.train,
+            spec=fit_augmentation(config.train, read_table(shards.output("index"))),
             index_uri=shards.output("index"),
             shards_uri=shards_uri(shards),
             num_channels=len(shards.figures.channels),

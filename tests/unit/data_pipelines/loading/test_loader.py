@@ -69,7 +69,9 @@ def shards(tmp_path: Path) -> ShardReader:
     return ShardReader(pa.Table.from_pylist(rows), str(tmp_path))
 
 
-def patches(shards: ShardReader, fraction: float = 1 / 3, batch: int = GLOBAL_BATCH, margin: int = 0) -> VolumePatches:
+def patches(
+    shards: ShardReader, fraction: float = 1 / 3, batch: int = GLOBAL_BATCH, margin: int | tuple[int, ...] = 0
+) -> VolumePatches:
     return VolumePatches(shards, READ_SIZE, 0, batch, fraction, margin)
 
 
@@ -115,10 +117,11 @@ def test_last_part_of_the_global_batch_is_foreground(
     assert not rest or min(free) == 0
 
 
-@pytest.mark.parametrize("margin", [1, 2])
-def test_foreground_is_in_what_the_margin_leaves(shards: ShardReader, margin: int) -> None:
+@pytest.mark.parametrize("margin", [1, 2, (0, 1, 2)])
+def test_foreground_is_in_what_the_margin_leaves(shards: ShardReader, margin: int | tuple[int, ...]) -> None:
     assemble = patches(shards, fraction=1.0, margin=margin)
-    kept = (slice(None), *(slice(margin, size - margin) for size in READ_SIZE))
+    margins = (margin,) * 3 if isinstance(margin, int) else margin
+    kept = (slice(None), *(slice(m, size - m) for m, size in zip(margins, READ_SIZE, strict=True)))
     found = set()
     for step in range(20):
         centre = assemble([3], [0], step).masks[kept]

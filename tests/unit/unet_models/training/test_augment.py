@@ -209,6 +209,35 @@ def test_intensity_changes_leave_the_mask_alone() -> None:
     assert not torch.isclose(got_images, images).all(dim=1).any(dim=0).all()
 
 
+@pytest.mark.parametrize("coarse", [0, 1, 2])
+def test_thick_slices_are_turned_and_scaled_in_their_plane(coarse: int) -> None:
+    spec = with_only(p_rotate=1, p_scale=1, coarse_axis=coarse)
+    matrix = drawn(0, spec, 3).matrix
+    assert matrix is not None
+    unit = np.eye(3)[coarse]
+    np.testing.assert_array_equal(matrix[coarse], unit)
+    np.testing.assert_array_equal(matrix[:, coarse], unit)
+    plane = np.delete(np.delete(matrix, coarse, 0), coarse, 1)
+    scale = np.linalg.det(plane) ** -0.5
+    np.testing.assert_allclose(plane @ plane.T, np.eye(2) / scale**2, atol=1e-12)
+    assert abs(scale - 1) > 0.01
+    assert abs(plane[0, 1]) > 0.01
+
+
+@pytest.mark.parametrize("size", [(512, 16), (16, 512)])
+def test_autocast_does_not_reach_the_grid_nor_the_intensities(size: tuple[int, int]) -> None:
+    columns = torch.arange(512.0).reshape([512 if n == 512 else 1 for n in size]) + torch.zeros(size)
+    images, masks = columns[None, None] / 512, torch.zeros(1, *size, dtype=torch.uint8)
+    spec = with_only(p_scale=1, scale=(0.999, 0.999))
+    with torch.autocast("cpu", torch.bfloat16):
+        moved, _ = run(images, spec, masks)
+        changed, _ = run(images, EVERYTHING, masks)
+    assert moved.dtype == torch.float32
+    assert len(moved[0, 0].select(0 if size[0] == 16 else 1, 8).unique()) == 512
+    assert torch.equal(moved, run(images, spec, masks)[0])
+    assert torch.equal(changed, run(images, EVERYTHING, masks)[0])
+
+
 # --- Intensities -----------------------------------------------------------------------------------------------------
 
 
@@ -243,9 +272,30 @@ def test_blur_and_low_resolution_keep_a_constant() -> None:
 
 
 def test_low_resolution_by_hand() -> None:
-    image = torch.tensor([0.0, 100.0, 8.0, 100.0]).reshape(1, 1, 1, 4)
+    image = torch.tensor([0.0, 4.0, 8.0, 12.0]).reshape(1, 1, 1, 4)
     got, _ = run(image, with_only(p_low_resolution=1, low_resolution=(0.5, 0.5)))
-    torch.testing.assert_close(got.flatten(), torch.tensor([0.0, 2.0, 6.0, 8.0]))  # every other one, then linear
+    torch.testing.assert_close(got.flatten(), torch.tensor([2.0, 4.0, 8.0, 10.0]))  # means of equally near, then linear
+    image = torch.tensor([9.0, 0.0, 9.0, 9.0, 6.0, 9.0]).reshape(1, 1, 1, 6)
+    got, _ = run(image, with_only(p_low_resolution=1, low_resolution=(1 / 3, 1 / 3)))
+    torch.testing.assert_close(got.flatten(), torch.tensor([0.0, 0.0, 2.0, 4.0, 6.0, 6.0]))  # the middle of every three
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.55, 2 / 3, 0.75, 0.9])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_low_resolution_leaves_the_image_on_its_mask(ndim: int, factor: float) -> None:
+    size = (48, 40, 44)[:ndim]
+    grids = torch.meshgrid(*[torch.arange(float(n)) for n in size], indexing="ij")
+    images = torch.stack(grids)[None]  # one channel rises along each axis: its value is where it was read
+    got, _ = run(images, with_only(p_low_resolution=1, low_resolution=(factor, factor)))
+    assert not torch.allclose(got, images, atol=0.1)
+    shifts = (got - images)[(..., *[slice(4, -4)] * ndim)].flatten(2).mean(2)
+    assert shifts.abs().max() < 0.05
+
+
+def test_low_resolution_leaves_thick_slices_alone() -> None:
+    image = torch.arange(8.0).reshape(1, 1, 8, 1, 1) + torch.zeros(8, 12, 12)
+    got, _ = run(image, with_only(p_low_resolution=1, coarse_axis=0))
+    torch.testing.assert_close(got, image)
 
 
 def test_gamma_by_hand() -> None:
@@ -274,7 +324,7 @@ def test_constant_images_stay_finite(spec: AugmentSpec) -> None:
 
 
 def test_noise_has_the_drawn_deviation() -> None:
-    spec = with_only(p_noise=1, noise_variance=0.25)
+    spec = with_only(p_noise=1, noise_std=0.5)
     got, _ = run(torch.zeros(4, 2, 60, 60), spec)
     for position in range(4):
         deviation = drawn(position, spec, 2).noise_std

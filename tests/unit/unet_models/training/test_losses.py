@@ -174,8 +174,8 @@ def test_weights_halve_and_sum_to_one() -> None:
     fine, coarse, coarsest = logits[..., :4, :4], logits[..., :2, :2], logits[..., :1, :1]
     spec = LossSpec()
     a = segmentation_loss(fine, masks, spec)
-    b = segmentation_loss(coarse, masks[:, ::2, ::2], spec)
-    c = segmentation_loss(coarsest, masks[:, ::4, ::4], spec)
+    b = segmentation_loss(coarse, masks[:, 1::2, 1::2], spec)
+    c = segmentation_loss(coarsest, masks[:, 2::4, 2::4], spec)
     torch.testing.assert_close(deeply_supervised_loss([fine, coarse], masks, spec), a * 2 / 3 + b / 3)
     torch.testing.assert_close(
         deeply_supervised_loss([fine, coarse, coarsest], masks, spec), a * 4 / 7 + b * 2 / 7 + c / 7
@@ -186,10 +186,15 @@ def test_weights_halve_and_sum_to_one() -> None:
 
 @pytest.mark.parametrize("size", [(9, 16), (3, 5), (17, 40), (1, 33)])
 def test_coarse_references_lie_where_padded_outputs_do(size: tuple[int, int]) -> None:
-    masks = torch.randint(3, (2, *size), generator=torch.Generator().manual_seed(0))
-    padded = F.pad(masks, (0, -size[1] % 16, 0, -size[0] % 16))
-    outputs = [one_hot_logits(padded[:, ::s, ::t], 3) for s, t in ((1, 1), (2, 2), (4, 2), (8, 4))]
-    loss = deeply_supervised_loss(outputs, masks, only("cross_entropy"))
+    masks = torch.randint(3, (2, 1, *size), generator=torch.Generator().manual_seed(0))
+    padded = F.pad(masks.float(), (0, -size[1] % 16, 0, -size[0] % 16), mode="replicate")
+    rows, columns = padded.shape[2:]
+    targets = [
+        F.interpolate(padded, (rows // s, columns // t), mode="nearest-exact")
+        for s, t in ((1, 1), (2, 2), (4, 2), (8, 4))
+    ]
+    outputs = [one_hot_logits(target[:, 0], 3) for target in targets]
+    loss = deeply_supervised_loss(outputs, masks[:, 0], only("cross_entropy"))
     torch.testing.assert_close(loss, torch.zeros(2), atol=1e-6, rtol=0)
 
 
@@ -201,3 +206,10 @@ def test_contrastive_loss_by_hand() -> None:
     losses = contrastive_loss(vectors, vectors, torch.tensor(2.0))
     expected = -torch.log_softmax(torch.tensor([2.0, 0.0]), dim=0)[0].item()
     assert losses.tolist() == pytest.approx([expected] * 2)
+
+
+def test_autocast_does_not_reach_the_similarities() -> None:
+    vectors = F.normalize(torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
+    expected = contrastive_loss(*vectors, torch.tensor(100.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(contrastive_loss(*vectors, torch.tensor(100.0)), expected)
