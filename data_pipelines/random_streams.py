@@ -24,6 +24,7 @@ class Stream(IntEnum):
     NOISE = 3
     DROPOUT = 4
     BUCKET_ORDER = 5
+    FOREGROUND = 6
 
 
 class ImagePurpose(IntEnum):

@@ -7,6 +7,7 @@ files         reading any of the formats
 phantoms      generated volumes
 sources       layouts of raw folders
 checks        rules of a case and of a data set
+spacing       spacing of a data set, axis of thick slices
 preprocess    raw case to training sample, and label maps back
 fingerprint   statistics per case and over the data set
 splits        training and validation cases

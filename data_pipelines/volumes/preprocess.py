@@ -2,6 +2,8 @@
 
 as stored -> canonical axes (RAS+) -> foreground crop -> normalise -> resample        ``prepare``
 logits    -> resample back -> argmax -> uncrop -> stored axes                         ``restore_labels``
+
+Both ways, slices that are much thicker than their pixels are resampled one by one (nnU-Net's separate z).
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ from scipy import ndimage
 
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.formats.base import Geometry
+from data_pipelines.volumes.spacing import find_coarse_axis
 from data_pipelines.volumes.specs import PreprocessSpec
 
 SPLINE_ORDER = {"linear": 1, "spline": 3}
 """``image_interpolation`` to the order of the spline."""
+MASKED_SHARE = 0.75
+"""Share of a volume below which what a foreground crop leaves is normalised by its foreground alone (nnU-Net's)."""
 
 
 class Preprocessing(Spec):
@@ -48,6 +53,12 @@ class Preprocessing(Spec):
     def is_resampled(self) -> bool:
         """Tell whether the grid changed."""
         return self.shape != tuple(b - a for a, b in self.crop)
+
+    @property
+    def coarse_axis(self) -> int | None:
+        """Canonical axis of thick slices, before or else after resampling; None: voxels are nearly cubes."""
+        before = find_coarse_axis([self.stored_spacing[axis] for axis in self.axes])
+        return find_coarse_axis(self.spacing) if before is None else before
 
 
 class StoredGeometry(Preprocessing):
@@ -98,9 +109,9 @@ def prepare(
     image = _reorient(image, axes, flips)
     label = None if label is None else _reorient(label[None], axes, flips)[0]
     own = tuple(geometry.spacing[axis] for axis in axes)
-    crop = _foreground_box(image) if spec.foreground_crop else tuple((0, n) for n in image.shape[1:])
+    crop, inside = _crop(image, spec)
     box = tuple(slice(a, b) for a, b in crop)
-    image = normalise(image[(slice(None), *box)], spec)
+    image = normalise(image[(slice(None), *box)], spec, inside)
     label = None if label is None else label[box]
     shape = image.shape[1:]
     if spacing is not None:
@@ -116,15 +127,16 @@ def prepare(
     )
     if shape != image.shape[1:]:
         order = SPLINE_ORDER[spec.image_interpolation]
-        image = np.stack([resample(channel, shape, order) for channel in image])
-        label = None if label is None else resample_labels(label, shape, spec.label_interpolation)
+        coarse = done.coarse_axis
+        image = np.stack([resample(channel, shape, order, coarse) for channel in image])
+        label = None if label is None else resample_labels(label, shape, spec.label_interpolation, coarse)
     return Prepared(np.ascontiguousarray(image), None if label is None else np.ascontiguousarray(label), done)
 
 
 def prepare_labels(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
     """Resample a (*stored) label map to the prepared grid of the case, nearest voxel; to show it beside the image."""
     labels = _reorient(labels[None], done.axes, done.flips)[0][tuple(slice(a, b) for a, b in done.crop)]
-    return labels if labels.shape == done.shape else resample_labels(labels, done.shape, "nearest")
+    return labels if labels.shape == done.shape else resample_labels(labels, done.shape, "nearest", done.coarse_axis)
 
 
 def restore_labels(logits: np.ndarray, done: Preprocessing) -> np.ndarray:
@@ -138,7 +150,7 @@ def restore_labels(logits: np.ndarray, done: Preprocessing) -> np.ndarray:
     best = np.full(cropped, -np.inf, np.float32)
     labels = np.zeros(cropped, np.int16)
     for value, class_logits in enumerate(logits):
-        resampled = resample(class_logits, cropped, order=1)
+        resampled = resample(class_logits, cropped, order=1, coarse_axis=done.coarse_axis)
         better = resampled > best
         best[better], labels[better] = resampled[better], value
     return restore_mask(labels, done)
@@ -168,14 +180,18 @@ def canonical_axes(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...
     return tuple(axes), tuple(bool(orientation[axis, 1] < 0) for axis in axes)
 
 
-def normalise(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
-    """Normalise the intensities of an image (C, *spatial) per channel, as float32; statistics are float64."""
+def normalise(image: np.ndarray, spec: PreprocessSpec, inside: np.ndarray | None = None) -> np.ndarray:
+    """Normalise the intensities of an image (C, *spatial) per channel, as float32; statistics are float64.
+
+    With a boolean ``inside`` (*spatial) the statistics of ``zscore`` are those of its voxels, and the others become 0.
+    """
     image = image.astype(np.float32)
     if spec.normalise == "zscore":
         axes = tuple(range(1, image.ndim))
-        mean = image.mean(axis=axes, keepdims=True, dtype=np.float64)
-        std = image.std(axis=axes, keepdims=True, dtype=np.float64)
-        return ((image - mean) / np.maximum(std, 1e-8)).astype(np.float32)
+        where = np.ones(image.shape[1:], bool) if inside is None else inside
+        mean = image.mean(axis=axes, keepdims=True, dtype=np.float64, where=where)
+        std = image.std(axis=axes, keepdims=True, dtype=np.float64, where=where)
+        return np.where(where, (image - mean) / np.maximum(std, 1e-8), 0).astype(np.float32)
     if spec.normalise == "window":
         assert spec.window is not None
         low, high = spec.window
@@ -183,22 +199,45 @@ def normalise(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
     return image
 
 
-def resample(volume: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
-    """Resample a volume to ``shape`` by a spline of ``order``, voxel edges aligned, borders repeated; float32."""
+def resample(volume: np.ndarray, shape: tuple[int, ...], order: int, coarse_axis: int | None = None) -> np.ndarray:
+    """Resample a volume to ``shape`` by a spline of ``order``, voxel edges aligned, borders repeated; float32.
+
+    With ``coarse_axis`` each slice across it is resampled by itself, and along it the nearest slice is taken: between
+    slices far apart, interpolation blends structures that have nothing to do with one another.
+    """
+    volume = volume.astype(np.float32)
+    if coarse_axis is None:
+        return _zoom(volume, shape, order)
+    slices = np.moveaxis(volume, coarse_axis, 0)
+    plane = (*shape[:coarse_axis], *shape[coarse_axis + 1 :])
+    nearest = ((np.arange(shape[coarse_axis]) + 0.5) * len(slices) / shape[coarse_axis]).astype(int)
+    resampled = np.stack([_zoom(each, plane, order) for each in slices])
+    return np.moveaxis(resampled[nearest], 0, coarse_axis)
+
+
+def _zoom(volume: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
+    if volume.shape == shape:
+        return volume
     zoom = [m / n for m, n in zip(shape, volume.shape, strict=True)]
-    return ndimage.zoom(volume.astype(np.float32), zoom, order=order, mode="nearest", grid_mode=True)
+    return ndimage.zoom(volume, zoom, order=order, mode="nearest", grid_mode=True)
 
 
 def resample_labels(
-    labels: np.ndarray, shape: tuple[int, ...], interpolation: Literal["nearest", "onehot"]
+    labels: np.ndarray,
+    shape: tuple[int, ...],
+    interpolation: Literal["nearest", "onehot"],
+    coarse_axis: int | None = None,
 ) -> np.ndarray:
-    """Resample a label map to ``shape``: nearest voxel, or the class whose linearly resampled indicator is largest."""
+    """Resample a label map to ``shape``: nearest voxel, or the class whose linearly resampled indicator is largest.
+
+    ``coarse_axis`` as in ``resample``: image and label must be resampled alike.
+    """
     if interpolation == "nearest":
-        return resample(labels, shape, order=0).astype(labels.dtype)
+        return resample(labels, shape, 0, coarse_axis).astype(labels.dtype)
     best = np.zeros(shape, np.float32)
     result = np.zeros(shape, labels.dtype)
     for value in np.unique(labels):
-        share = resample(labels == value, shape, order=1)
+        share = resample(labels == value, shape, 1, coarse_axis)
         better = share > best
         best[better], result[better] = share[better], value
     return result
@@ -210,9 +249,21 @@ def _reorient(image: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...])
     return np.flip(image, reversed_axes) if reversed_axes else image
 
 
-def _foreground_box(image: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Find the bounding box of voxels above the minimum in any channel."""
+def _crop(image: np.ndarray, spec: PreprocessSpec) -> tuple[tuple[tuple[int, int], ...], np.ndarray | None]:
+    """Find start and stop of the crop, and what of it counts for normalisation (None: all of it).
+
+    With ``foreground_crop`` it is the bounding box of the voxels above the minimum in any channel. Where these fill a
+    small part of the volume the rest is no tissue: of the crop only they and the holes among them count.
+    """
+    whole = tuple((0, n) for n in image.shape[1:])
+    if not spec.foreground_crop:
+        return whole, None
     minimum = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
-    inside = (image > minimum).any(axis=0)
-    box = ndimage.find_objects(inside.astype(np.uint8))
-    return tuple((s.start, s.stop) for s in box[0]) if box else tuple((0, n) for n in inside.shape)
+    foreground = (image > minimum).any(axis=0)
+    found = ndimage.find_objects(foreground.astype(np.uint8))
+    if not found:
+        return whole, None
+    inside = foreground[found[0]]
+    crop = tuple((s.start, s.stop) for s in found[0])
+    is_small = inside.size < MASKED_SHARE * foreground.size
+    return crop, ndimage.binary_fill_holes(inside) if is_small else None

@@ -11,6 +11,7 @@ import numpy as np
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import DataError, Problem, ProblemList
+from data_pipelines.random_streams import Stream, numpy_generator
 from data_pipelines.shards.incremental import Sharded, Task, group_by_size, sample_key, shard_missing
 from data_pipelines.shards.index import FOREGROUND, GEOMETRY, IMAGE, MASK, TRUTH, Row
 from data_pipelines.shards.writer import Sample, npy_bytes, shard_name, write_shard
@@ -21,6 +22,7 @@ from data_pipelines.volumes.files import read_geometry
 from data_pipelines.volumes.fingerprint import case_statistics
 from data_pipelines.volumes.leaks import copy_problems
 from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, canonical_axes, prepare
+from data_pipelines.volumes.spacing import typical_spacing
 from data_pipelines.volumes.specs import DataSpec
 
 FORMAT = 2
@@ -69,10 +71,7 @@ def _shaping(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None
 
 
 def target_spacing(dataset: Dataset, spec: DataSpec) -> tuple[float, ...] | None:
-    """Return the spacing in mm to resample to, along canonical axes; None: each case keeps its own.
-
-    The median over the data set is rounded so that a few new cases do not move it.
-    """
+    """Return the spacing in mm to resample to, along canonical axes; None: each case keeps its own."""
     if spec.preprocess.spacing != "median":
         return spec.preprocess.spacing
     spacings = []
@@ -85,7 +84,7 @@ def target_spacing(dataset: Dataset, spec: DataSpec) -> tuple[float, ...] | None
         spacings.append([geometry.spacing[axis] for axis in axes])
     if not spacings:
         return None
-    return tuple(float(f"{value:.2g}") for value in np.median(spacings, axis=0))
+    return tuple(typical_spacing(along) for along in zip(*spacings, strict=True))
 
 
 def shard_cases(
@@ -152,14 +151,19 @@ def sample_parts(checked: CheckedCase, image: np.ndarray, mask: np.ndarray, done
 
 
 def foreground_voxels(mask: np.ndarray) -> np.ndarray:
-    """List class and voxel, (N, 1 + ndim) int16: ``NUM_FOREGROUND_VOXELS`` of each class at most, evenly spread."""
-    rows = []
+    """List class and voxel, (N, 1 + ndim) int32: of each class ``NUM_FOREGROUND_VOXELS`` drawn at random, or all.
+
+    The draw depends on the mask alone. Every n-th voxel instead would hit the same rows of regular structures.
+    """
+    rows = [np.zeros((0, 1 + mask.ndim), np.int32)]
     for value in range(1, int(mask.max(initial=0)) + 1):
-        voxels = np.argwhere(mask == value)
-        step = max(-(-len(voxels) // NUM_FOREGROUND_VOXELS), 1)
-        chosen = voxels[::step]
-        rows.append(np.concatenate([np.full((len(chosen), 1), value), chosen], axis=1))
-    return np.concatenate(rows).astype(np.int16) if rows else np.zeros((0, 1 + mask.ndim), np.int16)
+        places = np.flatnonzero(mask == value)
+        if len(places) > NUM_FOREGROUND_VOXELS:
+            generator = numpy_generator(0, Stream.FOREGROUND, value)
+            places = np.sort(generator.choice(places, NUM_FOREGROUND_VOXELS, replace=False))
+        voxels = np.stack(np.unravel_index(places, mask.shape), axis=1)
+        rows.append(np.insert(voxels, 0, value, axis=1).astype(np.int32))
+    return np.concatenate(rows)
 
 
 def _index_row(checked: CheckedCase, done: Preprocessing, dataset: Dataset, digest: str) -> Row:

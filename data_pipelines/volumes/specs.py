@@ -14,15 +14,18 @@ class PreprocessSpec(Spec):
     """Preprocessing of a raw case to a training sample. Every field changes the shards."""
 
     spacing: tuple[float, ...] | Literal["median"] | None = None
-    """Target voxel size in mm, one number per canonical axis; or ``median``: that of the data set. Default: each case
-    keeps its own."""
+    """Target voxel size in mm, one number per canonical axis; or ``median``: per axis the spacing of most cases, or
+    else the median, rounded by at most 0.5 %. Default: each case keeps its own."""
     image_interpolation: Literal["linear", "spline"] = "linear"
-    """Interpolation of resampled images: linear, or cubic spline."""
+    """Interpolation of resampled images: linear, or cubic spline. Of images and labels alike, slices more than 3 times
+    as thick as their pixels are resampled one by one, and along the third axis the nearest slice is taken."""
     label_interpolation: Literal["nearest", "onehot"] = "onehot"
     """Interpolation of resampled labels: nearest voxel, or one-hot linear and argmax, which keeps thin structures
     smoother."""
     foreground_crop: bool = False
-    """Crop each volume to the bounding box of voxels above its minimum: removes the borders of skull-stripped scans."""
+    """Crop each volume to the bounding box of voxels above its minimum: removes the borders of skull-stripped scans.
+    Where that removes more than a quarter of the voxels, ``zscore`` takes its statistics from the foreground alone and
+    leaves the rest at 0."""
     normalise: Literal["zscore", "window", "none"] = "zscore"
     """Intensity normalisation: zero mean and unit variance per volume and channel; ``window`` mapped linearly to
     [-1, 1] and clipped; or none."""

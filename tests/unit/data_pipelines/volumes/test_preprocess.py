@@ -142,6 +142,36 @@ def test_statistics_are_those_of_the_crop() -> None:
     np.testing.assert_allclose(prepared.image[0], [[-1, 1], [-1, 1]], rtol=1e-6)
 
 
+def skull_stripped(size: int, brain: int) -> np.ndarray:
+    """(1, size, size) image of a brain of intensities 100 and 300 with a hole, in a background of -7."""
+    image = np.full((1, size, size), -7.0, np.float32)
+    start = (size - brain) // 2
+    inner = image[0, start : start + brain, start : start + brain]
+    inner[:] = 100 + 200 * (np.indices(inner.shape).sum(axis=0) % 2)
+    inner[0, 0] = -7  # a corner outside, and a hole inside
+    inner[2, 2] = -7
+    return image
+
+
+def test_after_a_large_crop_the_background_has_no_say_and_is_zero() -> None:
+    spec = PreprocessSpec(foreground_crop=True)
+    image = skull_stripped(12, 6)
+    prepared = prepare(image, Geometry((12, 12), (1.0, 1.0)), spec, None)
+    assert prepared.done.crop == ((3, 9), (3, 9))
+    brain = np.array([*[100.0] * 16, *[300.0] * 18, -7.0])  # the hole counts
+    expected = (image[0, 3:9, 3:9] - brain.mean()) / brain.std()
+    expected[0, 0] = 0
+    np.testing.assert_allclose(prepared.image[0], expected, rtol=1e-5)
+
+
+def test_after_a_small_crop_every_voxel_counts() -> None:
+    spec = PreprocessSpec(foreground_crop=True)
+    image = skull_stripped(8, 7)
+    prepared = prepare(image, Geometry((8, 8), (1.0, 1.0)), spec, None)
+    cropped = image[0, 0:7, 0:7]
+    np.testing.assert_allclose(prepared.image[0], (cropped - cropped.mean()) / cropped.std(), rtol=1e-5)
+
+
 # --- Resampling ------------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +212,47 @@ def test_resampled_labels_come_back_nearly(orientation: np.ndarray, interpolatio
     assert back.shape == stored.shape
     for value in (1, 2):
         assert dice(back == value, stored == value) > 0.93
+
+
+THICK = np.zeros((4, 4, 3), np.float32)
+"""Three slices 5 mm apart, of which the middle one is bright in one half."""
+THICK[:2, :, 1] = 8.0
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "spline"])
+def test_thick_slices_are_resampled_one_by_one(interpolation: str) -> None:
+    spec = PreprocessSpec.model_validate({"normalise": "none", "image_interpolation": interpolation})
+    geometry = Geometry((4, 4, 3), (1.0, 1.0, 5.0))
+    labels = (THICK > 0).astype(np.uint8)
+    prepared = prepare(THICK[None], geometry, spec, (0.5, 0.5, 1.0), labels)
+    assert prepared.done.coarse_axis == 2
+    assert prepared.image.shape == (1, 8, 8, 15)
+    for slice_number in range(15):
+        alone = resample(THICK[:, :, slice_number // 5], (8, 8), {"linear": 1, "spline": 3}[interpolation])
+        np.testing.assert_allclose(prepared.image[0, :, :, slice_number], alone, atol=1e-5)
+    assert prepared.mask is not None
+    np.testing.assert_array_equal(np.flatnonzero(prepared.mask.any(axis=(0, 1))), [5, 6, 7, 8, 9])
+    logits = one_hot(prepared.mask, 2) - 0.5
+    np.testing.assert_array_equal(restore_labels(logits, prepared.done), labels)
+
+
+def test_logits_of_thick_slices_go_back_slice_by_slice() -> None:
+    done = prepare(THICK[None], Geometry((4, 4, 3), (1.0, 1.0, 5.0)), RAW, (1.0, 1.0, 2.5)).done
+    assert done.shape == (4, 4, 6)
+    logits = np.zeros((2, 4, 4, 6), np.float32)
+    logits[1, ..., [1, 3, 5]] = np.array([1.0, -1.0, 1.0])[:, None, None]  # the slices nearest to those stored
+    logits[1, ..., [0, 2, 4]] = -9.0
+    found = restore_labels(logits, done)
+    assert [found[..., k].max() for k in range(3)] == [1, 0, 1]
+
+
+def test_axes_are_told_apart_by_the_stored_spacing_in_canonical_order() -> None:
+    affine = ((0.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 0.0), (5.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    done = prepare(np.zeros((1, 3, 4, 4)), Geometry((3, 4, 4), (5.0, 1.0, 1.0), affine), RAW, (1.0, 1.0, 1.0)).done
+    assert done.coarse_axis == 2
+    cubes = Geometry((6, 6, 6), (1.0, 1.0, 1.0))
+    assert prepare(np.zeros((1, 6, 6, 6)), cubes, RAW, (1.0, 1.0, 6.0)).done.coarse_axis == 2
+    assert prepare(np.zeros((1, 6, 6, 6)), cubes, RAW, (1.0, 1.0, 2.0)).done.coarse_axis is None
 
 
 @pytest.mark.parametrize("shape", [(7, 9, 4), (3, 12, 5), (5, 6, 8)])

@@ -21,7 +21,7 @@ from data_pipelines.volumes.sharding import (
 )
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec, PreprocessSpec
-from tests.support.datasets import AFFINE, FAULTS, image_of, label_of, write_dataset
+from tests.support.datasets import AFFINE, FAULTS, image_of, image_path, label_of, write, write_dataset
 
 
 def work_of(tmp_path: Path, spacing: tuple[float, ...] | None = None) -> Work:
@@ -76,17 +76,33 @@ def test_bad_cases_are_named_and_the_others_sharded(tmp_path: Path) -> None:
     }
 
 
-def test_foreground_is_spread_over_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreground_is_drawn_from_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharding, "NUM_FOREGROUND_VOXELS", 10)
     mask = np.zeros((8, 8), np.uint8)
     mask[:4], mask[7, 7] = 1, 3
     voxels = foreground_voxels(mask)
-    assert voxels.dtype == np.int16
+    assert voxels.dtype == np.int32
     classes, counts = np.unique(voxels[:, 0], return_counts=True)
-    assert dict(zip(classes.tolist(), counts.tolist(), strict=True)) == {1: 8, 3: 1}  # every fourth of 32
-    assert set(voxels[:8, 1]) == {0, 1, 2, 3}
+    assert dict(zip(classes.tolist(), counts.tolist(), strict=True)) == {1: 10, 3: 1}
+    assert all(mask[x, y] == value for value, x, y in voxels)
+    assert len(np.unique(voxels, axis=0)) == 11
     assert voxels[-1].tolist() == [3, 7, 7]
+    np.testing.assert_array_equal(voxels, foreground_voxels(mask.copy()))  # a function of the mask
     assert foreground_voxels(np.zeros((2, 3, 4), np.uint8)).shape == (0, 4)
+
+
+def test_foreground_of_a_regular_structure_is_drawn_evenly() -> None:
+    mask = np.ones((100, 100), np.uint8)  # every fifth voxel in raster order would be every fifth column
+    columns = np.bincount(foreground_voxels(mask)[:, 2], minlength=100)
+    assert columns.sum() == sharding.NUM_FOREGROUND_VOXELS
+    assert columns.min() > 0
+    assert columns.max() < 45  # 20 +- 5 standard deviations
+
+
+def test_foreground_beyond_the_range_of_int16() -> None:
+    mask = np.zeros((3, 40_000), np.uint8)
+    mask[1, 36_000:36_002] = 2
+    assert foreground_voxels(mask).tolist() == [[2, 1, 36_000], [2, 1, 36_001]]
 
 
 def test_what_shapes_a_sample_is_in_its_digest_and_its_folder(tmp_path: Path) -> None:
@@ -113,3 +129,11 @@ def test_median_spacing_skips_what_cannot_be_read(tmp_path: Path) -> None:
     assert target_spacing(find_cases(spec), spec) == (1.0, 1.0, 2.0)
     fixed = spec.model_copy(update={"preprocess": PreprocessSpec(spacing=(3.0, 3.0, 3.0))})
     assert target_spacing(find_cases(fixed), fixed) == (3.0, 3.0, 3.0)
+
+
+def test_a_common_spacing_is_kept_to_the_digit(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "raw", "a", "b")
+    for case_id in ("a", "b"):
+        write(image_path(root, case_id), image_of(case_id), np.diag([1.25, 1.25, 2.625, 1.0]))
+    spec = DataSpec(root=str(root), preprocess=PreprocessSpec(spacing="median"))
+    assert target_spacing(find_cases(spec), spec) == (1.25, 1.25, 2.625)
