@@ -20,16 +20,20 @@ PredictionType = Literal["epsilon", "sample", "v_prediction"]
 _SCHEDULE = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 
 
-def build_scheduler(sampler: Sampler, spec: NoiseSpec, num_inference_steps: int = 1) -> Any:
+def build_scheduler(
+    sampler: Sampler, spec: NoiseSpec, num_inference_steps: int | None = None, device: torch.device | None = None
+) -> Any:
     """Build diffusers' scheduler for the process of ``spec``: ancestral DDPM, DDIM, or DPM-Solver++ (2M).
 
-    ``num_inference_steps`` is the number of sampling steps that it will be used for. Timesteps are spaced as in
-    Stable Diffusion ("leading", from timestep 1 on), unless all timesteps are wanted, which that spacing has no room
-    for, or the last one must be pure noise: these take the "trailing" spacing (Lin 2023, section 3.3).
-    """
-    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+    With ``num_inference_steps`` its timesteps are set, on ``device``. They are spaced from the last timestep down
+    ("trailing", Lin 2023, section 3.3), so that sampling starts from pure noise at the noise level that the network was
+    trained for, whatever their number; Stable Diffusion's "leading" spacing starts below it.
 
-    is_trailing = spec.zero_terminal_snr or num_inference_steps == spec.num_timesteps
+    DDIM is the DPM-Solver++ of first order (Lu 2022, section 4.1), which steps from each timestep to the next one of
+    its list: diffusers' DDIMScheduler takes the whole part of the mean distance, and is off where it is no integer.
+    """
+    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+
     shared = {
         "num_train_timesteps": spec.num_timesteps,
         "beta_start": spec.beta_start,
@@ -37,14 +41,28 @@ def build_scheduler(sampler: Sampler, spec: NoiseSpec, num_inference_steps: int 
         "beta_schedule": _SCHEDULE[spec.schedule],
         "prediction_type": spec.prediction_type,
         "rescale_betas_zero_snr": spec.zero_terminal_snr,
-        "timestep_spacing": "trailing" if is_trailing else "leading",
-        "steps_offset": 1,
+        "timestep_spacing": "trailing",
+        "steps_offset": 1,  # not used by this spacing; diffusers' pipeline warns of another value
     }
+    scheduler: Any
     if sampler == "ddpm":
-        return DDPMScheduler(**shared, clip_sample=False)
-    if sampler == "ddim":
-        return DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=False)
-    return DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++")
+        scheduler = DDPMScheduler(**shared, clip_sample=False)
+    else:
+        order = 1 if sampler == "ddim" else 2
+        scheduler = DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++", solver_order=order)
+    if num_inference_steps is not None:
+        _set_timesteps(scheduler, num_inference_steps, device)
+    return scheduler
+
+
+def _set_timesteps(scheduler: Any, num_inference_steps: int, device: torch.device | None) -> None:
+    """Set exactly that many timesteps, of which none is negative.
+
+    For some numbers (61 of 1000) diffusers' rounding adds timestep -1, which it takes for the noisiest one.
+    """
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    if len(scheduler.timesteps) > num_inference_steps:
+        scheduler.set_timesteps(timesteps=scheduler.timesteps[:num_inference_steps].tolist(), device=device)
 
 
 def alphas_cumprod(spec: NoiseSpec) -> Float[Tensor, " timesteps"]:

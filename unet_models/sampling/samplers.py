@@ -46,8 +46,7 @@ def sample_latents(
             f"num_inference_steps ({spec.num_inference_steps}) must be at most the number of timesteps of training "
             f"({noise.num_timesteps})"
         )
-    scheduler = build_scheduler(spec.sampler, noise, spec.num_inference_steps)
-    scheduler.set_timesteps(spec.num_inference_steps, device=prompts.device)
+    scheduler = build_scheduler(spec.sampler, noise, spec.num_inference_steps, prompts.device)
     predict = GuidedDenoiser(denoiser, prompts, negatives, guidance_scales or [spec.guidance_scale] * len(prompts))
     latents = draw_noise(shape, generators).to(prompts.device) * scheduler.init_noise_sigma
     for step, timestep in enumerate(scheduler.timesteps):

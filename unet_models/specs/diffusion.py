@@ -47,9 +47,25 @@ class DiffusionSpec(ModelTrainSpec):
     """Diffusion process."""
     min_snr_gamma: float | None = Field(default=None, gt=0)
     """Upper bound of the signal-to-noise ratio in the loss weights (min-SNR, Hang 2023). None: all timesteps weigh
-    the same."""
+    the same. Not allowed with ``noise.zero_terminal_snr``: the last timestep would weigh nothing, and sampling starts
+    there."""
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Probability of replacing a caption by the empty prompt in training, which classifier-free guidance needs."""
+
+    @model_validator(mode="after")
+    def _check_last_timestep(self) -> Self:
+        if self.noise.zero_terminal_snr and self.min_snr_gamma is not None:
+            raise ValueError(
+                "min_snr_gamma: with noise.zero_terminal_snr it weighs the last timestep by 0, so that the network "
+                "never learns the step that sampling starts with; set min_snr_gamma to null "
+                f"(got {self.min_snr_gamma:g}), or noise.zero_terminal_snr to false"
+            )
+        if self.noise.schedule == "cosine" and self.noise.prediction_type == "epsilon":
+            raise ValueError(
+                "noise.prediction_type: the cosine schedule ends in almost pure noise, where sampling starts, and "
+                "predicting it (epsilon) says nothing of the image; set prediction_type to v_prediction or sample"
+            )
+        return self
 
 
 class ImageRequest(Spec):

@@ -22,6 +22,9 @@ from flows.stages.record import EvaluationFigures
 from flows.stages.shards import shards_uri
 from flows.stages.stage import Stage
 
+FORMAT = 2
+"""Version of the images and metrics; raise it when they change for the same networks and settings."""
+
 
 class GenerationScores(EvaluationFigures):
     """Figures of an evaluation; metrics name their extractor and N."""
@@ -32,7 +35,7 @@ class GenerationScores(EvaluationFigures):
 
 def evaluate_stage(config: DiffusionConfig, trained: Trained) -> Stage[GenerationScores]:
     """Plan the stage: its key holds the identity of the networks, the images and the settings."""
-    identity = config.evaluate.model_dump(mode="json") | {"checked": captions_can_be_checked(config)}
+    identity = config.evaluate.model_dump(mode="json") | {"format": FORMAT, "checked": captions_can_be_checked(config)}
     if weights := config.evaluate.inception_weights:
         identity["inception_weights"] = file_digests([Path(weights)])[Path(weights)]
 

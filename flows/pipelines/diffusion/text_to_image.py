@@ -36,7 +36,6 @@ PARTS = {
     "vae": ["diffusers", "AutoencoderKL"],
     "unet": ["diffusers", "UNet2DConditionModel"],
 }
-SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpm_solver": "DPMSolverMultistepScheduler"}
 
 
 def write_pipeline(
@@ -50,12 +49,12 @@ def write_pipeline(
     autoencoder.register_to_config(scaling_factor=bundle.scaling_factor)
     autoencoder.save_pretrained(str(folder / "vae"))
     save_as_diffusers(denoiser, folder / "unet", bundle.latent_shape[-1])
-    scheduler = build_scheduler(bundle.sample.sampler, bundle.noise, bundle.sample.num_inference_steps)
+    scheduler = build_scheduler(bundle.sample.sampler, bundle.noise)
     scheduler.save_pretrained(str(folder / "scheduler"))
     index: dict[str, Any] = {
         "_class_name": "StableDiffusionPipeline",
         **PARTS,
-        "scheduler": ["diffusers", SCHEDULERS[bundle.sample.sampler]],
+        "scheduler": ["diffusers", type(scheduler).__name__],
         "safety_checker": [None, None],
         "feature_extractor": [None, None],
         "image_encoder": [None, None],

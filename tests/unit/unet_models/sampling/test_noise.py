@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from diffusers.training_utils import compute_snr
 
 from unet_models.sampling import noise
@@ -104,3 +105,43 @@ def test_samplers_find_the_image_that_a_perfect_network_knows(sampler: noise.Sam
         output = noise.target(prediction_type, clean, implied, a[None])
         latents = scheduler.step(output, t, latents, generator=torch.Generator().manual_seed(0), return_dict=False)[0]
     torch.testing.assert_close(latents, clean, atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+@pytest.mark.parametrize("steps", [1, 7, 20, 50, 999, 1000])
+def test_timesteps_are_those_of_diffusers_trailing(sampler: noise.Sampler, steps: int) -> None:
+    theirs = DDIMScheduler(timestep_spacing="trailing")
+    theirs.set_timesteps(steps)
+    scheduler = noise.build_scheduler(sampler, NoiseSpec(), steps)
+    assert scheduler.timesteps.tolist() == theirs.timesteps.tolist()
+    assert 0 <= scheduler.timesteps.min() <= scheduler.timesteps.max() == 999
+    assert scheduler.config.timestep_spacing == "trailing"
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_every_number_of_steps_has_that_many_timesteps(sampler: noise.Sampler) -> None:
+    """Rounding makes diffusers add timestep -1 to 61 of 1000, among others."""
+    for steps in (61, 103, 206, 457, 998):
+        timesteps = noise.build_scheduler(sampler, NoiseSpec(), steps).timesteps.tolist()
+        assert len(set(timesteps)) == steps
+        assert min(timesteps) >= 0
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_ddim_is_that_of_diffusers_where_timesteps_are_evenly_spaced(prediction_type: str) -> None:
+    spec = NoiseSpec.model_validate({"prediction_type": prediction_type})
+    ours = noise.build_scheduler("ddim", spec, 20)
+    theirs = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type=prediction_type,
+        timestep_spacing="trailing",
+    )
+    theirs.set_timesteps(20)
+    x = y = LATENTS
+    for t in theirs.timesteps:
+        output = 0.5 * EPSILON + 0.1 * x
+        x, y = ours.step(output, t, x).prev_sample, theirs.step(output, t, y).prev_sample
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)

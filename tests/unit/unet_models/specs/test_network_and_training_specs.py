@@ -79,3 +79,17 @@ def test_contrastive_batches_cannot_be_split_into_micro_batches() -> None:
 def test_predicting_noise_at_pure_noise_is_refused() -> None:
     with pytest.raises(ValidationError, match="prediction_type"):
         NoiseSpec(zero_terminal_snr=True)
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
+def test_loss_weights_of_zero_where_sampling_starts_are_refused(prediction_type: str) -> None:
+    noise = NoiseSpec.model_validate({"zero_terminal_snr": True, "prediction_type": prediction_type})
+    with pytest.raises(ValidationError, match=r"min_snr_gamma to null \(got 5\), or noise.zero_terminal_snr to false"):
+        DiffusionSpec(noise=noise, min_snr_gamma=5.0)
+    assert DiffusionSpec(noise=noise).noise == noise
+    assert DiffusionSpec(noise=NoiseSpec(prediction_type="v_prediction"), min_snr_gamma=5.0).min_snr_gamma == 5
+
+
+def test_predicting_noise_at_the_end_of_the_cosine_schedule_is_refused() -> None:
+    with pytest.raises(ValidationError, match="prediction_type to v_prediction or sample"):
+        DiffusionSpec(noise=NoiseSpec(schedule="cosine"))
