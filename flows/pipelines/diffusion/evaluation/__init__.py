@@ -3,6 +3,7 @@
 plan.py       what is drawn and measured, part by part
 drawing.py    the actor that draws, reconstructs and takes features
 measures.py   features to metrics
+distances.py  distances side by side at equal N
 report.py     from pictures and scores to the report's contents
 page.py       the report as one HTML page
 """

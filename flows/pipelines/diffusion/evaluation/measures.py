@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_pipelines.loading.order import evenly_spaced
 from flows.pipelines.diffusion.evaluation.drawing import Part, Result, decode_features
 
 Features = dict[str, np.ndarray]
 """Extractor to (N, D)."""
 NEIGHBOURS = 3
 """Neighbours of precision and recall, as published (Kynkaanniemi 2019)."""
-COMPARED = {"generated": "", "prior": "/prior", "restored": "/reconstruction"}
-"""Sets whose distance from the training images is measured, to the part in the metric's name."""
+COMPARED = {"prior": "prior", "restored": "reconstruction"}
+"""Sets whose distance from the training images is measured beside that of the generated ones, to their part's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def measure(parts: Sequence[Part], results: Sequence[Result]) -> Measured:
     dimensions: dict[str, int] = {}
     for extractor in sets["generated"]:
         features = {name: found[extractor] for name, found in sets.items()}
-        metrics |= _frechet(extractor, features) | _comparisons(extractor, features)
+        metrics |= _distances(extractor, features) | _comparisons(extractor, features)
         protocol |= _protocol(extractor, features)
         dimensions[extractor] = features["generated"].shape[1]
     metrics |= _alignment(done) | {"psnr": _psnr(done)}
@@ -52,29 +53,48 @@ def measure(parts: Sequence[Part], results: Sequence[Result]) -> Measured:
     return Measured(finite, dimensions, protocol, sets["generated"], sets["train"])
 
 
-def _frechet(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Compute the Fréchet distance of each set of more than one image to the training images.
+def _distances(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Compute Fréchet and kernel distances of each set of more than one image to the training images.
 
-    ``features`` maps the set to (N, D).
+    ``features`` maps the set to (N, D). A Fréchet distance compares at equal N alone: a set is measured at its N or
+    that of the generated images, whichever is smaller, and so are they once more where theirs is larger.
     """
-    from unet_models.metrics.frechet import FeatureMoments, frechet_distance
-
-    moments = {}
-    for name in ("train", *COMPARED):
-        moments[name] = FeatureMoments(features[name].shape[1])
-        moments[name].update(features[name])
-    metrics = {}
-    for name, suffix in COMPARED.items():
-        count = len(features[name])
-        if count > 1:
-            metric = f"fid[n={count}]" if extractor == "inception" else f"frechet_distance[{extractor},n={count}]"
-            metrics[metric + suffix] = frechet_distance(moments[name], moments["train"])
+    generated = features["generated"]
+    chosen = {f"n={len(generated)}]": generated}
+    for name, part in COMPARED.items():
+        count = min(len(generated), len(features[name]))
+        if count < len(generated):
+            chosen[f"n={count}]/generated"] = _spaced(generated, count)
+        chosen[f"n={count}]/{part}"] = _spaced(features[name], count)
+    metrics: dict[str, float] = {}
+    for suffix, found in chosen.items():
+        if len(found) > 1:
+            metrics |= _distance(extractor, suffix, found, features["train"])
     return metrics
+
+
+def _distance(extractor: str, suffix: str, found: np.ndarray, train: np.ndarray) -> dict[str, float]:
+    """Compute both distances of one set; a kernel distance of a few images says nothing and is left out."""
+    from unet_models.metrics.frechet import FeatureMoments, frechet_distance
+    from unet_models.metrics.kernel import kernel_distance
+
+    moments = []
+    for each in (found, train):
+        moments.append(FeatureMoments(each.shape[1]))
+        moments[-1].update(each)
+    name = "fid[" if extractor == "inception" else f"frechet_distance[{extractor},"
+    metrics = {name + suffix: frechet_distance(*moments)}
+    if min(len(found), len(train)) > NEIGHBOURS:
+        metrics[f"kid[{extractor},{suffix}"] = kernel_distance(found, train)[0]
+    return metrics
+
+
+def _spaced(features: np.ndarray, count: int) -> np.ndarray:
+    return features[evenly_spaced(range(len(features)), count)]
 
 
 def _comparisons(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Compute quality, variety and copies of the generated images, sample by sample; none where a set is too small."""
-    from unet_models.metrics.kernel import kernel_distance
     from unet_models.metrics.manifold import memorisation, precision_recall
 
     generated, train = features["generated"], features["train"]
@@ -83,7 +103,6 @@ def _comparisons(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str
     precision, recall = precision_recall(train, generated, NEIGHBOURS)
     nearest = memorisation(generated, train, features["val"])
     metrics = {
-        "kid": kernel_distance(generated, train)[0],
         "precision": precision,
         "recall": recall,
         "nearest_ratio": nearest["median_ratio"],

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_pipelines.errors import Problem
 from flows.metrics import FRECHET_METRICS, MetricName, parse_metric_name, without_protocol
+from flows.pipelines.diffusion.evaluation.distances import compared_names, equal_n_tables, kid_beside
 from flows.report.axes import number_text
 from flows.report.blocks import Block, Cell, CellLike, KeyValue, KeyValues, PictureRow, Section, Table, Text
 from flows.report.curves import Curves
@@ -107,7 +108,7 @@ def diffusion_page(page: DiffusionPage) -> str:
 def _headline(page: DiffusionPage) -> Section:
     chosen = {name: parse_metric_name(name) for name in _most_telling(page.metrics)}
     items = [
-        KeyValue(parsed.title, number_text(page.metrics[name]), parsed.metric.direction)
+        KeyValue(parsed.title, number_text(page.metrics[name]), _note(parsed, page.metrics))
         for name, parsed in chosen.items()
     ]
     items += quarantine_items(page.problems)
@@ -118,6 +119,12 @@ def _headline(page: DiffusionPage) -> Section:
         sentences.append(caution)
     intro = "The most telling figures, and what each of them says."
     return Section("Result", intro, [KeyValues(items, style="headline"), *map(Text, sentences)])
+
+
+def _note(parsed: MetricName, metrics: Mapping[str, float]) -> str:
+    """Write the direction of a metric, and the KID beside a Fréchet distance."""
+    kid = kid_beside(parsed, metrics)
+    return parsed.metric.direction if kid is None else f"{parsed.metric.direction}; KID {number_text(kid)}"
 
 
 def _most_telling(metrics: Mapping[str, float]) -> list[str]:
@@ -158,13 +165,15 @@ def _shortage(name: MetricName, page: DiffusionPage) -> str:
 def _metrics(metrics: Mapping[str, float], protocol: Mapping[str, str]) -> Section:
     blocks: list[Block] = []
     rows: list[list[CellLike]] = []
-    for name, value in metrics.items():
-        parsed = parse_metric_name(name)
+    compared = compared_names(metrics)
+    for name in (name for name in metrics if name not in compared):
+        value, parsed = metrics[name], parse_metric_name(name)
         title = Cell(parsed.title, note=name if name != parsed.title else "")
         value_cell = Cell(number_text(value), note=parsed.metric.direction, number=value)
         rows.append([title, value_cell, parsed.metric.meaning])
     if rows:
         blocks.append(Table(["Metric", "Value", "How to read it"], rows))
+    blocks += equal_n_tables(metrics)
     if protocol:
         blocks += [
             Text("How they were computed. Values computed otherwise do not compare with these."),

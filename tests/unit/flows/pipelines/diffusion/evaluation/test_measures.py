@@ -61,6 +61,39 @@ def test_distances_of_inception_features_are_called_fid() -> None:
     assert "Inception" in measured.protocol
 
 
+def measure_counts(generated: int, held_out: int) -> dict[str, float]:
+    """Measure sets of which those generated and held out differ in number; all are of one distribution."""
+    counts = {"generated": generated, "prior": generated, "train": 400, "val": held_out}
+    parts = [Part(name=name, kind="draw", rows=tuple(range(count))) for name, count in counts.items()]
+    results = [
+        Result(features={"clip": text}, restored={"clip": text} if name == "val" else {})
+        for name, text in ((name, encoded(normal(count, 8, i))) for i, (name, count) in enumerate(counts.items()))
+    ]
+    return measure(parts, results).metrics
+
+
+@pytest.mark.parametrize(
+    ("generated", "held_out", "compared"),
+    [
+        (100, 30, {(100, ""), (100, "prior"), (30, "generated"), (30, "reconstruction")}),
+        (30, 100, {(30, ""), (30, "prior"), (30, "reconstruction")}),
+        (30, 30, {(30, ""), (30, "prior"), (30, "reconstruction")}),
+        (30, 1, {(30, ""), (30, "prior")}),
+    ],
+)
+def test_distances_are_measured_at_equal_n(generated: int, held_out: int, compared: set[tuple[int, str]]) -> None:
+    parsed = [parse_metric_name(name) for name in measure_counts(generated, held_out)]
+    for metric in ("frechet_distance", "kid"):
+        assert {(each.num_images, each.part) for each in parsed if each.metric.name == metric} == compared
+
+
+def test_a_frechet_distance_falls_with_n_and_so_needs_an_equal_one_beside_it() -> None:
+    metrics = measure_counts(200, 20)
+    whole, few = metrics["frechet_distance[clip,n=200]"], metrics["frechet_distance[clip,n=20]/generated"]
+    assert few > 3 * whole  # of one distribution both
+    assert metrics["frechet_distance[clip,n=20]/reconstruction"] == pytest.approx(few, rel=0.5)
+
+
 def test_too_few_images_for_neighbours_still_have_a_distance() -> None:
     text = {"clip": encoded(normal(3, 2))}
     parts = [Part(name=name, kind="draw", rows=(0, 1, 2)) for name in ("generated", "prior", "train", "val")]

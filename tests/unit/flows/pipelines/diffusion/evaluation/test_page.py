@@ -127,6 +127,26 @@ def test_the_headline_has_the_most_telling_metrics_explained(metrics: dict[str, 
         assert (sentence in shown) == (parsed.title in titles)
 
 
+def test_distances_stand_side_by_side_at_equal_n_alone_with_kid_beside_them() -> None:
+    metrics = {
+        "frechet_distance[clip,n=500]": 0.25,
+        "frechet_distance[clip,n=500]/prior": 0.75,
+        "frechet_distance[clip,n=157]/generated": 0.375,
+        "frechet_distance[clip,n=157]/reconstruction": 0.125,
+        "kid[clip,n=500]": 0.011,
+        "kid[clip,n=500]/prior": 0.022,
+        "kid[clip,n=157]/generated": 0.033,
+        "kid[clip,n=157]/reconstruction": 0.044,
+        "fid[n=500]": 21.0,
+    }
+    html = diffusion_report_of(metrics=metrics)
+    others, *tables = re.findall(r"<table.*?</table>", html, re.DOTALL)
+    values = [re.findall(r">(\d[\d.]*)<", table) for table in tables]
+    assert values == [["0.250", "0.0110", "0.750", "0.0220"], ["0.375", "0.0330", "0.125", "0.0440"]]
+    assert re.findall(r">(\d[\d.]*)<", others) == ["0.250", "0.0110", "21"]
+    assert "lower is better; KID 0.0110" in html
+
+
 def test_a_metric_that_is_not_in_the_table_is_refused() -> None:
     with pytest.raises(KeyError, match="sparkle is not in the table of metrics"):
         diffusion_report(metrics={"sparkle": 42.0})
