@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,6 +11,12 @@ from pydantic import Field, model_validator
 from data_pipelines.specs import Spec
 from unet_models.specs.loop import ModelTrainSpec
 from unet_models.specs.networks import DenoiserSpec
+
+MIN_SIGNAL = 1e-6
+"""Share of signal at the last timestep that predicting the noise needs: below it, an error of the predicted noise is
+more than 1,000 times as large in the image."""
+MIN_WEIGHT = 1e-12
+"""Share of signal at the last timestep below which its min-SNR weight counts as 0."""
 
 
 class NoiseSpec(Spec):
@@ -28,6 +36,21 @@ class NoiseSpec(Spec):
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
     """Quantity that the network predicts: the noise, the clean latents, or the velocity (Salimans 2022)."""
 
+    @property
+    def last_alpha(self) -> float:
+        """Share of signal in the variance at the last timestep, where sampling starts (``alphas_cumprod[-1]``)."""
+        return 0.0 if self.zero_terminal_snr else math.prod(1 - beta for beta in self._iter_betas())
+
+    def _iter_betas(self) -> Iterator[float]:
+        steps = self.num_timesteps
+        power = 2 if self.schedule == "scaled_linear" else 1
+        start, end = self.beta_start ** (1 / power), self.beta_end ** (1 / power)
+        for i in range(steps):
+            if self.schedule == "cosine":  # Nichol 2021, eq. 17
+                yield min(1 - _cosine_alpha((i + 1) / steps) / _cosine_alpha(i / steps), 0.999)
+            else:
+                yield (start + (end - start) * i / (steps - 1)) ** power
+
     @model_validator(mode="after")
     def _check_terminal_snr(self) -> Self:
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
@@ -36,6 +59,10 @@ class NoiseSpec(Spec):
                 "nothing of the image; set prediction_type to v_prediction or sample"
             )
         return self
+
+
+def _cosine_alpha(time: float) -> float:
+    return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
 
 
 class DiffusionSpec(ModelTrainSpec):
@@ -54,16 +81,18 @@ class DiffusionSpec(ModelTrainSpec):
 
     @model_validator(mode="after")
     def _check_last_timestep(self) -> Self:
-        if self.noise.zero_terminal_snr and self.min_snr_gamma is not None:
+        signal = self.noise.last_alpha
+        if self.min_snr_gamma is not None and signal < MIN_WEIGHT:
             raise ValueError(
-                "min_snr_gamma: with noise.zero_terminal_snr it weighs the last timestep by 0, so that the network "
-                "never learns the step that sampling starts with; set min_snr_gamma to null "
+                "min_snr_gamma: it weighs the last timestep, which is pure noise, by 0, so that the network never "
+                "learns the step that sampling starts with; set min_snr_gamma to null "
                 f"(got {self.min_snr_gamma:g}), or noise.zero_terminal_snr to false"
             )
-        if self.noise.schedule == "cosine" and self.noise.prediction_type == "epsilon":
+        if self.noise.prediction_type == "epsilon" and signal < MIN_SIGNAL:
             raise ValueError(
-                "noise.prediction_type: the cosine schedule ends in almost pure noise, where sampling starts, and "
-                "predicting it (epsilon) says nothing of the image; set prediction_type to v_prediction or sample"
+                f"noise.prediction_type: at the last timestep {signal:.1g} of the variance is signal; sampling starts "
+                "there, and predicting the noise (epsilon) says nothing of the image; set prediction_type to "
+                "v_prediction or sample"
             )
         return self
 

@@ -27,6 +27,13 @@ def test_stable_diffusions_schedule_by_its_published_ends() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "cosine"])
+@pytest.mark.parametrize("num_timesteps", [2, 50, 1000])
+def test_signal_at_the_last_timestep_is_that_of_the_schedule(schedule: str, num_timesteps: int) -> None:
+    spec = NoiseSpec.model_validate({"schedule": schedule, "num_timesteps": num_timesteps})
+    assert spec.last_alpha == pytest.approx(noise.alphas_cumprod(spec)[-1].item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "cosine"])
 def test_zero_terminal_snr_ends_in_pure_noise(schedule: str) -> None:
     spec = NoiseSpec.model_validate(
         {"schedule": schedule, "zero_terminal_snr": True, "prediction_type": "v_prediction"}

@@ -90,6 +90,20 @@ def test_loss_weights_of_zero_where_sampling_starts_are_refused(prediction_type:
     assert DiffusionSpec(noise=NoiseSpec(prediction_type="v_prediction"), min_snr_gamma=5.0).min_snr_gamma == 5
 
 
-def test_predicting_noise_at_the_end_of_the_cosine_schedule_is_refused() -> None:
+@pytest.mark.parametrize(
+    "noise",
+    [
+        NoiseSpec(schedule="cosine"),
+        NoiseSpec(num_timesteps=4000),
+        NoiseSpec(schedule="linear", beta_end=0.04),
+    ],
+)
+def test_predicting_noise_where_nothing_else_is_left_is_refused(noise: NoiseSpec) -> None:
     with pytest.raises(ValidationError, match="prediction_type to v_prediction or sample"):
-        DiffusionSpec(noise=NoiseSpec(schedule="cosine"))
+        DiffusionSpec(noise=noise)
+    assert DiffusionSpec(noise=noise.model_copy(update={"prediction_type": "v_prediction"})).noise.last_alpha < 1e-6
+
+
+def test_the_published_schedules_may_predict_noise() -> None:
+    for noise in (NoiseSpec(), NoiseSpec(schedule="linear", beta_start=1e-4, beta_end=0.02)):
+        assert DiffusionSpec(noise=noise, min_snr_gamma=5.0).noise == noise
