@@ -8,6 +8,7 @@ phantoms      generated volumes
 sources       layouts of raw folders
 checks        rules of a case and of a data set
 spacing       spacing of a data set, axis of thick slices
+resampling    images, label maps and logits on another grid
 preprocess    raw case to training sample, and label maps back
 fingerprint   statistics per case and over the data set
 splits        training and validation cases

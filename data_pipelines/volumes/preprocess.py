@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.formats.base import Geometry
+from data_pipelines.volumes.resampling import SPLINE_ORDER, resample, resample_labels
 from data_pipelines.volumes.spacing import find_coarse_axis
 from data_pipelines.volumes.specs import PreprocessSpec
 
-SPLINE_ORDER = {"linear": 1, "spline": 3}
-"""``image_interpolation`` to the order of the spline."""
 MASKED_SHARE = 0.75
 """Share of a volume below which what a foreground crop leaves is normalised by its foreground alone (nnU-Net's)."""
 
@@ -197,50 +195,6 @@ def normalise(image: np.ndarray, spec: PreprocessSpec, inside: np.ndarray | None
         low, high = spec.window
         return (np.clip(image, low, high) - low) * np.float32(2 / (high - low)) - np.float32(1)
     return image
-
-
-def resample(volume: np.ndarray, shape: tuple[int, ...], order: int, coarse_axis: int | None = None) -> np.ndarray:
-    """Resample a volume to ``shape`` by a spline of ``order``, voxel edges aligned, borders repeated; float32.
-
-    With ``coarse_axis`` each slice across it is resampled by itself, and along it the nearest slice is taken: between
-    slices far apart, interpolation blends structures that have nothing to do with one another.
-    """
-    volume = volume.astype(np.float32)
-    if coarse_axis is None:
-        return _zoom(volume, shape, order)
-    slices = np.moveaxis(volume, coarse_axis, 0)
-    plane = (*shape[:coarse_axis], *shape[coarse_axis + 1 :])
-    nearest = ((np.arange(shape[coarse_axis]) + 0.5) * len(slices) / shape[coarse_axis]).astype(int)
-    resampled = np.stack([_zoom(each, plane, order) for each in slices])
-    return np.moveaxis(resampled[nearest], 0, coarse_axis)
-
-
-def _zoom(volume: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
-    if volume.shape == shape:
-        return volume
-    zoom = [m / n for m, n in zip(shape, volume.shape, strict=True)]
-    return ndimage.zoom(volume, zoom, order=order, mode="nearest", grid_mode=True)
-
-
-def resample_labels(
-    labels: np.ndarray,
-    shape: tuple[int, ...],
-    interpolation: Literal["nearest", "onehot"],
-    coarse_axis: int | None = None,
-) -> np.ndarray:
-    """Resample a label map to ``shape``: nearest voxel, or the class whose linearly resampled indicator is largest.
-
-    ``coarse_axis`` as in ``resample``: image and label must be resampled alike.
-    """
-    if interpolation == "nearest":
-        return resample(labels, shape, 0, coarse_axis).astype(labels.dtype)
-    best = np.zeros(shape, np.float32)
-    result = np.zeros(shape, labels.dtype)
-    for value in np.unique(labels):
-        share = resample(labels == value, shape, 1, coarse_axis)
-        better = share > best
-        best[better], result[better] = share[better], value
-    return result
 
 
 def _reorient(image: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -> np.ndarray:
