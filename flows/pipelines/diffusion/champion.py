@@ -15,8 +15,9 @@ from data_pipelines import storage
 from data_pipelines.errors import InputError
 from flows.metrics import parse_metric_name
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.evaluate import GenerationScores, draw_parts, evaluation_digest, plan_evaluation
+from flows.pipelines.diffusion.evaluate import GenerationScores, draw_parts, evaluation_digest, read_samples
 from flows.pipelines.diffusion.evaluation.drawing import Part
+from flows.pipelines.diffusion.evaluation.plan import plan_parts
 from flows.pipelines.diffusion.evaluation.units import (
     NUM_RESAMPLES,
     UNITS,
@@ -83,7 +84,8 @@ def _compute(config: DiffusionConfig, trained: Trained, champion: Champion, atte
         check_fits(files, bundle, config.data.resolution)
         storage.copy_folder(str(files), attempt.uri("model"))
     guidance = bundle.sample.guidance_scale
-    parts = [_guided(part, guidance) for part in plan_evaluation(config, trained).parts if part.name == "generated"]
+    plan = plan_parts(config, read_samples(trained))
+    parts = [_guided(part, guidance) for part in plan.parts if part.name == "generated"]
     results = draw_parts(config, trained, attempt, parts, model_uri=attempt.uri("model"))
     write_units(attempt, collect_units(parts, results))
     return GenerationScores(metrics={}, num_images=sum(part.num_images for part in parts))

@@ -12,9 +12,16 @@ from data_pipelines.progress import track
 from data_pipelines.shards.index import read_table
 from flows.cluster.actors import map_on_actors
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.evaluation.drawing import Drawer, DrawingJob, Part, Result
-from flows.pipelines.diffusion.evaluation.measures import measure
-from flows.pipelines.diffusion.evaluation.plan import Plan, Samples, captions_can_be_checked, plan_parts
+from flows.pipelines.diffusion.evaluation.drawing import Drawer, DrawingJob, Part, Result, decode_neighbours
+from flows.pipelines.diffusion.evaluation.measures import FeatureSets, gather_features, measure
+from flows.pipelines.diffusion.evaluation.neighbours import (
+    Neighbours,
+    find_among,
+    merge_all,
+    select_queries,
+    write_queries,
+)
+from flows.pipelines.diffusion.evaluation.plan import Samples, captions_can_be_checked, plan_parts, plan_search
 from flows.pipelines.diffusion.evaluation.units import collect_units, write_units
 from flows.pipelines.diffusion.model import Trained, gather
 from flows.stages.attempt import Attempt
@@ -48,28 +55,53 @@ def evaluate_stage(config: DiffusionConfig, trained: Trained) -> Stage[Generatio
 def _evaluate(config: DiffusionConfig, trained: Trained, attempt: Attempt) -> GenerationScores:
     from flows.pipelines.diffusion.evaluation.report import write_report
 
-    plan = plan_evaluation(config, trained)
+    samples = read_samples(trained)
+    plan = plan_parts(config, samples)
     results = draw_parts(config, trained, attempt, plan.parts)
-    measured = measure(plan.parts, results)
+    features = gather_features(plan.parts, results)
+    neighbours = _search(config, trained, attempt, samples, features)
+    measured = measure(plan.parts, results, features, neighbours)
     write_units(attempt, collect_units(plan.parts, results))
     attempt.write("metrics", "metrics.json", json.dumps(measured.metrics, indent=1).encode())
     write_report(attempt, config, trained, list(zip(plan.parts, results, strict=True)), measured)
     return GenerationScores(metrics=measured.metrics, num_images=len(plan.prompts))
 
 
-def plan_evaluation(config: DiffusionConfig, trained: Trained) -> Plan:
-    """Plan the images to draw and to measure, from the index of the data."""
+def read_samples(trained: Trained) -> Samples:
+    """Read the columns of the data's index that a plan depends on."""
     index = read_table(trained.shards.output("index"))
-    return plan_parts(config, Samples(*(index[name].to_pylist() for name in ("caption", "split", "bucket"))))
+    return Samples(*(index[name].to_pylist() for name in ("caption", "split", "bucket")))
+
+
+def _search(
+    config: DiffusionConfig, trained: Trained, attempt: Attempt, samples: Samples, features: FeatureSets
+) -> Neighbours:
+    """Find the nearest of all training images to the generated and the held-out ones."""
+    queries = select_queries(features)
+    found = [find_among(queries, features["train"], samples.rows("train"))]
+    parts = plan_search(samples)
+    if parts and queries:
+        results = draw_parts(config, trained, attempt, parts, queries_uri=write_queries(attempt, queries))
+        found += [decode_neighbours(result.nearest) for result in results]
+    return merge_all(found)
 
 
 def draw_parts(
-    config: DiffusionConfig, trained: Trained, attempt: Attempt, parts: Sequence[Part], model_uri: str = ""
+    config: DiffusionConfig,
+    trained: Trained,
+    attempt: Attempt,
+    parts: Sequence[Part],
+    model_uri: str = "",
+    queries_uri: str = "",
 ) -> list[Result]:
-    """Work on the parts on the actors; ``model_uri`` is a folder to draw with instead of the trained networks."""
+    """Work on the parts on the actors.
+
+    ``model_uri`` is a folder to draw with instead of the trained networks, ``queries_uri`` what a search is for.
+    """
     shards = trained.shards
     job = DrawingJob(
         model_uri=model_uri,
+        queries_uri=queries_uri,
         ingredients=gather(config, trained),
         index_uri=shards.output("index"),
         images_uri=shards_uri(shards),

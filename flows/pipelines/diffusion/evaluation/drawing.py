@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,12 +17,15 @@ from data_pipelines import storage
 from data_pipelines.shards.index import read_table
 from data_pipelines.shards.writer import npy_bytes, write_shard
 from data_pipelines.specs import Spec
+from flows.pipelines.diffusion.evaluation.neighbours import Nearest, Neighbours, find_among, read_queries
 from flows.pipelines.diffusion.model import Ingredients, assemble
 from unet_models.specs.diffusion import ImageRequest
 
 if TYPE_CHECKING:
     from unet_models.networks.denoiser import Denoiser
 
+PART_IMAGES = 256
+"""Images of one part, at most, but for searches: as many as are decoded at a time."""
 NUM_TRACE_IMAGES = 8
 """Images of a denoising strip."""
 
@@ -34,6 +37,8 @@ class DrawingJob(Spec):
     """Parts of the trained model, whose CLIP also measures."""
     model_uri: str
     """Folder of a finished model to draw with instead; empty: draw with the trained one."""
+    queries_uri: str
+    """Features of the images whose neighbours are searched; empty where none are."""
     index_uri: str
     images_uri: str
     resolution: int
@@ -50,7 +55,7 @@ class Part(Spec):
 
     name: str
     """Set of images that it belongs to."""
-    kind: Literal["draw", "prior", "real", "trace"]
+    kind: Literal["draw", "prior", "real", "trace", "search"]
     requests: tuple[ImageRequest, ...] = ()
     rows: tuple[int, ...] = ()
     """Index rows of real images."""
@@ -88,6 +93,8 @@ class Result(Spec):
     """PNG files in base64."""
     restored: dict[str, str] = Field(default={})
     """Features of reconstructed images."""
+    nearest: dict[str, str] = Field(default={})
+    """``SET/EXTRACTOR/distances`` and ``SET/EXTRACTOR/rows`` of the nearest training images, encoded as features."""
     squared_error: float = 0.0
     """Mean squared error of the reconstructions, of values in -1..1."""
 
@@ -96,13 +103,15 @@ class Drawer:
     """An actor that loads the networks with its first part."""
 
     job: DrawingJob | None = None
+    queries: Mapping[str, np.ndarray] = {}  # replaced as a whole, by the first search
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Work on the ``Part`` (JSON) in ``part`` of the job at ``job``; the result holds the JSON of a ``Result``."""
         if self.job is None:
             self._load(item["job"])
         part = Part.model_validate_json(item["part"])
-        result = {"draw": self._draw, "prior": self._prior, "real": self._real, "trace": self._trace}[part.kind](part)
+        work = {"draw": self._draw, "prior": self._prior, "real": self._real, "trace": self._trace}
+        result = (work | {"search": self._search})[part.kind](part)
         return {"number": item["number"], "num_images": part.num_images, "result": result.model_dump_json()}
 
     def _load(self, job_uri: str) -> None:
@@ -164,6 +173,22 @@ class Drawer:
             restored=_encode_features(self._features(restored)),
             squared_error=float(np.square(error).mean()),
         )
+
+    def _search(self, part: Part) -> Result:
+        assert self.job is not None
+        self.queries = self.queries or read_queries(self.job.queries_uri)
+        features = [self._features(self._pixels(rows)) for rows in self._batches(part.rows)]
+        references = {name: np.concatenate([each[name] for each in features]) for name in features[0]}
+        return Result(nearest=_encode_neighbours(find_among(self.queries, references, part.rows)))
+
+    def _batches(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        """Cut rows into what is decoded at a time."""
+        return [rows[i : i + PART_IMAGES] for i in range(0, len(rows), PART_IMAGES)]
+
+    def _pixels(self, rows: Sequence[int]) -> np.ndarray:
+        """Read real images, (N, side, side, 3) uint8."""
+        pixels: np.ndarray = self.images.pixels(rows).permute(0, 2, 3, 1).numpy()
+        return pixels
 
     def _trace(self, part: Part) -> Result:
         self.model.denoiser = self.trained
@@ -229,6 +254,19 @@ def _model_folder(job: DrawingJob) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="unetflow-pipeline-") as temporary:
         assemble(job.ingredients, Path(temporary))
         yield Path(temporary)
+
+
+def decode_neighbours(result: dict[str, str]) -> Neighbours:
+    """Decode the neighbours of a result."""
+    arrays = decode_features(result)
+    names = dict.fromkeys(name.rsplit("/", 1)[0] for name in arrays)
+    return {name: Nearest(arrays[f"{name}/distances"], arrays[f"{name}/rows"]) for name in names}
+
+
+def _encode_neighbours(neighbours: Neighbours) -> dict[str, str]:
+    """Encode neighbours; ``decode_neighbours`` is the inverse."""
+    arrays = {f"{name}/distances": nearest.distances for name, nearest in neighbours.items()}
+    return _encode_features(arrays | {f"{name}/rows": nearest.rows for name, nearest in neighbours.items()})
 
 
 def decode_features(result: dict[str, str]) -> dict[str, np.ndarray]:

@@ -10,9 +10,12 @@ import numpy as np
 
 from data_pipelines.loading.order import evenly_spaced
 from flows.pipelines.diffusion.evaluation.drawing import Part, Result, decode_features
+from flows.pipelines.diffusion.evaluation.neighbours import SEARCHED, Neighbours
 
 Features = dict[str, np.ndarray]
 """Extractor to (N, D)."""
+FeatureSets = dict[str, Features]
+"""Set of images (``generated``, ``prior``, ``train``, ``val``, ``restored``) to its features."""
 NEIGHBOURS = 3
 """Neighbours of precision and recall, as published (Kynkaanniemi 2019)."""
 COMPARED = {"prior": "prior", "restored": "reconstruction"}
@@ -28,29 +31,36 @@ class Measured:
     """Extractor to its number of features."""
     protocol: dict[str, str]
     """How the metrics were computed, for the report."""
-    generated: Features
-    train: Features
+    neighbours: Neighbours
+    """Nearest training images of the generated and the held-out ones."""
 
 
-def measure(parts: Sequence[Part], results: Sequence[Result]) -> Measured:
-    """Compute all metrics of an evaluation; ``results`` are those of ``parts``, in their order."""
+def gather_features(parts: Sequence[Part], results: Sequence[Result]) -> FeatureSets:
+    """Collect the features of each set of images; ``results`` are those of ``parts``, in their order."""
     done = list(zip(parts, results, strict=True))
     sets = {
         name: _gather([result.features for part, result in done if part.name == name])
         for name in ("generated", "prior", "train", "val")
     }
     sets["restored"] = _gather([result.restored for part, result in done if part.name == "val"])
+    return sets
+
+
+def measure(parts: Sequence[Part], results: Sequence[Result], sets: FeatureSets, neighbours: Neighbours) -> Measured:
+    """Compute all metrics of an evaluation; ``results`` are those of ``parts``, in their order."""
+    done = list(zip(parts, results, strict=True))
     metrics = _captions(done)
     protocol: dict[str, str] = {}
     dimensions: dict[str, int] = {}
     for extractor in sets["generated"]:
         features = {name: found[extractor] for name, found in sets.items()}
-        metrics |= _distances(extractor, features) | _comparisons(extractor, features)
+        metrics |= _distances(extractor, features) | _coverage(extractor, features)
+        metrics |= _memorisation(extractor, neighbours)
         protocol |= _protocol(extractor, features)
         dimensions[extractor] = features["generated"].shape[1]
     metrics |= _alignment(done) | {"psnr": _psnr(done)}
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-    return Measured(finite, dimensions, protocol, sets["generated"], sets["train"])
+    return Measured(finite, dimensions, protocol, neighbours)
 
 
 def _distances(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -93,22 +103,31 @@ def _spaced(features: np.ndarray, count: int) -> np.ndarray:
     return features[evenly_spaced(range(len(features)), count)]
 
 
-def _comparisons(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Compute quality, variety and copies of the generated images, sample by sample; none where a set is too small."""
-    from unet_models.metrics.manifold import memorisation, precision_recall
+def _coverage(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Compute quality and variety of the generated images, sample by sample; none where a set is too small."""
+    from unet_models.metrics.manifold import precision_recall
 
     generated, train = features["generated"], features["train"]
     if min(len(generated), len(train)) <= NEIGHBOURS:
         return {}
     precision, recall = precision_recall(train, generated, NEIGHBOURS)
-    nearest = memorisation(generated, train, features["val"])
-    metrics = {
-        "precision": precision,
-        "recall": recall,
-        "nearest_ratio": nearest["median_ratio"],
-        "nearer_than_held_out": nearest["closer_than_held_out_p5"],
+    suffix = f"[{extractor},n={len(generated)}]"
+    return {f"precision{suffix}": precision, f"recall{suffix}": recall}
+
+
+def _memorisation(extractor: str, neighbours: Neighbours) -> dict[str, float]:
+    """Compute how near the generated images come to training images, measured by how near held-out images come."""
+    from unet_models.metrics.manifold import memorisation
+
+    generated, held_out = (neighbours.get(f"{name}/{extractor}") for name in SEARCHED)
+    if generated is None or held_out is None:
+        return {}
+    found = memorisation(generated.distances[:, 0], held_out.distances[:, 0])
+    suffix = f"[{extractor},n={len(generated.distances)}]"
+    return {
+        f"nearest_ratio{suffix}": found["median_ratio"],
+        f"nearer_than_held_out{suffix}": found["closer_than_held_out_p5"],
     }
-    return {f"{name}[{extractor},n={len(generated)}]": value for name, value in metrics.items()}
 
 
 def _protocol(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, str]:

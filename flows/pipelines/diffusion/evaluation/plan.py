@@ -16,14 +16,14 @@ from data_pipelines.images.buckets import Size, bucket_size
 from data_pipelines.loading.order import evenly_spaced, group_alike
 from data_pipelines.random_streams import ImagePurpose, image_seed
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.evaluation.drawing import Part
+from flows.pipelines.diffusion.evaluation.drawing import PART_IMAGES, Part
 from unet_models.specs.diffusion import ImageRequest
 
 T = TypeVar("T")
 MAX_REAL = 5000
 """Real images that generated ones are compared with, evenly spaced over the training images."""
-PART_IMAGES = 256
-"""Images of one part, at most."""
+SEARCH_IMAGES = 4096
+"""Training images that one actor searches at a time."""
 GRID_COLUMNS = 4
 NUM_TRACES = 3
 """Prompts whose way from noise to image is shown."""
@@ -128,6 +128,13 @@ def _shown(config: DiffusionConfig, prompts: Sequence[str], buckets: Sequence[st
         Part(name="trace", kind="trace", requests=(build.image(prompt, ImagePurpose.TRACE, row, scale=guidance),))
         for row, prompt in enumerate(half[:NUM_TRACES])
     ]
+
+
+def plan_search(samples: Samples) -> list[Part]:
+    """Plan the search of the training images that ``Samples.rows`` leaves out."""
+    seen = set(samples.rows("train"))
+    rest = [row for row, split in enumerate(samples.splits) if split == "train" and row not in seen]
+    return [Part(name="search", kind="search", rows=piece) for piece in _pieces(rest, SEARCH_IMAGES)]
 
 
 @dataclass(frozen=True, slots=True)

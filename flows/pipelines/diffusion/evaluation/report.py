@@ -19,7 +19,6 @@ from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.evaluation.drawing import Part, Result, png_bytes
 from flows.pipelines.diffusion.evaluation.measures import Measured
 from flows.pipelines.diffusion.evaluation.page import DiffusionPage, diffusion_page
-from flows.pipelines.diffusion.evaluation.plan import Samples
 from flows.pipelines.diffusion.model import Trained
 from flows.report.blocks import Picture, PictureRow
 from flows.stages.attempt import Attempt
@@ -27,7 +26,6 @@ from flows.stages.shards import read_problems, shards_uri
 from flows.training.curves import curves_by_name, read_curves
 
 TRAININGS = {"train_clip": "Text and image towers", "train_autoencoder": "Autoencoder", "train": "Diffusion U-Net"}
-NUM_NEIGHBOURS = 3
 
 Done = Sequence[tuple[Part, Result]]
 """Parts with their results."""
@@ -102,27 +100,20 @@ def _number(part: Part, index: int) -> str:
 
 def _neighbours(config: DiffusionConfig, trained: Trained, attempt: Attempt, measured: Measured) -> list[PictureRow]:
     """Show generated images, each beside the training images nearest to it in the first extractor's space."""
-    from unet_models.metrics.manifold import nearest_neighbours
-
-    extractor = next(iter(measured.generated), None)
-    if extractor is None:
+    found = next((near for name, near in measured.neighbours.items() if name.startswith("generated/")), None)
+    if found is None:
         return []
     shards = trained.shards
     index = read_table(shards.output("index"))
-    samples = Samples(*(index[name].to_pylist() for name in ("caption", "split", "bucket")))
-    rows = samples.rows("train")
     real = ImageSamples(ShardReader(index, shards_uri(shards)), config.data.resolution)
     drawn = _Drawn(attempt.uri("samples"))
     chosen = evenly_spaced(range(len(drawn.prompts)), config.evaluate.num_shown)
-    distances, places = nearest_neighbours(
-        measured.generated[extractor][chosen], measured.train[extractor], min(NUM_NEIGHBOURS, len(rows))
-    )
     shown = []
-    for i, distance, nearest in zip(chosen, distances, places, strict=True):
+    for i in chosen:
         pictures = [Picture(drawn.png(i), "generated")]
-        for d, place in zip(distance, nearest, strict=True):
-            pixels = real.pixels([rows[place]])[0].permute(1, 2, 0).numpy()
-            pictures.append(Picture(png_bytes(pixels), samples.captions[rows[place]], f"distance {d:.3f}"))
+        for distance, row in zip(found.distances[i], found.rows[i].tolist(), strict=True):
+            pixels = real.pixels([row])[0].permute(1, 2, 0).numpy()
+            pictures.append(Picture(png_bytes(pixels), index["caption"][row].as_py(), f"distance {distance:.3f}"))
         shown.append(PictureRow(drawn.prompts[i], pictures))
     return shown
 

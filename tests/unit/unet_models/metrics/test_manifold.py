@@ -125,6 +125,10 @@ def test_neighbours_beyond_the_set_are_refused(k: int):
         precision_recall(normal(9, 3), normal(5, 3), k)
 
 
+def nearest(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    return nearest_neighbours(queries, references)[0][:, 0]
+
+
 # --- Memorisation ----------------------------------------------------------------------------------------------------
 
 
@@ -132,7 +136,7 @@ def test_memorisation_worked_out_by_hand():
     train = np.array([[0.0], [100.0]])
     held_out = np.arange(1, 22.0)[:, None]  # 1 .. 21 from the nearest: median 11, 5th percentile 2
     generated = np.array([[100.5], [2.0], [-1.0], [95.0], [-20.0]])  # 0.5, 2, 1, 5, 20 from it
-    assert memorisation(generated, train, held_out) == {
+    assert memorisation(nearest(generated, train), nearest(held_out, train)) == {
         "generated_median": 2,
         "held_out_median": 11,
         "median_ratio": pytest.approx(2 / 11),
@@ -142,25 +146,23 @@ def test_memorisation_worked_out_by_hand():
 
 def test_copies_are_memorised_and_fresh_samples_are_not():
     train, held_out, fresh = normal(500, 8), normal(400, 8, seed=1), normal(400, 8, seed=2)
-    copied = memorisation(train[:100] + 1e-3, train, held_out)
+    copied = memorisation(nearest(train[:100] + 1e-3, train), nearest(held_out, train))
     assert copied["median_ratio"] < 0.01
     assert copied["closer_than_held_out_p5"] == 1
-    original = memorisation(fresh, train, held_out)
+    original = memorisation(nearest(fresh, train), nearest(held_out, train))
     assert original["median_ratio"] == pytest.approx(1, abs=0.05)
     assert original["closer_than_held_out_p5"] == pytest.approx(0.05, abs=0.04)
 
 
 def test_held_out_images_that_are_training_images_give_no_ratio():
-    features = normal(5, 2)
-    scores = memorisation(features, features, features)
+    none = np.zeros(5)
+    scores = memorisation(none, none)
     assert np.isnan(scores["median_ratio"])
     assert scores["closer_than_held_out_p5"] == 0
-    assert memorisation(features + 1, features, features)["median_ratio"] == INF
+    assert memorisation(none + 1, none)["median_ratio"] == INF
 
 
-@pytest.mark.parametrize("empty", [0, 1, 2])
-def test_memorisation_needs_samples_of_all_three(empty: int):
-    sets = [normal(4, 2) for _ in range(3)]
-    sets[empty] = sets[empty][:0]
-    with pytest.raises(ValueError, match=f"{('generated', 'train', 'held_out')[empty]} must hold at least one sample"):
-        memorisation(*sets)
+@pytest.mark.parametrize(("sizes", "name"), [((0, 4), "generated"), ((4, 0), "held_out")])
+def test_memorisation_needs_samples_of_both(sizes: tuple[int, int], name: str):
+    with pytest.raises(ValueError, match=f"{name} must hold at least one sample"):
+        memorisation(*(np.ones(size) for size in sizes))

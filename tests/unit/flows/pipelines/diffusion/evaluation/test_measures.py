@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from data_pipelines.shards.writer import npy_bytes
 from flows.metrics import parse_metric_name
 from flows.pipelines.diffusion.evaluation.drawing import Part, Result
-from flows.pipelines.diffusion.evaluation.measures import Measured, measure
+from flows.pipelines.diffusion.evaluation.measures import Measured, gather_features, measure
+from flows.pipelines.diffusion.evaluation.neighbours import find_among, select_queries
 from tests.support.reports import diffusion_report
 
 
@@ -23,6 +25,13 @@ def normal(count: int, dimension: int = 3, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, dimension))
 
 
+def measure_parts(parts: Sequence[Part], results: Sequence[Result]) -> Measured:
+    """Measure with the neighbours among the training images of the parts."""
+    sets = gather_features(parts, results)
+    rows = range(max(map(len, sets["train"].values()), default=0))
+    return measure(parts, results, sets, find_among(select_queries(sets), sets["train"], rows))
+
+
 def measure_sets(extractor: str, count: int = 20, dimension: int = 3, **drawn: Any) -> Measured:
     """Measure sets of images whose features are all normal; ``drawn`` is what else was found in generated ones."""
     sets = ("generated", "prior", "train", "val")
@@ -30,7 +39,7 @@ def measure_sets(extractor: str, count: int = 20, dimension: int = 3, **drawn: A
     parts = [Part(name=name, kind="draw", rows=tuple(range(count))) for name in sets]
     results = [Result(features=texts[0], **drawn), *(Result(features=each) for each in texts[1:3])]
     results.append(Result(features=texts[3], restored=texts[0], squared_error=0.04))
-    return measure(parts, results)
+    return measure_parts(parts, results)
 
 
 def test_metrics_of_equal_sets() -> None:
@@ -44,7 +53,9 @@ def test_metrics_of_equal_sets() -> None:
     ]
     drawn = Result(features={"clip": near}, right=[[True], [True, False]], related=[True, False], alignment=[0.5, 0.7])
     val = Result(features={"clip": near}, restored={"clip": near}, squared_error=0.04)
-    metrics = measure(parts, [drawn, Result(features={"clip": far}), Result(features={"clip": near}), val]).metrics
+    metrics = measure_parts(
+        parts, [drawn, Result(features={"clip": far}), Result(features={"clip": near}), val]
+    ).metrics
     assert metrics["frechet_distance[clip,n=40]"] == pytest.approx(0, abs=1e-6)
     assert metrics["frechet_distance[clip,n=40]/prior"] == pytest.approx(300, rel=1e-5)
     assert metrics["precision[clip,n=40]"] == metrics["recall[clip,n=40]"] == 1
@@ -69,7 +80,7 @@ def measure_counts(generated: int, held_out: int) -> dict[str, float]:
         Result(features={"clip": text}, restored={"clip": text} if name == "val" else {})
         for name, text in ((name, encoded(normal(count, 8, i))) for i, (name, count) in enumerate(counts.items()))
     ]
-    return measure(parts, results).metrics
+    return measure_parts(parts, results).metrics
 
 
 @pytest.mark.parametrize(
@@ -97,7 +108,7 @@ def test_a_frechet_distance_falls_with_n_and_so_needs_an_equal_one_beside_it() -
 def test_too_few_images_for_neighbours_still_have_a_distance() -> None:
     text = {"clip": encoded(normal(3, 2))}
     parts = [Part(name=name, kind="draw", rows=(0, 1, 2)) for name in ("generated", "prior", "train", "val")]
-    metrics = measure(parts, [Result(features=text, restored=text) for _ in parts]).metrics
+    metrics = measure_parts(parts, [Result(features=text, restored=text) for _ in parts]).metrics
     assert metrics["frechet_distance[clip,n=3]"] == pytest.approx(0, abs=1e-6)
     assert not any(name.startswith(("precision", "kid")) for name in metrics)
 
@@ -142,7 +153,7 @@ def test_prompts_of_held_out_combinations_are_a_metric_of_their_own() -> None:
         )
         for name in names
     ]
-    metrics = measure(parts, results).metrics
+    metrics = measure_parts(parts, results).metrics
     found = {name: value for name, value in metrics.items() if name.startswith("caption_accuracy")}
     assert found == {"caption_accuracy": 1, "caption_accuracy/held_out": 0.5, "caption_accuracy/untrained": 0}
 
