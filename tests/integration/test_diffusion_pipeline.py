@@ -165,6 +165,20 @@ def test_images_do_not_depend_on_the_number_of_workers(project: tuple[Project, d
     assert alone["metrics"] == pytest.approx(result["metrics"], rel=1e-9, abs=1e-12)
 
 
+def test_copies_are_searched_among_all_training_images(
+    project: tuple[Project, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the training images, which no distance is measured to, is searched on the actors."""
+    found, result = project
+    monkeypatch.setattr("flows.pipelines.diffusion.evaluation.plan.MAX_REAL", 40)
+    shutil.rmtree(found.storage / "evaluate")
+    searched = found.run("evaluate", str(found.config))
+    for name in ("nearest_ratio[clip,n=12]", "nearer_than_held_out[clip,n=12]"):
+        assert searched["metrics"][name] == pytest.approx(result["metrics"][name], rel=1e-9)
+    assert searched["metrics"]["kid[clip,n=12]"] != result["metrics"]["kid[clip,n=12]"], "of 40 images"
+    assert list(found.storage.glob("evaluate/*/*/queries.safetensors"))
+
+
 def _registered(result: dict[str, Any]) -> str:
     """URI of the version that the run registered: who is champion may have changed."""
     return f"models:/{result['model_name']}/{result['model_version']}"
