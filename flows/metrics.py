@@ -245,7 +245,7 @@ class MetricName:
 
 def parse_metric_name(name: str) -> MetricName:
     """Take a full name apart. Raises KeyError for a metric that is not in ``METRICS``."""
-    match = re.fullmatch(r"(?:(train|val)/)?([^\[\]/]+)(?:\[([^\[\]]*)\])?(?:/(.+))?", name)
+    match = re.fullmatch(r"(?:(train|val)/)?([^\[\]/]+)(?:\[([^\[\]]*)\])?(?:/(.+))?", name, re.DOTALL)
     phase, base, protocol, part = match.groups(default="") if match else ("", name, "", "")
     if exact := METRICS.get(f"{base}/{part}"):
         return MetricName(exact, phase, protocol, "")
@@ -262,7 +262,7 @@ def check_metric_names(names: Iterable[str]) -> None:
 
 def without_protocol(name: str) -> str:
     """Return ``frechet_distance/prior`` for ``frechet_distance[clip,n=100]/prior``."""
-    return re.sub(r"\[[^\[\]]*\]", "", name)
+    return re.sub(r"^([^\[\]/]+)\[[^\[\]]*\]", r"\1", name)
 
 
 def find_value(metrics: Mapping[str, float], name: str) -> float:
@@ -270,9 +270,3 @@ def find_value(metrics: Mapping[str, float], name: str) -> float:
     if name in metrics:
         return metrics[name]
     return next((value for found, value in metrics.items() if without_protocol(found) == name), math.nan)
-
-
-def is_better(name: str, ours: float, theirs: float) -> bool:
-    """Tell whether ``ours`` beats ``theirs`` in the direction of the metric ``name``."""
-    metric = parse_metric_name(name).metric
-    return metric.score(ours) > metric.score(theirs)

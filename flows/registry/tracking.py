@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from data_pipelines import storage
 from flows.config.locations import state_folder
 from flows.config.pipeline import PipelineConfig
+from flows.metrics import parse_metric_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STAGE_KEY_TAG = "unetflow.train_key"
-MAX_PARAMETER_LENGTH = 6000
+MAX_PARAMETER_LENGTH, MAX_NAME_LENGTH = 6000, 250
 PARAMETERS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000
 
 
@@ -79,7 +81,7 @@ def log_parameters(client: MlflowClient, run_id: str, values: Mapping[str, Any])
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
-    flat = {name: str(value)[:MAX_PARAMETER_LENGTH] for name, value in _flatten(values)}
+    flat = {name[:MAX_NAME_LENGTH]: str(value)[:MAX_PARAMETER_LENGTH] for name, value in _flatten(values)}
     fresh = [Param(name, value) for name, value in flat.items() if name not in known]  # parameters cannot be rewritten
     for start in range(0, len(fresh), PARAMETERS_PER_REQUEST):
         client.log_batch(run_id, params=fresh[start : start + PARAMETERS_PER_REQUEST])
@@ -101,8 +103,28 @@ def log_metrics(client: MlflowClient, run_id: str, rows: Sequence[Mapping[str, f
 
 
 def mlflow_name(name: str) -> str:
-    """Return ``kid/clip-n100`` for ``kid[clip,n=100]``: MLflow accepts no brackets, commas or equals signs."""
-    return name.replace("[", "/").replace("]", "").replace(",", "-").replace("=", "")
+    """Return ``kid/clip-n100`` for ``kid[clip,n=100]``: MLflow accepts no brackets, commas or equals signs.
+
+    The name of a class is encoded reversibly, see ``encode``. Different metrics have different names.
+    """
+    parsed = parse_metric_name(name)
+    protocol = parsed.protocol.replace(",", "-").replace("=", "")
+    return "/".join(filter(None, [parsed.phase, parsed.metric.name, protocol, encode(parsed.part)]))
+
+
+def encode(text: str) -> str:
+    """Encode a text for the names of MLflow's metrics and parameters: ``WT+TC`` becomes ``WT:2BTC``.
+
+    Letters, digits, spaces, ``_`` and ``-`` stay; of anything else the UTF-8 bytes become ``:XX``. Dots stay within a
+    word: MLflow takes names for paths, in which ``..`` leads out.
+    """
+    quoted = quote(text, safe=" ").replace("~", "%7E")
+    return (quoted if quoted.strip(".") else quoted.replace(".", "%2E")).replace("%", ":")
+
+
+def decode(text: str) -> str:
+    """Decode what ``encode`` wrote."""
+    return unquote(text.replace(":", "%"))
 
 
 @contextmanager
@@ -135,6 +157,6 @@ class RunLogger:
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{encode(name)}.")
         else:
-            yield prefix + name, value
+            yield prefix + encode(name), value

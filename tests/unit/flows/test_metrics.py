@@ -12,7 +12,6 @@ from flows.metrics import (
     Metric,
     check_metric_names,
     find_value,
-    is_better,
     parse_metric_name,
     without_protocol,
 )
@@ -102,12 +101,13 @@ def test_the_table_is_complete() -> None:
 def test_values_are_compared_in_the_direction_of_their_metric(
     name: str, ours: float, theirs: float, better: bool
 ) -> None:
-    assert is_better(name, ours, theirs) is better
+    score = parse_metric_name(name).metric.score
+    assert (score(ours) > score(theirs)) is better
 
 
 def test_what_has_no_direction_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="learning_rate has no direction"):
-        is_better("learning_rate", 1.0, 2.0)
+        parse_metric_name("learning_rate").metric.score(1.0)
     assert METRICS["learning_rate"].direction == ""
 
 
@@ -128,3 +128,4 @@ def test_values_are_found_whatever_their_protocol() -> None:
     assert math.isnan(find_value(metrics, "fid"))
     assert math.isnan(find_value(metrics, "kid[clip,n=99]"))
     assert without_protocol("frechet_distance[clip,n=100]/prior") == "frechet_distance/prior"
+    assert without_protocol("dice/lesion [1]") == "dice/lesion [1]"
