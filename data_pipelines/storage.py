@@ -135,9 +135,12 @@ def copy(source: str, target: str) -> None:
 
 
 def copy_folder(source: str, target: str) -> None:
-    """Copy the files directly below a folder."""
-    for name in list_names(source):
-        copy(join(source, name), join(target, name))
+    """Copy all files below a folder, but hidden ones."""
+    fs, path = resolve(source)
+    for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True)):
+        relative = info.path[len(path) :].strip("/")
+        if info.is_file and not any(part.startswith(".") for part in relative.split("/")):
+            copy(join(source, relative), join(target, relative))
 
 
 @contextmanager

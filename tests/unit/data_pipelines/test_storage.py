@@ -107,10 +107,12 @@ def test_copies_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_folders_are_copied_file_by_file(tmp_path: Path) -> None:
-    for name in ("a", "b"):
+    for name in ("a", "b", "c/d/e", ".hidden", "c/.hidden/f"):
         storage.write_bytes(str(tmp_path / "from" / name), name.encode())
     storage.copy_folder(str(tmp_path / "from"), str(tmp_path / "to"))
-    assert {name: (tmp_path / "to" / name).read_bytes() for name in names(tmp_path / "to")} == {"a": b"a", "b": b"b"}
+    copied = [path for path in (tmp_path / "to").rglob("*") if path.is_file()]
+    found = {str(path.relative_to(tmp_path / "to")): path.read_bytes() for path in copied}
+    assert found == {"a": b"a", "b": b"b", "c/d/e": b"c/d/e"}
 
 
 def test_compressed_files_stay_as_they_are(tmp_path: Path) -> None:
