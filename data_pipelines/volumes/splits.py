@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -156,3 +156,14 @@ def _check_both_sides(sides: dict[str, Side], where: str, remedy: str) -> None:
     for side in ("train", "val"):
         if side not in sides.values():
             raise ConfigError(f"splits: no usable case is on the {side} side of {where}; {remedy}")
+
+
+def classes_without_case(
+    sides: Mapping[str, Side], class_voxels: Mapping[str, Sequence[int]], classes: Mapping[str, int]
+) -> dict[Side, list[str]]:
+    """List, for each side, the classes that no case of it shows; ``class_voxels`` maps case to voxels per class."""
+    absent: dict[Side, list[str]] = {"train": [], "val": []}
+    for side, names in absent.items():
+        counts = [class_voxels[case_id] for case_id, each in sides.items() if each == side]
+        names += [name for name, value in classes.items() if value and not any(count[value] for count in counts)]
+    return absent

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from data_pipelines.digests import digest_of
 from data_pipelines.errors import UserError
 from data_pipelines.shards.index import write_table
+from flows.config.locations import state_folder
 from flows.config.pipeline import PipelineConfig
 from flows.registry.candidate import Candidate
 from flows.registry.champion import Champion, Compared
 from flows.registry.comparison_page import comparison_page
-from flows.registry.gate import Incomparable, decide_alias
-from flows.registry.models import find_champion
+from flows.registry.gate import CHAMPION, Incomparable, decide_alias
+from flows.registry.models import find_champion, promote
 from flows.stages.attempt import Attempt
 
 if TYPE_CHECKING:
@@ -21,12 +27,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def ask_gate(client: MlflowClient, config: PipelineConfig, candidate: Candidate, attempt: Attempt) -> tuple[str, str]:
-    """Compare with the champion, where there is one; return (alias, reason) and write what the decision rests on."""
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the gate said of a new version."""
+
+    alias: str
+    reason: str
+    champion: str | None
+    """Version that it was compared with; None where there was no champion."""
+
+
+def ask_gate(client: MlflowClient, config: PipelineConfig, candidate: Candidate, attempt: Attempt) -> Decision:
+    """Compare with the champion, where there is one, and write what the decision rests on."""
     name, metrics = config.registry.name, candidate.evaluation.figures.metrics
     found = find_champion(client, name)
     if found is None:
-        return decide_alias(metrics, None, config.registry, candidate.default_metric)
+        return Decision(*decide_alias(metrics, None, config.registry, candidate.default_metric), champion=None)
     champion = Champion.of(found)
     compared = _compare(candidate, champion)
     alias, reason = decide_alias(metrics, compared.outcome, config.registry, candidate.default_metric)
@@ -34,7 +50,44 @@ def ask_gate(client: MlflowClient, config: PipelineConfig, candidate: Candidate,
     if compared.rows is not None:
         write_table(attempt.uri("comparison.parquet"), compared.rows)
         attempt.add("comparison_rows", attempt.uri("comparison.parquet"))
-    return alias, reason
+    return Decision(alias, reason, champion.version)
+
+
+def settle(
+    client: MlflowClient,
+    config: PipelineConfig,
+    candidate: Candidate,
+    attempt: Attempt,
+    version: str,
+    decision: Decision,
+) -> Decision:
+    """Set the alias of a version. Where another was promoted since, compare with that one first."""
+    name = config.registry.name
+    while True:
+        with _promotion_lock(client.tracking_uri, name):
+            champion = find_champion(client, name)
+            if (None if champion is None else str(champion.version)) == decision.champion:
+                _set_alias(client, name, version, decision.alias)
+                return decision
+        logger.info("register: another version of %s became champion meanwhile: comparing with it", name)
+        decision = ask_gate(client, config, candidate, attempt)
+
+
+def _set_alias(client: MlflowClient, name: str, version: str, alias: str) -> None:
+    if alias == CHAMPION:
+        promote(client, name, version)
+    else:
+        client.set_registered_model_alias(name, alias, version)
+
+
+@contextmanager
+def _promotion_lock(server: str, name: str) -> Iterator[None]:
+    """Let one process of this machine at a time look who is champion and replace it. (MLflow has no such lock.)"""
+    path = state_folder() / "promotion" / f"{digest_of([server, name])[:16]}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _compare(candidate: Candidate, champion: Champion) -> Compared:

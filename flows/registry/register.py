@@ -21,9 +21,8 @@ from flows.metrics import parse_metric_name, without_protocol
 from flows.registry import tracking
 from flows.registry.candidate import Candidate
 from flows.registry.champion import BUNDLE, EVALUATION_TAG
-from flows.registry.decision import ask_gate
-from flows.registry.gate import CHAMPION
-from flows.registry.models import GATE_TAG, METRICS_TAG, TAG_PREFIX, promote
+from flows.registry.decision import Decision, ask_gate, settle
+from flows.registry.models import GATE_TAG, METRICS_TAG, TAG_PREFIX
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.shards import ShardFigures
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REPORT, REPORT_FOLDER = "report", "evaluation"
-"""Name of the evaluation's output that is logged to the run, and its folder among the run's artifacts."""
+"""Name of the evaluation's output that is logged to the run, and the folder of all evaluations among its artifacts."""
 
 
 class RegistrationFigures(Figures):
@@ -94,41 +93,61 @@ def write_exports(folder: Path, networks: Mapping[str, Callable[[], Traced]], sp
 def _register(config: PipelineConfig, candidate: Candidate, attempt: Attempt) -> RegistrationFigures:
     name, root = config.registry.name, config.storage_uri
     client = tracking.connect(root)
-    alias, reason = ask_gate(client, config, candidate, attempt)
-    run_id = _log_run(client, config, candidate, attempt)
+    decision = ask_gate(client, config, candidate, attempt)  # first: a champion that cannot be drawn costs no version
+    run_id = _log_run(client, config, candidate)
     model_id = _log_model(config, candidate, run_id)
-    tags = _tags(config, candidate) | {GATE_TAG: f"{alias}: {reason}"}
-    version = _create_version(client, name, candidate, model_id, run_id, tags)
-    _set_alias(client, name, version, alias)
-    logger.info("register: version %s of %s is %s: %s", version, name, alias, reason)
+    version = _create_version(client, name, candidate, model_id, run_id, _tags(config, candidate))
+    decision = settle(client, config, candidate, attempt, version, decision)
+    _log_decision(client, name, version, run_id, candidate, attempt, decision)
+    logger.info("register: version %s of %s is %s: %s", version, name, decision.alias, decision.reason)
     server = tracking.tracking_uri(root)
     return RegistrationFigures(
         model_name=name,
         model_version=int(version),
-        model_uri=f"models:/{name}@{alias}",
-        alias=alias,
-        reason=reason,
+        model_uri=f"models:/{name}@{decision.alias}",
+        alias=decision.alias,
+        reason=decision.reason,
         run_id=run_id,
         tracking_uri=server,
         pages=_pages(client, server, run_id, f"{name}/versions/{version}", candidate.evaluation),
     )
 
 
-def _log_run(client: MlflowClient, config: PipelineConfig, candidate: Candidate, attempt: Attempt) -> str:
-    """Log parameters, metrics, report, comparison and data set; return the run's id."""
+def _log_run(client: MlflowClient, config: PipelineConfig, candidate: Candidate) -> str:
+    """Log parameters, metrics, report and data set; return the run's id."""
     registry, evaluation = config.registry, candidate.evaluation
     run_id = tracking.open_run(client, registry.experiment, candidate.run_key, registry.name)
     tracking.log_parameters(client, run_id, config.model_dump(mode="json"))
     tracking.log_metrics(client, run_id, [{"step": candidate.step, **evaluation.figures.metrics}])
     if REPORT in evaluation.outputs:
         with storage.local_file(evaluation.output(REPORT)) as report:
-            client.log_artifact(run_id, str(report), REPORT_FOLDER)
-    for name in attempt.outputs:
-        with storage.local_file(attempt.output(name)) as file:
-            client.log_artifact(run_id, str(file), REPORT_FOLDER)
+            client.log_artifact(run_id, str(report), _report_folder(evaluation))
     if candidate.dataset is not None:
         _log_dataset(client, run_id, candidate.dataset)
     return run_id
+
+
+def _log_decision(
+    client: MlflowClient,
+    name: str,
+    version: str,
+    run_id: str,
+    candidate: Candidate,
+    attempt: Attempt,
+    decision: Decision,
+) -> None:
+    """Write the decision into the version's tags and card, and what it rests on beside the report."""
+    said = f"{decision.alias}: {decision.reason}"
+    client.set_model_version_tag(name, version, GATE_TAG, said)
+    client.update_model_version(name, version, f"{candidate.build_card()}\n\nAt registration: {said}.")
+    for output in attempt.outputs:
+        with storage.local_file(attempt.output(output)) as file:
+            client.log_artifact(run_id, str(file), _report_folder(candidate.evaluation))
+
+
+def _report_folder(evaluation: Record[EvaluationFigures]) -> str:
+    """Return the folder of an evaluation among the run's artifacts: versions of one training share a run."""
+    return f"{REPORT_FOLDER}/{evaluation.key[:12]}"
 
 
 def _tags(config: PipelineConfig, candidate: Candidate) -> dict[str, str]:
@@ -161,7 +180,7 @@ def _pages(
     pages = {"model": f"{server}/#/models/{model}"}
     if REPORT in evaluation.outputs:
         experiment = client.get_run(run_id).info.experiment_id
-        file = f"{REPORT_FOLDER}/{evaluation.output(REPORT).rsplit('/', 1)[-1]}"
+        file = f"{_report_folder(evaluation)}/{evaluation.output(REPORT).rsplit('/', 1)[-1]}"
         pages["report"] = f"{server}/#/experiments/{experiment}/runs/{run_id}/artifacts/{file}"
     return pages
 
@@ -176,18 +195,8 @@ def _create_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    card = f"{candidate.build_card()}\n\nAt registration: {tags[GATE_TAG]}."
-    version = client.create_model_version(
-        name, f"models:/{model_id}", run_id, tags=tags, description=card, model_id=model_id
-    )
+    version = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id)
     return str(version.version)
-
-
-def _set_alias(client: MlflowClient, name: str, version: str, alias: str) -> None:
-    if alias == CHAMPION:
-        promote(client, name, version)
-    else:
-        client.set_registered_model_alias(name, alias, version)
 
 
 def _log_model(config: PipelineConfig, candidate: Candidate, run_id: str) -> str:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from data_pipelines.errors import ConfigError, DataError, Problem
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.specs import DataSpec
-from data_pipelines.volumes.splits import assign_splits, draw_held_out
+from data_pipelines.volumes.splits import assign_splits, classes_without_case, draw_held_out
 
 
 def dataset(*ids: str, subjects: dict[str, str] | None = None, **fields: Any) -> Dataset:
@@ -175,3 +175,13 @@ def test_few_subjects_still_give_two_sides() -> None:
     assert sorted(sides.values()) == ["train", "train", "train", "val"]
     with pytest.raises(ConfigError, match=r"no usable case is on the train side.*choose another data\.fold"):
         assign_splits(dataset("a", "b", subjects={"b": "a"}), DataSpec(root="x"))
+
+
+def test_classes_that_a_side_lacks() -> None:
+    voxels = {"a": [9, 5, 0], "b": [9, 0, 3], "c": [9, 1, 0]}
+    classes = {"background": 0, "organ": 1, "lesion": 2}
+    assert classes_without_case({"a": "train", "b": "val", "c": "train"}, voxels, classes) == {
+        "train": ["lesion"],
+        "val": ["organ"],
+    }
+    assert classes_without_case({"a": "train", "b": "train", "c": "val"}, voxels, classes)["train"] == []
