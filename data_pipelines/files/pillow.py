@@ -35,7 +35,12 @@ def bounded_pixels(path: Path, on_warning: Literal["error", "ignore"], remedy: s
 
 def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
     """Return width and height of an image of the ``stored`` size once it is turned upright."""
-    return stored[::-1] if orientation in _SIDEWAYS else stored
+    return stored[::-1] if is_sideways(orientation) else stored
+
+
+def is_sideways(orientation: int) -> bool:
+    """Tell whether turning an image of this orientation upright swaps its sides."""
+    return orientation in _SIDEWAYS
 
 
 def is_deep_grey(mode: str) -> bool:

@@ -33,6 +33,13 @@ def named_errors(path: Path) -> Iterator[None]:
         raise unreadable("corrupt-gzip", path, f"the compressed data is damaged: {error}") from None
     except FileNotFoundError:
         raise unreadable("file-missing", path, "no such file or folder", "restore it, or leave the case out") from None
+    except PermissionError:
+        raise unreadable("no-permission", path, "may not be read", "give the account that runs this access") from None
+    except MemoryError:
+        raise unreadable("too-large", path, "does not fit into memory", "cut it, or use a larger machine") from None
+    except ImportError as error:
+        message = f"its format needs a package that is not installed: {error}"
+        raise unreadable("missing-decoder", path, message, f"install the package {error.name or ''}".rstrip()) from None
     except Exception as error:  # on damaged bytes the decoders raise anything, down to struct.error
         reason = f"{type(error).__name__}: {error}"
         raise unreadable("unreadable", path, f"cannot be read: {reason:.300}") from error

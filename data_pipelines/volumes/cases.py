@@ -8,6 +8,8 @@ from pathlib import Path
 
 from data_pipelines.digests import digest_of, file_digests
 from data_pipelines.errors import Problem
+from data_pipelines.volumes.files import source_files
+from data_pipelines.volumes.notices import Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,12 @@ class Dataset:
     """A ``splits_final.json`` found beside the data."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Licence, reference, release and the like, as the data set states them."""
+    notices: tuple[Notice, ...] = ()
+    """Files that the folder holds and nothing reads."""
 
 
 def case_digests(cases: Iterable[Case]) -> dict[str, str]:
     """Compute case_id -> digest over the bytes of its files, in order; the files of a DICOM folder by name."""
-    files = {case.case_id: [f for path in (*case.images, case.label) for f in _files(Path(path))] for case in cases}
+    files = {case.case_id: [f for path in (*case.images, case.label) for f in source_files(Path(path))] for case in cases}
     digests = file_digests(path for paths in files.values() for path in paths)
     return {case_id: digest_of([digests[path] for path in paths]) for case_id, paths in files.items()}
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

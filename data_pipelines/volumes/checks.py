@@ -1,15 +1,15 @@
 """Rules that a case must keep, each checked before training begins and reported with its file and remedy.
 
-``check_case`` reads each file of a case once and returns arrays that every later stage may trust. ``check_dataset``
-holds the rules that only all cases together can break.
+``check_image`` reads the image of a case or of a prediction, ``check_case`` image and label; each file is read once,
+and what they return every later stage may trust. ``check_dataset`` holds the rules that only all cases together can
+break.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,24 @@ from data_pipelines.errors import DataError, ProblemList, broken_rule
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.formats.base import Geometry, Volume
-from data_pipelines.volumes.specs import DataSpec
+from data_pipelines.volumes.grids import check_same_grid, check_same_side_up, is_same_grid, oriented_like
+from data_pipelines.volumes.labels import check_label
+from data_pipelines.volumes.notices import Notice, notice, of_case
+from data_pipelines.volumes.specs import DataSpec, InputSpec
 
-_SPACING_TOLERANCE = 1e-3
-"""Relative."""
-_CORNER_TOLERANCE_MM = 1e-2
-_MAX_VALUES_NAMED = 10
-"""Undeclared label values that a message lists."""
+
+@dataclass(frozen=True, slots=True)
+class CheckedImage:
+    """An image that keeps every rule: all channels finite and on one grid, at least one of them not constant."""
+
+    image: np.ndarray
+    """(C, *spatial) float32, as stored (not reoriented)."""
+    geometry: Geometry
+    """Grid of the spatial axes."""
+    stored_shape: tuple[int, ...]
+    """Shape of one channel in the file: (x, y, 1) where a 2-D image is stored as one slice."""
+    notices: tuple[Notice, ...] = ()
+    """What was assumed or converted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,84 +49,147 @@ class CheckedCase:
     label: np.ndarray
     """(*spatial) uint8, int16 where there are more than 256 classes."""
     geometry: Geometry
+    notices: tuple[Notice, ...] = ()
+    """What was assumed or converted."""
+
+
+_File = tuple[str, Volume]
+"""Path and content of one file."""
+
+
+def check_image(paths: Sequence[str], channels: Sequence[str], ndim: int, spec: InputSpec) -> CheckedImage:
+    """Read the files of one image, each once, and check them against the declared ``channels`` and number of axes.
+
+    Raises DataError with every broken rule.
+    """
+    problems = ProblemList()
+    files = _read_files(paths, ndim, spec, problems)
+    image, notices = _check_channels(files, len(paths), channels, ndim, problems)
+    _check_grids(files, spec, problems)
+    if problems:
+        raise DataError(problems)
+    (_, first) = files[0]
+    stored = (*first.geometry.shape, 1) if first.is_slice else first.geometry.shape
+    return CheckedImage(image, first.geometry, stored, notices)
 
 
 def check_case(case: Case, dataset: Dataset, spec: DataSpec) -> CheckedCase:
     """Read the files of ``case``, each once, and check them. Raises DataError with every broken rule."""
     problems = ProblemList()
-    images: list[tuple[str, Volume]] = []
-    labels: list[tuple[str, Volume]] = []  # one, or none where it cannot be read
-    channels: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
-    for path in case.images:
-        with problems.collecting(case.case_id):
-            images.append((path, read_volume(path, spec.max_voxels)))
-    with problems.collecting(case.case_id):
-        labels.append((case.label, read_volume(case.label, spec.max_voxels, label=True)))
-    for path, volume in images:
-        with problems.collecting(case.case_id):
-            channels += _check_image(path, volume, case, dataset, spec)
-    if not problems:
-        with problems.collecting(case.case_id):
-            _check_channel_count(case, len(channels), dataset)
-    readable = [*images, *labels]
-    for path, volume in readable[1:]:
-        with problems.collecting(case.case_id):
-            check_same_grid(readable[0][0], readable[0][1].geometry, path, volume.geometry)
+    files = _read_files(case.images, spec.ndim, spec, problems)
+    labels = _read_files([case.label], spec.ndim, spec, problems, label=True)  # one, or none where it cannot be read
+    image, notices = _check_channels(files, len(case.images), dataset.channels, spec.ndim, problems)
+    if files:
+        labels = [(path, _reoriented(path, volume, files[0][1].geometry, spec)) for path, volume in labels]
+    _check_grids([*files, *labels], spec, problems)
+    masks = []
     for path, volume in labels:
-        with problems.collecting(case.case_id):
-            masks.append(_check_label(path, volume, dataset, spec))
+        with problems.collecting():
+            _check_ndim(path, volume, spec.ndim)
+            mask, label_notices = check_label(path, volume, dataset.classes)
+            masks.append(mask)
+            notices = (*notices, *label_notices)
     if problems:
-        raise DataError(problems)
-    image = np.stack([channel.astype(np.float32, copy=False) for channel in channels])
-    return CheckedCase(case.case_id, case.subject, image, masks[0], images[0][1].geometry)
+        raise DataError([replace(problem, case_id=case.case_id) for problem in problems])
+    geometry = files[0][1].geometry
+    return CheckedCase(case.case_id, case.subject, image, masks[0], geometry, of_case(notices, case.case_id))
+
+
+def _read_files(
+    paths: Sequence[str], ndim: int, spec: InputSpec, problems: ProblemList, *, label: bool = False
+) -> list[_File]:
+    """Read the files that can be read; the others are problems."""
+    files = []
+    for path in paths:
+        with problems.collecting():
+            volume = read_volume(path, spec.max_voxels, spec.slice_tolerance_mm, label=label)
+            files.append((path, _without_slice_axis(volume) if ndim == 2 else volume))
+    return files
+
+
+def _without_slice_axis(volume: Volume) -> Volume:
+    """Turn one slice (x, y, 1) into a 2-D image (x, y); anything else stays."""
+    geometry = volume.geometry
+    if geometry.ndim != 3 or geometry.shape[2] != 1:
+        return volume
+    flat = replace(geometry, shape=geometry.shape[:2], spacing=geometry.spacing[:2])
+    return replace(volume, array=np.squeeze(volume.array, axis=2), geometry=flat, is_slice=True)
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-def _check_image(path: str, volume: Volume, case: Case, dataset: Dataset, spec: DataSpec) -> list[np.ndarray]:
-    """Return the channels (*spatial) of one file. Raises DataError for a wrong number of axes or bad voxel values."""
-    array = volume.array
-    _check_ndim(path, volume, spec)
-    if array.ndim == volume.geometry.ndim:
-        channels = [array]
-    # A fourth axis (or colour) is one of channels only where the data set declares as many for its only file.
-    elif len(case.images) > 1 or array.shape[-1] != len(dataset.channels) or array.shape[-1] == 1:
-        raise _extra_axis(path, array.shape, dataset, spec)
-    else:
-        channels = list(np.moveaxis(array, -1, 0))
-    problems = ProblemList()
-    for index, channel in enumerate(channels):
+def _check_channels(
+    files: Sequence[_File], num_files: int, channels: Sequence[str], ndim: int, problems: ProblemList
+) -> tuple[np.ndarray, tuple[Notice, ...]]:
+    """Return the image (C, *spatial) float32 and the notices of its files; empty where a rule is broken."""
+    found: list[tuple[str, np.ndarray]] = []
+    for path, volume in files:
         with problems.collecting():
-            _check_intensities(path, channel, f"channel {index}: " if len(channels) > 1 else "")
-    if problems:
-        raise DataError(problems)
-    return channels
+            arrays = _split_channels(path, volume, num_files, channels, ndim)
+            names = [f"channel {index}: " if len(arrays) > 1 else "" for index in range(len(arrays))]
+            found += [(path, array) for array in arrays]
+            check_finite(path, arrays, names)
+    if not problems:
+        with problems.collecting():
+            _check_channel_count(files[0][0], len(found), channels)
+            notices = (*(one for _, volume in files for one in volume.notices), *check_varies(found, channels))
+            if len({array.shape for _, array in found}) == 1:  # else the grids differ, and that is named
+                return np.stack([array.astype(np.float32, copy=False) for _, array in found]), notices
+    return np.zeros((0,) * (ndim + 1), np.float32), ()
 
 
-def _check_ndim(path: str, volume: Volume, spec: DataSpec) -> None:
-    if volume.geometry.ndim != spec.ndim:
+def _split_channels(
+    path: str, volume: Volume, num_files: int, channels: Sequence[str], ndim: int
+) -> list[np.ndarray]:
+    """Return the channels (*spatial) of one file. Raises DataError for a wrong number of axes."""
+    array = volume.array
+    _check_ndim(path, volume, ndim)
+    if array.ndim == volume.geometry.ndim:
+        return [array]
+    # A fourth axis (or colour) is one of channels only where the data set declares as many for its only file.
+    if num_files > 1 or array.shape[-1] != len(channels):
+        raise _extra_axis(path, array.shape, channels, ndim)
+    return list(np.moveaxis(array, -1, 0))
+
+
+def _check_ndim(path: str, volume: Volume, ndim: int) -> None:
+    if volume.geometry.ndim != ndim:
         shape = volume.array.shape
-        message = f"expected {spec.ndim} spatial axes (data.ndim), the file has {len(shape)}: {list(shape)}"
+        message = f"expected {ndim} spatial axes (data.ndim), the file has {len(shape)}: {list(shape)}"
         raise broken_rule("wrong-ndim", path, message, "set data.ndim, or convert the file")
 
 
-def _check_intensities(path: str, channel: np.ndarray, where: str) -> None:
-    """Raise DataError where voxels are not finite, or all the same."""
-    finite = np.isfinite(channel) if channel.dtype.kind == "f" else None
-    if finite is not None and not finite.all():
-        nan, total = int(np.isnan(channel).sum()), int((~finite).sum())
-        message = f"{where}{nan} voxels are NaN and {total - nan} infinite"
-        raise broken_rule("non-finite", path, message, "replace these voxels, or leave the case out")
-    if channel.min() == channel.max():
-        message = f"{where}every voxel has the same value, {channel.flat[0]:g}"
-        raise broken_rule("constant-image", path, message, "the image is empty: leave the case out")
+def check_finite(path: str, arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """Raise DataError naming each array with voxels that are NaN or infinite as float32."""
+    problems = ProblemList()
+    for name, array in zip(names, arrays, strict=True):
+        if array.dtype.kind != "f" or np.isfinite(array).all():
+            continue
+        nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+        with problems.collecting():
+            message = f"{name}{nan} voxels are NaN and {infinite} infinite"
+            raise broken_rule("non-finite", path, message, "replace these voxels, or leave the case out")
+    if problems:
+        raise DataError(problems)
 
 
-def _extra_axis(path: str, shape: Sequence[int], dataset: Dataset, spec: DataSpec) -> DataError:
-    declared = f"{len(dataset.channels)} channels are declared ({', '.join(dataset.channels)})"
-    if spec.ndim == 2:
+def check_varies(found: Sequence[tuple[str, np.ndarray]], channels: Sequence[str]) -> tuple[Notice, ...]:
+    """Raise DataError where every channel is constant; one among others that vary is noticed only."""
+    constant = [index for index, (_, array) in enumerate(found) if array.min() == array.max()]
+    values = {index: f"every voxel has the same value, {found[index][1].flat[0]:g}" for index in constant}
+    if len(constant) == len(found):
+        remedy = "the image is empty: leave the case out"
+        raise broken_rule("constant-image", found[0][0], values[0], remedy)
+    return tuple(
+        notice("constant-channel", found[index][0], f"channel {index} ({channels[index]}): {value}")
+        for index, value in values.items()
+    )
+
+
+def _extra_axis(path: str, shape: Sequence[int], channels: Sequence[str], ndim: int) -> DataError:
+    declared = f"{len(channels)} channels are declared ({', '.join(channels)})"
+    if ndim == 2:
         message = f"the image has {shape[-1]} colour channels, {declared}"
         return broken_rule("channel-count", path, message, "convert the image, or correct data.channels")
     message = f"the file is {len(shape)}-D {list(shape)} where 3-D is expected; {declared}"
@@ -123,90 +197,32 @@ def _extra_axis(path: str, shape: Sequence[int], dataset: Dataset, spec: DataSpe
     return broken_rule("wrong-ndim", path, message, remedy)
 
 
-def _check_channel_count(case: Case, found: int, dataset: Dataset) -> None:
-    if found != len(dataset.channels):
-        message = f"{found} channels in the files, {len(dataset.channels)} declared: {', '.join(dataset.channels)}"
+def _check_channel_count(path: str, found: int, channels: Sequence[str]) -> None:
+    if found != len(channels):
+        message = f"{found} channels in the files, {len(channels)} declared: {', '.join(channels)}"
         remedy = "add the missing channels, or correct data.channels"
-        raise broken_rule("channel-count", case.images[0], message, remedy)
+        raise broken_rule("channel-count", path, message, remedy)
 
 
-# --- geometry --------------------------------------------------------------------------------------------------------
+# --- grids -----------------------------------------------------------------------------------------------------------
 
 
-def check_same_grid(path: str, ours: Geometry, other_path: str, theirs: Geometry) -> None:
-    """Raise DataError where two files of one case do not lie on the same grid.
-
-    Tolerances: spacing 0.1 %, and 0.01 mm between the two positions of any corner of the grid.
-    """
-    name = Path(path).name
-    if ours.shape != theirs.shape:
-        message = f"shape {list(theirs.shape)} differs from {list(ours.shape)} of {name}"
-    elif not np.allclose(ours.spacing, theirs.spacing, rtol=_SPACING_TOLERANCE, atol=0):
-        message = f"spacing {_rounded(theirs.spacing)} mm differs from {_rounded(ours.spacing)} mm of {name}"
-    elif (distance := _corner_distance(ours, theirs)) > _CORNER_TOLERANCE_MM:
-        message = _placement_message(ours, theirs, distance, name)
-    else:
-        return
-    remedy = "resample the label onto the image's grid, or correct the header that is wrong"
-    raise broken_rule("geometry-mismatch", other_path, message, remedy)
+def _check_grids(files: Sequence[_File], spec: InputSpec, problems: ProblemList) -> None:
+    """Compare each file with the first: EXIF orientation, then the grid."""
+    for path, volume in files[1:]:
+        first_path, first = files[0]
+        with problems.collecting():
+            check_same_side_up(first_path, first, path, volume)
+            check_same_grid(first_path, first.geometry, path, volume.geometry, spec.grid_tolerance)
 
 
-def _corner_distance(ours: Geometry, theirs: Geometry) -> float:
-    """Compute the largest distance in mm between the same corner of the grid as the two headers place it."""
-    if ours.affine is None or theirs.affine is None:
-        return 0.0
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in ours.shape), (1,))), dtype=np.float64)
-    apart = corners @ (ours.affine_array() - theirs.affine_array()).T
-    return float(np.linalg.norm(apart[:, :3], axis=1).max())
-
-
-def _placement_message(ours: Geometry, theirs: Geometry, distance: float, name: str) -> str:
-    from nibabel.orientations import aff2axcodes
-
-    here, there = ("".join(aff2axcodes(g.affine_array())) for g in (ours, theirs))
-    if here != there:
-        return f"orientation {there} differs from {here} of {name}; corners lie {distance:.2f} mm apart"
-    return f"position or rotation differs from {name}: corners of the grid lie {distance:.2f} mm apart"
-
-
-def _rounded(spacing: Sequence[float]) -> list[float]:
-    return [round(float(value), 4) for value in spacing]
-
-
-# --- labels ----------------------------------------------------------------------------------------------------------
-
-
-def _check_label(path: str, volume: Volume, dataset: Dataset, spec: DataSpec) -> np.ndarray:
-    """Return the label (*spatial) in the smallest type for its classes. Raises DataError where it breaks a rule."""
-    array, num_classes = volume.array, len(dataset.classes)
-    _check_ndim(path, volume, spec)
-    if array.ndim != spec.ndim:
-        message = f"a label has one value per voxel, this one has {array.shape[-1]}: {list(array.shape)}"
-        raise broken_rule("label-channels", path, message, "store the class of each voxel as a number")
-    if array.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            fractions = int((~np.isfinite(array) | (array != np.rint(array))).sum())
-        if fractions:
-            message = f"{fractions} voxels are not whole numbers"
-            remedy = "write the label with whole numbers (resample labels with nearest neighbour)"
-            raise broken_rule("label-not-integer", path, message, remedy)
-    if array.min() < 0 or array.max() >= num_classes:
-        raise _undeclared_values(path, array, dataset)
-    return array.astype(np.uint8 if num_classes <= 256 else np.int16)
-
-
-def _undeclared_values(path: str, array: np.ndarray, dataset: Dataset) -> DataError:
-    values, counts = np.unique(array, return_counts=True)
-    undeclared = [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if not 0 <= v < len(dataset.classes)]
-    listing = ", ".join(f"{value} ({count} voxels)" for value, count in undeclared[:_MAX_VALUES_NAMED])
-    more = f" and {len(undeclared) - _MAX_VALUES_NAMED} more" if len(undeclared) > _MAX_VALUES_NAMED else ""
-    declared = ", ".join(f"{value} {name}" for name, value in dataset.classes.items())
-    message = f"label values outside the declared classes: {listing}{more}; declared are {declared}"
-    if set(values.tolist()) <= {0, 255}:
-        remedy = "the mask is black and white: rewrite 255 as the value of its class (1 where there is only one)"
-    else:
-        remedy = "declare these classes (dataset.json, classes.json or data.classes), or rewrite the label as 0..K-1"
-    return broken_rule("label-values", path, message, remedy)
+def _reoriented(path: str, label: Volume, grid: Geometry, spec: InputSpec) -> Volume:
+    """Reorder the axes of a label that lies on the image's grid, stored along other axes; any other label stays."""
+    turned = oriented_like(label, grid)
+    if turned is label or not is_same_grid(grid, turned.geometry, spec.grid_tolerance):
+        return label
+    message = "lies on the image's grid with its axes reversed or swapped: reordered as the image is"
+    return replace(turned, notices=(*turned.notices, notice("label-reoriented", path, message)))
 
 
 # --- the data set ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Volumes and images on disk to arrays with their geometry. Every size is known from a header before voxels are read.
 
     .nii, .nii.gz                 NIfTI, header by nibabel; array as stored, axes (i, j, k) or (i, j, k, channel)
+    .nrrd, .nhdr, .mha, .mhd      SimpleITK; axes as NIfTI
     .png, .jpg, .jpeg, .tif       Pillow; array (row, column) or (row, column, channel)
+    .tif with several pages       tifffile; array (column, row, page), and a channel axis where there is one
     a folder of DICOM slices      pydicom; array (column, row, slice), slices sorted along their normal
 
 Orientation is left as stored: the affine says where the voxels lie.
@@ -12,14 +14,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from data_pipelines.errors import DataError
 from data_pipelines.files.reading import named_errors
-from data_pipelines.volumes.formats import dicom, images, nifti
-from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Geometry, Volume
+from data_pipelines.volumes.formats import dicom, images, itk, nifti
+from data_pipelines.volumes.formats.base import ALL_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, Geometry, Volume
+from data_pipelines.volumes.specs import SLICE_TOLERANCE_MM
 
 
 def strip_suffix(name: str) -> str:
     """Remove the volume or image suffix of a file name: ``a_01.nii.gz`` -> ``a_01``; other names stay."""
-    for suffix in (*NIFTI_SUFFIXES, *IMAGE_SUFFIXES):
+    for suffix in ALL_SUFFIXES:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
@@ -30,34 +34,58 @@ def is_volume_name(name: str) -> bool:
     return not name.startswith(".") and strip_suffix(name) != name
 
 
-def read_geometry(path: str | os.PathLike[str], max_voxels: int) -> Geometry:
+def source_files(path: Path) -> list[Path]:
+    """List the files that ``read_volume`` reads for ``path``: slices of a folder, voxels beside a detached header."""
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file())
+    if not path.name.lower().endswith(ITK_SUFFIXES):
+        return [path]
+    try:
+        return [path, *(file for file in itk.data_files(path) if file.is_file())]
+    except (DataError, OSError):  # found again, and reported, when the file is read
+        return [path]
+
+
+def read_geometry(
+    path: str | os.PathLike[str], max_voxels: int, slice_tolerance_mm: float = SLICE_TOLERANCE_MM
+) -> Geometry:
     """Read shape, spacing and affine of a volume from its headers alone.
 
     Raises DataError where the header is unreadable, declares more than ``max_voxels``, a spacing that is not positive,
-    or more data than the file can hold.
+    or more data than the file can hold, and where slices lie more than ``slice_tolerance_mm`` off an even spacing.
     """
     path = Path(path)
     with named_errors(path):
         if path.is_dir():
-            return dicom.read_geometry(path, max_voxels)
+            return dicom.read_geometry(path, max_voxels, slice_tolerance_mm)
         if path.name.lower().endswith(NIFTI_SUFFIXES):
             return nifti.read_geometry(path, max_voxels)
+        if path.name.lower().endswith(ITK_SUFFIXES):
+            return itk.read_geometry(path, max_voxels)
         return images.read_geometry(path, max_voxels)
 
 
-def read_volume(path: str | os.PathLike[str], max_voxels: int, *, label: bool = False) -> Volume:
+def read_volume(
+    path: str | os.PathLike[str],
+    max_voxels: int,
+    slice_tolerance_mm: float = SLICE_TOLERANCE_MM,
+    *,
+    label: bool = False,
+) -> Volume:
     """Read the voxels of one file (or one folder of DICOM slices) with their geometry.
 
     Integers without a scale stay integers, everything else becomes float32. Of images with a palette ``label=True``
-    keeps the stored indices (they are the classes), otherwise their colours are read; transparency is dropped.
-    Raises DataError as ``read_geometry`` does, and for truncated or corrupt data.
+    keeps the stored indices (they are the classes), otherwise their colours are read; transparency is dropped. A label
+    compressed with loss is refused. Raises DataError as ``read_geometry`` does, and for truncated or corrupt data.
     """
     path = Path(path)
     with named_errors(path):
         if path.is_dir():
-            return dicom.read_volume(path, max_voxels)
+            return dicom.read_volume(path, max_voxels, slice_tolerance_mm)
         if path.name.lower().endswith(NIFTI_SUFFIXES):
             return nifti.read_volume(path, max_voxels)
+        if path.name.lower().endswith(ITK_SUFFIXES):
+            return itk.read_volume(path, max_voxels)
         return images.read_volume(path, max_voxels, label=label)
 
 
@@ -69,4 +97,6 @@ def read_num_channels(path: str | os.PathLike[str], max_voxels: int) -> int:
             return 1
         if path.name.lower().endswith(NIFTI_SUFFIXES):
             return nifti.read_num_channels(path, max_voxels)
+        if path.name.lower().endswith(ITK_SUFFIXES):
+            return itk.read_num_channels(path, max_voxels)
         return images.read_num_channels(path, max_voxels)

@@ -9,6 +9,11 @@ from pydantic import Field, field_validator, model_validator
 
 from data_pipelines.specs import LocalPath, Spec
 
+SLICE_TOLERANCE_MM = 0.06
+"""Default tolerance of the positions of slices: with one decimal they are up to 0.05 mm off."""
+GRID_TOLERANCE = 0.1
+"""Default tolerance of two grids, as a share of the smallest spacing."""
+
 
 class PreprocessSpec(Spec):
     """Preprocessing of a raw case to a training sample. Every field changes the shards."""
@@ -44,7 +49,19 @@ class PreprocessSpec(Spec):
         return self
 
 
-class DataSpec(Spec):
+class InputSpec(Spec):
+    """Limits and tolerances of input files. Training and prediction apply the same: they travel with the model."""
+
+    max_voxels: int = Field(default=1 << 30, gt=0)
+    """Maximum number of voxels that one file may declare; checked in the header, before anything is read."""
+    slice_tolerance_mm: float = Field(default=SLICE_TOLERANCE_MM, ge=0)
+    """Maximum distance in mm of a DICOM slice from its place on a straight, evenly spaced line (at most a fifth of the
+    distance between slices). The default accepts positions that are written with one decimal."""
+    grid_tolerance: float = Field(default=GRID_TOLERANCE, ge=0, lt=0.5)
+    """Maximum distance between the same corner of two grids of one case, as a share of the smallest spacing."""
+
+
+class DataSpec(InputSpec):
     """Source, checks, split and shards of a data set of volumes."""
 
     root: LocalPath = ""
@@ -61,8 +78,6 @@ class DataSpec(Spec):
     """Number of spatial axes of a sample: 2 for images, 3 for volumes."""
     on_error: Literal["stop", "quarantine"] = "stop"
     """On bad input: list every problem and stop, or skip the bad cases and list them in the report."""
-    max_voxels: int = Field(default=1 << 30, gt=0)
-    """Maximum number of voxels that one file may declare; checked in the header, before anything is read."""
     splits: str | None = None
     """Splits file in the format of nnU-Net's ``splits_final.json``, absolute or relative to ``root``. Default: the one
     beside the data, else the splits are drawn."""

@@ -10,10 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files.pillow import UPRIGHT
 from data_pipelines.files.reading import unreadable
+from data_pipelines.volumes.notices import Notice
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+TIFF_SUFFIXES = (".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", *TIFF_SUFFIXES)
+ALL_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,11 @@ class Geometry:
     spacing: tuple[float, ...]
     """Distance between voxel centres in mm, per spatial axis; 1 for images without one."""
     affine: tuple[tuple[float, ...], ...] | None = None
-    """4x4 from voxel indices to mm in RAS+ (x to the right, y to the front, z up); None for 2-D."""
+    """4x4 from voxel indices to mm in RAS+ (x to the right, y to the front, z up); None for images without one."""
+    unit_mm: float = 1.0
+    """Length in mm of the unit that the file states its geometry in; ``spacing`` and ``affine`` are in mm already."""
+    has_spacing: bool = True
+    """False where the file states no voxel size and 1 mm stands for it."""
 
     @property
     def ndim(self) -> int:
@@ -46,6 +55,12 @@ class Volume:
     array: np.ndarray
     """Integer as stored, or float32."""
     geometry: Geometry
+    orientation: int = UPRIGHT
+    """EXIF orientation that the file was stored in, 1..8; the array is upright."""
+    notices: tuple[Notice, ...] = ()
+    """What was assumed or converted in reading."""
+    is_slice: bool = False
+    """True for a 2-D image that the file stores as one slice (x, y, 1)."""
 
 
 def check_voxels(path: Path, shape: Sequence[int], max_voxels: int) -> None:

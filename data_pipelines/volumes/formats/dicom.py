@@ -2,129 +2,89 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_pipelines.files.reading import named_errors, unreadable
-from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
+from data_pipelines.volumes.formats.base import Geometry, Volume, scaled
+from data_pipelines.volumes.formats.slices import list_slices, place_slices, read_headers, value_of
+from data_pipelines.volumes.notices import Notice, notice
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
-_MAX_SLICES = 1 << 16
-_GAP_TOLERANCE = 0.01
-"""Maximum relative deviation of a gap between slices from the median gap."""
-_SLICE_TAGS = (
-    "SeriesInstanceUID",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-)
+_PREAMBLE = 128
+"""Bytes before the four that mark a DICOM file."""
 
 
-def read_geometry(folder: Path, max_voxels: int) -> Geometry:
+def is_series(folder: Path) -> bool:
+    """Tell whether the folder holds a DICOM file, by its content: slices often have no suffix."""
+    return any(is_dicom(file) for file in list_slices(folder))
+
+
+def is_dicom(file: Path) -> bool:
+    """Tell whether the file is marked as DICOM."""
+    with file.open("rb") as stream:
+        return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+
+
+def read_geometry(folder: Path, max_voxels: int, tolerance_mm: float) -> Geometry:
     """Read shape, spacing and affine of the one series in ``folder`` from its headers."""
-    return _read_series(folder, max_voxels)[1]
+    return place_slices(folder, read_headers(folder), max_voxels, tolerance_mm)[1]
 
 
-def read_volume(folder: Path, max_voxels: int) -> Volume:
+def read_volume(folder: Path, max_voxels: int, tolerance_mm: float) -> Volume:
     """Read the slices of the one series in ``folder``, each rescaled by its own slope and intercept."""
     import pydicom
 
-    files, geometry = _read_series(folder, max_voxels)
+    headers = read_headers(folder)
+    files, geometry = place_slices(folder, headers, max_voxels, tolerance_mm)
     slices = []
     for file in files:
         with named_errors(file):
-            dataset = pydicom.dcmread(file)
-            slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
-            slices.append(scaled(dataset.pixel_array.T, slope, intercept))  # (row, column) -> (column, row)
-    return Volume(np.stack(slices, axis=-1), geometry)
+            slices.append(_read_slice(file, pydicom.dcmread(file)))
+    return Volume(np.stack(slices, axis=-1), geometry, notices=_notices(folder, headers))
 
 
-def _read_series(folder: Path, max_voxels: int) -> tuple[list[Path], Geometry]:
-    """Read the headers of a series: its files, sorted along the slice normal, and their common geometry."""
-    headers = _read_slice_headers(folder)
-    _check_one_series(folder, headers)
-    first = next(iter(headers.values()))
-    row, column = np.reshape(np.array(first.ImageOrientationPatient, dtype=np.float64), (2, 3))
-    normal = np.cross(row, column)
-    depth = {file: float(normal @ np.array(h.ImagePositionPatient, dtype=np.float64)) for file, h in headers.items()}
-    files = sorted(headers, key=lambda file: (depth[file], file.name))
-    row_spacing, column_spacing = (float(value) for value in first.PixelSpacing)
-    thickness = float(first.get("SliceThickness") or 1.0)
-    gap = _slice_gap(folder, files, [depth[file] for file in files], thickness)
-    shape = (int(first.Columns), int(first.Rows), len(files))
-    spacing = (column_spacing, row_spacing, gap)
-    check_voxels(folder, shape, max_voxels)
-    check_spacing(folder, spacing)
-    affine = np.eye(4)
-    affine[:3, :3] = np.stack([row, column, normal], axis=1) * spacing
-    affine[:3, 3] = headers[files[0]].ImagePositionPatient
-    affine[:2] *= -1  # DICOM counts to the left and back (LPS+), NIfTI to the right and front (RAS+)
-    return files, Geometry(shape, spacing, tuple(map(tuple, affine.tolist())))
+def _read_slice(file: Path, dataset: FileDataset) -> np.ndarray:
+    """Decode one slice (column, row) in the units that its rescaling gives, white being the highest value."""
+    stored = dataset.pixel_array
+    if stored.shape != (dataset.Rows, dataset.Columns):
+        message = f"expected one grey image of {dataset.Rows} rows and {dataset.Columns} columns, got {stored.shape}"
+        raise unreadable("not-a-slice", file, message, "export single slices")
+    if _is_inverted(dataset):
+        stored = _inverted(stored, dataset)
+    if value_of(dataset, "ModalityLUTSequence") is not None:
+        from pydicom.pixels import apply_modality_lut
+
+        return scaled(apply_modality_lut(stored, dataset).T, None, None)
+    slope, intercept = value_of(dataset, "RescaleSlope"), value_of(dataset, "RescaleIntercept")
+    slope = 1.0 if slope is None else float(slope)
+    return scaled(stored.T, slope, float(intercept or 0))  # (row, column) -> (column, row)
 
 
-def _read_slice_headers(folder: Path) -> dict[Path, FileDataset]:
-    """Read every header of the folder. Raises DataError for a file that is not a single image slice."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-    from pydicom.filereader import read_file_meta_info
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".") and f.name != "DICOMDIR")
-    if not files or len(files) > _MAX_SLICES:
-        message = f"expected 1 to {_MAX_SLICES} DICOM slices, found {len(files)} files"
-        raise unreadable("no-slices", folder, message, "put the files of one DICOM series into the folder")
-    headers = {}
-    for file in files:
-        try:
-            syntax = read_file_meta_info(file).get("TransferSyntaxUID")
-            if syntax == DeflatedExplicitVRLittleEndian:  # would be inflated whole, to any size, to read the header
-                raise unreadable("deflated-slice", file, "is a deflated DICOM file", "export it without deflate")
-            headers[file] = pydicom.dcmread(file, stop_before_pixels=True)
-        except InvalidDicomError:
-            raise unreadable("not-dicom", file, "is not a DICOM file", "move it out of the folder") from None
-        missing = [tag for tag in _SLICE_TAGS if headers[file].get(tag) is None]
-        if missing or int(headers[file].get("NumberOfFrames") or 1) > 1:
-            message = f"lacks {', '.join(missing)}" if missing else "holds several frames"
-            raise unreadable(
-                "not-a-slice", file, f"expected one image slice per file; it {message}", "export single slices"
-            )
-    return headers
+def _is_inverted(header: FileDataset) -> bool:
+    """Tell whether the lowest stored value is white."""
+    return str(value_of(header, "PhotometricInterpretation") or "").strip().upper() == "MONOCHROME1"
 
 
-def _check_one_series(folder: Path, headers: dict[Path, FileDataset]) -> None:
-    """Raise DataError where the slices are of several series, in colour, or on different grids."""
-    series = Counter(str(header.SeriesInstanceUID) for header in headers.values())
-    if len(series) > 1:
-        found = ", ".join(f"{uid} ({count} slices)" for uid, count in sorted(series.items()))
-        raise unreadable("several-series", folder, f"expected one series, found {found}", "keep one series per folder")
-    first = next(iter(headers.values()))
-    for file, header in headers.items():
-        if int(header.get("SamplesPerPixel") or 1) != 1:
-            raise unreadable("colour-slice", file, "colour DICOM is not supported", "export grey slices")
-        for tag in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
-            ours, theirs = np.atleast_1d(header[tag].value), np.atleast_1d(first[tag].value)
-            if not np.allclose(ours.astype(float), theirs.astype(float), atol=1e-4):
-                message = f"{tag} is {header[tag].value}, in the first slice {first[tag].value}"
-                raise unreadable("mixed-slices", file, message, "keep the slices of one scan only (no localisers)")
+def _inverted(stored: np.ndarray, header: FileDataset) -> np.ndarray:
+    """Reverse the stored values within their bits, as GDCM does: the lowest becomes the highest."""
+    if stored.dtype.kind == "f":
+        return -stored
+    if stored.dtype.kind == "i":
+        return -1 - stored
+    return (1 << int(header.BitsStored)) - 1 - stored
 
 
-def _slice_gap(folder: Path, files: list[Path], depths: list[float], thickness: float) -> float:
-    """Measure the distance between slices in mm. Raises DataError where they are not evenly spaced."""
-    if len(files) == 1:
-        return thickness
-    gaps = np.diff(depths)
-    typical = float(np.median(gaps))
-    for index, gap in enumerate(gaps):
-        if gap <= 0 or abs(gap - typical) > _GAP_TOLERANCE * typical:
-            between = f"between {files[index].name} and {files[index + 1].name}"
-            message = f"slices must be evenly spaced: {between} lie {gap:.3f} mm, elsewhere {typical:.3f} mm"
-            remedy = "restore the missing slices, or remove those that are there twice"
-            raise unreadable("uneven-slices", folder, message, remedy)
-    return typical
+def _notices(folder: Path, headers: dict[Path, FileDataset]) -> tuple[Notice, ...]:
+    found = []
+    if num_inverted := sum(map(_is_inverted, headers.values())):
+        message = f"{num_inverted} slices are MONOCHROME1 (low values are white): inverted"
+        found.append(notice("inverted-contrast", folder, message))
+    (first, *others) = headers.values()
+    if not others and not (value_of(first, "SliceThickness") or value_of(first, "SpacingBetweenSlices")):
+        found.append(notice("spacing-unstated", folder, "a single slice without a thickness: taken as 1 mm"))
+    return tuple(found)

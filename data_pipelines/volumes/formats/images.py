@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF by Pillow: arrays (row, column) or (row, column, channel)."""
+"""PNG, JPEG and TIFF by Pillow: arrays (row, column) or (row, column, channel). TIFF stacks and deep TIFF: tiff.py."""
 
 from __future__ import annotations
 
@@ -12,44 +12,81 @@ import numpy as np
 
 from data_pipelines.files.pillow import EXIF_ORIENTATION, UPRIGHT, bounded_pixels, is_deep_grey, upright_size
 from data_pipelines.files.reading import unreadable
-from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Geometry, Volume, check_voxels
+from data_pipelines.volumes.formats import tiff
+from data_pipelines.volumes.formats.base import ALL_SUFFIXES, IMAGE_SUFFIXES, Geometry, Volume, check_voxels
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TOO_LARGE = "cut the image into tiles"
+
 
 def read_geometry(path: Path, max_voxels: int) -> Geometry:
-    """Read (rows, columns) of the upright image from its header; the spacing is 1."""
+    """Read (rows, columns) of the upright image, or (columns, rows, pages) of a stack, from its header."""
+    if _is_for_tifffile(path):
+        return tiff.read_geometry(path, max_voxels)
     with _open_image(path, max_voxels) as image:
-        width, height = upright_size(image.size, image.getexif().get(EXIF_ORIENTATION, UPRIGHT))
-        return Geometry((height, width), (1.0, 1.0))
+        width, height = upright_size(image.size, _orientation(image))
+        return Geometry((height, width), (1.0, 1.0), has_spacing=False)
 
 
 def read_num_channels(path: Path, max_voxels: int) -> int:
     """Read the number of channels from the header: 3 for colour, 1 for grey."""
+    if _is_for_tifffile(path):
+        return tiff.read_num_channels(path, max_voxels)
     with _open_image(path, max_voxels) as image:
         return 3 if _plain_mode(image.mode) == "RGB" else 1
 
 
 def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
-    """Read the upright image; ``label=True`` keeps the indices of a palette, otherwise its colours are read."""
+    """Read the upright image; ``label=True`` keeps the indices of a palette, otherwise its colours are read.
+
+    Raises DataError for a label whose pixels were compressed with loss.
+    """
     from PIL import ImageOps
 
-    with _open_image(path, max_voxels) as image:
+    if label:
+        _check_lossless(path)
+    if _is_for_tifffile(path):
+        return tiff.read_volume(path, max_voxels, label=label)
+    with _open_image(path, max_voxels) as image, bounded_pixels(path, "ignore", _TOO_LARGE):
+        orientation = _orientation(image)
         upright = ImageOps.exif_transpose(image)
     if not (label and upright.mode == "P"):
         upright = upright.convert(_plain_mode(upright.mode))
     array = np.array(upright)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
-    return Volume(array, Geometry(array.shape[:2], (1.0, 1.0)))
+    return Volume(array, Geometry(array.shape[:2], (1.0, 1.0), has_spacing=False), orientation)
 
 
 def write_picture(path: str | os.PathLike[str], labels: np.ndarray) -> None:
-    """Write a label map (rows, columns) of at most 256 classes as a grey PNG whose values are the classes."""
+    """Write a label map (rows, columns) as a grey PNG whose values are the classes: 8-bit, 16-bit above 255."""
     from PIL import Image
 
-    Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8)).save(path, "PNG")
+    dtype = np.uint8 if labels.max(initial=0) <= 255 else np.uint16
+    Image.fromarray(np.ascontiguousarray(labels, dtype=dtype)).save(path, "PNG")
+
+
+def _is_for_tifffile(path: Path) -> bool:
+    with path.open("rb") as file:
+        is_tiff = file.read(4) in _TIFF_MAGIC
+    return is_tiff and tiff.needs_tifffile(path)
+
+
+def _check_lossless(path: Path) -> None:
+    """Raise DataError where the classes of a label were compressed with loss: edges become other classes."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic[:3] == b"\xff\xd8\xff" or (magic in _TIFF_MAGIC and tiff.is_lossy(path)):
+        message = "the label is compressed with loss (JPEG): values at edges are no longer those of the classes"
+        raise unreadable("lossy-label", path, message, "export the labels again from their source, as PNG")
+
+
+def _orientation(image: PillowImage) -> int:
+    orientation = int(image.getexif().get(EXIF_ORIENTATION, UPRIGHT))
+    return orientation if 1 <= orientation <= 8 else UPRIGHT
 
 
 @contextmanager
@@ -58,15 +95,29 @@ def _open_image(path: Path, max_voxels: int) -> Iterator[PillowImage]:
     from PIL import Image
 
     if not path.name.lower().endswith(IMAGE_SUFFIXES):
-        known = ", ".join((*NIFTI_SUFFIXES, *IMAGE_SUFFIXES))
-        raise unreadable("unknown-format", path, f"the name ends in none of {known}", "convert the file")
-    with bounded_pixels(path, "ignore", "cut the image into tiles"):
+        message = f"the name ends in none of {', '.join(ALL_SUFFIXES)}"
+        raise unreadable("unknown-format", path, message, "convert the file")
+    with bounded_pixels(path, "ignore", _TOO_LARGE):
         image = Image.open(path, formats=("PNG", "JPEG", "TIFF"))
     with image:
         check_voxels(path, image.size[::-1], max_voxels)
+        _check_depth(path, image)
         if getattr(image, "n_frames", 1) > 1:
             raise unreadable("several-pages", path, f"holds {image.n_frames} pages", "store one image per file")  # type: ignore[attr-defined]
         yield image
+
+
+def _check_depth(path: Path, image: PillowImage) -> None:
+    """Raise DataError where Pillow would reduce 16 bits to 8: it has no mode for deep colour."""
+    stored = {str(argument) for tile in image.tile for argument in _arguments(tile)}
+    if not is_deep_grey(image.mode) and image.mode != "I" and any(";16" in raw for raw in stored):
+        message = "16-bit colours (or 16-bit grey with transparency) would be reduced to 8 bits"
+        raise unreadable("unsupported-mode", path, message, "convert it to 8-bit RGB or 16-bit grey, or to TIFF")
+
+
+def _arguments(tile: tuple[object, ...]) -> tuple[object, ...]:
+    """Return the arguments of a decoder, the raw mode among them."""
+    return tile[-1] if isinstance(tile[-1], tuple) else (tile[-1],)
 
 
 def _plain_mode(mode: str) -> str:

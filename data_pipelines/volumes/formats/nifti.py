@@ -1,4 +1,7 @@
-"""NIfTI: header by nibabel, voxels read here, never more than the header promises."""
+"""NIfTI: header by nibabel, voxels read here, never more than the header promises.
+
+Axes of length one behind the third are dropped, and lengths are converted to mm (``xyzt_units``).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,16 @@ import numpy as np
 from data_pipelines.atomic import atomic_file
 from data_pipelines.files.reading import unreadable
 from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
+from data_pipelines.volumes.notices import Notice, notice
 
 _MAX_GZIP_RATIO = 1032
 """Deflate cannot do better (RFC 1951), so a shorter file cannot hold what its header promises."""
 _MAX_VOXEL_OFFSET = 1 << 24
 """Maximum byte at which voxels may start: NIfTI extensions before them are kilobytes, a hostile offset is not."""
+_UNIT_MASK = 0x07
+"""Bits of ``xyzt_units`` that name the unit of length; the others name that of time."""
+_UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
+"""Code of metre, millimetre and micrometre to mm."""
 
 
 def read_geometry(path: Path, max_voxels: int) -> Geometry:
@@ -29,17 +37,17 @@ def read_geometry(path: Path, max_voxels: int) -> Geometry:
 
 
 def read_num_channels(path: Path, max_voxels: int) -> int:
-    """Read the length of the fourth axis from the header; 1 where there is none."""
+    """Read the length of the channel axis from the header; 1 where there is none."""
     with _open_stream(path) as stream:
-        header, _ = _read_header(stream, path, max_voxels)
-        return int(header["dim"][4]) if header["dim"][0] == 4 else 1
+        header, geometry = _read_header(stream, path, max_voxels)
+        return math.prod(_plain_shape(header)[geometry.ndim :])
 
 
 def read_volume(path: Path, max_voxels: int) -> Volume:
     """Read the array as stored, axes (i, j, k) or (i, j, k, channel)."""
     with _open_stream(path) as stream:
         header, geometry = _read_header(stream, path, max_voxels)
-        shape, dtype = tuple(int(n) for n in header["dim"][1 : header["dim"][0] + 1]), header.get_data_dtype()
+        shape, dtype = _plain_shape(header), header.get_data_dtype()
         offset, size = int(header["vox_offset"]), math.prod(shape) * dtype.itemsize
         stream.seek(offset)
         data = stream.read(size)  # never more than the header promised, which max_voxels bounds
@@ -52,22 +60,29 @@ def read_volume(path: Path, max_voxels: int) -> Volume:
             raise unreadable("excess-data", path, f"more data than the {size} bytes of voxels that the header promises")
     slope, intercept = header.get_slope_inter()
     stored = np.frombuffer(data, dtype).reshape(shape, order="F")
-    return Volume(scaled(stored, slope, intercept), geometry)
+    return Volume(scaled(stored, slope, intercept), geometry, notices=_unit_notices(header, path))
 
 
 def write_nifti(
-    path: str | os.PathLike[str], array: np.ndarray, affine: np.ndarray | Sequence[Sequence[float]]
+    path: str | os.PathLike[str],
+    array: np.ndarray,
+    affine: np.ndarray | Sequence[Sequence[float]],
+    unit_mm: float = 1.0,
 ) -> None:
     """Write ``array`` (*spatial) as NIfTI, compressed where the name ends in ``.gz``; complete or not at all.
 
-    The same input gives the same bytes (no time stamp). bool becomes uint8, 64-bit numbers become 32-bit. Raises
-    ValueError for integers beyond 32 bits.
+    ``affine`` is in mm; the header states it in the unit of ``unit_mm`` mm, as the file did that it comes from. The
+    same input gives the same bytes (no time stamp). bool becomes uint8, 64-bit numbers become 32-bit. Raises ValueError
+    for integers beyond 32 bits.
     """
     import nibabel as nib
 
     path = Path(path)
     stored = _storable(np.asarray(array))
-    payload = nib.Nifti1Image(stored, np.asarray(affine, dtype=np.float64)).to_bytes()
+    in_unit = np.asarray(affine, dtype=np.float64) / [[unit_mm], [unit_mm], [unit_mm], [1.0]]
+    image = nib.Nifti1Image(stored, in_unit)
+    image.header["xyzt_units"] = next(code for code, length in _UNITS_MM.items() if length == unit_mm)
+    payload = image.to_bytes()
     if path.name.endswith(".gz"):
         payload = gzip.compress(payload, compresslevel=1, mtime=0)
     with atomic_file(path) as temporary:
@@ -115,12 +130,33 @@ def _read_header(stream: BinaryIO, path: Path, max_voxels: int) -> tuple[Any, Ge
         raise unreadable("bad-header", path, "is not a single-file NIfTI", "convert it to .nii.gz")
     num_axes = int(header["dim"][0])
     shape = tuple(int(size) for size in header["dim"][1 : num_axes + 1])
-    if not 2 <= num_axes <= 4 or min(shape) < 1:
+    if not 2 <= num_axes <= 7 or min(shape) < 1 or len(_plain_shape(header)) > 4:
         message = f"expected 2 to 4 axes of at least one voxel, the header declares {num_axes}: {list(shape)}"
         raise unreadable("wrong-ndim", path, message, "store one 2-D or 3-D volume per file")
     check_voxels(path, shape, max_voxels)
     _check_promise(header, path, shape)
-    return header, _geometry(header, path, shape[:3])
+    return header, _geometry(header, path, _plain_shape(header)[:3])
+
+
+def _plain_shape(header: Any) -> tuple[int, ...]:
+    """Return the shape without axes of length one behind the third, which some programs add: (x, y, z, 1, channels)."""
+    shape = [int(size) for size in header["dim"][1 : int(header["dim"][0]) + 1]]
+    return (*shape[:3], *(size for size in shape[3:] if size != 1))
+
+
+def _unit_mm(header: Any) -> float:
+    """Return the unit of length in mm; a unit that is not stated, or none of NIfTI's, is taken as mm."""
+    return _UNITS_MM.get(int(header["xyzt_units"]) & _UNIT_MASK, 1.0)
+
+
+def _unit_notices(header: Any, path: Path) -> tuple[Notice, ...]:
+    code = int(header["xyzt_units"]) & _UNIT_MASK
+    if code == 2:
+        return ()
+    if code in _UNITS_MM:
+        message = f"states its geometry in units of {_UNITS_MM[code]:g} mm: converted to mm"
+        return (notice("unit-converted", path, message),)
+    return (notice("unit-unstated", path, "the header names no unit of length (xyzt_units): taken as mm"),)
 
 
 def _check_promise(header: Any, path: Path, shape: tuple[int, ...]) -> None:
@@ -139,15 +175,16 @@ def _check_promise(header: Any, path: Path, shape: tuple[int, ...]) -> None:
 
 
 def _geometry(header: Any, path: Path, shape: tuple[int, ...]) -> Geometry:
-    pixdim = [float(value) for value in header["pixdim"][1 : len(shape) + 1]]
-    check_spacing(path, pixdim)
-    if len(shape) < 3:
-        return Geometry(shape, tuple(pixdim))
-    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    """Read spacing and affine in mm. A 2-D image keeps its 4x4 affine, whose third axis is the plane's normal."""
+    unit = _unit_mm(header)
+    check_spacing(path, [float(value) for value in header["pixdim"][1 : len(shape) + 1]])
+    affine = np.asarray(header.get_best_affine(), dtype=np.float64) * [[unit], [unit], [unit], [1.0]]
     if not np.isfinite(affine).all():
         raise unreadable("bad-affine", path, "the affine holds NaN or infinite numbers", "correct the header")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = np.linalg.norm(affine[:3, : len(shape)], axis=0)
     check_spacing(path, spacing.tolist())
-    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
+    if len(shape) == 2:
+        affine[:3, 2] = np.cross(*(affine[:3, :2] / spacing).T) * unit  # may be zero in the header of an image
+    if abs(np.linalg.det(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))) < 1e-3:
         raise unreadable("bad-affine", path, "the axes of the affine are not independent", "correct the header")
-    return Geometry(shape, tuple(spacing.tolist()), tuple(map(tuple, affine.tolist())))
+    return Geometry(shape, tuple(spacing.tolist()), tuple(map(tuple, affine.tolist())), unit)
