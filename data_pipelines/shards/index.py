@@ -32,6 +32,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "spacing": pa.list_(pa.float64()),  # mm, after preprocessing
     "class_voxels": pa.list_(pa.int64()),  # voxels of each class in the label as stored
     "statistics": pa.string(),  # JSON of ``CaseStatistics``
+    "notices": pa.string(),  # JSON list of ``Notice``: what was assumed or converted in the case's files
     # captioned images
     "caption": pa.string(),
     "width": pa.int64(),  # pixels of the upright original

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data_pipelines.digests import digest_of, file_digests
 from data_pipelines.errors import Problem
+from data_pipelines.notices import Notice
 from data_pipelines.volumes.files import source_files
-from data_pipelines.volumes.notices import Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Dataset:
 
 def case_digests(cases: Iterable[Case]) -> dict[str, str]:
     """Compute case_id -> digest over the bytes of its files, in order; the files of a DICOM folder by name."""
-    files = {case.case_id: [f for path in (*case.images, case.label) for f in source_files(Path(path))] for case in cases}
+    files = {
+        case.case_id: [f for path in (*case.images, case.label) for f in source_files(Path(path))] for case in cases
+    }
     digests = file_digests(path for paths in files.values() for path in paths)
     return {case_id: digest_of([digests[path] for path in paths]) for case_id, paths in files.items()}

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import DataError, ProblemList, broken_rule
+from data_pipelines.notices import Notice, notice, of_case
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.formats.base import Geometry, Volume
 from data_pipelines.volumes.grids import check_same_grid, check_same_side_up, is_same_grid, oriented_like
 from data_pipelines.volumes.labels import check_label
-from data_pipelines.volumes.notices import Notice, notice, of_case
 from data_pipelines.volumes.specs import DataSpec, InputSpec
 
 
@@ -139,9 +139,7 @@ def _check_channels(
     return np.zeros((0,) * (ndim + 1), np.float32), ()
 
 
-def _split_channels(
-    path: str, volume: Volume, num_files: int, channels: Sequence[str], ndim: int
-) -> list[np.ndarray]:
+def _split_channels(path: str, volume: Volume, num_files: int, channels: Sequence[str], ndim: int) -> list[np.ndarray]:
     """Return the channels (*spatial) of one file. Raises DataError for a wrong number of axes."""
     array = volume.array
     _check_ndim(path, volume, ndim)

@@ -89,7 +89,7 @@ def oriented_like(volume: Volume, target: Geometry) -> Volume:
         spacing=tuple(ours.spacing[axis] for axis in axes),
         affine=tuple(map(tuple, (ours.affine_array() @ index).tolist())),
     )
-    return replace(volume, array=np.flip(array, np.flatnonzero(flips)), geometry=geometry)
+    return replace(volume, array=np.flip(array, tuple(np.flatnonzero(flips).tolist())), geometry=geometry)
 
 
 def _directions(geometry: Geometry) -> np.ndarray:
@@ -114,8 +114,8 @@ def _difference(ours: Geometry, theirs: Geometry, name: str) -> str:
     here, there = _tilt(ours), _tilt(theirs)
     if abs(here - there) > _TILT_TOLERANCE:
         return (
-            f"slices are tilted by {there:.1f} degrees against the direction in which they are stacked, those of {name} "
-            f"by {here:.1f} (gantry tilt); corners lie {distance:.2f} mm apart"
+            f"slices are tilted by {there:.1f} degrees against the direction they are stacked in, those of {name} by "
+            f"{here:.1f} (gantry tilt); corners lie {distance:.2f} mm apart"
         )
     if not np.allclose(ours.spacing, theirs.spacing, rtol=_SPACING_TOLERANCE, atol=0):
         return f"spacing {_rounded(theirs.spacing)} mm differs from {_rounded(ours.spacing)} mm of {name}"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_pipelines.errors import DataError, broken_rule
+from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.formats.base import Volume
-from data_pipelines.volumes.notices import Notice, notice
 
 _ROUNDING = 1e-3
 """Distance from a whole number up to which a stored float is that number: scales and float32 leave as much."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import DataError, Problem, ProblemList
+from data_pipelines.notices import Notice
 from data_pipelines.random_streams import Stream, numpy_generator
 from data_pipelines.shards.incremental import Sharded, Task, group_by_size, sample_key, shard_missing
 from data_pipelines.shards.index import FOREGROUND, GEOMETRY, IMAGE, MASK, TRUTH, Row
@@ -77,7 +79,7 @@ def target_spacing(dataset: Dataset, spec: DataSpec) -> tuple[float, ...] | None
     spacings = []
     for case in dataset.cases:
         try:
-            geometry = read_geometry(case.images[0], spec.max_voxels)
+            geometry = read_geometry(case.images[0], spec.max_voxels, spec.slice_tolerance_mm)
         except DataError:
             continue  # found again, and reported, when the case is read
         axes, _ = canonical_axes(geometry)
@@ -131,7 +133,26 @@ def _build_sample(checked: CheckedCase, digest: str, work: Work) -> Sample:
     prepared = prepare(checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label)
     assert prepared.mask is not None
     row = _index_row(checked, prepared.done, work.dataset, digest)
+    notices = [*checked.notices, *vanished_classes(checked, prepared.mask, work.dataset.classes)]
+    row["notices"] = json.dumps([one.model_dump() for one in notices])
     return row, sample_parts(checked, prepared.image, prepared.mask, prepared.done)
+
+
+def vanished_classes(checked: CheckedCase, mask: np.ndarray, classes: Mapping[str, int]) -> list[Notice]:
+    """Build a notice for each class that the label has and the prepared mask (*spatial) has no voxel of any more."""
+    before = np.bincount(checked.label.ravel(), minlength=len(classes))
+    after = np.bincount(mask.ravel(), minlength=len(classes))
+    messages = [
+        f"class {name} ({value}) has {before[value]} voxels, and none after preprocessing: choose a finer spacing"
+        for name, value in classes.items()
+        if before[value] and not after[value]
+    ]
+    return [Notice(rule="vanished-class", path=checked.case_id, message=m, case_id=checked.case_id) for m in messages]
+
+
+def read_notices(rows: Iterable[Row]) -> list[Notice]:
+    """Read the notices of the cases from their index rows."""
+    return [Notice.model_validate(values) for row in rows for values in json.loads(row.get("notices") or "[]")]
 
 
 def sample_parts(checked: CheckedCase, image: np.ndarray, mask: np.ndarray, done: Preprocessing) -> dict[str, bytes]:
@@ -203,7 +224,7 @@ def _plan(
 
 def _expected_megabytes(case: Case, dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> float:
     try:
-        geometry = read_geometry(case.images[0], spec.max_voxels)
+        geometry = read_geometry(case.images[0], spec.max_voxels, spec.slice_tolerance_mm)
     except DataError:
         return 0.0  # found again, and reported, when the case is read
     voxels = float(np.prod(geometry.shape))

@@ -44,7 +44,10 @@ def predict(
     if as_json:
         print_json(summary)
     else:
-        print_result(f"{summary.output}: {summary.num_predicted} predicted, {summary.num_found_done} done already")
+        skipped = f", {len(summary.skipped)} skipped" if summary.skipped else ""
+        print_result(
+            f"{summary.output}: {summary.num_predicted} predicted, {summary.num_found_done} done already{skipped}"
+        )
     if failures := summary.failures:
         raise InputError(f"{len(failures)} of the inputs could not be predicted:\n  " + "\n  ".join(failures.values()))
 

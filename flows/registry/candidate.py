@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,3 +54,5 @@ class Candidate:
     why the champion cannot be measured."""
     dataset: Record[ShardFigures] | None = None
     """Data set that is logged as the run's input."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Facts about the input that prediction needs before it loads the model; JSON."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines.errors import ConfigError, RegistryError
 from flows.registry import tracking
@@ -34,6 +35,8 @@ class ModelVersion:
     """Lineage: digests and keys of the stages it comes from, the code's commit, the run."""
     inputs: tuple[str, ...] = ()
     """Names of the model's input columns; filled where a single version is looked up."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Facts about the model's input that it was registered with; filled where a single version is looked up."""
 
     @property
     def uri(self) -> str:
@@ -68,14 +71,14 @@ def find_version(uri: str, root: str) -> ModelVersion:
         found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         aliases = _aliases_by_version(client, name)
         described = _describe(found, aliases.get(str(found.version), ()))
-        signature = get_model_info(described.uri).signature
+        info = get_model_info(described.uri)
     except MlflowException as error:
         raise RegistryError(
             f"{uri}: not in the registry at {tracking.tracking_uri(root)} ({error.message}); `unetflow models` lists "
             "what is"
         ) from None
-    inputs = tuple(signature.inputs.input_names()) if signature else ()
-    return replace(described, inputs=inputs)
+    inputs = tuple(info.signature.inputs.input_names()) if info.signature else ()
+    return replace(described, inputs=inputs, metadata=dict(info.metadata or {}))
 
 
 def set_champion(root: str, name: str, version: str | None = None) -> ModelVersion:

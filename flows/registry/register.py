@@ -215,7 +215,7 @@ def _log_model(config: PipelineConfig, candidate: Candidate, run_id: str) -> str
                 artifacts={BUNDLE: str(files)},
                 code_paths=[str(source_root() / name) for name in PACKAGES],
                 pip_requirements=[f"{name}=={version}" for name, version in versions.items()],
-                metadata={f"{record.stage}_key": record.key for record in candidate.lineage},
+                metadata={f"{record.stage}_key": record.key for record in candidate.lineage} | dict(candidate.metadata),
                 signature=described.signature,
                 input_example=described.input_example,
             )

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from data_pipelines.errors import Problem
-from flows.report.blocks import Cell, Details, FigureRow, KeyValue, KeyValues, Section, Table, Text
+from data_pipelines.notices import Notice, count_notices
+from flows.report.blocks import Cell, CellLike, Details, FigureRow, KeyValue, KeyValues, Section, Table, Text
 from flows.report.curves import Curves, curve_figures
 
 
@@ -51,6 +52,16 @@ def quarantine_section(problems: Sequence[Problem], warnings: Sequence[str] = ()
     )
     intro = "These files break a rule and were left out of training and evaluation."
     return Section("Input set aside", intro, [table, *noticed])
+
+
+def notices_section(notices: Sequence[Notice]) -> Section:
+    """List what was assumed or converted in input that is used all the same, and files that were skipped."""
+    if not notices:
+        return Section("Input taken with an assumption", "None.", [])
+    rows: list[list[CellLike]] = [[Cell(one.path, note=one.case_id), one.rule, one.message] for one in notices]
+    table = Table(columns=["File", "Notice", "What was found, and what was made of it"], rows=rows)
+    counts = ", ".join(f"{name} {count}" for name, count in count_notices(notices).items())
+    return Section("Input taken with an assumption", f"These files are used as the table says. {counts}.", [table])
 
 
 def configuration_section(config: Mapping[str, Any]) -> Section:

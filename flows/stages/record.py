@@ -15,8 +15,8 @@ from flows.metrics import check_metric_names
 logger = logging.getLogger(__name__)
 
 RECORD = "record.json"
-OBSERVATIONS = {"curves", "checkpoint"}
-"""Outputs that describe how a training went, its pace among other things; later stages do not depend on them."""
+OBSERVATIONS = {"curves", "checkpoint", "notices"}
+"""Outputs that describe how a stage went, such as the pace of a training; later stages do not depend on them."""
 
 
 class Figures(Spec):

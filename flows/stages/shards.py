@@ -13,6 +13,7 @@ import pyarrow as pa
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import Problem
+from data_pipelines.notices import Notice, count_notices, log_notices
 from data_pipelines.shards.index import read_table, shard_uri, write_table
 from flows.stages.attempt import Attempt
 from flows.stages.record import Figures, Record
@@ -78,6 +79,20 @@ def add_problems(attempt: Attempt, problems: Sequence[Problem]) -> None:
 def read_problems(record: Record[Figures]) -> list[Problem]:
     """Read the quarantined input."""
     return [Problem(**values) for values in json.loads(storage.read_bytes(record.output("problems")))]
+
+
+def add_notices(attempt: Attempt, notices: Sequence[Notice]) -> dict[str, int]:
+    """Log the notices and write them as an output; return how many there are of each kind."""
+    log_notices(notices)
+    attempt.write("notices", "notices.json", json.dumps([one.model_dump() for one in notices], indent=1).encode())
+    return count_notices(notices)
+
+
+def read_notices(record: Record[Figures]) -> list[Notice]:
+    """Read the notices; none of a record without."""
+    if "notices" not in record.outputs:
+        return []
+    return [Notice(**values) for values in json.loads(storage.read_bytes(record.output("notices")))]
 
 
 def shards_uri(record: Record[IndexFigures]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines.files.pillow import UPRIGHT
 from data_pipelines.files.reading import unreadable
-from data_pipelines.volumes.notices import Notice
+from data_pipelines.notices import Notice
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_pipelines.files.reading import named_errors, unreadable
+from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.formats.base import Geometry, Volume, scaled
 from data_pipelines.volumes.formats.slices import list_slices, place_slices, read_headers, value_of
-from data_pipelines.volumes.notices import Notice, notice
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset

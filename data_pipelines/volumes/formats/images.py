@@ -109,7 +109,8 @@ def _open_image(path: Path, max_voxels: int) -> Iterator[PillowImage]:
 
 def _check_depth(path: Path, image: PillowImage) -> None:
     """Raise DataError where Pillow would reduce 16 bits to 8: it has no mode for deep colour."""
-    stored = {str(argument) for tile in image.tile for argument in _arguments(tile)}
+    tiles: list[tuple[object, ...]] = getattr(image, "tile", [])
+    stored = {str(argument) for tile in tiles for argument in _arguments(tile)}
     if not is_deep_grey(image.mode) and image.mode != "I" and any(";16" in raw for raw in stored):
         message = "16-bit colours (or 16-bit grey with transparency) would be reduced to 8 bits"
         raise unreadable("unsupported-mode", path, message, "convert it to 8-bit RGB or 16-bit grey, or to TIFF")

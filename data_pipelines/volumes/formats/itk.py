@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_pipelines.files.reading import unreadable
+from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
-from data_pipelines.volumes.notices import Notice, notice
 
 if TYPE_CHECKING:
     from SimpleITK import ImageFileReader
@@ -58,11 +58,11 @@ def read_num_channels(path: Path, max_voxels: int) -> int:
 
 def read_volume(path: Path, max_voxels: int) -> Volume:
     """Read the voxels; vectors become the last axis."""
-    import SimpleITK as sitk
+    import SimpleITK
 
     reader = _read_header(path, max_voxels)
     geometry = _geometry(path, reader)
-    array = sitk.GetArrayFromImage(reader.Execute())  # (k, j, i), and the components of a vector last
+    array = SimpleITK.GetArrayFromImage(reader.Execute())  # (k, j, i), and the components of a vector last
     axes = tuple(reversed(range(len(reader.GetSize()))))
     shape = (*_sizes(reader), *((reader.GetNumberOfComponents(),) if reader.GetNumberOfComponents() > 1 else ()))
     return Volume(
@@ -74,14 +74,14 @@ def read_volume(path: Path, max_voxels: int) -> Volume:
 
 def _read_header(path: Path, max_voxels: int) -> ImageFileReader:
     """Read the header, with every size checked. The reader reads the voxels on ``Execute``."""
-    import SimpleITK as sitk
+    import SimpleITK
 
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     files = data_files(path)
     for file in files:
         if not file.is_file():
             raise unreadable("file-missing", file, f"{path.name} says that its voxels lie there; there is no such file")
-    reader = sitk.ImageFileReader()
+    reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(_FORMATS[path.suffix.lower()])
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
@@ -112,17 +112,17 @@ def _sizes(reader: ImageFileReader) -> tuple[int, ...]:
 
 
 def _item_size(reader: ImageFileReader) -> int:
-    import SimpleITK as sitk
+    import SimpleITK
 
-    name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    name = SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
     return 8 if "64" in name else 4 if "32" in name else 2 if "16" in name else 1
 
 
 def _check_type(path: Path, reader: ImageFileReader) -> None:
-    import SimpleITK as sitk
+    import SimpleITK
 
-    name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    if "integer" not in name and "float" not in name or "complex" in name:
+    name = SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
+    if ("integer" not in name and "float" not in name) or "complex" in name:
         raise unreadable("bad-dtype", path, f"voxels must be integers or floats, got {name}", "convert the voxel type")
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from data_pipelines.atomic import atomic_file
 from data_pipelines.files.reading import unreadable
+from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
-from data_pipelines.volumes.notices import Notice, notice
 
 _MAX_GZIP_RATIO = 1032
 """Deflate cannot do better (RFC 1951), so a shorter file cannot hold what its header promises."""

@@ -105,7 +105,9 @@ def _read_header(file: Path) -> FileDataset:
     missing = [tag for tag in _SLICE_TAGS if value_of(header, tag) is None]
     if missing or int(value_of(header, "NumberOfFrames") or 1) > 1:
         message = f"lacks {', '.join(missing)}" if missing else "holds several frames"
-        raise unreadable("not-a-slice", file, f"expected one image slice per file; it {message}", "export single slices")
+        raise unreadable(
+            "not-a-slice", file, f"expected one image slice per file; it {message}", "export single slices"
+        )
     if int(value_of(header, "SamplesPerPixel") or 1) != 1:
         raise unreadable("colour-slice", file, "colour DICOM is not supported", "export grey slices")
     if syntax is not None:
@@ -152,7 +154,7 @@ def _check_one_series(folder: Path, headers: Headers) -> None:
 
 
 def _named(folder: Path, groups: list[list[Path]], build: Any) -> DataError:
-    """Build one problem per file of the smaller groups where one group has most of the slices, else one of the folder."""
+    """Name each file of the smaller groups where one group has most of the slices, else the folder."""
     groups = sorted(groups, key=len)
     num_odd = sum(len(group) for group in groups[:-1])
     if num_odd >= len(groups[-1]):
@@ -202,9 +204,7 @@ def _fit_line(
     return origin, step
 
 
-def _uneven(
-    folder: Path, files: Sequence[Path], depths: np.ndarray, distance: float, tolerance_mm: float
-) -> DataError:
+def _uneven(folder: Path, files: Sequence[Path], depths: np.ndarray, distance: float, tolerance_mm: float) -> DataError:
     gaps = np.diff(depths)
     typical = float(np.median(gaps))
     worst = int(np.abs(gaps - typical).argmax())

@@ -16,8 +16,8 @@ import numpy as np
 
 from data_pipelines.files.pillow import EXIF_ORIENTATION, UPRIGHT
 from data_pipelines.files.reading import unreadable
+from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
-from data_pipelines.volumes.notices import Notice, notice
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries

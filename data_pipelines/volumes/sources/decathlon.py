@@ -11,26 +11,31 @@ import logging
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from data_pipelines.errors import ProblemList, broken_rule
 from data_pipelines.volumes.cases import Case, Dataset
-from data_pipelines.volumes.files import strip_suffix
 from data_pipelines.volumes.sources.declarations import (
     Declared,
+    check_file_ending,
+    check_listed_file,
     dataset_metadata,
     declared_channels,
     declared_classes,
+    listed_file,
     read_dataset_json,
 )
 from data_pipelines.volumes.sources.names import (
+    case_id_of,
     check_not_empty,
     find_splits,
     id_problems,
     list_volumes,
     pair_ids,
     read_subjects,
+    skipped_files,
     subject_of,
+    unique_ids,
+    without,
 )
 from data_pipelines.volumes.specs import DataSpec
 
@@ -59,6 +64,7 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
     if declared.get("training"):
         problems += _unlisted(root, pairs)
     with problems.collecting():
+        check_file_ending(declared, root)
         check_not_empty(root / "imagesTr", {pair.case_id: pair for pair in pairs})
     subjects = read_subjects(root)
     cases = [Case(p.case_id, (str(p.image),), str(p.label), subject_of(p.case_id, subjects)) for p in usable]
@@ -70,6 +76,7 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
         problems=tuple(problems),
         splits_path=find_splits(root),
         metadata=dataset_metadata(declared),
+        notices=skipped_files(root / "imagesTr", root / "labelsTr"),
     )
 
 
@@ -89,20 +96,19 @@ def _parse_entry(root: Path, entry: object) -> _Pair:
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
         message = f'an entry of "training" must be {{"image": ..., "label": ...}}, got {entry!r:.200}'
         raise broken_rule("bad-entry", source, message, "correct the entry")
-    case_id = strip_suffix(Path(entry["image"]).name)
-    if outside := [p for p in (entry["image"], entry["label"]) if Path(p).is_absolute() or ".." in Path(p).parts]:
-        message = f"paths must lie inside the data set, got {outside[0]}"
-        raise broken_rule("path-outside", source, message, "write it relative to dataset.json", case_id)
-    return _Pair(case_id, root / entry["image"], root / entry["label"])
+    case_id = case_id_of(Path(entry["image"]))
+    image, label = (listed_file(root, case_id, entry[key]) for key in ("image", "label"))
+    return _Pair(case_id, image, label)
 
 
 def _pairs_on_disk(root: Path) -> tuple[list[_Pair], ProblemList]:
-    """Pair the files in imagesTr and labelsTr that share their name; the others are problems."""
-    images = {path.name: path for path in list_volumes(root / "imagesTr")}
-    labels = {path.name: path for path in list_volumes(root / "labelsTr")}
-    names, problems = pair_ids(images, labels, root / "imagesTr", root / "labelsTr")
-    named = ProblemList(replace(problem, case_id=strip_suffix(problem.case_id)) for problem in problems)
-    return [_Pair(strip_suffix(name), images[name], labels[name]) for name in names], named
+    """Pair the files in imagesTr and labelsTr that share their name, whatever their suffix; the others are problems."""
+    images, problems = unique_ids(list_volumes(root / "imagesTr"))
+    labels, label_problems = unique_ids(list_volumes(root / "labelsTr"))
+    problems += label_problems
+    ids, unpaired = pair_ids(images, labels, root / "imagesTr", root / "labelsTr")
+    problems += without(unpaired, [problem.case_id for problem in problems])
+    return [_Pair(case_id, images[case_id], labels[case_id]) for case_id in ids], problems
 
 
 def _usable_pairs(pairs: list[_Pair]) -> tuple[list[_Pair], ProblemList]:
@@ -115,32 +121,22 @@ def _usable_pairs(pairs: list[_Pair]) -> tuple[list[_Pair], ProblemList]:
         first = group[0]
         broken = id_problems(first.case_id, [pair.image for pair in group])
         with broken.collecting(first.case_id):
-            _check_listed_file("image", first.image)
+            check_listed_file("image", first.image)
         with broken.collecting(first.case_id):
-            _check_listed_file("label", first.label)
+            check_listed_file("label", first.label)
         problems += broken
         if not broken:
             usable.append(first)
     return usable, problems
 
 
-def _check_listed_file(kind: Literal["image", "label"], path: Path) -> None:
-    if not path.is_file():
-        message = f"dataset.json lists this {kind}, but there is no such file"
-        remedy = "restore the file, or take the case out of dataset.json"
-        raise broken_rule(f"{kind}-missing", path, message, remedy)
-
-
 def _unlisted(root: Path, pairs: list[_Pair]) -> ProblemList:
     """Collect images without labels, and the reverse, that lie beside the listed files."""
     listed = {path.name for pair in pairs for path in (pair.image, pair.label)}
-    images = {path.name: path for path in list_volumes(root / "imagesTr") if path.name not in listed}
-    labels = {path.name: path for path in list_volumes(root / "labelsTr") if path.name not in listed}
+    images = {case_id_of(path): path for path in list_volumes(root / "imagesTr") if path.name not in listed}
+    labels = {case_id_of(path): path for path in list_volumes(root / "labelsTr") if path.name not in listed}
     complete, problems = pair_ids(images, labels, root / "imagesTr", root / "labelsTr")
     if complete:
         names = ", ".join(complete[:10])
         logger.warning("%s: dataset.json leaves out %d complete cases: %s", root, len(complete), names)
-    return ProblemList(
-        replace(p, message=f"{p.message}, and not listed in dataset.json", case_id=strip_suffix(p.case_id))
-        for p in problems
-    )
+    return ProblemList(replace(p, message=f"{p.message}, and not listed in dataset.json") for p in problems)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from data_pipelines.errors import broken_rule
-from data_pipelines.volumes.sources.names import check_classes, read_json
+from data_pipelines.volumes.files import is_volume_name
+from data_pipelines.volumes.formats.base import ALL_SUFFIXES
+from data_pipelines.volumes.sources.names import check_classes, existing, read_json
 from data_pipelines.volumes.specs import DataSpec
 
 Declared = Mapping[str, Any]
@@ -73,3 +75,32 @@ def dataset_metadata(declared: Declared) -> dict[str, str]:
     """Return what the data set says about itself: description, reference, licence, release."""
     keys = ("description", "reference", "licence", "license", "release")
     return {key: str(declared[key]) for key in keys if declared.get(key)}
+
+
+def check_file_ending(declared: Declared, root: Path) -> None:
+    """Raise DataError where nnU-Net's ``file_ending`` is of a format that is not read.
+
+    Files of another supported format than the declared one are read all the same.
+    """
+    ending = declared.get("file_ending")
+    if ending is None or (isinstance(ending, str) and is_volume_name(f"name{ending}")):
+        return
+    message = f'"file_ending" is {ending!r}; supported are {", ".join(ALL_SUFFIXES)}'
+    raise broken_rule("unknown-format", root / "dataset.json", message, "convert the images, and correct file_ending")
+
+
+def listed_file(root: Path, case_id: str, name: str) -> Path:
+    """Return the file that ``dataset.json`` lists for a case. Raises DataError where it leads out of the data set."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        message = f"paths must lie inside the data set, got {name}"
+        remedy = "write it relative to dataset.json"
+        raise broken_rule("path-outside", root / "dataset.json", message, remedy, case_id)
+    return existing(root / name)
+
+
+def check_listed_file(kind: Literal["image", "label"], path: Path) -> None:
+    """Raise DataError where a listed file does not exist."""
+    if not path.is_file():
+        message = f"dataset.json lists this {kind}, but there is no such file"
+        remedy = "restore the file, or take the case out of dataset.json"
+        raise broken_rule(f"{kind}-missing", path, message, remedy)

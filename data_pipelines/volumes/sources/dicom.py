@@ -19,6 +19,7 @@ from data_pipelines.volumes.sources.names import (
     check_unique,
     find_splits,
     id_problems,
+    normal,
     read_json,
     read_subjects,
     subject_of,
@@ -33,14 +34,14 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
     groups: dict[str, list[Path]] = defaultdict(list)
     for folder in sorted(root.iterdir()):
         if folder.is_dir() and not folder.name.startswith("."):
-            groups[folder.name.casefold()].append(folder)
+            groups[normal(folder.name).casefold()].append(folder)
     subjects = read_subjects(root)
     cases, problems = [], ProblemList()
     for group in groups.values():
         broken = _folder_problems(group)
         problems += broken
         if not broken:
-            cases.append(_build_case(group[0], subject_of(group[0].name, subjects)))
+            cases.append(_build_case(group[0], subject_of(normal(group[0].name), subjects)))
     with problems.collecting():
         check_not_empty(root, groups)
     return Dataset(
@@ -54,12 +55,12 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
 
 
 def _build_case(folder: Path, subject: str) -> Case:
-    return Case(folder.name, (str(folder / "image"),), str(_labels(folder)[0]), subject)
+    return Case(normal(folder.name), (str(folder / "image"),), str(_labels(folder)[0]), subject)
 
 
 def _folder_problems(group: list[Path]) -> ProblemList:
     """Collect the problems of the folders of one case."""
-    folder, case_id = group[0], group[0].name
+    folder, case_id = group[0], normal(group[0].name)
     problems = id_problems(case_id, group)
     with problems.collecting(case_id):
         _check_image_folder(folder / "image")

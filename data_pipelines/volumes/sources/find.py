@@ -8,12 +8,11 @@ from pathlib import Path
 
 from data_pipelines.errors import ConfigError
 from data_pipelines.volumes.cases import Dataset
-from data_pipelines.volumes.files import strip_suffix
 from data_pipelines.volumes.leaks import assign_subjects
 from data_pipelines.volumes.phantoms import PHANTOM_VERSION, write_phantoms
 from data_pipelines.volumes.sources import decathlon, dicom, folders, nnunet
 from data_pipelines.volumes.sources.declarations import read_dataset_json
-from data_pipelines.volumes.sources.names import list_volumes
+from data_pipelines.volumes.sources.names import case_id_of, list_volumes
 from data_pipelines.volumes.specs import DataSpec
 
 _FINDERS: dict[str, Callable[[Path, DataSpec], Dataset]] = {
@@ -26,7 +25,7 @@ _FINDERS: dict[str, Callable[[Path, DataSpec], Dataset]] = {
 _LOOKED_FOR = """\
   decathlon  dataset.json, imagesTr/NAME.nii.gz, labelsTr/NAME.nii.gz
   nnunet     dataset.json, imagesTr/NAME_0000.nii.gz, labelsTr/NAME.nii.gz
-  folders    images/NAME.png, masks/NAME.png or labels/NAME.png (PNG, JPEG, TIFF or NIfTI)
+  folders    images/NAME.png, masks/NAME.png or labels/NAME.png (any format)
   dicom      NAME/image/ with the slices of one series, NAME/label.nii.gz"""
 
 
@@ -58,6 +57,8 @@ def find_cases(spec: DataSpec, work_dir: str | os.PathLike[str] | None = None) -
 
 def recognise_layout(root: Path) -> str:
     """Return the name of the layout of ``root``. Raises ConfigError listing the known layouts where there is none."""
+    if (root / "dataset.json").is_file() and nnunet.is_listed(read_dataset_json(root)):
+        return "nnunet"
     if (root / "dataset.json").is_file() and (root / "imagesTr").is_dir():
         return "nnunet" if _is_nnunet(root) else "decathlon"
     if _has_image_folders(root):
@@ -74,8 +75,8 @@ def _is_nnunet(root: Path) -> bool:
     """Tell nnU-Net from the Decathlon by channel numbers: NAME_0000 has a label NAME, or one of the same name."""
     if "channel_names" in read_dataset_json(root):
         return True
-    stems = [strip_suffix(path.name) for path in list_volumes(root / "imagesTr")]
-    labels = {strip_suffix(path.name) for path in list_volumes(root / "labelsTr")}
+    stems = [case_id_of(path) for path in list_volumes(root / "imagesTr")]
+    labels = {case_id_of(path) for path in list_volumes(root / "labelsTr")}
     numbered = [stem for stem in stems if nnunet.CHANNEL_SUFFIX.fullmatch(stem) and stem not in labels]
     return len(numbered) > len(stems) / 2
 

@@ -1,6 +1,6 @@
 """Plain folders.
 
-ROOT/images/NAME.png        PNG, JPEG, TIFF (2-D) or NIfTI
+ROOT/images/NAME.png        any format that is read
 ROOT/masks/NAME.png         or ROOT/labels/NAME.png; the same NAME, any suffix
 ROOT/classes.json           optional: {"background": 0, "road": 1}; without it one class, ``foreground`` = 1
 """
@@ -20,6 +20,7 @@ from data_pipelines.volumes.sources.names import (
     pair_ids,
     read_json,
     read_subjects,
+    skipped_files,
     subject_of,
     unique_ids,
     without,
@@ -48,6 +49,7 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
         channels=spec.channels or _guess_channels(cases, spec),
         problems=tuple(problems),
         splits_path=find_splits(root),
+        notices=skipped_files(root / "images", label_folder),
     )
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import ProblemList, broken_rule
-from data_pipelines.volumes.files import is_volume_name, strip_suffix
+from data_pipelines.notices import Notice, notice
+from data_pipelines.volumes.files import is_volume_name, source_files, strip_suffix
+from data_pipelines.volumes.formats.base import ALL_SUFFIXES
 
 MAX_ID_BYTES = 80
 """Case ids become members of a tar archive: 80 bytes leave room for the suffixes within the 100 that every tar reader
@@ -33,6 +36,46 @@ def list_volumes(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if is_volume_name(entry.name) and entry.is_file())
 
 
+def unread_files(folder: Path) -> list[Path]:
+    """List the files of ``folder`` that nothing reads, sorted by name: no known format, nor a header's voxels."""
+    if not folder.is_dir():
+        return []
+    others = [e for e in folder.iterdir() if e.is_file() and not e.name.startswith(".") and not is_volume_name(e.name)]
+    used = {file for path in list_volumes(folder) for file in source_files(path)} if others else set()
+    return sorted(entry for entry in others if entry not in used)
+
+
+def skipped_files(*folders: Path) -> tuple[Notice, ...]:
+    """Build a notice for each file of the folders that nothing reads."""
+    return tuple(
+        notice("skipped-file", path, f"{ending_of(path)} is no supported format: the file is not read")
+        for folder in folders
+        for path in unread_files(folder)
+    )
+
+
+def ending_of(path: Path) -> str:
+    """Return the ending of a file's name, for messages."""
+    return path.suffix or "a name without an ending"
+
+
+def normal(text: str) -> str:
+    """Return the composed Unicode form (NFC) of a name: a Mac writes the decomposed one, and both mean the same."""
+    return unicodedata.normalize("NFC", text)
+
+
+def case_id_of(path: Path) -> str:
+    """Return the case id that a file name stands for: without suffix, in composed Unicode form."""
+    return normal(strip_suffix(path.name))
+
+
+def existing(path: Path) -> Path:
+    """Return the file that exists under this name in any Unicode form; the path itself where there is none."""
+    if path.exists() or not path.parent.is_dir() or path.name.isascii():
+        return path
+    return next((entry for entry in path.parent.iterdir() if normal(entry.name) == normal(path.name)), path)
+
+
 def unique_ids(paths: Iterable[Path]) -> tuple[dict[str, Path], ProblemList]:
     """Map the case ids that are usable and unambiguous to their files; the others are problems.
 
@@ -40,11 +83,11 @@ def unique_ids(paths: Iterable[Path]) -> tuple[dict[str, Path], ProblemList]:
     """
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
-        groups[strip_suffix(path.name).casefold()].append(path)
+        groups[case_id_of(path).casefold()].append(path)
     found: dict[str, Path] = {}
     problems = ProblemList()
     for group in groups.values():
-        case_id = strip_suffix(group[0].name)
+        case_id = case_id_of(group[0])
         broken = id_problems(case_id, group)
         problems += broken
         if not broken:
@@ -93,14 +136,22 @@ def pair_ids(
     ``images`` and ``labels`` map case id to (first) file.
     """
     problems = ProblemList()
-    for case_id in sorted(images.keys() ^ labels.keys()):
+    unpaired = sorted(images.keys() ^ labels.keys())
+    unread = {folder: unread_files(folder) for folder in (image_folder, label_folder)} if unpaired else {}
+    for case_id in unpaired:
         with problems.collecting(case_id):
             if case_id in images:
-                message = f"image without a label in {label_folder.name}/"
+                message = f"image without a label in {label_folder.name}/{_unread(case_id, unread[label_folder])}"
                 raise broken_rule("label-missing", images[case_id], message, _ORPHAN)
-            message = f"label without an image in {image_folder.name}/"
+            message = f"label without an image in {image_folder.name}/{_unread(case_id, unread[image_folder])}"
             raise broken_rule("image-missing", labels[case_id], message, _ORPHAN)
     return sorted(images.keys() & labels.keys()), problems
+
+
+def _unread(case_id: str, unread: Sequence[Path]) -> str:
+    """Say that the missing file lies there in a format that is not read."""
+    found = [path for path in unread if normal(path.name).startswith(f"{strip_suffix(case_id)}.")]
+    return f"; {found[0].name} lies there, and {ending_of(found[0])} is no supported format" if found else ""
 
 
 def without(problems: ProblemList, case_ids: Iterable[str]) -> ProblemList:
@@ -111,9 +162,15 @@ def without(problems: ProblemList, case_ids: Iterable[str]) -> ProblemList:
 
 def check_not_empty(folder: Path, images: Mapping[str, object]) -> None:
     """Raise DataError where there is no image at all."""
-    if not images:
-        remedy = "check data.root, and that the data set has been unpacked"
-        raise broken_rule("empty-folder", folder, "no usable image in this folder", remedy)
+    if images:
+        return
+    if unread := Counter(ending_of(path) for path in unread_files(folder)):
+        endings = ", ".join(f"{ending} ({count} files)" for ending, count in unread.most_common(5))
+        message = f"no usable image in this folder; it holds {endings}, which is no supported format"
+        remedy = f"convert the images: names may end in {', '.join(ALL_SUFFIXES)}"
+        raise broken_rule("empty-folder", folder, message, remedy)
+    remedy = "check data.root, and that the data set has been unpacked"
+    raise broken_rule("empty-folder", folder, "no usable image in this folder", remedy)
 
 
 def check_classes(declared: object, where: str | Path) -> dict[str, int]:
@@ -150,7 +207,7 @@ def read_subjects(root: Path) -> dict[str, str]:
     if not isinstance(subjects, dict) or not all(isinstance(subject, str) for subject in subjects.values()):
         message = f"must map case ids to subjects, got {subjects!r:.200}"
         raise broken_rule("bad-subjects", path, message, 'write it as {"case_01": "subject_a"}')
-    return subjects
+    return {normal(case_id): subject for case_id, subject in subjects.items()}
 
 
 def subject_of(case_id: str, subjects: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_pipelines.specs import Spec
-from data_pipelines.volumes.specs import PreprocessSpec
+from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec
 
@@ -30,6 +30,8 @@ class Bundle(Spec):
     mirror_axes: tuple[int, ...]
     """Axes that training mirrored, the only ones that test-time augmentation may mirror."""
     predict: PredictSpec
+    limits: InputSpec = InputSpec()
+    """Limits and tolerances of input files, as in training."""
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:

@@ -12,6 +12,7 @@ from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError
 from data_pipelines.progress import track
 from data_pipelines.shards.index import read_table, write_table
+from data_pipelines.volumes.specs import InputSpec
 from flows.cluster.actors import map_on_actors
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
@@ -61,6 +62,7 @@ def build_bundle(config: SegmentationConfig, shards: VolumeShardFigures) -> Bund
         spacing=shards.spacing,
         mirror_axes=config.train.augment.mirrored(config.data.ndim),
         predict=PredictSpec(**config.evaluate.model_dump(include=set(PredictSpec.model_fields))),
+        limits=InputSpec(**config.data.model_dump(include=set(InputSpec.model_fields))),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,21 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
 
-REQUIREMENTS = ("torch", "numpy", "scipy", "nibabel", "pillow", "pydicom", "safetensors", "pydantic", "jaxtyping")
-"""Distributions that the model's own code imports."""
+REQUIREMENTS = (
+    "torch",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "simpleitk",
+    "pillow",
+    "tifffile",
+    "pydicom",
+    "python-gdcm",
+    "safetensors",
+    "pydantic",
+    "jaxtyping",
+)
+"""Distributions that the model's own code imports, and the decoder of compressed slices."""
 
 
 def register_model(
@@ -67,6 +81,11 @@ def register_model(
         build_card=lambda: model_card(config, shards.figures, training.figures, evaluation.figures),
         compare=compare,
         dataset=shards,
+        metadata={
+            "ndim": config.data.ndim,
+            "files_per_image": shards.figures.files_per_image,
+            "has_channel_numbers": shards.figures.has_channel_numbers,
+        },
     )
     return register_stage(config, candidate, (training, evaluation))
 
@@ -89,11 +108,11 @@ def _signature() -> ModelSignature:
 
 
 def _input_example(config: SegmentationConfig, shards: VolumeShardFigures) -> pd.DataFrame:
-    """Build a tiny image of zeros: it shows the shape of a request, and MLflow tries the model on it."""
+    """Build a tiny image: it shows the shape of a request, and MLflow tries the model on it."""
     import pandas as pd
 
     shape = (len(shards.channels), *(min(size, 8) for size in config.train.patch_size))
-    return pd.DataFrame({"image": [np.zeros(shape).tolist()]})
+    return pd.DataFrame({"image": [(np.arange(math.prod(shape)) % 2).reshape(shape).astype(float).tolist()]})
 
 
 def model_card(

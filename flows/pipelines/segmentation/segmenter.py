@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from data_pipelines.errors import InputError, WeightsError
-from data_pipelines.volumes.files import read_volume
+from data_pipelines.notices import log_notices
+from data_pipelines.volumes.checks import check_finite, check_image, check_varies
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.images import write_picture
 from data_pipelines.volumes.formats.nifti import write_nifti
@@ -23,7 +24,8 @@ from unet_models.networks.build import build_network
 from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_logits
 
-MAX_VOXELS = 1 << 30
+ARRAY = "image"
+"""Name of an array that came from no file, in messages."""
 
 
 class Segmenter:
@@ -62,35 +64,41 @@ class Segmenter:
         """Segment an image (C, *spatial), or (*spatial) for one channel; return the label map (*spatial).
 
         Without ``geometry`` the array is taken to be in canonical orientation with the model's spacing. Raises
-        InputError for another number of channels or axes.
+        InputError for another number of channels or axes, and DataError for values that training refuses.
         """
-        ndim = len(self.bundle.patch_size)
+        ndim, channels = len(self.bundle.patch_size), self.bundle.channels
         image = image[None] if image.ndim == ndim else image
-        if image.ndim != ndim + 1 or image.shape[0] != len(self.bundle.channels):
+        if image.ndim != ndim + 1 or image.shape[0] != len(channels):
             raise InputError(
-                f"image: expected ({len(self.bundle.channels)} channels, {ndim} spatial axes), got shape {image.shape}"
+                f"image: expected ({len(channels)} channels, {ndim} spatial axes), got shape {image.shape}"
             )
-        geometry = geometry or Geometry(image.shape[1:], self.bundle.spacing or (1.0,) * ndim)
-        prepared = prepare(image, geometry, self.bundle.preprocess, self.bundle.spacing)
-        return self.segment_prepared(prepared.image, prepared.done)
+        check_finite(
+            ARRAY, image, [f"channel {index}: " if len(channels) > 1 else "" for index in range(len(channels))]
+        )
+        check_varies([(ARRAY, channel) for channel in image], channels)
+        return self._segment(image, geometry or Geometry(image.shape[1:], self.bundle.spacing or (1.0,) * ndim))
 
     def segment_files(self, paths: Sequence[str]) -> tuple[np.ndarray, Geometry]:
-        """Segment one file per channel (NIfTI), or one image with its colour channels; return labels and geometry."""
-        volumes = [read_volume(path, MAX_VOXELS) for path in paths]
-        ndim = len(self.bundle.patch_size)
-        channels = []
-        for volume in volumes:
-            array = np.asarray(volume.array)
-            channels += [array] if array.ndim == ndim else list(np.moveaxis(array, -1, 0))
-        image = np.stack([channel.astype(np.float32) for channel in channels])
-        return self.segment(image, volumes[0].geometry), volumes[0].geometry
+        """Segment one file per channel, or one file with all channels; return labels and geometry as stored.
+
+        Raises DataError for every rule that training would have found broken.
+        """
+        bundle = self.bundle
+        checked = check_image(paths, bundle.channels, len(bundle.patch_size), bundle.limits)
+        log_notices(checked.notices)
+        return self._segment(checked.image, checked.geometry).reshape(checked.stored_shape), checked.geometry
 
     def segment_to_file(self, paths: Sequence[str], output: str) -> str:
         """Segment and write the label map, as ``.png`` or as NIfTI with the input's affine; return ``output``."""
         labels, geometry = self.segment_files(paths)
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         if output.lower().endswith(".png"):
-            write_picture(output, labels)
+            write_picture(output, labels.reshape(geometry.shape))
         else:
-            write_nifti(output, labels, geometry.affine_array())
+            write_nifti(output, labels, geometry.affine_array(), geometry.unit_mm)
         return output
+
+    def _segment(self, image: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """Segment a checked image (C, *spatial)."""
+        prepared = prepare(image, geometry, self.bundle.preprocess, self.bundle.spacing)
+        return self.segment_prepared(prepared.image, prepared.done)

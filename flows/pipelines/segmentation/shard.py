@@ -6,6 +6,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict
+
+from pydantic import Field
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
@@ -13,15 +16,17 @@ from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.shards.incremental import Sharded
 from data_pipelines.shards.index import Row, build_index
 from data_pipelines.volumes.cases import Dataset
+from data_pipelines.volumes.files import strip_suffix
 from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, merge_statistics
 from data_pipelines.volumes.leaks import suspected_patients
-from data_pipelines.volumes.sharding import sample_digests, shard_cases, shards_folder, target_spacing
+from data_pipelines.volumes.sharding import read_notices, sample_digests, shard_cases, shards_folder, target_spacing
 from data_pipelines.volumes.sources.find import find_cases
+from data_pipelines.volumes.sources.nnunet import CHANNEL_SUFFIX
 from data_pipelines.volumes.specs import DataSpec
 from data_pipelines.volumes.splits import Splits, assign_splits
 from flows.cluster.connection import connect_ray
 from flows.stages.attempt import Attempt
-from flows.stages.shards import ShardFigures, add_index, add_problems, shards_exist
+from flows.stages.shards import ShardFigures, add_index, add_notices, add_problems, shards_exist
 from flows.stages.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -36,6 +41,12 @@ class VolumeShardFigures(ShardFigures):
     """Class name to label value, background first with value 0."""
     channels: tuple[str, ...]
     """Names of the image channels."""
+    files_per_image: int = 1
+    """Files that hold the channels of one image; 1 for colour images and 4-D volumes."""
+    has_channel_numbers: bool = False
+    """True where the names of image files end in their channel's number, NAME_0000."""
+    notices: dict[str, int] = Field(default={})
+    """Name of each kind of assumption, conversion or skipped file to how often it occurred; output ``notices``."""
 
 
 def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage[VolumeShardFigures]:
@@ -64,6 +75,7 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
         add_problems(attempt, sharded.problems)
         fingerprint = _fingerprint(dataset, sharded)
         attempt.write("fingerprint", "fingerprint.json", fingerprint.model_dump_json(indent=1).encode())
+        notices = add_notices(attempt, [*dataset.notices, *read_notices(sharded.rows)])
         return VolumeShardFigures(
             **counts,
             num_new=sharded.num_new,
@@ -73,9 +85,26 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
             spacing=spacing,
             classes=dataset.classes,
             channels=dataset.channels,
+            **_naming(dataset),
+            notices=notices,
         )
 
     return Stage("shard", identity, (), compute, VolumeShardFigures, shards_exist)
+
+
+class _Naming(TypedDict):
+    """Names of the image files, by which prediction knows channels from cases."""
+
+    files_per_image: int
+    has_channel_numbers: bool
+
+
+def _naming(dataset: Dataset) -> _Naming:
+    stems = [strip_suffix(Path(path).name) for case in dataset.cases for path in case.images]
+    return {
+        "files_per_image": max((len(case.images) for case in dataset.cases), default=1),
+        "has_channel_numbers": bool(stems) and all(CHANNEL_SUFFIX.fullmatch(stem) for stem in stems),
+    }
 
 
 def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import csv
-import glob
 import json
-import os
-import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +12,8 @@ from pydantic import ValidationError
 
 from data_pipelines.errors import InputError
 from data_pipelines.specs import Spec
-
-CHANNEL = re.compile(r"_\d{4}$")
+from flows.running.prediction.items import Item
+from flows.running.prediction.volumes import Naming, plan_volumes
 
 
 class Prompt(Spec):
@@ -35,67 +30,26 @@ class Prompt(Spec):
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One prediction to make."""
+class Plan:
+    """Predictions to make, and what is left out."""
 
-    row: dict[str, Any]
-    """The model's input: column to value."""
-    output: str
-    """Path of the file it becomes."""
+    items: list[Item]
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Path of each file or folder of the source that is not predicted, with the reason."""
 
 
-def plan_items(source: str, folder: Path, *, takes_prompts: bool) -> list[Item]:
-    """List what is to be predicted, sorted by output. Raises InputError for nothing, and for two of one output."""
-    items = _prompts(Path(source).expanduser(), folder) if takes_prompts else _volumes(source, folder)
+def plan_items(source: str, folder: Path, *, takes_prompts: bool, naming: Naming | None = None) -> Plan:
+    """List what is to be predicted, sorted by output. Raises InputError for nothing, and for two of one output.
+
+    ``naming`` says how the names of volumes are understood; by default each file is an image.
+    """
+    if not takes_prompts:
+        items, skipped = plan_volumes(source, folder, naming or Naming())
+        return Plan(sorted(items, key=lambda item: item.output), skipped)
+    items = _prompts(Path(source).expanduser(), folder)
     if not items:
-        raise InputError(
-            f"{source}: nothing to predict; name a file, a folder or a glob of .nii.gz, .png, .jpg or .tif"
-        )
-    output, count = Counter(item.output for item in items).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{source}: several inputs would become {output}; predict them into different folders")
-    return items
-
-
-def _volumes(source: str, folder: Path) -> list[Item]:
-    """List volumes by name; files ``NAME_0000``, ``NAME_0001`` are the channels of one."""
-    from data_pipelines.volumes.files import strip_suffix
-    from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES
-
-    cases: dict[str, list[Path]] = {}
-    for path in sorted(_paths(source)):
-        stem = strip_suffix(path.name)
-        cases.setdefault(CHANNEL.sub("", stem), []).append(path)
-    items = []
-    for name, paths in cases.items():
-        if len(paths) > 1 and not all(CHANNEL.search(strip_suffix(path.name)) for path in paths):
-            raise InputError(f"{paths[0]} and {paths[1]} have the same name; predict them into different folders")
-        suffix = ".png" if paths[0].name.lower().endswith(IMAGE_SUFFIXES) else ".nii.gz"
-        row = {"path": "|".join(str(path) for path in paths)}
-        items.append(Item(row, str(folder / f"{name}{suffix}")))
-    return items
-
-
-def _paths(source: str) -> Iterator[Path]:
-    """Yield the volumes that ``source`` names: itself, those in the folder, or those of the glob."""
-    from data_pipelines.volumes.files import is_volume_name
-
-    path = Path(source).expanduser().absolute()
-    if path.is_dir() and _is_series(path):
-        yield path
-    elif path.is_dir():
-        for entry in path.iterdir():
-            if (entry.is_file() and is_volume_name(entry.name)) or (entry.is_dir() and _is_series(entry)):
-                yield entry
-    elif path.is_file():
-        yield path
-    else:
-        yield from (Path(found).absolute() for found in glob.glob(str(path), recursive=True))
-
-
-def _is_series(folder: Path) -> bool:
-    """Tell whether the folder holds slices of a DICOM series."""
-    return any(name.lower().endswith(".dcm") for name in os.listdir(folder))
+        raise InputError(f"{source}: nothing to predict; the file holds no prompt")
+    return Plan(items)
 
 
 def _prompts(path: Path, folder: Path) -> list[Item]:

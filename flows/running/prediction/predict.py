@@ -2,14 +2,14 @@
 
 A segmentation model takes a file, a glob or a folder of volumes and writes a label map for each; a text-to-image model
 takes a file of prompts and writes an image for each. ``predictions.json`` in the output folder says which version made
-them, and from what: an input that has changed is predicted again.
+them, and from what content: an input that has changed is predicted again.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,18 @@ from pydantic import Field, ValidationError
 
 from data_pipelines import storage
 from data_pipelines.atomic import atomic_file
-from data_pipelines.digests import digest_of
-from data_pipelines.errors import ConfigError, InputError, RegistryError
+from data_pipelines.digests import digest_of, uri_digests
+from data_pipelines.errors import NUM_EXAMPLES, ConfigError, InputError, RegistryError
 from data_pipelines.progress import track
 from data_pipelines.specs import Spec
+from data_pipelines.volumes.files import source_files
 from flows.cluster.actors import map_on_actors
 from flows.config.specs import ComputeSpec
 from flows.registry import tracking
 from flows.registry.models import ModelVersion, find_version
-from flows.running.prediction.inputs import Item, plan_items
+from flows.running.prediction.inputs import plan_items
+from flows.running.prediction.items import Item
+from flows.running.prediction.volumes import Naming
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ class PredictionSummary(Spec):
     """Predictions that existed already."""
     failures: dict[str, str]
     """Output to the error."""
+    skipped: dict[str, str] = Field(default={})
+    """File or folder of the input that is not predicted, to the reason."""
 
 
 def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root: str) -> PredictionSummary:
@@ -64,7 +69,10 @@ def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root
         raise ConfigError(f"{remote[0]}: input and output are paths here; copy them, or mount the store")
     version = find_version(model_uri, root)
     folder = Path(output).expanduser().absolute()
-    items = plan_items(source, folder, takes_prompts="prompt" in version.inputs)
+    takes_prompts = "prompt" in version.inputs
+    plan = plan_items(source, folder, takes_prompts=takes_prompts, naming=Naming.of(version.metadata))
+    items = plan.items
+    _log_skipped(plan.skipped)
     if unknown := sorted({name for item in items for name in item.row} - set(version.inputs)):
         known = ", ".join(version.inputs)
         raise InputError(f"{source}: {version.uri} has no input {', '.join(unknown)}; it takes {known}")
@@ -78,13 +86,22 @@ def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root
         num_predicted=len(due) - len(failures),
         num_found_done=len(items) - len(due),
         failures=failures,
+        skipped=plan.skipped,
     )
+
+
+def _log_skipped(skipped: Mapping[str, str]) -> None:
+    if skipped:
+        named = "; ".join(f"{path}: {reason}" for path, reason in list(skipped.items())[:NUM_EXAMPLES])
+        more = f"; and {len(skipped) - NUM_EXAMPLES} more" if len(skipped) > NUM_EXAMPLES else ""
+        logger.warning("predict: %d entries of the input are skipped: %s%s", len(skipped), named, more)
 
 
 def claim_folder(folder: Path, version: ModelVersion, items: Sequence[Item]) -> None:
     """Write down which version predicts what into the folder; predictions of changed inputs are removed.
 
-    Raises ConfigError for a folder of another version's predictions.
+    An input has changed where its row or the content of its files has. Raises ConfigError for a folder of another
+    version's predictions, and where a file that this command did not write would be taken for a prediction.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / MANIFEST
@@ -93,12 +110,24 @@ def claim_folder(folder: Path, version: ModelVersion, items: Sequence[Item]) -> 
         raise ConfigError(
             f"{folder} holds predictions of {known.model_uri}, this is {version.uri}: name another output folder"
         )
-    inputs = {Path(item.output).name: digest_of(item.row) for item in items}
+    inputs = input_digests(items)
+    if foreign := [name for name in inputs.keys() - known.inputs.keys() if (folder / name).exists()]:
+        raise ConfigError(f"{folder / min(foreign)} exists and is no prediction of ours: name another output folder")
     for name in inputs.keys() & known.inputs.keys():
         if inputs[name] != known.inputs[name]:
             (folder / name).unlink(missing_ok=True)
     manifest = Manifest(model_uri=version.uri, lineage=version.tags, inputs=known.inputs | inputs)
     storage.write_bytes(str(path), manifest.model_dump_json(indent=1).encode())
+
+
+def input_digests(items: Sequence[Item]) -> dict[str, str]:
+    """Compute the digest of each item's row and of the content of its files, by the name of its output."""
+    files = {item.output: [file for path in item.files for file in source_files(path)] for item in items}
+    digests = uri_digests(str(file) for paths in files.values() for file in paths)
+    return {
+        Path(item.output).name: digest_of([item.row, [digests.get(str(file), "") for file in files[item.output]]])
+        for item in items
+    }
 
 
 def _read_manifest(path: Path) -> Manifest:

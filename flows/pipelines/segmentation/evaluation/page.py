@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_pipelines.errors import Problem
+from data_pipelines.notices import Notice
 from flows.metrics import METRICS, Metric
 from flows.pipelines.segmentation.evaluation.cases import Cases, CaseView
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore
@@ -29,6 +30,7 @@ from flows.report.palette import class_colour, hex_colour
 from flows.report.sections import (
     configuration_section,
     lineage_section,
+    notices_section,
     quarantine_items,
     quarantine_section,
     training_section,
@@ -67,6 +69,8 @@ class SegmentationPage:
     """Stage keys, digests, commit, model, by name."""
     classes: Mapping[str, int]
     """Class name to label value, by which the pictures are coloured."""
+    notices: Sequence[Notice] = ()
+    """Assumptions and conversions in the input that was used."""
 
 
 def segmentation_page(page: SegmentationPage) -> str:
@@ -80,7 +84,8 @@ def segmentation_page(page: SegmentationPage) -> str:
         _pictures(page.views, cases, page.classes),
         training_section({"": page.curves}),
         _per_case(cases),
-        quarantine_section(page.problems, page.warnings),
+        quarantine_section(page.problems),
+        notices_section(page.notices),
         configuration_section(page.config),
         lineage_section(page.lineage),
     ]

@@ -19,7 +19,7 @@ from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.report.overlays import overlay_planes
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
-from flows.stages.shards import read_problems, shards_uri
+from flows.stages.shards import read_notices, read_problems, shards_uri
 from flows.training.curves import curves_by_name, read_curves
 from flows.training.figures import TrainingFigures
 from unet_models.metrics.summary import MetricSummary
@@ -50,6 +50,7 @@ def write_report(
         config=config.model_dump(mode="json"),
         lineage=_lineage(attempt, shards, training),
         classes=shards.figures.classes,
+        notices=read_notices(shards),
     )
     attempt.write("report", "report.html", segmentation_page(page).encode())
     if views:

@@ -1,4 +1,4 @@
-"""Notices: what was assumed, converted or skipped in input that is used all the same; counted, and shown to the user."""
+"""Notices: what was assumed, converted or skipped in input that is used all the same; counted and shown."""
 
 from __future__ import annotations
 
