@@ -153,8 +153,9 @@ def _split_channels(path: str, volume: Volume, num_files: int, channels: Sequenc
 
 def _check_ndim(path: str, volume: Volume, ndim: int) -> None:
     if volume.geometry.ndim != ndim:
-        shape = volume.array.shape
-        message = f"expected {ndim} spatial axes (data.ndim), the file has {len(shape)}: {list(shape)}"
+        shape, found = volume.array.shape, volume.geometry.ndim
+        channels = " and one of channels" if len(shape) > found else ""
+        message = f"expected {ndim} spatial axes (data.ndim), the file has {found}{channels}: {list(shape)}"
         raise broken_rule("wrong-ndim", path, message, "set data.ndim, or convert the file")
 
 

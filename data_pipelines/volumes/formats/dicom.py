@@ -50,6 +50,8 @@ def read_volume(folder: Path, max_voxels: int, tolerance_mm: float) -> Volume:
 
 def _read_slice(file: Path, dataset: FileDataset) -> np.ndarray:
     """Decode one slice (column, row) in the units that its rescaling gives, white being the highest value."""
+    if "NumberOfFrames" in dataset and value_of(dataset, "NumberOfFrames") is None:
+        del dataset.NumberOfFrames
     stored = dataset.pixel_array
     if stored.shape != (dataset.Rows, dataset.Columns):
         message = f"expected one grey image of {dataset.Rows} rows and {dataset.Columns} columns, got {stored.shape}"

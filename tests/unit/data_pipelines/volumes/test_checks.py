@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,18 @@ from PIL import Image
 
 from data_pipelines.errors import DataError, Problem
 from data_pipelines.volumes.cases import Case, Dataset
-from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset, check_same_grid
+from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset, check_image
 from data_pipelines.volumes.formats.base import Geometry
-from data_pipelines.volumes.specs import DataSpec
+from data_pipelines.volumes.grids import check_same_grid
+from data_pipelines.volumes.specs import DataSpec, InputSpec
 
 SHAPE = (4, 5, 6)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
 IMAGE = np.random.default_rng(0).normal(100, 10, SHAPE).astype(np.float32)
 LABEL = np.arange(120).reshape(SHAPE).astype(np.uint8) % 3
+
+
+_SPEC_FIELDS = ("ndim", "max_voxels", "grid_tolerance")
 
 
 def write(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> str:
@@ -40,7 +47,7 @@ def write_case(tmp_path: Path, image: Any, label: Any, **fields: Any) -> tuple[C
         array, affine = given if isinstance(given, tuple) else (default if given is None else given, AFFINE)
         files.append(write(tmp_path / f"{name}.nii.gz", array, affine))
     case = Case("case", (files[0],), files[1], "subject")
-    spec = DataSpec(root="x", **{key: fields.pop(key) for key in ("ndim", "max_voxels") if key in fields})
+    spec = DataSpec(root="x", **{key: fields.pop(key) for key in _SPEC_FIELDS if key in fields})
     return case, dataset_of(case, **fields), spec
 
 
@@ -100,9 +107,10 @@ def test_many_classes_need_int16(tmp_path: Path) -> None:
     ("label", "message"),
     [
         ((LABEL[:, :, :5], AFFINE), r"shape \[4, 5, 5\] differs from \[4, 5, 6\] of image.nii.gz"),
-        ((LABEL, np.diag([1, 1, 2.01, 1])), r"spacing \[1.0, 1.0, 2.01\] mm differs from \[1.0, 1.0, 2.0\] mm"),
+        ((LABEL, np.diag([1, 1, 2.1, 1])), r"spacing \[1.0, 1.0, 2.1\] mm differs from \[1.0, 1.0, 2.0\] mm"),
         ((LABEL, np.diag([-1, 1, 2, 1])), r"orientation LAS differs from RAS .* 6.00 mm apart"),
-        ((LABEL, AFFINE + np.eye(4, k=3) * 0.02), r"position or rotation differs .* 0.02 mm apart"),
+        ((LABEL, AFFINE + np.eye(4, k=3) * 0.5), r"position or rotation differs .* 0.50 mm apart"),
+        ((LABEL, AFFINE + np.eye(4, k=3) * 0.11), r"position or rotation differs .* 0.11 mm apart"),
     ],
 )
 def test_geometry_that_disagrees(tmp_path: Path, label: Any, message: str) -> None:
@@ -113,8 +121,11 @@ def test_geometry_that_disagrees(tmp_path: Path, label: Any, message: str) -> No
 
 
 def test_geometry_within_tolerance(tmp_path: Path) -> None:
-    nearly = AFFINE + np.eye(4, k=3) * 0.005
+    nearly = AFFINE + np.eye(4, k=3) * 0.09  # the smallest spacing is 1 mm, the tolerance a tenth of it
     np.testing.assert_array_equal(check(tmp_path, label=(LABEL, nearly)).label, LABEL)
+    assert only(problems(tmp_path, label=(LABEL, nearly), grid_tolerance=0.05)).rule == "geometry-mismatch"
+    fine = AFFINE @ np.diag([0.1, 0.1, 0.1, 1])
+    assert only(problems(tmp_path, (IMAGE, fine), (LABEL, fine + np.eye(4, k=3) * 0.05))).rule == "geometry-mismatch"
 
 
 def test_rotation_is_found_though_shape_and_spacing_agree() -> None:
@@ -137,6 +148,83 @@ def test_channels_on_different_grids(tmp_path: Path) -> None:
     assert (problem.rule, problem.path) == ("geometry-mismatch", files[1])
 
 
+def test_a_label_on_the_same_grid_along_other_axes_is_reordered(tmp_path: Path) -> None:
+    for axes in itertools.permutations(range(3)):
+        for flips in itertools.product((False, True), repeat=3):
+            turn = np.zeros((4, 4))  # index in the stored label -> index in the image
+            for stored, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+                turn[axis, stored] = -1 if flip else 1
+                turn[axis, 3] = SHAPE[axis] - 1 if flip else 0
+            turn[3, 3] = 1
+            reversed_axes = [stored for stored, flip in enumerate(flips) if flip]
+            label = np.flip(LABEL.transpose(axes), reversed_axes)
+            result = check(tmp_path, label=(label, AFFINE @ turn))
+            np.testing.assert_array_equal(result.label, LABEL)
+            is_reordered = axes != (0, 1, 2) or any(flips)
+            assert ("label-reoriented" in {one.rule for one in result.notices}) == is_reordered
+
+
+def test_a_flipped_channel_is_no_label_and_stays_refused(tmp_path: Path) -> None:
+    flipped = AFFINE @ np.array([[-1, 0, 0, 3.0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    files = (write(tmp_path / "a.nii", IMAGE), write(tmp_path / "b.nii", IMAGE[::-1], flipped))
+    with pytest.raises(DataError, match="orientation LAS differs from RAS of a.nii") as caught:
+        check_image(files, ("T1", "T2"), 3, InputSpec())
+    assert caught.value.problems[0].path == files[1]
+
+
+def test_a_tilt_that_one_file_ignores_is_named(tmp_path: Path) -> None:
+    angle = np.radians(20)
+    tilted = np.array([[1, 0, 0, 0], [0, 1, -2 * np.sin(angle), 0], [0, 0, 2 * np.cos(angle), 0], [0, 0, 0, 1]])
+    straight = np.diag([1, 1, 2 * np.cos(angle), 1])
+    problem = only(problems(tmp_path, (IMAGE, tilted), (LABEL, straight)))
+    assert problem.rule == "geometry-mismatch"
+    assert "tilted by 0.0 degrees" in problem.message
+    assert "by 20.0 (gantry tilt)" in problem.message
+    np.testing.assert_array_equal(check(tmp_path, (IMAGE, tilted), (LABEL, tilted)).label, LABEL)
+
+
+def test_files_that_state_no_place_match_by_shape_only_among_themselves(tmp_path: Path) -> None:
+    image, label = tmp_path / "i.png", tmp_path / "l.png"
+    Image.fromarray((IMAGE[0] % 255).astype(np.uint8)).save(image)
+    Image.fromarray(LABEL[0]).save(label)
+    spec = DataSpec(root="x", ndim=2)
+    case = Case("case", (str(image),), str(label), "s")
+    check_case(case, dataset_of(case), spec)
+    case = Case("case", (str(image),), write(tmp_path / "l.nii", LABEL[0]), "s")
+    assert "axes may be swapped" in only(problems_of(case, dataset_of(case), spec)).message
+
+
+# --- EXIF ------------------------------------------------------------------------------------------------------------
+
+
+def check_photo(tmp_path: Path, orientation: int, stored: np.ndarray, mask: np.ndarray, turned_mask: int = 1) -> Any:
+    """Check a photograph with an EXIF orientation beside a mask, perhaps with one, too."""
+    for name, array, tag in (("i.png", stored, orientation), ("l.png", mask, turned_mask)):
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        Image.fromarray(array).save(tmp_path / name, exif=exif)
+    case = Case("case", (str(tmp_path / "i.png"),), str(tmp_path / "l.png"), "s")
+    return check_case(case, dataset_of(case), DataSpec(root="x", ndim=2))
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_exif_on_one_of_a_pair_is_refused_where_nothing_shows_it_right(tmp_path: Path, orientation: int) -> None:
+    square = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    with pytest.raises(DataError, match=f"EXIF orientation is {orientation}") as caught:
+        check_photo(tmp_path, orientation, square, square % 3)
+    assert [problem.rule for problem in caught.value.problems] == ["exif-orientation"]
+    assert check_photo(tmp_path, orientation, square, square % 3, orientation).image.shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_exif_on_one_of_a_pair_is_clear_where_the_mask_has_the_upright_shape(tmp_path: Path, orientation: int) -> None:
+    wide = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    upright = np.arange(20, dtype=np.uint8).reshape(5, 4) % 3
+    np.testing.assert_array_equal(check_photo(tmp_path, orientation, wide, upright).label, upright)
+    with pytest.raises(DataError, match="exif-orientation"):
+        check_photo(tmp_path, orientation, wide, wide % 3)  # drawn on the pixels as stored
+
+
 # --- axes and channels -----------------------------------------------------------------------------------------------
 
 
@@ -153,11 +241,25 @@ def test_declared_fourth_axis_becomes_channels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result.image, np.moveaxis(both, -1, 0))
 
 
-@pytest.mark.parametrize("extra", [1, 2])
-def test_four_axes_where_three_are_due(tmp_path: Path, extra: int) -> None:
-    problem = only(problems(tmp_path, np.stack([IMAGE] * extra, axis=-1)))
+def test_four_axes_where_three_are_due(tmp_path: Path) -> None:
+    problem = only(problems(tmp_path, np.stack([IMAGE] * 2, axis=-1)))
     assert problem.rule == "wrong-ndim"
-    assert f"4-D [4, 5, 6, {extra}] where 3-D is expected" in problem.message
+    assert "4-D [4, 5, 6, 2] where 3-D is expected" in problem.message
+
+
+@pytest.mark.parametrize(("image", "label"), [(IMAGE[..., None], LABEL), (IMAGE, LABEL[..., None])])
+def test_a_fourth_axis_of_one_is_none(tmp_path: Path, image: Any, label: Any) -> None:
+    result = check(tmp_path, image, label)
+    np.testing.assert_array_equal(result.image, IMAGE[None])
+    np.testing.assert_array_equal(result.label, LABEL)
+
+
+@pytest.mark.parametrize(("image", "label"), [(IMAGE[..., :1], LABEL[..., 0]), (IMAGE[..., 0], LABEL[..., :1])])
+def test_one_slice_is_a_2d_image(tmp_path: Path, image: Any, label: Any) -> None:
+    result = check(tmp_path, image, label, ndim=2)
+    np.testing.assert_array_equal(result.image, IMAGE[None, ..., 0])
+    np.testing.assert_array_equal(result.label, LABEL[..., 0])
+    assert (result.geometry.shape, result.geometry.spacing) == ((4, 5), (1.0, 1.0))
 
 
 def test_label_of_four_axes(tmp_path: Path) -> None:
@@ -200,8 +302,12 @@ def test_nan_and_infinite_voxels_are_counted(tmp_path: Path) -> None:
 def test_constant_image(tmp_path: Path) -> None:
     problem = only(problems(tmp_path, np.full(SHAPE, 7, np.int16)))
     assert (problem.rule, problem.message) == ("constant-image", "every voxel has the same value, 7")
-    problem = only(problems(tmp_path, np.stack([IMAGE, np.zeros_like(IMAGE)], axis=-1), channels=("a", "b")))
-    assert problem.message == "channel 1: every voxel has the same value, 0"
+    zeros = np.zeros_like(IMAGE)
+    result = check(tmp_path, np.stack([IMAGE, zeros], axis=-1), channels=("a", "b"))
+    (constant,) = [one for one in result.notices if one.rule == "constant-channel"]
+    assert (constant.case_id, constant.message) == ("case", "channel 1 (b): every voxel has the same value, 0")
+    problem = only(problems(tmp_path, np.stack([zeros, zeros + 1], axis=-1), channels=("a", "b")))
+    assert problem.rule == "constant-image"
 
 
 def test_label_values_outside_the_declared(tmp_path: Path) -> None:
@@ -232,6 +338,27 @@ def test_label_with_fractions_or_nan(tmp_path: Path) -> None:
     label[0, 0, :2], label[0, 0, 2] = 0.5, np.nan
     problem = only(problems(tmp_path, label=label))
     assert (problem.rule, problem.message) == ("label-not-integer", "3 voxels are not whole numbers")
+
+
+@pytest.mark.parametrize(("distance", "is_refused"), [(6e-8, False), (9e-4, False), (2e-3, True), (0.5, True)])
+def test_floats_near_whole_numbers_are_rounded_and_noticed(tmp_path: Path, distance: float, is_refused: bool) -> None:
+    label = LABEL.astype(np.float32)
+    label[0, 0, 1] -= distance  # of 1
+    if is_refused:
+        assert only(problems(tmp_path, label=label)).rule == "label-not-integer"
+        return
+    result = check(tmp_path, label=label)
+    np.testing.assert_array_equal(result.label, LABEL)
+    (rounded,) = [one for one in result.notices if one.rule == "label-rounded"]
+    assert rounded.message.startswith("1 voxels are up to")
+
+
+def test_labels_scaled_by_the_header_are_exact(tmp_path: Path) -> None:
+    case, dataset, spec = write_case(tmp_path, None, LABEL.astype(np.int16) * 85)
+    payload = bytearray(gzip.decompress(Path(case.label).read_bytes()))
+    payload[112:120] = struct.pack("<ff", 1 / 85, 0.0)  # scl_slope and scl_inter, which nibabel would divide out
+    Path(case.label).write_bytes(gzip.compress(bytes(payload)))
+    np.testing.assert_array_equal(check_case(case, dataset, spec).label, LABEL)
 
 
 def test_label_of_many_undeclared_values_stays_readable(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from tests.support.volumes import LIMIT, rule_of
 
 def test_what_is_no_volume_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_bytes(b"PK\x03\x04" * 200)
-    (tmp_path / "a.mha").write_bytes(b"x")
+    (tmp_path / "a.mnc").write_bytes(b"x")
     assert rule_of(tmp_path / "a.nii.gz") == "bad-header"
-    assert rule_of(tmp_path / "a.mha") == "unknown-format"
+    assert rule_of(tmp_path / "a.mnc") == "unknown-format"
     assert rule_of(tmp_path / "absent.nii") == "file-missing"
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from data_pipelines.errors import DataError
 from data_pipelines.volumes.files import read_geometry, read_num_channels, read_volume
 from data_pipelines.volumes.formats.base import Geometry
+from data_pipelines.volumes.formats.images import write_picture
 from tests.support.volumes import LIMIT, rule_of
 
 
@@ -28,7 +33,11 @@ def test_grey_colour_and_transparent_images(tmp_path: Path) -> None:
     bits = read_volume(tmp_path / "bits.png", LIMIT)
     np.testing.assert_array_equal(bits.array, grey % 2)
     assert bits.array.dtype == np.uint8
-    assert bits.geometry == read_geometry(tmp_path / "colour.tif", LIMIT) == Geometry((3, 4), (1.0, 1.0), None)
+    assert (
+        bits.geometry
+        == read_geometry(tmp_path / "colour.tif", LIMIT)
+        == Geometry((3, 4), (1.0, 1.0), has_spacing=False)
+    )
     assert [read_num_channels(tmp_path / n, LIMIT) for n in ("grey.png", "colour.tif", "alpha.png")] == [1, 3, 3]
 
 
@@ -55,8 +64,8 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 def test_broken_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
     image = Image.fromarray(noise)
-    image.save(tmp_path / "pages.tif", save_all=True, append_images=[image])
-    assert rule_of(tmp_path / "pages.tif") == "several-pages"
+    image.save(tmp_path / "pages.png", save_all=True, append_images=[image.rotate(90)])
+    assert rule_of(tmp_path / "pages.png") == "several-pages"
     image.save(tmp_path / "a.png")
     assert rule_of(tmp_path / "a.png", max_voxels=64 * 64 - 1) == "too-large"
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
@@ -65,3 +74,47 @@ def test_broken_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert rule_of(tmp_path / "text.jpg") == "unreadable"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert rule_of(tmp_path / "a.png") == "too-large"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.jpg", {}), ("jpeg_inside.png", {"format": "JPEG"}), ("a.tif", {"compression": "jpeg"})],
+)
+def test_a_label_compressed_with_loss_is_refused(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+    Image.fromarray(np.eye(16, dtype=np.uint8)).save(tmp_path / name, **options)
+    with pytest.raises(DataError) as caught:
+        read_volume(tmp_path / name, LIMIT, label=True)
+    assert [problem.rule for problem in caught.value.problems] == ["lossy-label"]
+    assert read_volume(tmp_path / name, LIMIT).array.shape == (16, 16)  # as an image it is read
+
+
+def test_a_label_compressed_without_loss_is_read(tmp_path: Path) -> None:
+    labels = np.eye(16, dtype=np.uint8)
+    Image.fromarray(labels).save(tmp_path / "a.tif", compression="tiff_lzw")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.tif", LIMIT, label=True).array, labels)
+
+
+def deep_colour_png(path: Path) -> None:
+    """Write a PNG of one pixel with 16 bits per colour; Pillow cannot."""
+    rows = b"\0" + bytes.fromhex("123456789abc")
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def test_deep_colour_is_never_reduced(tmp_path: Path) -> None:
+    deep_colour_png(tmp_path / "a.png")
+    assert rule_of(tmp_path / "a.png") == "unsupported-mode"
+    colours = np.array([[[0x1234, 0x5678, 0x9ABC]]], np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.tif", LIMIT).array, colours)
+
+
+def test_more_than_256_classes_are_written_with_16_bits(tmp_path: Path) -> None:
+    labels = np.array([[0, 255, 256, 300]], np.int16)
+    write_picture(tmp_path / "a.png", labels)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.png", LIMIT, label=True).array, labels)

@@ -17,7 +17,6 @@ from hypothesis.extra import numpy as npst
 
 from data_pipelines.errors import DataError
 from data_pipelines.volumes.files import read_geometry, read_num_channels, read_volume
-from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.nifti import write_nifti
 from tests.support.volumes import LIMIT, rule_of
 
@@ -86,9 +85,14 @@ def test_fourth_axis_stays_last(tmp_path: Path) -> None:
     assert read_num_channels(path, LIMIT) == 2
 
 
-def test_two_dimensional_nifti_has_spacing_and_no_affine(tmp_path: Path) -> None:
-    geometry = read_geometry(save(tmp_path / "a.nii", VOXELS[0], np.diag([0.5, 0.25, 1, 1])), LIMIT)
-    assert geometry == Geometry((3, 4), (0.5, 0.25), None)
+def test_two_dimensional_nifti_keeps_its_spacing_and_place(tmp_path: Path) -> None:
+    affine = np.array([[0.5, 0, 0, 7.0], [0, -0.25, 0, 8.0], [0, 0, 0, 9.0], [0, 0, 0, 1]])  # as some write: no normal
+    rows = {f"srow_{axis}": row for axis, row in zip("xyz", affine, strict=False)}
+    geometry = read_geometry(save(tmp_path / "a.nii", VOXELS[0], sform_code=1, **rows), LIMIT)
+    assert (geometry.shape, geometry.spacing) == ((3, 4), (0.5, 0.25))
+    np.testing.assert_array_equal(geometry.affine_array()[:, [0, 1, 3]], affine[:, [0, 1, 3]])
+    write_nifti(tmp_path / "b.nii", VOXELS[0], geometry.affine_array())
+    assert read_geometry(tmp_path / "b.nii", LIMIT) == geometry
 
 
 @settings(max_examples=25, deadline=None)
@@ -184,7 +188,7 @@ def test_gzip_bomb_does_not_fill_memory(tmp_path: Path) -> None:
         ({"srow_x": [np.nan, 0, 0, 0]}, "bad-affine"),
         ({"srow_x": [1, 2, 0, 0], "srow_y": [0, 0, 1, 0], "srow_z": [0, 0, 1, 0]}, "bad-affine"),
         ({"srow_z": [0, 0, 0, 0]}, "bad-spacing"),
-        ({"dim": [5, 2, 3, 2, 2, 1, 1, 1]}, "wrong-ndim"),
+        ({"dim": [5, 2, 3, 1, 2, 2, 1, 1]}, "wrong-ndim"),
         ({"dim": [1, 24, 1, 1, 1, 1, 1, 1]}, "wrong-ndim"),
         ({"dim": [3, 2, 3, -4, 1, 1, 1, 1]}, "wrong-ndim"),
         ({"dim": [99, 2, 3, 4, 1, 1, 1, 1]}, "wrong-ndim"),
@@ -211,3 +215,46 @@ def test_damaged_headers_never_raise_anything_else(
     path.write_bytes(bytes(payload))
     with contextlib.suppress(DataError):
         assert read_volume(path, LIMIT).array.size <= LIMIT
+
+
+@pytest.mark.parametrize(
+    ("code", "unit_mm", "rule"),
+    [(1, 1000.0, "unit-converted"), (3, 0.001, "unit-converted"), (2, 1.0, None), (0, 1.0, "unit-unstated")],
+)
+@pytest.mark.parametrize("is_qform", [False, True])
+def test_lengths_become_millimetres(
+    tmp_path: Path, code: int, unit_mm: float, rule: str | None, is_qform: bool
+) -> None:
+    codes = {"sform_code": 0, "qform_code": 1} if is_qform else {}
+    path = save(tmp_path / "a.nii", VOXELS, AFFINE, xyzt_units=code | 8, **codes)  # 8: time in seconds
+    volume = read_volume(path, LIMIT)
+    np.testing.assert_allclose(volume.geometry.spacing, np.array([1.5, 2.0, 3.0]) * unit_mm, rtol=1e-6)
+    np.testing.assert_allclose(volume.geometry.affine_array()[:3], AFFINE[:3] * unit_mm, rtol=1e-6, atol=1e-4 * unit_mm)
+    assert [one.rule for one in volume.notices] == ([rule] if rule else [])
+
+
+def test_a_label_map_is_written_in_the_unit_of_its_image(tmp_path: Path) -> None:
+    save(tmp_path / "a.nii", VOXELS, AFFINE, xyzt_units=3)
+    geometry = read_geometry(tmp_path / "a.nii", LIMIT)
+    write_nifti(tmp_path / "b.nii", VOXELS, geometry.affine_array(), geometry.unit_mm)
+    written = nib.load(tmp_path / "b.nii")
+    assert written.header.get_xyzt_units()[0] == "micron"
+    np.testing.assert_allclose(written.affine, AFFINE, rtol=1e-6, atol=1e-9)
+    assert read_geometry(tmp_path / "b.nii", LIMIT).spacing == pytest.approx(geometry.spacing)
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ((2, 3, 4, 1), (2, 3, 4)),
+        ((2, 3, 4, 1, 1), (2, 3, 4)),
+        ((2, 3, 2, 1, 2), (2, 3, 2, 2)),  # ITK's vectors: an axis of time of length one before that of components
+        ((2, 12, 1), (2, 12, 1)),
+    ],
+)
+def test_axes_of_length_one_behind_the_third_are_dropped(
+    tmp_path: Path, stored: tuple[int, ...], read: tuple[int, ...]
+) -> None:
+    volume = read_volume(save(tmp_path / "a.nii", VOXELS.reshape(stored, order="F")), LIMIT)
+    np.testing.assert_array_equal(volume.array, VOXELS.reshape(read, order="F"))
+    assert volume.geometry.shape == read[:3]
