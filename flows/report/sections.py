@@ -56,8 +56,6 @@ def quarantine_section(problems: Sequence[Problem], warnings: Sequence[str] = ()
 
 def notices_section(notices: Sequence[Notice]) -> Section:
     """List what was assumed or converted in input that is used all the same, and files that were skipped."""
-    if not notices:
-        return Section("Input taken with an assumption", "None.", [])
     rows: list[list[CellLike]] = [[Cell(one.path, note=one.case_id), one.rule, one.message] for one in notices]
     table = Table(columns=["File", "Notice", "What was found, and what was made of it"], rows=rows)
     counts = ", ".join(f"{name} {count}" for name, count in count_notices(notices).items())

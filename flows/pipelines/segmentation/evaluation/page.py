@@ -85,7 +85,7 @@ def segmentation_page(page: SegmentationPage) -> str:
         training_section({"": page.curves}),
         _per_case(cases),
         quarantine_section(page.problems),
-        notices_section(page.notices),
+        *([notices_section(page.notices)] if page.notices else []),
         configuration_section(page.config),
         lineage_section(page.lineage),
     ]

@@ -47,3 +47,13 @@ def test_case_digest_covers_every_slice_of_a_series(files: list[Path]) -> None:
     before = case_digests([case])["one"]
     (folder / "slice3").write_bytes(b"x")
     assert case_digests([case])["one"] != before
+
+
+def test_case_digest_covers_the_voxels_of_a_detached_header(files: list[Path]) -> None:
+    header, voxels = files[0].with_name("a.mhd"), files[0].with_name("a.raw")
+    header.write_text("ElementDataFile = a.raw\n")
+    voxels.write_bytes(b"1")
+    case = Case("one", (str(header),), str(files[1]), "one")
+    before = case_digests([case])["one"]
+    voxels.write_bytes(b"22")
+    assert case_digests([case])["one"] != before

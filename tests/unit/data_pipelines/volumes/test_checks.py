@@ -167,7 +167,7 @@ def test_a_label_on_the_same_grid_along_other_axes_is_reordered(tmp_path: Path) 
 def test_a_flipped_channel_is_no_label_and_stays_refused(tmp_path: Path) -> None:
     flipped = AFFINE @ np.array([[-1, 0, 0, 3.0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     files = (write(tmp_path / "a.nii", IMAGE), write(tmp_path / "b.nii", IMAGE[::-1], flipped))
-    with pytest.raises(DataError, match="orientation LAS differs from RAS of a.nii") as caught:
+    with pytest.raises(DataError, match=r"orientation LAS differs from RAS of a\.nii") as caught:
         check_image(files, ("T1", "T2"), 3, InputSpec())
     assert caught.value.problems[0].path == files[1]
 

@@ -10,10 +10,12 @@ import pytest
 from data_pipelines.shards.index import FOREGROUND, GEOMETRY, IMAGE, MASK, TRUTH, build_index
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.volumes import sharding
+from data_pipelines.volumes.formats.nifti import write_nifti
 from data_pipelines.volumes.preprocess import StoredGeometry
 from data_pipelines.volumes.sharding import (
     Work,
     foreground_voxels,
+    read_notices,
     sample_digests,
     shard_one,
     shards_folder,
@@ -61,6 +63,21 @@ def test_a_resampled_sample_keeps_the_label_as_stored(tmp_path: Path) -> None:
     assert rows[0]["shape"] == [6, 6, 12]
     reader = ShardReader(build_index(rows, {"a": "train"}), str(tmp_path))
     np.testing.assert_array_equal(reader.array(0, TRUTH), label_of())
+
+
+def test_a_class_that_preprocessing_removes_is_noticed(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "raw", "a", "b")
+    label = label_of()
+    label[label == 2] = 1
+    label[6, 6, 6] = 2
+    write_nifti(root / "labelsTr" / "a.nii.gz", label, AFFINE)
+    (a, b), _ = shard_one(work_of(tmp_path, (3.0, 3.0, 6.0)))
+    (vanished,) = [one for one in read_notices([a]) if one.rule == "vanished-class"]
+    assert vanished.case_id == "a"
+    assert "(2) has 1 voxels, and none after preprocessing" in vanished.message
+    assert "vanished-class" not in {one.rule for one in read_notices([b])}
+    finely, _ = shard_one(work_of(tmp_path))
+    assert "vanished-class" not in {one.rule for one in read_notices(finely)}
 
 
 def test_bad_cases_are_named_and_the_others_sharded(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_a_missing_decoder_is_named_and_is_no_damage(tmp_path: Path, monkeypatch
     assert caught.value.problems[0].rule == "missing-decoder"
     dataset.file_meta.TransferSyntaxUID = MPEG2MPML
     dataset.save_as(series / "a")
-    with pytest.raises(DataError, match="MPEG2 .* not supported"):
+    with pytest.raises(DataError, match=r"MPEG2 .* not supported"):
         read_geometry(series, LIMIT)
 
 

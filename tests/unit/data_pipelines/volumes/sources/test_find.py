@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,110 @@ def test_dicom(tmp_path: Path) -> None:
     (root / "classes.json").unlink()
     with pytest.raises(DataError, match="name the classes"):
         find(root)
+
+
+# --- Unicode forms, listings and files that nothing reads ------------------------------------------------------------
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Fall_Jürgen") for form in ("NFC", "NFD"))
+
+
+def ids_of(dataset: Dataset) -> list[str]:
+    assert dataset.problems == ()
+    return [case.case_id for case in dataset.cases]
+
+
+def test_both_unicode_forms_of_a_name_are_one_case(tmp_path: Path) -> None:
+    touch(tmp_path / "f", f"images/{COMPOSED}.png", f"masks/{DECOMPOSED}.png")
+    assert ids_of(find(tmp_path / "f")) == [COMPOSED]
+    root = nnunet(tmp_path / "n", DECOMPOSED, channels=1)
+    (root / f"labelsTr/{DECOMPOSED}.nii.gz").rename(root / f"labelsTr/{COMPOSED}.nii.gz")
+    assert ids_of(find(root)) == [COMPOSED]
+    root = decathlon(tmp_path / "d", COMPOSED)
+    for folder in ("imagesTr", "labelsTr"):
+        (root / f"{folder}/{COMPOSED}.nii.gz").rename(root / f"{folder}/{DECOMPOSED}.nii.gz")
+    assert ids_of(find(root)) == [COMPOSED]  # the list has the composed form, the disk the other
+    assert all(Path(path).is_file() for path in (*find(root).cases[0].images, find(root).cases[0].label))
+    touch(tmp_path / "s", f"{DECOMPOSED}/image/1", f"{DECOMPOSED}/label.nii")
+    (tmp_path / "s/subjects.json").write_text(json.dumps({COMPOSED: "anna"}))
+    assert find(tmp_path / "s", classes={"background": 0, "a": 1}).cases[0].subject == "anna"
+    touch(tmp_path / "f", f"images/{DECOMPOSED}.png")
+    assert {problem.rule for problem in find(tmp_path / "f").problems} >= {"duplicate-id"}
+
+
+def test_nnunet_listing(tmp_path: Path) -> None:
+    root = tmp_path / "n"
+    touch(root, "t1/1.nii.gz", "t2/1.nii.gz", "t1/2.nii.gz", "t2/2.nii.gz", "seg/1.nrrd", "seg/2.nrrd")
+    files = {str(k): {"images": [f"t1/{k}.nii.gz", f"./t2/{k}.nii.gz"], "label": f"seg/{k}.nrrd"} for k in (2, 1)}
+    declare(root, channel_names={"0": "T1", "1": "T2"}, labels={"background": 0, "a": 1}, dataset=files)
+    assert recognise_layout(root) == "nnunet"
+    assert ids_of(find(root)) == ["1", "2"]
+    assert find(root).cases[0].images == (str(root / "t1/1.nii.gz"), str(root / "t2/1.nii.gz"))
+    assert find(root).cases[0].label == str(root / "seg/1.nrrd")
+
+
+def test_nnunet_listing_names_everything_at_once(tmp_path: Path) -> None:
+    root = tmp_path / "n"
+    touch(root, "a.nii", "b.nii", "seg.nii")
+    good = {"images": ["a.nii", "b.nii"], "label": "seg.nii"}
+    files: dict[str, Any] = {
+        "good": good,
+        "GOOD": good,
+        "few": {"images": ["a.nii"] * 3, "label": "seg.nii"},
+        "gone": {"images": ["a.nii", "gone.nii"], "label": "seg.nii"},
+        "no_label": {"images": ["a.nii", "b.nii"], "label": "gone.nii"},
+        "outside": {"images": ["a.nii", "../b.nii"], "label": "seg.nii"},
+        "malformed": ["a.nii"],
+        "-x": good,
+    }
+    declare(root, channel_names={"0": "T1", "1": "T2"}, labels={"background": 0, "a": 1}, dataset=files)
+    dataset = find(root)
+    assert rules(dataset) == {
+        ("duplicate-id", "GOOD"),
+        ("missing-channel", "few"),
+        ("image-missing", "gone"),
+        ("label-missing", "no_label"),
+        ("path-outside", "outside"),
+        ("bad-entry", "malformed"),
+        ("bad-case-id", "-x"),
+    }
+    assert [case.case_id for case in dataset.cases] == ["good"]
+
+
+@pytest.mark.parametrize("ending", [".npy", ".b2nd", "", 3])
+def test_a_file_ending_that_is_not_read_is_named(tmp_path: Path, ending: Any) -> None:
+    root = nnunet(tmp_path / "n", "a", file_ending=ending)
+    (problem,) = find(root).problems
+    assert problem.rule == "unknown-format"
+    assert repr(ending) in problem.message
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha", ".png", ".tif"])
+def test_file_endings_that_are_read(tmp_path: Path, ending: str) -> None:
+    root = tmp_path / "n"
+    touch(root, f"imagesTr/a_0000{ending}", f"labelsTr/a{ending}")
+    declare(root, channel_names={"0": "CT"}, labels={"background": 0, "a": 1}, file_ending=ending)
+    assert ids_of(find(root)) == ["a"]
+
+
+def test_files_that_nothing_reads_are_named(tmp_path: Path) -> None:
+    root = folders(tmp_path / "f", "a")
+    touch(root, "images/b.bmp", "masks/b.png", "images/.DS_Store", "masks/notes", "images/c.mhd", "images/c.raw")
+    (root / "images/c.mhd").write_text("ElementDataFile = c.raw\n")
+    dataset = find(root)
+    by_case = {problem.case_id: problem for problem in dataset.problems}
+    assert "b.bmp lies there, and .bmp is no supported format" in by_case["b"].message
+    assert [(one.rule, Path(one.path).name) for one in dataset.notices] == [
+        ("skipped-file", "b.bmp"),
+        ("skipped-file", "notes"),
+    ]
+
+
+def test_a_folder_of_unknown_files_says_what_lies_there(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.mnc", "images/b.mnc", "images/c.npy", "masks/a.mnc")
+    (problem,) = find(tmp_path).problems
+    assert problem.rule == "empty-folder"
+    assert "it holds .mnc (2 files), .npy (1 files)" in problem.message
 
 
 # --- recognising the layout ------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from data_pipelines.errors import Problem
+from data_pipelines.notices import Notice
 from flows.metrics import METRICS
 from flows.pipelines.segmentation.evaluation.cases import CaseView
 from tests.support.pages import ATTACK, Page, assert_runs_no_foreign_script
@@ -65,6 +66,12 @@ def test_cases_are_listed_worst_first_and_reached_by_links() -> None:
 def test_classes_have_the_colours_of_their_labels(classes: dict[str, int], first: str) -> None:
     html = segmentation_report(classes=classes)
     assert re.findall(r"fill:#e69f00;[^/]*/><text[^>]*>(\w+)<", html) == [first]
+
+
+def test_assumptions_about_the_input_are_listed_and_counted() -> None:
+    notices = [Notice(rule="unit-unstated", path=f"{name}.nii", message="taken as mm", case_id=name) for name in "ab"]
+    shown = Page(segmentation_report(notices=notices)).sections["section-input-taken-with-an-assumption"]
+    assert all(text in shown for text in ("unit-unstated 2", "a.nii", "b.nii", "taken as mm"))
 
 
 def test_a_report_of_nothing_is_still_a_page() -> None:
