@@ -183,8 +183,8 @@ def _geometry(header: Any, path: Path, shape: tuple[int, ...]) -> Geometry:
         raise unreadable("bad-affine", path, "the affine holds NaN or infinite numbers", "correct the header")
     spacing = np.linalg.norm(affine[:3, : len(shape)], axis=0)
     check_spacing(path, spacing.tolist())
-    if len(shape) == 2:
-        affine[:3, 2] = np.cross(*(affine[:3, :2] / spacing).T) * unit  # may be zero in the header of an image
+    if len(shape) == 2 and not affine[:3, 2].any():  # as some programs write images
+        affine[:3, 2] = np.cross(*(affine[:3, :2] / spacing).T) * unit
     if abs(np.linalg.det(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))) < 1e-3:
         raise unreadable("bad-affine", path, "the axes of the affine are not independent", "correct the header")
     return Geometry(shape, tuple(spacing.tolist()), tuple(map(tuple, affine.tolist())), unit)

@@ -73,7 +73,7 @@ class Segmenter:
                 f"image: expected ({len(channels)} channels, {ndim} spatial axes), got shape {image.shape}"
             )
         check_finite(
-            ARRAY, image, [f"channel {index}: " if len(channels) > 1 else "" for index in range(len(channels))]
+            ARRAY, list(image), [f"channel {index}: " if len(channels) > 1 else "" for index in range(len(channels))]
         )
         check_varies([(ARRAY, channel) for channel in image], channels)
         return self._segment(image, geometry or Geometry(image.shape[1:], self.bundle.spacing or (1.0,) * ndim))

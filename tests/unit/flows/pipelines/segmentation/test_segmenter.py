@@ -1,73 +1,152 @@
-"""The segmenter: test-time augmentation as the bundle says."""
+"""Prediction refuses what training refuses, by the same rule, and writes label maps where the image lies."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+import SimpleITK
+import tifffile
 import torch
-from safetensors.torch import save_file
+from PIL import Image
 
-from data_pipelines.errors import WeightsError
-from data_pipelines.volumes.specs import PreprocessSpec
-from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle, write_bundle
-from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.evaluate import build_bundle
+from data_pipelines.errors import DataError, InputError
+from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
+from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.segmenter import Segmenter
-from flows.pipelines.segmentation.shard import VolumeShardFigures
-from unet_models.networks.build import build_network
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec
 
-MODEL = UNetSpec(channels=(4, 8), deep_supervision=0)
-CLASSES = {"background": 0, "left": 1, "right": 2}
+IMAGE = np.random.default_rng(0).normal(100, 10, (8, 8, 8)).astype(np.float32)
+AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
 
 
-def segmenter(folder: Path, mirror_axes: tuple[int, ...]) -> Segmenter:
-    bundle = Bundle(
-        model=MODEL,
-        classes=CLASSES,
-        channels=("image",),
-        patch_size=(8, 8),
-        preprocess=PreprocessSpec(normalise="none"),
-        spacing=None,
-        mirror_axes=mirror_axes,
-        predict=PredictSpec(),
-    )
-    write_bundle(folder, bundle)
-    torch.manual_seed(0)
-    save_file(build_network(MODEL, 1, len(CLASSES), ndim=2).state_dict(), folder / WEIGHTS)
-    return Segmenter.from_folder(folder, device="cpu")
+class Threshold(Segmenter):
+    """A segmenter whose network is a threshold: bright voxels are class 1."""
+
+    def __init__(self, ndim: int = 3, channels: Sequence[str] = ("MR",), **limits: float) -> None:
+        self.bundle = Bundle(
+            model=UNetSpec(),
+            classes={"background": 0, "organ": 1},
+            channels=tuple(channels),
+            patch_size=(8,) * ndim,
+            preprocess=PreprocessSpec(),
+            spacing=None,
+            mirror_axes=(),
+            predict=PredictSpec(),
+            limits=InputSpec(**limits),
+        )
+        self.device = torch.device("cpu")
+
+    def logits(self, prepared: np.ndarray) -> np.ndarray:
+        """Return the intensity as logit of class 1."""
+        return np.stack([np.zeros_like(prepared[0]), prepared[0]])
 
 
-@pytest.mark.parametrize("axes", [(), (1,), (0, 1)])
-def test_only_axes_that_training_mirrored_are_averaged_over(axes: tuple[int, ...], tmp_path: Path) -> None:
-    model = segmenter(tmp_path, axes)
-    image = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(1))
-    flips = {(): [()], (1,): [(), (1,)], (0, 1): [(), (0,), (1,), (0, 1)]}[axes]
-    with torch.inference_mode():
-        copies = [model.model(image[None].flip([a + 2 for a in flip]))[0].flip([a + 1 for a in flip]) for flip in flips]
-    got = torch.from_numpy(model.logits(image.numpy()))
-    torch.testing.assert_close(got, torch.stack(copies).mean(0), rtol=1e-5, atol=1e-6)
+def write(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE, unit: str = "mm") -> str:
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, path)
+    return str(path)
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, (0, 1, 2)), ([], ()), ([1, 2], (1, 2))])
-def test_the_bundle_says_which_axes_training_mirrored(
-    given: list[int] | None, expected: tuple[int, ...], tmp_path: Path
-) -> None:
-    config = SegmentationConfig.model_validate(
-        {"data": {"root": "/data"}, "train": {"augment": {"mirror_axes": given}}}
-    )
-    figures = VolumeShardFigures(
-        num_train=1, num_val=1, num_new=0, shards="s", shard_sizes={}, dataset="d", num_quarantined=0,
-        spacing=None, classes=CLASSES, channels=("image",),
-    )  # fmt: skip
-    write_bundle(tmp_path, build_bundle(config, figures))
-    assert read_bundle(tmp_path).mirror_axes == expected
+def rules_of(segmenter: Segmenter, *paths: str) -> list[tuple[str, str]]:
+    with pytest.raises(DataError) as caught:
+        segmenter.segment_files(paths)
+    assert "quarantine" not in str(caught.value)  # a setting of training
+    return [(problem.rule, Path(problem.path).name) for problem in caught.value.problems]
 
 
-def test_an_output_that_is_not_finite_is_no_label_map(tmp_path: Path) -> None:
-    model = segmenter(tmp_path, ())
-    next(model.model.parameters()).data.fill_(float("nan"))
-    with pytest.raises(WeightsError, match="output is not finite in precision fp32"):
-        model.segment(torch.zeros(1, 8, 8).numpy())
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    image = IMAGE.astype(np.float64)
+    image[0, 1, 1] = value  # 1e300 is infinite as float32
+    assert rules_of(Threshold(), write(tmp_path / "a.nii.gz", image)) == [("non-finite", "a.nii.gz")]
+    assert rules_of(Threshold(), write(tmp_path / "b.nii.gz", np.zeros_like(IMAGE))) == [("constant-image", "b.nii.gz")]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_arrays_are_checked_as_files_are(value: float) -> None:
+    image = IMAGE.copy()
+    image[0, 1, 1] = value
+    with pytest.raises(DataError, match="non-finite"):
+        Threshold().segment(image)
+    with pytest.raises(DataError, match="constant-image"):
+        Threshold().segment(np.ones_like(IMAGE))
+    with pytest.raises(InputError, match="expected"):
+        Threshold().segment(IMAGE[0])
+    np.testing.assert_array_equal(Threshold().segment(IMAGE), IMAGE.mean() < IMAGE)
+
+
+def test_channels_on_other_grids_are_refused(tmp_path: Path) -> None:
+    two = Threshold(channels=("T1", "T2"))
+    first = write(tmp_path / "first.nii", IMAGE)
+    flipped, shifted = AFFINE.copy(), AFFINE.copy()
+    flipped[0, 0], flipped[0, 3], shifted[0, 3] = -1, 7, 20
+    wrong = {
+        "flipped.nii": (IMAGE[::-1], flipped),
+        "shifted.nii": (IMAGE, shifted),
+        "shape.nii": (IMAGE[:, :, :6], AFFINE),
+    }
+    for name, (array, affine) in wrong.items():
+        assert rules_of(two, first, write(tmp_path / name, array, affine)) == [("geometry-mismatch", name)]
+    assert rules_of(two, first) == [("channel-count", "first.nii")]
+    assert rules_of(Threshold(), first, first) == [("channel-count", "first.nii")]
+    labels, _ = two.segment_files([first, write(tmp_path / "good.nii", -IMAGE)])
+    assert labels.shape == IMAGE.shape
+
+
+def test_an_axis_of_channels_must_be_the_models(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii", np.stack([IMAGE, IMAGE], axis=-1))
+    assert rules_of(Threshold(), path) == [("wrong-ndim", "a.nii")]
+    assert Threshold(channels=("T1", "T2")).segment_files([path])[0].shape == (8, 8, 8)
+    assert Threshold().segment_files([write(tmp_path / "b.nii", IMAGE[..., None])])[0].shape == (8, 8, 8)
+
+
+def test_the_limits_are_those_of_training(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii", IMAGE)
+    assert rules_of(Threshold(max_voxels=511), path) == [("too-large", "a.nii")]
+    assert Threshold(max_voxels=512).segment_files([path])[0].shape == (8, 8, 8)
+
+
+@pytest.mark.parametrize("unit", ["mm", "micron", "meter"])
+def test_label_maps_lie_where_the_image_lies_in_its_unit(tmp_path: Path, unit: str) -> None:
+    affine = np.array([[0.0, -2, 0, 5], [3, 0, 0, 6], [0, 0, 4, 7], [0, 0, 0, 1]])
+    output = Threshold().segment_to_file([write(tmp_path / "a.nii", IMAGE, affine, unit)], str(tmp_path / "b.nii.gz"))
+    written = nib.load(output)
+    np.testing.assert_allclose(written.affine, affine, atol=1e-6)
+    assert written.header.get_xyzt_units()[0] == unit
+    np.testing.assert_array_equal(np.asarray(written.dataobj), IMAGE.mean() < IMAGE)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1)])
+def test_images_of_two_axes_keep_shape_and_place(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    affine = np.array([[0.5, 0, 0, 5], [0, -0.25, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]])
+    path = write(tmp_path / "a.nii", IMAGE[..., 0].reshape(shape), affine)
+    written = nib.load(Threshold(2).segment_to_file([path], str(tmp_path / "b.nii")))
+    assert written.shape == shape
+    np.testing.assert_allclose(written.affine, affine, atol=1e-6)
+    picture = Image.open(Threshold(2).segment_to_file([path], str(tmp_path / "b.png")))
+    np.testing.assert_array_equal(np.asarray(picture), IMAGE[..., 0] > IMAGE[..., 0].mean())
+
+
+def test_other_formats_are_predicted_alike(tmp_path: Path) -> None:
+    image = SimpleITK.GetImageFromArray(IMAGE.T)
+    image.SetSpacing((1, 2, 3))
+    for name in ("a.nrrd", "a.mha", "a.nii"):
+        SimpleITK.WriteImage(image, str(tmp_path / name))
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE.T, photometric="minisblack")
+    expected, place = Threshold().segment_files([str(tmp_path / "a.nii")])
+    for name in ("a.nrrd", "a.mha"):
+        labels, geometry = Threshold().segment_files([str(tmp_path / name)])
+        np.testing.assert_array_equal(labels, expected)
+        np.testing.assert_allclose(geometry.affine_array(), place.affine_array(), atol=1e-6)
+    np.testing.assert_array_equal(Threshold().segment_files([str(tmp_path / "a.tif")])[0], expected)
+
+
+def test_what_was_assumed_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Threshold().segment_files([write(tmp_path / "a.nii", IMAGE, unit="unknown")])
+    assert "unit-unstated (1)" in caplog.text

@@ -8,54 +8,15 @@ import pytest
 
 from data_pipelines.errors import InputError
 from flows.running.prediction.inputs import plan_items
+from flows.running.prediction.volumes import Naming
 
 
-def touch(folder: Path, *names: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-def planned(source: Path | str, tmp_path: Path) -> dict[str, str]:
-    """Plan volumes; return the name of each output with the names of its inputs."""
-    items = plan_items(str(source), tmp_path / "out", takes_prompts=False)
-    return {Path(item.output).name: "|".join(Path(path).name for path in item.row["path"].split("|")) for item in items}
-
-
-def test_folder_of_volumes_pictures_channels_and_series(tmp_path: Path) -> None:
-    names = (
-        "a_0000.nii.gz",
-        "a_0001.nii.gz",
-        "b.nii.gz",
-        "c.png",
-        "._b.nii.gz",
-        "notes.txt",
-        "scan/1.dcm",
-        "scan/2.dcm",
-    )
-    touch(tmp_path / "in", *names)
-    assert planned(tmp_path / "in", tmp_path) == {
-        "a.nii.gz": "a_0000.nii.gz|a_0001.nii.gz",
-        "b.nii.gz": "b.nii.gz",
-        "c.png": "c.png",
-        "scan.nii.gz": "scan",
-    }
-
-
-def test_glob_single_file_and_single_series(tmp_path: Path) -> None:
-    touch(tmp_path / "in", "a.nii.gz", "b.nii.gz", "scan/1.dcm")
-    assert list(planned(f"{tmp_path}/in/a*", tmp_path)) == ["a.nii.gz"]
-    assert list(planned(tmp_path / "in" / "b.nii.gz", tmp_path)) == ["b.nii.gz"]
-    assert planned(tmp_path / "in" / "scan", tmp_path) == {"scan.nii.gz": "scan"}
-
-
-def test_nothing_and_two_of_a_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing to predict"):
-        planned(tmp_path / "none", tmp_path)
-    touch(tmp_path / "in", "x/a.nii.gz", "y/a.nii.gz")
-    with pytest.raises(InputError, match="have the same name"):
-        planned(f"{tmp_path}/in/*/*.nii.gz", tmp_path)
+def test_volumes_are_sorted_by_output_and_what_is_skipped_is_named(tmp_path: Path) -> None:
+    for name in ("b.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz", "notes.txt"):
+        (tmp_path / name).touch()
+    plan = plan_items(str(tmp_path), tmp_path / "out", takes_prompts=False, naming=Naming(files_per_image=2))
+    assert [Path(item.output).name for item in plan.items] == ["a.nii.gz", "b.nii.gz"]
+    assert [Path(path).name for path in plan.skipped] == ["notes.txt"]
 
 
 def test_prompts_of_three_kinds_of_file(tmp_path: Path) -> None:
@@ -65,19 +26,19 @@ def test_prompts_of_three_kinds_of_file(tmp_path: Path) -> None:
     rows = {
         suffix: [
             (item.row["prompt"], int(item.row["seed"]), Path(item.output).name)
-            for item in plan_items(str(tmp_path / f"a.{suffix}"), tmp_path, takes_prompts=True)
+            for item in plan_items(str(tmp_path / f"a.{suffix}"), tmp_path, takes_prompts=True).items
         ]
         for suffix in ("txt", "jsonl", "csv")
     }
     assert rows["txt"] == [("a red circle", 0, "0.png"), ("a blue square", 1, "1.png")]
-    wide = plan_items(str(tmp_path / "a.csv"), tmp_path, takes_prompts=True)[1]
+    wide = plan_items(str(tmp_path / "a.csv"), tmp_path, takes_prompts=True).items[1]
     assert wide.row == {"prompt": "a blue square", "seed": 1, "width": 24}
     assert rows["jsonl"] == rows["csv"] == [("a red circle", 7, "0.png"), ("a blue square", 1, "1.png")]
 
 
 def test_outputs_of_prompts_sort_as_their_rows(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a circle\n" * 11)
-    names = [Path(item.output).name for item in plan_items(str(tmp_path / "a.txt"), tmp_path, takes_prompts=True)]
+    names = [Path(item.output).name for item in plan_items(str(tmp_path / "a.txt"), tmp_path, takes_prompts=True).items]
     assert names == sorted(names) == [f"{number:02d}.png" for number in range(11)]
 
 

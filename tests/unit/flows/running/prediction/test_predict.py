@@ -45,13 +45,61 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path) -> None:
     assert result["error"]
 
 
+def version_of(number: str) -> ModelVersion:
+    return ModelVersion("m", number, aliases=(), metrics={}, gate="", tags={})
+
+
+@pytest.fixture
+def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of two volumes, one of them in two files, and a series; an empty cache."""
+    monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "in"
+    (folder / "series").mkdir(parents=True)
+    (folder / "a.nii").write_bytes(b"a")
+    (folder / "b.mhd").write_text("ElementDataFile = b.raw\n")
+    (folder / "b.raw").write_bytes(b"b")
+    (folder / "series" / "1").write_bytes(bytes(128) + b"DICM")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changed", "output"), [("a.nii", "a"), ("b.raw", "b"), ("series/1", "series"), ("series/2", "series")]
+)
+def test_an_input_of_new_content_is_due_again(tmp_path: Path, scans: Path, changed: str, output: str) -> None:
+    def claim() -> set[str]:
+        items = plan_items(str(scans), tmp_path / "out", takes_prompts=False).items
+        claim_folder(tmp_path / "out", version_of("1"), items)
+        return {Path(item.output).name for item in items if not Path(item.output).exists()}
+
+    everything = {"a.nii.gz", "b.nii.gz", "series.nii.gz"}
+    assert claim() == everything
+    for name in everything:
+        (tmp_path / "out" / name).touch()
+    assert claim() == set()
+    (scans / changed).write_bytes(bytes(128) + b"DICM and more")
+    assert claim() == {f"{output}.nii.gz"}
+    assert claim() == {f"{output}.nii.gz"}  # until it is predicted
+
+
+def test_files_that_are_no_predictions_are_neither_taken_for_them_nor_removed(tmp_path: Path, scans: Path) -> None:
+    items = plan_items(str(scans), tmp_path / "out", takes_prompts=False).items
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.nii.gz").write_text("mine")
+    with pytest.raises(ConfigError, match=r"a\.nii\.gz exists and is no prediction of ours"):
+        claim_folder(tmp_path / "out", version_of("1"), items)
+    assert (tmp_path / "out" / "a.nii.gz").read_text() == "mine"
+    (scans / "a.nii").rename(scans / "a.nii.gz")
+    with pytest.raises(ConfigError, match="is no prediction of ours"):  # the folder of the input itself
+        claim_folder(scans, version_of("1"), plan_items(str(scans), scans, takes_prompts=False).items)
+    assert (scans / "a.nii.gz").read_bytes() == b"a"
+
+
 def test_an_input_that_has_changed_is_due_again(tmp_path: Path) -> None:
     prompts, folder = tmp_path / "a.csv", tmp_path / "out"
 
     def claim(text: str, number: str = "1") -> None:
         prompts.write_text(text)
-        version = ModelVersion("m", number, aliases=(), metrics={}, gate="", tags={})
-        claim_folder(folder, version, plan_items(str(prompts), folder, takes_prompts=True))
+        claim_folder(folder, version_of(number), plan_items(str(prompts), folder, takes_prompts=True).items)
 
     claim("prompt,width\na circle,32\na square,32\n")
     for name in ("0.png", "1.png"):

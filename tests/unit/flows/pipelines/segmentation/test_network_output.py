@@ -1,0 +1,74 @@
+"""What the segmenter makes of its network: averaged over mirrored copies as the bundle says, never of NaN."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from data_pipelines.errors import WeightsError
+from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
+from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle, write_bundle
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.evaluate import build_bundle
+from flows.pipelines.segmentation.segmenter import Segmenter
+from flows.pipelines.segmentation.shard import VolumeShardFigures
+from unet_models.networks.build import build_network
+from unet_models.specs.networks import UNetSpec
+from unet_models.specs.segmentation import PredictSpec
+
+MODEL = UNetSpec(channels=(4, 8), deep_supervision=0)
+CLASSES = {"background": 0, "left": 1, "right": 2}
+
+
+def segmenter(folder: Path, mirror_axes: tuple[int, ...]) -> Segmenter:
+    bundle = Bundle(
+        model=MODEL,
+        classes=CLASSES,
+        channels=("image",),
+        patch_size=(8, 8),
+        preprocess=PreprocessSpec(normalise="none"),
+        spacing=None,
+        mirror_axes=mirror_axes,
+        limits=InputSpec(),
+        predict=PredictSpec(),
+    )
+    write_bundle(folder, bundle)
+    torch.manual_seed(0)
+    save_file(build_network(MODEL, 1, len(CLASSES), ndim=2).state_dict(), folder / WEIGHTS)
+    return Segmenter.from_folder(folder, device="cpu")
+
+
+@pytest.mark.parametrize("axes", [(), (1,), (0, 1)])
+def test_only_axes_that_training_mirrored_are_averaged_over(axes: tuple[int, ...], tmp_path: Path) -> None:
+    model = segmenter(tmp_path, axes)
+    image = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(1))
+    flips = {(): [()], (1,): [(), (1,)], (0, 1): [(), (0,), (1,), (0, 1)]}[axes]
+    with torch.inference_mode():
+        copies = [model.model(image[None].flip([a + 2 for a in flip]))[0].flip([a + 1 for a in flip]) for flip in flips]
+    got = torch.from_numpy(model.logits(image.numpy()))
+    torch.testing.assert_close(got, torch.stack(copies).mean(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, (0, 1, 2)), ([], ()), ([1, 2], (1, 2))])
+def test_the_bundle_says_which_axes_training_mirrored(
+    given: list[int] | None, expected: tuple[int, ...], tmp_path: Path
+) -> None:
+    config = SegmentationConfig.model_validate(
+        {"data": {"root": "/data"}, "train": {"augment": {"mirror_axes": given}}}
+    )
+    figures = VolumeShardFigures(
+        num_train=1, num_val=1, num_new=0, shards="s", shard_sizes={}, dataset="d", num_quarantined=0,
+        spacing=None, classes=CLASSES, channels=("image",),
+    )  # fmt: skip
+    write_bundle(tmp_path, build_bundle(config, figures))
+    assert read_bundle(tmp_path).mirror_axes == expected
+
+
+def test_an_output_that_is_not_finite_is_no_label_map(tmp_path: Path) -> None:
+    model = segmenter(tmp_path, ())
+    next(model.model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(WeightsError, match="output is not finite in precision fp32"):
+        model.segment(torch.zeros(1, 8, 8).numpy())
