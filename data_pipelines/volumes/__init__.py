@@ -6,7 +6,10 @@ formats       file formats
 files         reading any of the formats
 phantoms      generated volumes
 sources       layouts of raw folders
-checks        rules of a case and of a data set
+grids         is the grid of two files the same
+labels        rules of a label map
+checks        rules of an image, of a case and of a data set
+leaks         copies of a scan, and scans of one patient
 spacing       spacing of a data set, axis of thick slices
 resampling    images, label maps and logits on another grid
 preprocess    raw case to training sample, and label maps back

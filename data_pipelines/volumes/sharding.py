@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import DataError, Problem, ProblemList
-from data_pipelines.notices import Notice
+from data_pipelines.notices import Notice, notice, of_case
 from data_pipelines.random_streams import Stream, numpy_generator
 from data_pipelines.shards.incremental import Sharded, Task, group_by_size, sample_key, shard_missing
 from data_pipelines.shards.index import FOREGROUND, GEOMETRY, IMAGE, MASK, TRUTH, Row
@@ -147,7 +147,7 @@ def vanished_classes(checked: CheckedCase, mask: np.ndarray, classes: Mapping[st
         for name, value in classes.items()
         if before[value] and not after[value]
     ]
-    return [Notice(rule="vanished-class", path=checked.case_id, message=m, case_id=checked.case_id) for m in messages]
+    return list(of_case((notice("vanished-class", checked.case_id, message) for message in messages), checked.case_id))
 
 
 def read_notices(rows: Iterable[Row]) -> list[Notice]:
