@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from data_pipelines.errors import ConfigError, ProblemList, broken_rule
+from data_pipelines.notices import Notice, notice
 from data_pipelines.shards.index import Row
 from data_pipelines.volumes.cases import Case, Dataset
 
@@ -53,6 +54,23 @@ def copy_problems(rows: Sequence[Row], cases: Mapping[str, Case]) -> ProblemList
                     remedy = "leave one of them out, or give both one subject (subjects.json, data.subject_pattern)"
                     raise broken_rule("same-image", cases[case_id].images[0], message, remedy)
     return problems
+
+
+def patient_notices(sides: Mapping[str, str], dataset: Dataset) -> list[Notice]:
+    """Notice cases on both sides of a split that look like scans of one patient."""
+    cases = {case.case_id: case for case in dataset.cases}
+    found = suspected_patients(sides, {case_id: case.subject for case_id, case in cases.items()})
+    message = (
+        "{} look like scans of one patient and are on both sides of the split: scores would be too good; name the "
+        "patients in data.subject_pattern or subjects.json"
+    )
+    return [
+        notice("patient-on-both-sides", cases[group[0]].images[0], message.format(_names(group))) for group in found
+    ]
+
+
+def _names(group: Sequence[str]) -> str:
+    return ", ".join(group[:3]) + (f" and {len(group) - 3} more" if len(group) > 3 else "")
 
 
 def suspected_patients(sides: Mapping[str, str], subjects: Mapping[str, str]) -> list[tuple[str, ...]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines.errors import ConfigError, DataError, Problem, ProblemList, broken_rule
+from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.cases import Dataset
 from data_pipelines.volumes.sources.names import read_json
 from data_pipelines.volumes.specs import DataSpec
@@ -156,6 +157,20 @@ def _check_both_sides(sides: dict[str, Side], where: str, remedy: str) -> None:
     for side in ("train", "val"):
         if side not in sides.values():
             raise ConfigError(f"splits: no usable case is on the {side} side of {where}; {remedy}")
+
+
+def check_classes_are_trained(absent: Sequence[str], dataset: Dataset) -> None:
+    """Raise DataError where no training case shows a class: ``absent`` names them."""
+    if absent:
+        message = f"no training case of this fold shows class {', '.join(absent)}: the model could never learn it"
+        remedy = "choose another data.fold, add cases that show it, or take it out of the declaration"
+        raise broken_rule("class-not-trained", Path(dataset.cases[0].label).parent, message, remedy)
+
+
+def notice_unscored(absent: Sequence[str], dataset: Dataset) -> list[Notice]:
+    """Notice the classes that no held-out case shows: ``absent`` names them."""
+    where = Path(dataset.cases[0].label).parent
+    return [notice("class-not-held-out", where, f"no held-out case shows class {name}: no scores") for name in absent]
 
 
 def classes_without_case(

@@ -41,17 +41,16 @@ def training_section(stages: Mapping[str, Curves], examples: str = "cases", rema
     return Section("Training", f"{intro} {remark}".rstrip(), rows)
 
 
-def quarantine_section(problems: Sequence[Problem], warnings: Sequence[str] = ()) -> Section:
-    """List input files that break a rule, and what to do about each; and what was noticed and let pass."""
-    noticed = [Text(f"Warning: {warning}") for warning in warnings]
+def quarantine_section(problems: Sequence[Problem]) -> Section:
+    """List input files that break a rule, and what to do about each."""
     if not problems:
-        return Section("Input set aside", "None. Every input file passed every check.", noticed)
+        return Section("Input set aside", "None. Every input file passed every check.", [])
     table = Table(
         columns=["File", "Rule", "What was found", "What to do"],
         rows=[[Cell(p.path, note=p.case_id), p.rule, p.message, p.remedy] for p in problems],
     )
     intro = "These files break a rule and were left out of training and evaluation."
-    return Section("Input set aside", intro, [table, *noticed])
+    return Section("Input set aside", intro, [table])
 
 
 def notices_section(notices: Sequence[Notice]) -> Section:

@@ -43,8 +43,6 @@ class ShardFigures(IndexFigures):
     """Name of the data set."""
     num_quarantined: int
     """Samples that were left out because they break a rule."""
-    warnings: tuple[str, ...] = ()
-    """What was noticed and let pass, for the console and the report."""
 
 
 class IndexCounts(TypedDict):

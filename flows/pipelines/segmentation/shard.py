@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
@@ -13,23 +12,32 @@ from pydantic import Field
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError, DataError
+from data_pipelines.notices import Notice
 from data_pipelines.shards.incremental import Sharded
 from data_pipelines.shards.index import Row, build_index
 from data_pipelines.volumes.cases import Dataset
 from data_pipelines.volumes.files import strip_suffix
 from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, merge_statistics
-from data_pipelines.volumes.leaks import suspected_patients
+from data_pipelines.volumes.leaks import patient_notices
 from data_pipelines.volumes.sharding import read_notices, sample_digests, shard_cases, shards_folder, target_spacing
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.sources.nnunet import CHANNEL_SUFFIX
 from data_pipelines.volumes.specs import DataSpec
-from data_pipelines.volumes.splits import Splits, assign_splits
+from data_pipelines.volumes.splits import (
+    Side,
+    Splits,
+    assign_splits,
+    check_classes_are_trained,
+    classes_without_case,
+    notice_unscored,
+)
 from flows.cluster.connection import connect_ray
 from flows.stages.attempt import Attempt
 from flows.stages.shards import ShardFigures, add_index, add_notices, add_problems, shards_exist
 from flows.stages.stage import Stage
 
-logger = logging.getLogger(__name__)
+FATAL_RULES = {"too-few-cases", "absent-class"}
+"""Rules of the data set as a whole, which leaving cases out cannot mend: they stop whatever ``data.on_error`` says."""
 
 
 class VolumeShardFigures(ShardFigures):
@@ -75,13 +83,13 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
         add_problems(attempt, sharded.problems)
         fingerprint = _fingerprint(dataset, sharded)
         attempt.write("fingerprint", "fingerprint.json", fingerprint.model_dump_json(indent=1).encode())
-        notices = add_notices(attempt, [*dataset.notices, *read_notices(sharded.rows)])
+        found = [*dataset.notices, *read_notices(sharded.rows), *_split_notices(splits, dataset, sharded)]
+        notices = add_notices(attempt, found)
         return VolumeShardFigures(
             **counts,
             num_new=sharded.num_new,
             num_quarantined=len(_left_out(dataset, sharded)),
             dataset=dataset.name,
-            warnings=tuple(_warn_of_patients(splits, dataset)),
             spacing=spacing,
             classes=dataset.classes,
             channels=dataset.channels,
@@ -107,7 +115,7 @@ def _naming(dataset: Dataset) -> _Naming:
     }
 
 
-def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]:
+def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, Side]:
     """Assign the good cases to a side. Raises DataError with every problem, the splits file's among them."""
     bad = _left_out(dataset, sharded)
     splits: Splits | None = None
@@ -120,8 +128,8 @@ def _split(dataset: Dataset, spec: DataSpec, sharded: Sharded) -> dict[str, str]
         if not sharded.problems:
             raise
         # Else no fold can be made of what the problems leave: they are what to fix.
-    too_few = any(problem.rule == "too-few-cases" for problem in sharded.problems)
-    if splits is None or too_few or (sharded.problems and spec.on_error == "stop"):
+    is_fatal = any(problem.rule in FATAL_RULES for problem in sharded.problems)
+    if splits is None or is_fatal or (sharded.problems and spec.on_error == "stop"):
         raise DataError(sharded.problems)
     return {case_id: side for case_id, side in splits.sides.items() if case_id not in bad}
 
@@ -132,17 +140,12 @@ def _with_subjects(rows: Sequence[Row], dataset: Dataset) -> list[Row]:
     return [row | {"subject": subjects[row["case_id"]]} for row in rows]
 
 
-def _warn_of_patients(sides: Mapping[str, str], dataset: Dataset) -> Iterator[str]:
-    """Yield, and log, a warning where scans of one patient seem to be on both sides of the split."""
-    found = suspected_patients(sides, {case.case_id: case.subject for case in dataset.cases})
-    if found:
-        text = (
-            f"{len(found)} groups of cases look like scans of one patient and are on both sides of the split, such as "
-            f"{', '.join(found[0][:3])}: scores would be too good. Name the patients in data.subject_pattern (or in "
-            "subjects.json)"
-        )
-        logger.warning("shard: %s", text)
-        yield text
+def _split_notices(sides: Mapping[str, Side], dataset: Dataset, sharded: Sharded) -> list[Notice]:
+    """Collect what is doubtful in a split. Raises DataError where no training case shows a class."""
+    voxels = {row["case_id"]: row["class_voxels"] for row in sharded.rows}
+    absent = classes_without_case(sides, voxels, dataset.classes)
+    check_classes_are_trained(absent["train"], dataset)
+    return [*patient_notices(sides, dataset), *notice_unscored(absent["val"], dataset)]
 
 
 def _left_out(dataset: Dataset, sharded: Sharded) -> set[str]:

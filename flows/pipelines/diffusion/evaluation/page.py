@@ -75,8 +75,6 @@ class DiffusionPage:
     """Title of a training to its curves."""
     problems: Sequence[Problem]
     """Input that was quarantined before training."""
-    warnings: Sequence[str]
-    """What was noticed in the input and let pass."""
     left_out: Mapping[str, int]
     """Filter, or ``duplicate``, to the number of images that it left out."""
     buckets: Mapping[str, int]
@@ -95,7 +93,7 @@ def diffusion_page(page: DiffusionPage) -> str:
         *_pictures(page.pictures),
         training_section(page.curves, "images", "A denoiser's samples still improve long after its loss is flat."),
         *_images(page.left_out, page.buckets),
-        quarantine_section(page.problems, page.warnings),
+        quarantine_section(page.problems),
     ]
     if page.config:
         sections.append(configuration_section(page.config))

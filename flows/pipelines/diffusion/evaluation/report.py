@@ -56,7 +56,6 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
             if "curves" in record.outputs
         },
         problems=read_problems(shards),
-        warnings=shards.figures.warnings,
         left_out=shards.figures.left_out,
         buckets=shards.figures.buckets,
         config=config.model_dump(mode="json"),

@@ -61,8 +61,6 @@ class SegmentationPage:
     """Cases in pictures."""
     problems: Sequence[Problem]
     """Input that was quarantined before training."""
-    warnings: Sequence[str]
-    """What was noticed in the input and let pass."""
     config: Mapping[str, Any]
     """The resolved configuration as JSON."""
     lineage: Mapping[str, str]

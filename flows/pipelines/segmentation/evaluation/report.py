@@ -46,7 +46,6 @@ def write_report(
         remark=config.train.selection_remark,
         views=views,
         problems=read_problems(shards),
-        warnings=shards.figures.warnings,
         config=config.model_dump(mode="json"),
         lineage=_lineage(attempt, shards, training),
         classes=shards.figures.classes,

@@ -6,7 +6,7 @@ import pytest
 
 from data_pipelines.errors import ConfigError
 from data_pipelines.volumes.cases import Case, Dataset
-from data_pipelines.volumes.leaks import assign_subjects, copy_problems, suspected_patients
+from data_pipelines.volumes.leaks import assign_subjects, copy_problems, patient_notices, suspected_patients
 
 SCANS = ("patient001_frame01", "patient001_frame12", "patient002_frame01", "patient002_frame12")
 
@@ -54,3 +54,11 @@ def test_scans_of_one_patient_on_both_sides(sides: str, found: list[tuple[str, .
 def test_cases_that_are_merely_numbered() -> None:
     sides = {"case_01": "train", "case_02": "val", "case_03": "train"}
     assert suspected_patients(sides, {case: case for case in sides}) == []
+
+
+def test_the_notice_names_the_scans_and_the_setting() -> None:
+    sides = {scan: "val" if scan == SCANS[1] else "train" for scan in SCANS}
+    (found,) = patient_notices(sides, dataset(*SCANS))
+    assert (found.rule, found.path) == ("patient-on-both-sides", f"{SCANS[0]}.nii.gz")
+    assert found.message.startswith("patient001_frame01, patient001_frame12 look like scans of one patient")
+    assert "data.subject_pattern" in found.message

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from data_pipelines.errors import ConfigError, DataError, Problem
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.specs import DataSpec
-from data_pipelines.volumes.splits import assign_splits, classes_without_case, draw_held_out
+from data_pipelines.volumes.splits import assign_splits, check_classes_are_trained, classes_without_case, draw_held_out
 
 
 def dataset(*ids: str, subjects: dict[str, str] | None = None, **fields: Any) -> Dataset:
@@ -185,3 +185,9 @@ def test_classes_that_a_side_lacks() -> None:
         "val": ["organ"],
     }
     assert classes_without_case({"a": "train", "b": "train", "c": "val"}, voxels, classes)["train"] == []
+
+
+def test_a_class_that_no_training_case_shows() -> None:
+    check_classes_are_trained([], dataset("a", "b"))
+    with pytest.raises(DataError, match=r"(?s)no training case of this fold shows class lesion.*another data\.fold"):
+        check_classes_are_trained(["lesion"], dataset("a", "b"))

@@ -12,7 +12,6 @@ from tests.support.reports import FULL_DIFFUSION, diffusion_report, segmentation
 def test_both_reports_have_the_same_common_sections(name: str) -> None:
     shared = {
         "problems": FULL_DIFFUSION.problems,
-        "warnings": FULL_DIFFUSION.warnings,
         "config": FULL_DIFFUSION.config,
         "lineage": FULL_DIFFUSION.lineage,
     }

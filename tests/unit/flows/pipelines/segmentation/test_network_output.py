@@ -71,4 +71,4 @@ def test_an_output_that_is_not_finite_is_no_label_map(tmp_path: Path) -> None:
     model = segmenter(tmp_path, ())
     next(model.model.parameters()).data.fill_(float("nan"))
     with pytest.raises(WeightsError, match="output is not finite in precision fp32"):
-        model.segment(torch.zeros(1, 8, 8).numpy())
+        model.segment(torch.arange(64.0).reshape(1, 8, 8).numpy())
