@@ -25,6 +25,7 @@ class Stream(IntEnum):
     DROPOUT = 4
     BUCKET_ORDER = 5
     FOREGROUND = 6
+    CAPTION = 7
 
 
 class ImagePurpose(IntEnum):

@@ -6,12 +6,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from data_pipelines.errors import Problem, ProblemList, broken_rule
+from data_pipelines.errors import DataError, Problem, ProblemList, broken_rule
 
 CAPTION_COLUMNS = ("caption", "text", "TEXT")
 """Columns that may hold the caption; the first that is present is used."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+JSON_EXTENSION = "json"
+CAPTION_EXTENSIONS = ("txt", "caption", JSON_EXTENSION)
+"""Extensions of the files that may hold the captions of one image; the first that is there is read."""
 MAX_CAPTION_BYTES = 1 << 20
 """Maximum size of a caption's file, or of the JSON around it."""
 
@@ -29,6 +32,8 @@ class Example:
     caption: str
     place: tuple[int, int] | None = None
     """Offset and size in bytes of the tar member: it is read without walking through the archive again."""
+    more_captions: tuple[str, ...] = ()
+    """Further captions of the same image."""
 
     @property
     def where(self) -> str:
@@ -75,8 +80,18 @@ def read_caption(value: object, where: str, example_id: str) -> str:
     return value.strip()
 
 
-def column_caption(values: object, where: str, example_id: str) -> str:
-    """Return the caption among the columns of a metadata line or JSON object. Raises DataError where there is none."""
+def read_captions(value: object, where: str, example_id: str) -> tuple[str, ...]:
+    """Return one caption, or all of a list, each once. Raises DataError where one is unusable, or there is none."""
+    if not isinstance(value, list | tuple):
+        return (read_caption(value, where, example_id),)
+    if not value:
+        message = "the list of captions is empty"
+        raise broken_rule("caption-empty", where, message, "write a caption, or leave the image out", example_id)
+    return tuple(dict.fromkeys(read_caption(each, where, example_id) for each in value))
+
+
+def column_captions(values: object, where: str, example_id: str) -> tuple[str, ...]:
+    """Return the captions in a metadata line or JSON object. Raises DataError where there is none."""
     if not isinstance(values, dict):
         message = f"expected an object with the caption, got {type(values).__name__} {values!r:.60}"
         raise broken_rule("caption-not-text", where, message, 'write {"caption": "..."}', example_id)
@@ -84,23 +99,24 @@ def column_caption(values: object, where: str, example_id: str) -> str:
     if column is None:
         message = f"no caption: none of {', '.join(CAPTION_COLUMNS)} is among {printable(repr(list(values))):.120}"
         raise broken_rule("caption-missing", where, message, "name the column of the captions `caption`", example_id)
-    return read_caption(values[column], where, example_id)
+    return read_captions(values[column], where, example_id)
 
 
-def text_caption(data: bytes, where: str, example_id: str) -> str:
-    """Return the caption that a ``.txt`` file holds. Raises DataError where it is unusable."""
-    return read_caption(_decode(data, where, example_id), where, example_id)
+def file_captions(extension: str, data: bytes, where: str, example_id: str) -> tuple[str, ...]:
+    """Return the captions that a file of ``CAPTION_EXTENSIONS`` holds. Raises DataError where they are unusable."""
+    if extension.lower() == JSON_EXTENSION:
+        return _json_captions(data, where, example_id)
+    return (read_caption(_decode(data, where, example_id), where, example_id),)
 
 
-def json_caption(data: bytes, where: str, example_id: str) -> str:
-    """Return the caption that a ``.json`` file holds. Raises DataError where it is unusable."""
+def _json_captions(data: bytes, where: str, example_id: str) -> tuple[str, ...]:
     text = _decode(data, where, example_id)
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         message = f"is not valid JSON ({error})"
         raise broken_rule("unreadable-json", where, message, "correct the file", example_id) from None
-    return column_caption(values, where, example_id)
+    return column_captions(values, where, example_id)
 
 
 def _decode(data: bytes, where: str, example_id: str) -> str:
@@ -109,6 +125,12 @@ def _decode(data: bytes, where: str, example_id: str) -> str:
         message = f"{len(data)} bytes or more, where a caption has at most {MAX_CAPTION_BYTES}"
         raise broken_rule("caption-too-large", where, message, "is it the right file? Shorten it", example_id)
     return data.decode("utf-8-sig", "surrogateescape")
+
+
+def unreadable_archive(path: Path, file_id: str, reason: str) -> DataError:
+    """Build the error of a Parquet or tar file that cannot be read."""
+    remedy = "copy the file again from its source, or move it away"
+    return broken_rule("unreadable", path, f"cannot be read: {reason:.300}", remedy, file_id)
 
 
 def assemble(name: str, examples: Iterable[Example], problems: Iterable[Problem], layout: str) -> Examples:

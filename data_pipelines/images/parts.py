@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.files.reading import named_errors, unreadable
-from data_pipelines.images.archives import image_column
 from data_pipelines.images.examples import Example
+from data_pipelines.images.parquet import image_column
 
 MAX_ROW_GROUP_BYTES = 1 << 31
 """Maximum size of a Parquet row group, which is read at once."""

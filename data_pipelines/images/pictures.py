@@ -5,7 +5,7 @@ overshoots more at hard edges, which drawings and lettering are made of, and bic
 images with. Before it, large images are shrunk by a whole number (JPEG while it is decoded, others by box averages) to
 no less than three times the target; from there on, says Pillow's manual, the result looks the same.
 
-Colour profiles are not applied: numbers are taken as sRGB.
+Colours become sRGB (``colours``). A file that Pillow can read but that is kept as it is has sRGB values already.
 """
 
 from __future__ import annotations
@@ -25,12 +25,23 @@ import numpy as np
 from data_pipelines.files.pillow import EXIF_ORIENTATION, UPRIGHT, bounded_pixels, is_deep_grey, upright_size
 from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.images.buckets import Size, cut_size
+from data_pipelines.images.changes import FIRST_FRAME
+from data_pipelines.images.colours import (
+    ALPHA_MODES,
+    PLAIN_MODES,
+    bits_per_channel,
+    depth_changes,
+    is_srgb,
+    tag_changes,
+    to_srgb,
+)
+from data_pipelines.images.kinds import check_supported
 from data_pipelines.images.specs import CaptionedSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats whose encoded bytes may be kept, with the extension of their part in a shard."""
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM")
@@ -39,8 +50,6 @@ REDUCING_GAP = 3.0
 PNG_LEVEL = 1
 """zlib level of re-encoded pictures: at 256 pixels half the time of the default (6), 11 to 16 % more bytes."""
 
-_PLAIN_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
-_ALPHA_MODES = ("RGBA", "LA", "PA")
 _CONVERT = "convert it to 8-bit RGB, or leave the image out"
 
 
@@ -60,6 +69,8 @@ class Picture:
     """Height of the upright original, in pixels."""
     pixel_sha256: str
     """SHA-256 of ``pixels``."""
+    changes: tuple[str, ...] = ()
+    """Names of what was changed beyond size and crop, see ``changes``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +99,6 @@ def size_reason(width: int, height: int, spec: CaptionedSpec) -> str | None:
     return None
 
 
-def caption_reason(caption: str, spec: CaptionedSpec) -> str | None:
-    """Return the field of the spec that skips this caption, if any."""
-    if len(caption) < spec.min_caption_chars:
-        return "min_caption_chars"
-    return "max_caption_chars" if len(caption) > spec.max_caption_chars else None
-
-
 def read_picture(data: bytes, name: str, spec: CaptionedSpec) -> Picture | LeftOut:
     """Decode the picture in ``data``; LeftOut, before it is decoded, where the spec skips its size.
 
@@ -107,12 +111,17 @@ def read_picture(data: bytes, name: str, spec: CaptionedSpec) -> Picture | LeftO
         orientation = _orientation(image)
         width, height = upright_size(image.size, orientation)
         size = cut_size(width, height, spec)
-        keep = (width, height) == size and _is_plain_rgb(image, data, orientation)
-        cut = _cut(image, orientation, size, spec.background)
+        depth = bits_per_channel(image, data)
+        keep = (width, height) == size and _is_plain_rgb(image, depth, orientation)
         extension = EXTENSIONS[str(image.format)] if keep else "png"
+        changes = _file_changes(image, depth)
+        upright = _decode(image, orientation, size)
+        opaque = to_srgb(upright, spec.background, upright.info.get("icc_profile"), depth)
+        cut = cut_middle(opaque.image, size)
     pixels = np.asarray(cut)
     encoded = data if keep else _png(cut)
-    return Picture(pixels, encoded, extension, width, height, hashlib.sha256(pixels.tobytes()).hexdigest())
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+    return Picture(pixels, encoded, extension, width, height, digest, (*changes, *opaque.changes))
 
 
 @contextmanager
@@ -121,6 +130,7 @@ def _open_image(data: bytes, path: Path, max_pixels: int) -> Iterator[PillowImag
     from PIL import Image, UnidentifiedImageError
 
     _check_length(data, path)
+    check_supported(data, path)
     with (
         warnings.catch_warnings(action="ignore"),  # remarks on metadata
         named_errors(path),
@@ -141,6 +151,12 @@ def _open_image(data: bytes, path: Path, max_pixels: int) -> Iterator[PillowImag
             if isinstance(error, EOFError | struct.error) or "truncated" in str(error).lower():
                 raise unreadable("truncated-file", path, f"the file ends too early, after {len(data)} bytes") from None
             raise
+        except ValueError as error:
+            if "MAX_TEXT" not in str(error):
+                raise
+            message = f"the texts or the profile inside the PNG are too large ({error})"
+            remedy = "remove them (exiftool -all= FILE), or save the image again without metadata"
+            raise unreadable("too-much-text", path, message, remedy) from None
 
 
 def _check_length(data: bytes, path: Path) -> None:
@@ -157,7 +173,7 @@ def _check_header(image: PillowImage, path: Path, max_pixels: int) -> None:
     if width * height > max_pixels:
         message = f"the header declares {width}x{height} = {width * height} pixels, more than the limit of {max_pixels}"
         raise unreadable("too-large", path, message, "raise data.max_pixels if the image is meant to be that large")
-    if image.mode not in _PLAIN_MODES + _ALPHA_MODES and not is_deep_grey(image.mode):
+    if image.mode not in PLAIN_MODES + ALPHA_MODES and not is_deep_grey(image.mode):
         raise unreadable("unsupported-mode", path, f"its colour mode {image.mode} is not supported", _CONVERT)
 
 
@@ -174,24 +190,34 @@ def _orientation(image: PillowImage) -> int:
     return orientation if orientation in range(1, 9) else UPRIGHT
 
 
-def _is_plain_rgb(image: PillowImage, data: bytes, orientation: int) -> bool:
+def _is_plain_rgb(image: PillowImage, depth: int, orientation: int) -> bool:
     """Tell whether any decoder makes the same 8-bit RGB pixels of the file as it is."""
     if image.mode != "RGB" or orientation != UPRIGHT or "transparency" in image.info:
         return False
-    if image.format == "PNG" and data[24:26] != b"\x08\x02":  # IHDR: 8 bits, RGB; Pillow shortens 16 bits to 8
+    if depth != 8 or not is_srgb(image.info.get("icc_profile"), image.mode):
         return False
     return image.format in EXTENSIONS and not getattr(image, "is_animated", False)
 
 
-def _cut(image: PillowImage, orientation: int, size: Size, background: tuple[int, int, int]) -> PillowImage:
-    """Decode the first frame, upright and opaque, in the wanted size."""
+def _file_changes(image: PillowImage, depth: int) -> tuple[str, ...]:
+    """Name what the header shows to be lost: further frames, bits above 8, colour tags without a profile."""
+    # The further frames of an MPO are previews of the same picture.
+    frames = (FIRST_FRAME,) if image.format != "MPO" and getattr(image, "is_animated", False) else ()
+    tags = () if "icc_profile" in image.info else tag_changes(image)
+    return (*frames, *depth_changes(image, depth), *tags)
+
+
+def _decode(image: PillowImage, orientation: int, size: Size) -> PillowImage:
+    """Decode the first frame, upright; a JPEG that is far larger than ``size`` already shrunk."""
     from PIL import ImageOps
 
+    profile = image.info.get("icc_profile")
     if image.format == "JPEG":
         image.draft(None, (round(REDUCING_GAP * max(size)),) * 2)
     if orientation != UPRIGHT:
         image = ImageOps.exif_transpose(image)
-    return cut_middle(_opaque(image, background), size)
+        image.info["icc_profile"] = profile
+    return image
 
 
 def cut_middle(image: PillowImage, size: Size) -> PillowImage:
@@ -208,22 +234,6 @@ def cut_middle(image: PillowImage, size: Size) -> PillowImage:
     if kept == size:
         return image.crop(box)
     return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP)
-
-
-def _opaque(image: PillowImage, background: tuple[int, int, int]) -> PillowImage:
-    """Convert to 8-bit RGB; the background shows through transparent pixels."""
-    from PIL import Image
-
-    if is_deep_grey(image.mode):
-        grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # 65535 -> 255
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
-        image.load()
-        return image.convert("RGB") if image.mode != "RGB" else image
-    rgba = image.convert("RGBA")
-    opaque = Image.new("RGB", image.size, background)
-    opaque.paste(rgba, mask=rgba.getchannel("A"))
-    return opaque
 
 
 def _png(image: PillowImage) -> bytes:

@@ -13,20 +13,20 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of, file_digests
-from data_pipelines.errors import ConfigError, Problem, ProblemList
-from data_pipelines.images.buckets import bucket_name, cut_size
+from data_pipelines.errors import Problem, ProblemList
+from data_pipelines.images.buckets import bucket_name, bucket_size, cut_size
+from data_pipelines.images.captions import captions_of, captions_reason
+from data_pipelines.images.changes import CHANGES, ENLARGED, SEVERAL_CAPTIONS, SEVERAL_LINES
 from data_pipelines.images.examples import Example, Examples
 from data_pipelines.images.parts import PartReader
 from data_pipelines.images.pictures import (
     LeftOut,
     Picture,
-    caption_reason,
     max_encoded_bytes,
     read_picture,
     size_reason,
@@ -37,7 +37,7 @@ from data_pipelines.shards.index import CAPTION, Row, is_adopted
 from data_pipelines.shards.writer import Sample, shard_name, write_shard
 from data_pipelines.specs import Spec
 
-FORMAT = 1
+FORMAT = 2
 """Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
 MAX_EXAMPLES_PER_SHARD = 1000
 """A few seconds of work: what an interrupted run loses, and the unit that is handed to one core of many."""
@@ -57,6 +57,8 @@ class ShardedExamples:
     """Number of examples read by this run; the others were cache hits."""
     left_out: dict[str, int]
     """Number of skipped examples by the field of the spec that skips them (``min_side``, ...), or ``duplicate``."""
+    changes: dict[str, int] = field(default_factory=dict)
+    """Name of a change, see ``changes``, to the number of images that it was made in."""
 
 
 class Work(Spec):
@@ -79,7 +81,7 @@ def example_digests(examples: Examples, spec: CaptionedSpec) -> dict[str, str]:
     shaping = digest_of(_shaping(spec))
     files = file_digests(Path(example.image) for example in examples.examples)
     return {
-        e.example_id: digest_of([shaping, e.example_id, files[Path(e.image)], e.part, e.caption])
+        e.example_id: digest_of([shaping, e.example_id, files[Path(e.image)], e.part, e.caption, e.more_captions])
         for e in examples.examples
     }
 
@@ -99,7 +101,7 @@ def shard_examples(
     examples: Examples, spec: CaptionedSpec, shards_uri: str, digests: Mapping[str, str]
 ) -> ShardedExamples:
     """Check and shard every example that is not in a shard yet. Needs an initialised Ray."""
-    reasons = {example.example_id: caption_reason(example.caption, spec) for example in examples.examples}
+    reasons = {e.example_id: captions_reason((e.caption, *e.more_captions), spec) for e in examples.examples}
     wanted = {e.example_id: e for e in examples.examples if reasons[e.example_id] is None}
 
     def plan(missing: list[str]) -> list[Task]:
@@ -115,27 +117,44 @@ def shard_examples(
     chosen = {example_id: digests[example_id] for example_id in wanted}
     sharded = shard_missing(chosen, shards_uri, plan, _shard_text, "images", is_usable)
     left_out = Counter(reason for reason in reasons.values() if reason is not None)
-    rows = list(_kept(sharded.rows, spec, left_out))
-    return ShardedExamples(rows, [*examples.problems, *sharded.problems], sharded.num_new, dict(left_out))
+    rows = _kept(sharded.rows, spec, left_out)
+    problems = [*examples.problems, *sharded.problems]
+    return ShardedExamples(rows, problems, sharded.num_new, dict(left_out), _count_changes(rows, spec))
 
 
-def _kept(rows: Iterable[Row], spec: CaptionedSpec, left_out: Counter[str]) -> Iterator[Row]:
-    """Iterate over the rows that no filter skips, with their ``bucket``; ``left_out`` counts the others.
+def _kept(rows: Iterable[Row], spec: CaptionedSpec, left_out: Counter[str]) -> list[Row]:
+    """Return the rows that no filter skips, with their ``bucket`` and ``captions``; ``left_out`` counts the others.
 
-    Of rows with equal pixels the first is kept.
+    Of rows with equal pixels the first is kept, with the captions of all.
     """
-    seen: set[tuple[str, bytes]] = set()
+    kept: list[Row] = []
+    first_of: dict[tuple[str, str], Row] = {}
     for row in rows:
         size = row["width"], row["height"]
-        reason, bucket = size_reason(*size, spec), bucket_name(cut_size(*size, spec))
-        if reason is None and spec.deduplicate:
-            pixels = bucket, bytes.fromhex(row["pixel_sha256"])
-            reason = DUPLICATE if pixels in seen else None
-            seen.add(pixels)
-        if reason is None:
-            yield row | {"bucket": bucket}
-        else:
+        if reason := size_reason(*size, spec):
             left_out[reason] += 1
+            continue
+        bucket, captions = bucket_name(cut_size(*size, spec)), captions_of(row, spec)
+        found = row | {"bucket": bucket, "caption": captions[0], "captions": captions}
+        first = first_of.setdefault((bucket, row["pixel_sha256"]), found) if spec.deduplicate else found
+        if first is found:
+            kept.append(found)
+        else:
+            left_out[DUPLICATE] += 1
+            first["captions"] = list(dict.fromkeys([*first["captions"], *captions]))
+    return kept
+
+
+def _count_changes(rows: Iterable[Row], spec: CaptionedSpec) -> dict[str, int]:
+    """Count the images of each change, in the order of ``CHANGES``."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts.update(row.get("changes", ()))
+        wanted = bucket_size(row["bucket"])
+        counts[ENLARGED] += row["width"] < wanted[0] or row["height"] < wanted[1]
+        counts[SEVERAL_CAPTIONS] += len(row["captions"]) > 1
+        counts[SEVERAL_LINES] += any("\n" in caption for caption in row["captions"])
+    return {name: counts[name] for name in CHANGES if counts[name]}
 
 
 # --- one shard -------------------------------------------------------------------------------------------------------
@@ -184,15 +203,17 @@ def _build_sample(example: Example, digest: str, data: bytes, spec: CaptionedSpe
         "case_id": example.example_id,
         "digest": digest,
         "caption": example.caption,
+        "more_captions": list(example.more_captions),
         "width": found.width,
         "height": found.height,
     }
     if isinstance(found, LeftOut):
         return row, {}
-    row |= {"pixel_sha256": found.pixel_sha256, "image_ext": found.extension}
+    row |= {"pixel_sha256": found.pixel_sha256, "image_ext": found.extension, "changes": list(found.changes)}
     if example.place is not None and found.encoded is data:
         return row | _place_in_tar(example.image, example.place, found), {}
-    return row, {found.extension: found.encoded, CAPTION: example.caption.encode()}
+    text = "\n".join((example.caption, *example.more_captions))
+    return row, {found.extension: found.encoded, CAPTION: text.encode()}
 
 
 def _place_in_tar(tar: str, place: tuple[int, int], picture: Picture) -> Row:
@@ -204,24 +225,3 @@ def _place_in_tar(tar: str, place: tuple[int, int], picture: Picture) -> Row:
         f"size:{picture.extension}": size,
         "content_sha256": hashlib.sha256(picture.encoded).hexdigest(),
     }
-
-
-# --- held-out share --------------------------------------------------------------------------------------------------
-
-
-def split_examples(rows: Iterable[Mapping[str, Any]], spec: CaptionedSpec) -> dict[str, Literal["train", "val"]]:
-    """Assign example_id -> side by a hash of (split_seed, id) and nothing else, so new images move no old one.
-
-    Only where that leaves a side empty is the image of the smallest hash held out, or that of the largest trained on.
-    Raises ConfigError where there are fewer than two images.
-    """
-    shares = {row["case_id"]: int(digest_of([spec.split_seed, row["case_id"]])[:13], 16) / 16**13 for row in rows}
-    if len(shares) < 2:
-        raise ConfigError(
-            f"splits: {len(shares)} usable images, and at least 2 are required, one to train on and one to hold out; "
-            "add images, or loosen the filters of data (min_side, max_aspect_ratio, min_caption_chars, ...)"
-        )
-    ordered = sorted(shares, key=lambda example_id: (shares[example_id], example_id))
-    held_out = {example_id for example_id in ordered if shares[example_id] < spec.val_fraction}
-    held_out = (held_out | {ordered[0]}) - {ordered[-1]}
-    return {example_id: "val" if example_id in held_out else "train" for example_id in shares}

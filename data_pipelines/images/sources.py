@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,15 @@ from typing import NamedTuple
 from data_pipelines.atomic import atomic_folder
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError, Problem
-from data_pipelines.images.archives import find_parquet, find_tars
 from data_pipelines.images.examples import Examples
-from data_pipelines.images.folders import METADATA_NAMES, find_imagefolder, find_sidecars, has_sidecars, is_image
+from data_pipelines.images.folders import METADATA_NAMES, find_imagefolder
+from data_pipelines.images.kinds import is_image
+from data_pipelines.images.parquet import find_parquet
+from data_pipelines.images.sidecars import find_sidecars, has_sidecars
 from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.tars import COMPRESSED_TARS, find_tars
+
+logger = logging.getLogger(__name__)
 
 GENERATED_NAME = "generated shapes"
 """Name of the generated data set, for reports."""
@@ -55,22 +62,36 @@ def find_examples(spec: CaptionedSpec, generated_folder: str | os.PathLike[str])
 def list_files(root: Path) -> list[str]:
     """List all files below ``root``, relative to it, sorted, ``/`` between parts.
 
-    Skips hidden names and links to folders, which may form cycles. Makes no stat call for ordinary files.
+    Skips hidden names. Links to folders are followed, after all other folders; one that leads to a folder that was
+    listed already is skipped, with a warning, so links that form cycles end. Makes no stat call for ordinary files.
     """
     names: list[str] = []
-    pending = [""]
-    while pending:
-        folder = pending.pop()
+    folders, links = deque([""]), deque[str]()
+    listed: dict[tuple[int, int], str] = {}
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        found = (root / folder).stat()
+        first = listed.setdefault((found.st_dev, found.st_ino), folder or ".")
+        if first != (folder or "."):
+            logger.warning("%s: links to a folder that is part of the data set already (%s), skipped", folder, first)
+            continue
         with os.scandir(root / folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                name = posixpath.join(folder, entry.name)
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(name)
-                elif entry.is_file():
-                    names.append(name)
+                if not entry.name.startswith("."):
+                    _sort_in(entry, posixpath.join(folder, entry.name), names, folders, links)
     return sorted(names)
+
+
+def _sort_in(entry: os.DirEntry[str], name: str, names: list[str], folders: deque[str], links: deque[str]) -> None:
+    """Append the name of an entry to the list that it belongs to; what is neither file nor folder is left out."""
+    if entry.is_dir(follow_symlinks=False):
+        folders.append(name)
+    elif entry.is_file():
+        names.append(name)
+    elif entry.is_dir():
+        links.append(name)
+    elif entry.is_symlink():
+        logger.warning("%s: links to nothing, skipped", name)
 
 
 # --- layouts ---------------------------------------------------------------------------------------------------------
@@ -89,7 +110,7 @@ def _has_metadata(names: list[str]) -> bool:
 
 
 def _has_tars(names: list[str]) -> bool:
-    return any(name.endswith(".tar") for name in names)
+    return any(name.endswith((".tar", *COMPRESSED_TARS)) for name in names)
 
 
 def _has_parquet(names: list[str]) -> bool:
@@ -106,7 +127,7 @@ _LAYOUTS: dict[str, _Layout] = {
 
 _LOOKED_FOR = """\
   imagefolder  metadata.jsonl or metadata.csv with `file_name` and `caption` or `text`, beside images
-  sidecar      a.png with a.txt, or with a.json that holds `caption` or `text`
+  sidecar      a.png with a.txt or a.caption, or with a.json that holds `caption` or `text`
   webdataset   00000.tar with key.jpg and key.txt or key.json
   parquet      NAME.parquet with image bytes in `image` and captions in `caption` or `text`"""
 

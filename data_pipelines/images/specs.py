@@ -36,14 +36,22 @@ class CaptionedSpec(Spec):
     """Skip images whose caption has fewer characters."""
     max_caption_chars: int = Field(default=2000, ge=1)
     """Skip images whose caption has more characters."""
+    caption_lines: Literal["whole", "random"] = "whole"
+    """Captions of several lines: ``whole`` (default) takes the text as one caption, ``random`` each line as a caption
+    of its own. Of an image with several captions (such lines, a list, or images with equal pixels) training draws one
+    each time it sees the image; evaluation asks for the first."""
     deduplicate: bool = True
-    """Keep only the first of several images with the same pixels, and skip the others."""
+    """Keep only the first of several images with the same pixels, and skip the others; it gets their captions, too."""
     on_error: Literal["stop", "quarantine"] = "stop"
     """On bad input: list every problem and stop, or skip the bad images and list them in the report."""
     max_pixels: int = Field(default=1 << 26, gt=0)
     """Maximum number of pixels that one file may declare; checked in the header, before anything is decoded."""
+    given_splits: bool = True
+    """Take the splits that folders, or Parquet and tar files, named train, validation (val, dev) and test give. Without
+    a validation set the test set is held out, beside one it is not used at all. False: pool all images and draw."""
     val_fraction: float = Field(default=0.05, gt=0, lt=1)
-    """Share of the images held out for validation, chosen by a hash of (split_seed, id): new images move no old one."""
+    """Share of the images held out for validation where the data set gives no splits, chosen by a hash of (split_seed,
+    id): new images move no old one."""
     split_seed: int = 0
     """Seed of the choice of held-out images."""
     shard_megabytes: float = Field(default=256, gt=0)

@@ -104,36 +104,66 @@ class ImageSamples:
 
 
 @dataclass(frozen=True, slots=True)
+class Captions:
+    """Token ids of the captions of every row of an index, one or several each."""
+
+    tokens: torch.Tensor
+    """(N, tokens) token ids of all captions, those of a row one after the other."""
+    first: Sequence[int]
+    """Place of the first caption of every row, and N."""
+    seed: int
+    """Seed of the choice among the captions of a row."""
+
+    def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> torch.Tensor:
+        """Return the tokens (B, tokens) of one caption of each row."""
+        counts = [self.first[row + 1] - self.first[row] for row in rows]
+        drawn = [draw_caption(count, self.seed, step, place) for count, place in zip(counts, positions, strict=True)]
+        return self.tokens[[self.first[row] + number for row, number in zip(rows, drawn, strict=True)]]
+
+
+def draw_caption(count: int, seed: int, step: int, position: int) -> int:
+    """Draw one of the ``count`` captions of the sample at a position of the global batch of a step."""
+    return int(numpy_generator(seed, Stream.CAPTION, step, position).integers(count)) if count > 1 else 0
+
+
+@dataclass(frozen=True, slots=True)
 class CaptionedSamples:
     """Images with the token ids of their captions."""
 
     images: ImageSamples
-    tokens: torch.Tensor
-    """(N, tokens) token ids of the caption of every row of the index."""
+    captions: Captions
 
     def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> CaptionedBatch:
         """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
         batch = self.images(rows, positions, step)
-        return CaptionedBatch(batch.images, self.tokens[list(rows)], batch.positions, batch.keys, step)
+        tokens = self.captions(rows, positions, step)
+        return CaptionedBatch(batch.images, tokens, batch.positions, batch.keys, step)
 
 
 @dataclass(frozen=True, slots=True)
 class LatentSamples:
-    """Encoded images and captions: posterior moments and text states."""
+    """Encoded images and captions: posterior moments, and the text states of one caption of each image."""
 
     reader: ShardReader
+    seed: int = 0
+    """Seed of the choice among the captions of an image."""
 
     def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> LatentBatch:
         """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
-        moments, states = (self._stack(rows, part) for part in (MOMENTS, STATES))
+        moments = _stack([self.reader.array(row, MOMENTS) for row in rows])
+        states = _stack([self._states(row, step, place) for row, place in zip(rows, positions, strict=True)])
         return LatentBatch(moments, states, tuple(positions), tuple(self.reader.key(row) for row in rows), step)
 
-    def _stack(self, rows: Sequence[int], part: str) -> torch.Tensor:
-        first = self.reader.array(rows[0], part)
-        stacked = empty_batch((len(rows), *first.shape), first.dtype)
-        for i, row in enumerate(rows):
-            stacked[i].numpy()[:] = self.reader.array(row, part)
-        return stacked
+    def _states(self, row: int, step: int, position: int) -> np.ndarray:
+        states = self.reader.array(row, STATES)
+        return states if states.ndim == 2 else states[draw_caption(len(states), self.seed, step, position)]
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    stacked = empty_batch((len(arrays), *arrays[0].shape), arrays[0].dtype)
+    for i, array in enumerate(arrays):
+        stacked[i].numpy()[:] = array
+    return stacked
 
 
 def middle_square(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -34,7 +34,10 @@ COLUMNS: dict[str, pa.DataType] = {
     "statistics": pa.string(),  # JSON of ``CaseStatistics``
     "notices": pa.string(),  # JSON list of ``Notice``: what was assumed or converted in the case's files
     # captioned images
-    "caption": pa.string(),
+    "caption": pa.string(),  # the first of ``captions``
+    "captions": pa.list_(pa.string()),  # of which training draws one each time
+    "more_captions": pa.list_(pa.string()),  # of the source, besides the first
+    "changes": pa.list_(pa.string()),  # what sharding changed beyond size and crop, as ``pictures.CHANGES`` names it
     "width": pa.int64(),  # pixels of the upright original
     "height": pa.int64(),
     "image_ext": pa.string(),  # png, jpg or webp
@@ -43,6 +46,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "latent_mean": pa.float64(),  # mean of the posterior mean
     "latent_square": pa.float64(),  # mean of the posterior's second moment
     "latent_shape": pa.list_(pa.int64()),  # channels, height, width
+    "cut_captions": pa.int64(),  # captions that are longer than the text encoder reads
     # generated images
     "prompt": pa.string(),
     "negative_prompt": pa.string(),
@@ -63,7 +67,8 @@ IMAGE_PARTS = ("jpg", "png", "webp")
 CAPTION = "txt"
 """Part of a captioned image."""
 MOMENTS, STATES = "moments.npy", "states.npy"
-"""Parts of an encoded image: posterior mean and log-variance (2C, h, w), text states (L, D); float16, unscaled."""
+"""Parts of an encoded image: posterior mean and log-variance (2C, h, w), text states (L, D), of K captions
+(K, L, D); float16, unscaled."""
 
 
 def shard_uri(shards_uri: str, name: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from data_pipelines.specs import Spec
 from flows.stages.record import Figures
 
@@ -25,3 +28,6 @@ class TrainingFigures(Figures):
     num_workers: int | tuple[int, int]
     warm_start: WarmStart | None = None
     """Weights that it started from; None: random ones."""
+    bound_to: Mapping[str, Any] | None = None
+    """What the weights are of no use without, by field of the configuration: digests of other networks, settings of
+    the noise process. None: not recorded, by an earlier version."""

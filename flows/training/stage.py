@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
 from data_pipelines.errors import NOT_RETRYABLE
@@ -51,15 +52,18 @@ def training_stage(
     inputs: tuple[Record[Figures], ...],
     build_task: Callable[[Attempt], TrainingTask],
     finish: Callable[[Attempt], None] = add_nothing,
+    bound_to: Mapping[str, Any] = MappingProxyType({}),
 ) -> Stage[TrainingFigures]:
     """Plan the stage: its key holds its inputs' digests and everything that changes the weights.
 
     ``build_task`` describes what to train, and may write what the workers need into the attempt; ``finish`` may add
-    outputs to those of the training (``weights``, ``checkpoint``, ``curves``, ``trained_on``).
+    outputs to those of the training (``weights``, ``checkpoint``, ``curves``, ``trained_on``). ``bound_to`` is
+    recorded, see ``TrainingFigures``: a warm start must have the same.
     """
     ignored = {"warm_start"} | (OBSERVING_FIELDS if spec.select == "last" else set())
     identity = spec.model_dump(mode="json", exclude=ignored)
-    start = find_warm_start(config, inputs) if isinstance(spec, ModelTrainSpec) and spec.warm_start else None
+    warm = isinstance(spec, ModelTrainSpec) and spec.warm_start
+    start = find_warm_start(config, inputs, bound_to) if warm else None
     if start is not None:
         identity["warm_start"] = start.sha256
 
@@ -72,7 +76,11 @@ def training_stage(
         write_trained_on(attempt, task.index_uri, start.trained_on if start else None)
         finish(attempt)
         return TrainingFigures(
-            step=marker.step, run_id=run_id, num_workers=config.compute.num_workers, warm_start=start
+            step=marker.step,
+            run_id=run_id,
+            num_workers=config.compute.num_workers,
+            warm_start=start,
+            bound_to=dict(bound_to),
         )
 
     return Stage(name, identity, inputs, compute, TrainingFigures, uses_gpu=True)

@@ -16,14 +16,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from data_pipelines.atomic import atomic_file
 from data_pipelines.errors import WeightsError
-from unet_models.networks.tokenizer import load_tokenizer, tokenize
+from unet_models.formats.clip_config import (
+    CONFIG,
+    TEXT_ALONE,
+    has_images,
+    load_clip_tokenizer,
+    read_clip_config,
+)
+from unet_models.networks.pretrained import load_pretrained
+from unet_models.networks.tokenizer import tokenize
 
-CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
+TEXT_PREFIX = "text_model."
+"""Begins the names of a text encoder's weights, as folders on the Hub have them."""
 CLIP_SIDE, CLIP_MEAN, CLIP_STD = 224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Input of OpenAI's image encoders (Radford 2021, published code): the default for a folder without a preprocessor."""
 
@@ -32,22 +42,18 @@ class Clip:
     """Frozen networks of a CLIP folder on one device."""
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
-        """Load the folder. Raises WeightsError, naming what is missing, where it is no CLIP."""
+        """Load the folder, every weight in float32. Raises WeightsError, naming what is wrong, where it is no CLIP."""
         from transformers import CLIPModel, CLIPTextModel
 
-        kind = read_config(folder).get("model_type")
-        if kind not in ("clip", "clip_text_model"):
-            raise WeightsError(
-                f"{folder / CONFIG}: model_type is {kind!r}; give a folder of `clip` or `clip_text_model`"
-            )
-        if not (folder / WEIGHTS).is_file():
-            raise WeightsError(f"{folder}: has no {WEIGHTS}; write it by save_pretrained of transformers (no pickles)")
-        self.tokenizer = load_tokenizer(tokenizer_folder(folder))
+        config = read_clip_config(folder)
+        whole = has_images(config)
+        network = load_pretrained(CLIPModel if whole else CLIPTextModel, folder, WEIGHTS)
+        self.tokenizer = load_clip_tokenizer(folder, config)
         self.device = torch.device(device)
-        network = _load_frozen(CLIPModel if kind == "clip" else CLIPTextModel, folder, self.device)
-        self.towers: Any = network if kind == "clip" else None
-        self.text = network.text_model if kind == "clip" else network
-        self.preprocessor = _read_preprocessor(folder)
+        network.to(self.device)
+        self.towers: Any = network if whole else None
+        self.text = network.text_model if whole else network
+        self.preprocessor = _read_preprocessor(folder, config.vision_config.image_size if whole else CLIP_SIDE)
 
     @property
     def has_images(self) -> bool:
@@ -105,43 +111,52 @@ def save_clip(folder: Path, clip: Any, tokenizer: Any, resolution: int) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     clip.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
+    save_tokenizer(folder, tokenizer)
     half = [0.5] * 3
     preprocessor = {"image_mean": half, "image_std": half, "size": {"shortest_edge": resolution}}
     with atomic_file(folder / PREPROCESSOR) as partial:
         partial.write_text(json.dumps(preprocessor, indent=1))
 
 
-def tokenizer_folder(folder: Path) -> Path:
-    """Find the tokenizer of the CLIP in ``folder``. Raises WeightsError where there is none."""
-    for candidate in (folder, folder / "tokenizer", folder.parent / "tokenizer"):
-        if (candidate / "vocab.json").is_file() or (candidate / "tokenizer.json").is_file():
-            return candidate
-    raise WeightsError(f"{folder}: no tokenizer (vocab.json and merges.txt, or tokenizer.json) here or in tokenizer/")
+def save_text_encoder(folder: Path, text: Any) -> None:
+    """Write the text encoder of a ``Clip`` to ``folder`` as every version of transformers reads it.
+
+    From version 5 on, transformers itself drops ``TEXT_PREFIX`` from the names; earlier versions take the weights of
+    such a folder for missing and go on with random ones.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Copies: safetensors refuses tensors that share memory.
+    tensors = {f"{TEXT_PREFIX}{name}": value.cpu().clone() for name, value in text.state_dict().items()}
+    config = text.config.to_dict() | {"architectures": ["CLIPTextModel"], "model_type": TEXT_ALONE}
+    with atomic_file(folder / CONFIG) as description, atomic_file(folder / WEIGHTS) as weights:
+        save_file(tensors, weights, metadata={"format": "pt"})
+        description.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read the folder's config.json. Raises WeightsError where there is none, or no JSON object in it."""
-    try:
-        return dict(json.loads((folder / CONFIG).read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{folder / CONFIG}: cannot be read ({error}); name the folder that holds it") from None
+def save_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """Write a tokenizer to ``folder`` with the files of every version of transformers.
+
+    Versions before 5 need vocabulary and merges in files of their own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(str(folder))
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    with atomic_file(folder / "vocab.json") as vocabulary, atomic_file(folder / "merges.txt") as lines:
+        vocabulary.write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+        lines.write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
 
 
-def _read_preprocessor(folder: Path) -> Preprocessor:
+def _read_preprocessor(folder: Path, side: int) -> Preprocessor:
+    """Read mean and standard deviation of the image encoder's input; its side is the network's, whatever the file says.
+
+    Raises WeightsError where the file cannot be used.
+    """
     path = folder / PREPROCESSOR
-    found = json.loads(path.read_text()) if path.is_file() else {}
-    size = found.get("size", read_config(folder).get("vision_config", {}).get("image_size", CLIP_SIDE))
-    side = size.get("shortest_edge", size.get("height", CLIP_SIDE)) if isinstance(size, dict) else size
-    values = (found.get("image_mean", CLIP_MEAN), found.get("image_std", CLIP_STD))
-    mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in values)
-    return Preprocessor(int(side or CLIP_SIDE), mean, std)
-
-
-def _load_frozen(network: Any, folder: Path, device: torch.device) -> Any:
-    """Load a class of transformers from ``folder``, in evaluation mode and without gradients."""
     try:
-        loaded = network.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{folder / WEIGHTS}: cannot be read ({error}); copy the folder again") from error
-    return loaded.to(device).eval().requires_grad_(False)
+        found = json.loads(path.read_text()) if path.is_file() else {}
+        values = (found.get("image_mean", CLIP_MEAN), found.get("image_std", CLIP_STD))
+        mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in values)
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise WeightsError(f"{path}: cannot be used ({error}); copy the folder again") from None
+    return Preprocessor(side, mean, std)

@@ -9,6 +9,7 @@ attention        transformer blocks of the denoiser
 autoencoder      image autoencoder (diffusers' AutoencoderKL) and its patch discriminator
 clip             small CLIP (transformers')
 tokenizer        byte-pair tokenizer of the small CLIP
+pretrained       folders of transformers and diffusers, loaded completely or not at all
 inception        Inception-v3 of the FID
 presets          specs of published networks
 """

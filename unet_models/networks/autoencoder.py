@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from data_pipelines.errors import WeightsError
+from unet_models.networks.pretrained import load_pretrained
 from unet_models.sampling.noise import sample_posterior
 from unet_models.specs.encoders import AutoencoderSpec
 
 CLASS = "AutoencoderKL"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def build_autoencoder(spec: AutoencoderSpec, resolution: int) -> Any:
@@ -38,10 +40,16 @@ def build_autoencoder(spec: AutoencoderSpec, resolution: int) -> Any:
 def load_autoencoder(folder: Path, device: torch.device | str = "cpu") -> Any:
     """Load the ``diffusers.AutoencoderKL`` of a folder, in evaluation mode and without gradients.
 
-    Raises WeightsError where the folder holds something else, or nothing that can be read.
+    Every weight is in float32. Raises WeightsError where the folder holds something else, or lacks weights.
     """
     from diffusers import AutoencoderKL
 
+    read_autoencoder_config(folder)
+    return load_pretrained(AutoencoderKL, folder, WEIGHTS).to(device)
+
+
+def read_autoencoder_config(folder: Path) -> dict[str, Any]:
+    """Read the folder's config.json. Raises WeightsError where it is not that of an autoencoder of RGB images."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text())
@@ -50,11 +58,10 @@ def load_autoencoder(folder: Path, device: torch.device | str = "cpu") -> Any:
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name != CLASS:
         raise WeightsError(f"{path}: _class_name is {name!r}; give the folder of an {CLASS}")
-    try:
-        autoencoder = AutoencoderKL.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
-    except OSError as error:  # diffusers' error for weights that are missing or no safetensors
-        raise WeightsError(f"{folder}: weights cannot be read ({error}); copy the folder again") from error
-    return autoencoder.to(device).eval().requires_grad_(False)
+    channels = config.get("in_channels", 3), config.get("out_channels", 3)
+    if channels != (3, 3):
+        raise WeightsError(f"{path}: in_channels and out_channels are {channels}; give an {CLASS} of RGB images (3, 3)")
+    return dict(config)
 
 
 class PatchDiscriminator(nn.Sequential):

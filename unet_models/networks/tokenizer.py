@@ -86,3 +86,9 @@ def load_tokenizer(folder: Path) -> Any:
 def tokenize(tokenizer: Any, captions: Sequence[str]) -> Int[Tensor, "batch tokens"]:
     """Encode captions as token ids, each truncated or padded to the tokenizer's length."""
     return tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
+
+
+def count_tokens(tokenizer: Any, captions: Sequence[str]) -> list[int]:
+    """Count the tokens of each caption as it would be without truncation, start and end tokens included."""
+    encoded = tokenizer(list(captions), truncation=False, verbose=False)["input_ids"]
+    return [len(ids) for ids in encoded]

@@ -5,6 +5,7 @@ pipeline.py        the steps, in order
 shard.py           stage: captioned images to shards
 encoders/          stages: the CLIP and the autoencoder, trained here or given as folders
 encode.py          stage: shards to latents and text states
+encoding.py        one shard: images and captions to latents and text states
 task.py            the training task of the noise predictor
 train.py           stage: latents and text states to a checkpoint
 model.py           the records of trained networks to a model folder

@@ -6,37 +6,28 @@ caption dropout. A sample is encoded once for each pair of encoders; an interrup
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import Problem
+from data_pipelines.errors import DataError, WeightsError
 from data_pipelines.images.buckets import bucket_size
-from data_pipelines.loading.order import group_alike
 from data_pipelines.shards.incremental import Actors, Task, group_by_size, shard_missing
-from data_pipelines.shards.index import MOMENTS, STATES, Row, build_index, index_table, read_table
-from data_pipelines.shards.writer import npy_bytes, shard_name, write_shard
-from data_pipelines.specs import Spec
+from data_pipelines.shards.index import Row, build_index, read_table
+from data_pipelines.shards.writer import npy_bytes, shard_name
 from flows.cluster.connection import connect_workers
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.encoders.given import network_folder
+from flows.pipelines.diffusion.encoding import Encoding, EncodingWork, ShardEncoder, captions_of, encode_empty_prompt
 from flows.pipelines.diffusion.shard import ImageShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import Figures, Record
 from flows.stages.shards import IndexFigures, add_index, shards_exist, shards_uri
 from flows.stages.stage import Stage
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from data_pipelines.loading.loader import ImageSamples
-    from unet_models.formats.clip_folder import Clip
-
-FORMAT = 1
+FORMAT = 2
 """Raised when latents change for the same images and encoders."""
 MAX_IMAGES_PER_SHARD = 1000
 
@@ -48,29 +39,10 @@ class LatentFigures(IndexFigures):
     """One over the standard deviation of the training images' latents."""
     latent_shape: tuple[int, int, int]
     """Channels, height and width of the latents of the square."""
-
-
-class Encoding(Spec):
-    """Encoders and settings that every shard is encoded with."""
-
-    images_uri: str
-    clip_uri: str
-    autoencoder_uri: str
-    batch_size: int
-    precision: Literal["fp32", "bf16"]
-    threads: int
-    use_gpu: bool
-
-
-class EncodingWork(Spec):
-    """One shard of latents to be written; travels as JSON."""
-
-    encoding: Encoding
-    uri: str
-    rows: list[Row]
-    """Index rows of the images."""
-    digests: list[str]
-    """Digest of each sample's latents."""
+    caption_tokens: int
+    """Tokens of a caption that the text encoder reads."""
+    num_cut_captions: int
+    """Captions that are longer: their end is not read."""
 
 
 def encode_stage(
@@ -102,7 +74,7 @@ def _encode(
     compute = config.compute
     connect_workers(compute)
     rows = {row["case_id"]: row for row in read_table(shards.output("index")).to_pylist()}
-    digests = {case_id: digest_of([encoders, row["digest"]]) for case_id, row in rows.items()}
+    digests = {case_id: digest_of([encoders, row["digest"], captions_of(row)]) for case_id, row in rows.items()}
     folder = f"latents/{encoders[:12]}"
     uri = storage.join(shards.root, folder)
 
@@ -111,16 +83,21 @@ def _encode(
 
     pool = Actors(ShardEncoder, compute.max_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
     sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
+    if sharded.problems:
+        raise DataError(sharded.problems)
     encoded = [row | {"pixel_sha256": rows[row["case_id"]]["pixel_sha256"]} for row in sharded.rows]
     latents = build_index(encoded, {case_id: row["split"] for case_id, row in rows.items()})
     counts = add_index(attempt, latents, shards.root, folder)
-    attempt.write("empty_prompt", "empty_prompt.npy", npy_bytes(_empty_prompt(encoding)))
+    empty_prompt = encode_empty_prompt(encoding)
+    attempt.write("empty_prompt", "empty_prompt.npy", npy_bytes(empty_prompt))
     first = sharded.rows[0]
     return LatentFigures(
         **counts,
         num_new=sharded.num_new,
         scaling_factor=scaling_factor([row for row in latents.to_pylist() if row["split"] == "train"]),
         latent_shape=square_latent_shape(first, rows[first["case_id"]], config.data.resolution),
+        caption_tokens=len(empty_prompt),
+        num_cut_captions=sum(row["cut_captions"] for row in sharded.rows),
     )
 
 
@@ -133,10 +110,19 @@ def square_latent_shape(latents: Row, image: Row, resolution: int) -> tuple[int,
 
 
 def scaling_factor(rows: Sequence[Row]) -> float:
-    """Compute one over the standard deviation of latents drawn from the posteriors, over images, places, channels."""
+    """Compute one over the standard deviation of latents drawn from the posteriors, over images, places, channels.
+
+    Raises WeightsError where they all are the same, or not finite.
+    """
     first = np.mean([row["latent_mean"] for row in rows])
     second = np.mean([row["latent_square"] for row in rows])
-    return float(1 / np.sqrt(second - first**2))
+    variance = second - first**2
+    if not (np.isfinite(variance) and variance > 0):
+        raise WeightsError(
+            f"the latents of {len(rows)} training images have the variance {variance:g} and cannot be scaled; name "
+            "another encode.autoencoder, or train one longer (train_autoencoder.num_steps)"
+        )
+    return float(1 / np.sqrt(variance))
 
 
 def _plan(rows: list[Row], digests: Mapping[str, str], latents_uri: str, encoding: Encoding) -> list[Task]:
@@ -156,86 +142,3 @@ def _plan(rows: list[Row], digests: Mapping[str, str], latents_uri: str, encodin
 def _no_megabytes(row: Row) -> float:
     """Latents are small: only their number limits a shard."""
     return 0.0
-
-
-@dataclass(slots=True)
-class ShardEncoder:
-    """Encodes the images of one shard after the other with networks that it loads with the first."""
-
-    networks: tuple[Clip, Any] | None = None
-    loaded: tuple[str, str] | None = None
-
-    def __call__(self, text: str) -> tuple[list[Row], list[Problem]]:
-        """Write the shard of an ``EncodingWork`` (JSON); return its index rows."""
-        work = EncodingWork.model_validate_json(text)
-        self._load(work.encoding)
-        return write_shard(work.uri, self._samples(work)), []
-
-    def _load(self, encoding: Encoding) -> None:
-        import torch
-
-        from unet_models.formats.clip_folder import Clip
-        from unet_models.networks.autoencoder import load_autoencoder
-
-        wanted = (encoding.clip_uri, encoding.autoencoder_uri)
-        if self.loaded == wanted:
-            return
-        device = "cuda" if encoding.use_gpu else "cpu"
-        torch.set_num_threads(encoding.threads)
-        with (
-            storage.local_folder(encoding.clip_uri) as clip,
-            storage.local_folder(encoding.autoencoder_uri) as autoencoder,
-        ):
-            self.networks = Clip(clip, device), load_autoencoder(autoencoder, device)
-        self.loaded = wanted
-
-    def _samples(self, work: EncodingWork) -> Iterator[tuple[Row, dict[str, bytes]]]:
-        from data_pipelines.loading.loader import ImageSamples
-        from data_pipelines.shards.reader import ShardReader
-
-        images = ImageSamples(ShardReader(index_table(work.rows), work.encoding.images_uri))
-        for chosen in group_alike([row["bucket"] for row in work.rows], work.encoding.batch_size):
-            yield from self._batch(work, images, chosen)
-
-    def _batch(
-        self, work: EncodingWork, images: ImageSamples, chosen: list[int]
-    ) -> Iterator[tuple[Row, dict[str, bytes]]]:
-        import torch
-
-        from unet_models.precision import autocast
-        from unet_models.training.objectives import scale_images
-
-        assert self.networks is not None
-        clip, autoencoder = self.networks
-        pixels = scale_images(images.pixels(chosen).to(clip.device))
-        with torch.no_grad(), autocast(work.encoding.precision, clip.device):
-            moments = autoencoder.encode(pixels).latent_dist.parameters.float().cpu()
-            states = clip.text_states([work.rows[i]["caption"] for i in chosen]).float().cpu()
-        for i, moment, state in zip(chosen, moments, states, strict=True):
-            mean, log_variance = (half.double() for half in moment.chunk(2))
-            square = mean.square() + log_variance.clamp(-30, 20).exp()
-            row = {
-                "key": work.rows[i]["key"],
-                "case_id": work.rows[i]["case_id"],
-                "digest": work.digests[i],
-                "latent_mean": float(mean.mean()),
-                "latent_square": float(square.mean()),
-                "latent_shape": list(mean.shape),
-            }
-            yield row, {MOMENTS: _half(moment), STATES: _half(state)}
-
-
-def _half(values: Tensor) -> bytes:
-    return npy_bytes(values.numpy().astype(np.float16))
-
-
-def _empty_prompt(encoding: Encoding) -> np.ndarray:
-    """Encode the empty prompt in the precision of the captions: (tokens, width) float16."""
-    import torch
-
-    from unet_models.formats.clip_folder import Clip
-    from unet_models.precision import autocast
-
-    with storage.local_folder(encoding.clip_uri) as folder, autocast(encoding.precision, torch.device("cpu")):
-        states: np.ndarray = Clip(folder).text_states([""])[0].float().numpy().astype(np.float16)
-    return states

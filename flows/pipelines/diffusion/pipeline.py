@@ -56,7 +56,7 @@ def plan_train(config: DiffusionConfig, done: Records) -> Stage[TrainingFigures]
     """Plan training the noise predictor."""
     from flows.pipelines.diffusion.train import train_stage
 
-    return train_stage(config, done["encode"])
+    return train_stage(config, done["encode"], done["train_clip"], done["train_autoencoder"])
 
 
 def plan_evaluate(config: DiffusionConfig, done: Records) -> Stage[GenerationScores]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Literal
+
+from pydantic import Field
 
 from data_pipelines import storage
 from data_pipelines.errors import DataError
-from data_pipelines.images.sharding import example_digests, examples_folder, shard_examples, split_examples
+from data_pipelines.images.sharding import example_digests, examples_folder, shard_examples
 from data_pipelines.images.sources import find_examples
 from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.splits import TEST, Side, given_splits, split_examples
 from data_pipelines.shards.index import build_index
 from flows.cluster.connection import connect_ray
 from flows.stages.attempt import Attempt
 from flows.stages.shards import ShardFigures, add_index, add_problems, shards_exist
 from flows.stages.stage import Stage
+
+logger = logging.getLogger(__name__)
 
 LOCATION_FIELDS = {"root", "layout", "shard_megabytes", "num_shapes", "shapes_seed"}
 """Fields that say where examples come from or how shards are cut; the digests of the examples stand for them."""
@@ -29,6 +37,10 @@ class ImageShardFigures(ShardFigures):
     """Size such as ``640x384`` to the number of training images of that size, most first."""
     resolution: int
     """Side of the square, in pixels."""
+    split: Literal["given", "drawn"] = "drawn"
+    """Whether the data set gives the split, or it was drawn by ``data.val_fraction``."""
+    changes: dict[str, int] = Field(default_factory=dict)
+    """Name of a change, see ``data_pipelines.images.changes``, to the number of images that it was made in."""
 
 
 def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> Stage[ImageShardFigures]:
@@ -41,6 +53,9 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
         raise DataError(examples.problems)
     digests = example_digests(examples, spec)
     folder = examples_folder(spec)
+    given = given_splits(examples.examples) if spec.given_splits else {}
+    if given:
+        logger.info("shard: %s", describe_given(given))
     unused = {"bucket_multiple"} if spec.crop == "square" else set()
     identity = {
         "examples": digests,
@@ -53,18 +68,33 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
         sharded = shard_examples(examples, spec, storage.join(root, folder), digests)
         if sharded.problems and spec.on_error == "stop":
             raise DataError(sharded.problems)
-        splits = split_examples(sharded.rows, spec)
+        splits = split_examples(sharded.rows, spec, given)
+        left_out = sharded.left_out
+        if unused_rows := len(sharded.rows) - len(splits):
+            left_out = left_out | {TEST: unused_rows}
         counts = add_index(attempt, build_index(sharded.rows, splits), root, folder)
         add_problems(attempt, sharded.problems)
-        trained_on = Counter(row["bucket"] for row in sharded.rows if splits[row["case_id"]] == "train")
+        trained_on = Counter(row["bucket"] for row in sharded.rows if splits.get(row["case_id"]) == "train")
         return ImageShardFigures(
             **counts,
             num_new=sharded.num_new,
             num_quarantined=len({problem.case_id for problem in sharded.problems if problem.case_id}),
             dataset=examples.name,
-            left_out=sharded.left_out,
+            left_out=left_out,
             buckets=dict(trained_on.most_common()),
             resolution=spec.resolution,
+            split="given" if given else "drawn",
+            changes=sharded.changes,
         )
 
     return Stage("shard", identity, (), compute, ImageShardFigures, shards_exist)
+
+
+def describe_given(given: Mapping[str, Side]) -> str:
+    """Say what becomes of the splits that the data set gives."""
+    counts = Counter(given.values())
+    unused = f", {counts['test']} of its test set not used" if counts["test"] else ""
+    return (
+        f"the data set gives its split: {counts['train']} images to train on, {counts['val']} held out{unused} "
+        "(data.given_splits=false draws one)"
+    )

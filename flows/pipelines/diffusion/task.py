@@ -29,7 +29,7 @@ class DiffusionTask(TrainingTask):
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
         shards = SplitShards.open(self, bucket="latent_shape")
-        latents = LatentSamples(shards.reader)
+        latents = LatentSamples(shards.reader, self.spec.seed)
         empty_prompt = np.load(io.BytesIO(storage.read_bytes(self.empty_prompt_uri)), allow_pickle=False)
         objective = NoisePrediction(self.spec, self.scaling_factor, torch.from_numpy(empty_prompt))
         batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))

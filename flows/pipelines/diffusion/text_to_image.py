@@ -20,7 +20,7 @@ from torch import Tensor
 
 from data_pipelines.errors import InputError, WeightsError
 from data_pipelines.loading.order import evenly_spaced, group_alike
-from unet_models.formats.clip_folder import Clip
+from unet_models.formats.clip_folder import Clip, save_text_encoder, save_tokenizer
 from unet_models.formats.diffusers_folder import load_from_diffusers, save_as_diffusers
 from unet_models.networks.autoencoder import load_autoencoder
 from unet_models.networks.denoiser import Denoiser
@@ -43,8 +43,8 @@ def write_pipeline(
 ) -> None:
     """Write the model folder from a denoiser and the folders of the encoders."""
     clip = Clip(clip_folder)
-    clip.tokenizer.save_pretrained(str(folder / "tokenizer"))
-    clip.text.save_pretrained(str(folder / "text_encoder"))
+    save_tokenizer(folder / "tokenizer", clip.tokenizer)
+    save_text_encoder(folder / "text_encoder", clip.text)
     autoencoder = load_autoencoder(autoencoder_folder)
     autoencoder.register_to_config(scaling_factor=bundle.scaling_factor)
     autoencoder.save_pretrained(str(folder / "vae"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import ClassVar
 
 import torch
 
 from data_pipelines import storage
-from data_pipelines.loading.loader import CaptionedSamples, ImageSamples
+from data_pipelines.loading.loader import CaptionedSamples, Captions, ImageSamples
 from data_pipelines.shards.index import read_table
 from flows.training.held_out import HeldOutLoss, SplitShards
 from flows.training.task import Training, TrainingTask
@@ -33,8 +34,11 @@ class ClipTask(TrainingTask):
         shards = SplitShards.open(self)
         with storage.local_folder(self.tokenizer_uri) as folder:
             tokenizer = load_tokenizer(folder)
-        captions = read_table(self.index_uri)["caption"].to_pylist()
-        pairs = CaptionedSamples(ImageSamples(shards.reader, self.resolution), tokenize(tokenizer, captions))
+        captions = read_table(self.index_uri)["captions"].to_pylist()
+        tokens = tokenize(tokenizer, [caption for of_image in captions for caption in of_image])
+        first = [0, *itertools.accumulate(map(len, captions))]
+        images = ImageSamples(shards.reader, self.resolution)
+        pairs = CaptionedSamples(images, Captions(tokens, first, self.spec.seed))
         count = min(self.spec.validate_cases, len(shards.val_rows)) // world_size() * world_size()
         # In one batch: a pair's loss depends on all others of its batch.
         batches = shards.in_batches(shards.val_share(count, rank), size=max(count, 1))

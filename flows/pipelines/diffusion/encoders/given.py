@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
-from data_pipelines.digests import file_digests
+from data_pipelines import storage
+from data_pipelines.digests import digest_of, file_digests
 from data_pipelines.errors import ConfigError, WeightsError
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.stages.attempt import Attempt
@@ -17,7 +19,11 @@ T = TypeVar("T")
 NETWORK_CONFIG = "config.json"
 MODEL_SUFFIXES = (".json", ".safetensors", ".txt")
 """Suffixes of the files that belong to a network's folder; pickles do not."""
-WEIGHT_FILES = {"model.safetensors", "diffusion_pytorch_model.safetensors"}
+WEIGHT_NAMES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+WEIGHT_FILES = {f"{name}{suffix}" for name in WEIGHT_NAMES for suffix in ("", ".index.json")}
+"""Weights in one file, or the index of those in several."""
+CHECK = 1
+"""Raised when checks of given networks become stricter: what passed before is checked again."""
 
 
 class AdoptedFigures(Figures):
@@ -35,9 +41,13 @@ def check_given_networks(config: DiffusionConfig) -> None:
             f"evaluate.inception_weights: {weights} is not a file; leave it out, or name the FID's weights"
         )
     if config.encode.clip:
-        _check_clip(config)
+        _check_clip_config(config)
     if config.encode.autoencoder:
-        _check_autoencoder(config)
+        _check_autoencoder_config(config)
+    if config.encode.clip:
+        _check_once("encode.clip", clip_folders(config), _load_clip)
+    if config.encode.autoencoder:
+        _check_once("encode.autoencoder", [Path(config.encode.autoencoder)], _load_autoencoder)
 
 
 def adopt(stage: str, field: str, folders: Sequence[Path]) -> Stage[AdoptedFigures]:
@@ -45,17 +55,7 @@ def adopt(stage: str, field: str, folders: Sequence[Path]) -> Stage[AdoptedFigur
 
     Raises WeightsError where configuration or weights are missing.
     """
-    files = {
-        path.name: path
-        for folder in reversed(folders)
-        for path in sorted(folder.glob("*"))
-        if path.is_file() and path.suffix in MODEL_SUFFIXES
-    }
-    if NETWORK_CONFIG not in files or not WEIGHT_FILES & files.keys():
-        raise WeightsError(
-            f"{field}: {folders[0]} must hold {NETWORK_CONFIG} and the weights in one .safetensors file, as "
-            f"save_pretrained writes them; found {sorted(files) or 'nothing'}"
-        )
+    files = _network_files(field, folders)
     digests = file_digests(files.values())
 
     def compute(attempt: Attempt) -> AdoptedFigures:
@@ -69,7 +69,7 @@ def adopt(stage: str, field: str, folders: Sequence[Path]) -> Stage[AdoptedFigur
 
 def clip_folders(config: DiffusionConfig) -> list[Path]:
     """Return the folder of the given CLIP and, where it is another, that of its tokenizer."""
-    from unet_models.formats.clip_folder import tokenizer_folder
+    from unet_models.formats.clip_config import tokenizer_folder
 
     folder = Path(config.encode.clip)
     return list(dict.fromkeys([folder, _named("encode.clip", folder, tokenizer_folder)]))
@@ -80,26 +80,85 @@ def network_folder(record: Record[Figures]) -> str:
     return record.output(NETWORK_CONFIG).rsplit("/", 1)[0]
 
 
-def _check_clip(config: DiffusionConfig) -> None:
-    from unet_models.formats.clip_folder import read_config
+def network_digest(record: Record[Figures]) -> str:
+    """Compute the digest of a network's weights and tokenizer: the same for one trained here and a copy of it."""
+    digests = {name: output.sha256 for name, output in record.outputs.items() if _is_weights_or_tokenizer(name)}
+    return digest_of(digests)
+
+
+def _is_weights_or_tokenizer(name: str) -> bool:
+    return name.endswith(".safetensors") or name in ("vocab.json", "merges.txt", "tokenizer.json")
+
+
+def _network_files(field: str, folders: Sequence[Path]) -> dict[str, Path]:
+    """List the files of a network by name. Raises WeightsError where configuration or weights are missing."""
+    files = {
+        path.name: path
+        for folder in reversed(folders)
+        for path in sorted(folder.glob("*"))
+        if path.is_file() and path.suffix in MODEL_SUFFIXES
+    }
+    if NETWORK_CONFIG not in files or not WEIGHT_FILES & files.keys():
+        raise WeightsError(
+            f"{field}: {folders[0]} must hold {NETWORK_CONFIG} and the weights as .safetensors, as save_pretrained "
+            f"writes them ({' or '.join(WEIGHT_NAMES)}); found {_found(folders[0])}. Pickles (.bin, .pt) are not read: "
+            "load the network and write it by save_pretrained"
+        )
+    return files
+
+
+def _found(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("*"))
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"
+
+
+def _check_once(field: str, folders: Sequence[Path], load: Callable[[Path], object]) -> None:
+    """Load a network completely, as every later stage does; what passed is remembered by the digests of its files.
+
+    Raises WeightsError where it cannot be used.
+    """
+    files = _network_files(field, folders)
+    digests = file_digests(files.values())
+    identity = [CHECK, field, version("transformers"), version("diffusers")]
+    key = digest_of([*identity, {name: digests[path] for name, path in files.items()}])
+    passed = storage.cache_folder() / "checked_networks" / key
+    if not passed.is_file():
+        _named(field, folders[0], load)
+        storage.write_bytes(str(passed), str(folders[0].absolute()).encode())
+
+
+def _load_clip(folder: Path) -> object:
+    from unet_models.formats.clip_folder import Clip
+
+    return Clip(folder)
+
+
+def _load_autoencoder(folder: Path) -> object:
+    from unet_models.networks.autoencoder import load_autoencoder
+
+    return load_autoencoder(folder)
+
+
+def _check_clip_config(config: DiffusionConfig) -> None:
+    from unet_models.formats.clip_config import has_images, read_clip_config, text_config
 
     folder, wanted = config.encode.clip, config.train.model.context_dim
-    found = _named("encode.clip", Path(folder), read_config)
-    width = found.get("text_config", found).get("hidden_size")
+    found = _named("encode.clip", Path(folder), read_clip_config)
+    width = text_config(found).hidden_size
     if width != wanted:
         raise ConfigError(f"train.model.context_dim is {wanted}, the states of encode.clip are {width} wide")
-    if found.get("model_type") != "clip" and not config.evaluate.inception_weights:
+    if not has_images(found) and not config.evaluate.inception_weights:
         raise ConfigError(
             f"encode.clip: {folder} has no image tower, so there is nothing to compare images by; name a "
             "folder of the whole CLIP, or the FID's weights as evaluate.inception_weights"
         )
 
 
-def _check_autoencoder(config: DiffusionConfig) -> None:
-    from unet_models.formats.clip_folder import read_config
+def _check_autoencoder_config(config: DiffusionConfig) -> None:
+    from unet_models.networks.autoencoder import read_autoencoder_config
 
     model = config.train.model
-    found = _named("encode.autoencoder", Path(config.encode.autoencoder), read_config)
+    found = _named("encode.autoencoder", Path(config.encode.autoencoder), read_autoencoder_config)
     channels, factor = found.get("latent_channels", 4), 2 ** (len(found.get("block_out_channels", [0])) - 1)
     if {model.in_channels, model.out_channels} != {channels}:
         raise ConfigError(

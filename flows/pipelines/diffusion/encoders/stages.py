@@ -44,8 +44,8 @@ def clip_stage(
         from flows.pipelines.diffusion.encoders.clip_task import ClipTask
         from unet_models.networks.tokenizer import train_tokenizer
 
-        index = read_table(shards.output("index"), columns=["caption", "split"]).to_pylist()
-        captions = [row["caption"] for row in index if row["split"] == "train"]
+        index = read_table(shards.output("index"), columns=["captions", "split"]).to_pylist()
+        captions = [caption for row in index if row["split"] == "train" for caption in row["captions"]]
         tokenizer = train_tokenizer(captions, spec.vocab_size, spec.num_tokens)
         with tempfile.TemporaryDirectory(prefix="unetflow-tokenizer-") as folder:
             tokenizer.save_pretrained(folder)

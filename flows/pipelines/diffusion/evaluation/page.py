@@ -77,6 +77,8 @@ class DiffusionPage:
     """Input that was quarantined before training."""
     left_out: Mapping[str, int]
     """Filter, or ``duplicate``, to the number of images that it left out."""
+    changes: Mapping[str, int]
+    """End of the sentence "Images ..." to the number of images that were changed so."""
     buckets: Mapping[str, int]
     """Size such as ``640x384`` to the number of images that were cut to it."""
     config: Mapping[str, Any]
@@ -92,7 +94,7 @@ def diffusion_page(page: DiffusionPage) -> str:
         _metrics(page.metrics, page.protocol),
         *_pictures(page.pictures),
         training_section(page.curves, "images", "A denoiser's samples still improve long after its loss is flat."),
-        *_images(page.left_out, page.buckets),
+        *_images(page.left_out, page.changes, page.buckets),
         quarantine_section(page.problems),
     ]
     if page.config:
@@ -188,7 +190,7 @@ def _pictures(rows_of: Mapping[str, Sequence[PictureRow]]) -> list[Section]:
     ]
 
 
-def _images(left_out: Mapping[str, int], buckets: Mapping[str, int]) -> list[Section]:
+def _images(left_out: Mapping[str, int], changes: Mapping[str, int], buckets: Mapping[str, int]) -> list[Section]:
     """Show what became of the images before training."""
     shown = buckets if len(buckets) > 1 else {}
     parts = {
@@ -202,6 +204,11 @@ def _images(left_out: Mapping[str, int], buckets: Mapping[str, int]) -> list[Sec
             "Images that can be read but were taken out before training: by a filter, or as the equal of another one.",
             "Reason",
             sorted(left_out.items(), key=lambda entry: -entry[1]),
+        ),
+        "Images changed": (
+            "What was converted, cut or chosen in images and captions, besides their size.",
+            "Images",
+            sorted(changes.items(), key=lambda entry: -entry[1]),
         ),
     }
     return [

@@ -11,6 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from data_pipelines import storage
+from data_pipelines.images.changes import CHANGES
 from data_pipelines.loading.loader import ImageSamples
 from data_pipelines.loading.order import evenly_spaced
 from data_pipelines.shards.index import read_table
@@ -57,6 +58,7 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
         },
         problems=read_problems(shards),
         left_out=shards.figures.left_out,
+        changes=_changes(trained),
         buckets=shards.figures.buckets,
         config=config.model_dump(mode="json"),
         lineage={f"{record.stage} key": record.key for record in trained.records}
@@ -69,6 +71,17 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
     attempt.write("report", "report.html", diffusion_page(page).encode())
     if grid:
         attempt.write("overlay", "overlay.png", _mosaic([[p.png for p in row.pictures] for row in grid]))
+
+
+def _changes(trained: Trained) -> dict[str, int]:
+    """Count what was changed in images and captions, by the sentence that says so."""
+    latents = trained.latents.figures
+    found = {CHANGES[name]: count for name, count in trained.shards.figures.changes.items()}
+    if latents.num_cut_captions:
+        found[f"with captions of more than {latents.caption_tokens} tokens: the rest is not read"] = (
+            latents.num_cut_captions
+        )
+    return found
 
 
 def _rows(done: Done, name: str, caption: Caption) -> list[PictureRow]:

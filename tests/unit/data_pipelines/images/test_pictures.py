@@ -14,7 +14,8 @@ from PIL import Image
 
 from data_pipelines.errors import DataError, Problem
 from data_pipelines.images.buckets import cut_size
-from data_pipelines.images.pictures import LeftOut, Picture, caption_reason, read_picture
+from data_pipelines.images.captions import caption_reason
+from data_pipelines.images.pictures import LeftOut, Picture, read_picture
 from data_pipelines.images.specs import CaptionedSpec
 
 SPEC = CaptionedSpec(resolution=16, background=(255, 0, 0))

@@ -26,10 +26,10 @@ from data_pipelines.images.sharding import (
     example_digests,
     examples_folder,
     shard_examples,
-    split_examples,
 )
 from data_pipelines.images.sources import find_examples
 from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.splits import split_examples
 from data_pipelines.shards.index import build_index
 from data_pipelines.shards.reader import ShardReader
 from flows.cluster.connection import connect_ray

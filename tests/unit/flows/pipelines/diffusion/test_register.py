@@ -23,6 +23,8 @@ LATENTS = LatentFigures(
     shard_sizes={},
     scaling_factor=0.5,
     latent_shape=(4, 8, 8),
+    caption_tokens=16,
+    num_cut_captions=0,
 )
 TRAINED = TrainingFigures(step=700, run_id=None, num_workers=2)
 

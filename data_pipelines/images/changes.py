@@ -1,0 +1,33 @@
+"""What sharding may change in an image beyond its size, by name: counted, and shown in the report.
+
+A change is not an error. A name stands in the index (``changes``), a sentence in the report.
+"""
+
+from __future__ import annotations
+
+PROFILE = "colour-profile"
+BAD_PROFILE = "unusable-profile"
+ADOBE_RGB = "adobe-rgb-tag"
+GAMMA = "gamma-tag"
+CMYK = "cmyk"
+DEEP = "16-bit"
+TRANSPARENT = "transparency"
+FIRST_FRAME = "first-frame"
+ENLARGED = "enlarged"
+SEVERAL_CAPTIONS = "several-captions"
+SEVERAL_LINES = "several-lines"
+
+CHANGES = {
+    PROFILE: "converted to sRGB by the colour profile in the file",
+    BAD_PROFILE: "with a colour profile that is damaged or of another colour mode: taken as sRGB",
+    ADOBE_RGB: "tagged as Adobe RGB without a profile: taken as sRGB",
+    GAMMA: "with a gamma other than sRGB's and no profile: taken as sRGB",
+    CMYK: "CMYK without a profile, converted by the plain formula",
+    DEEP: "of 16 bits per channel, reduced to 8",
+    TRANSPARENT: "with transparent pixels, laid over data.background",
+    FIRST_FRAME: "of several frames or pages: the first is used, with the caption of the whole",
+    ENLARGED: "smaller than the wanted size, enlarged",
+    SEVERAL_CAPTIONS: "with several captions: one is drawn each time",
+    SEVERAL_LINES: "with a caption of several lines, used as one (data.caption_lines)",
+}
+"""Name of a change to the end of the sentence \"Images ...\"."""

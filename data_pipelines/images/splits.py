@@ -1,0 +1,95 @@
+"""Train and validation split of images: as the data set gives it, or drawn.
+
+Given splits are the names of folders, or of Parquet and tar files: ``train/``, ``validation/`` and ``test/``, or
+``train-00000-of-00002.parquet``, Hugging Face's convention.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from data_pipelines.digests import digest_of
+from data_pipelines.errors import ConfigError
+from data_pipelines.images.examples import Example
+from data_pipelines.images.specs import CaptionedSpec
+
+Side = Literal["train", "val", "test"]
+NAMES: Mapping[str, Side] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Names of folders, and first words of the names of Parquet and tar files, that say which split they hold."""
+TEST = "test"
+"""Reason of examples that are skipped because they are a test set beside a validation set."""
+
+
+def given_splits(examples: Iterable[Example]) -> dict[str, Side]:
+    """Map example id to train, val or test where the data set gives splits; empty where it does not.
+
+    It does where some of its images are for training and others are not. Images outside any such folder are trained on.
+    Without a validation set, the test set is held out (``val``).
+    """
+    found = {example.example_id: side_of(example.example_id) for example in examples}
+    counts = Counter(found.values())
+    if not counts["train"] or not counts["val"] + counts["test"]:
+        return {}
+    held_out: Side = "test" if counts["val"] else "val"
+    return {name: held_out if side == "test" else side or "train" for name, side in found.items()}
+
+
+def side_of(example_id: str) -> Side | None:
+    """Return the split that the folders and files of an id name, the outermost first; None where none does."""
+    *parts, _ = example_id.lower().split("/")
+    for part in parts:
+        first, rest = re.match(r"([a-z]*)(.*)", part).groups()  # type: ignore[union-attr]  # matches any text
+        if first in NAMES and (not rest or re.match(r"[-_.]?\d", rest)):
+            return NAMES[first]
+    return None
+
+
+def split_examples(
+    rows: Iterable[Mapping[str, Any]], spec: CaptionedSpec, given: Mapping[str, Side] | None = None
+) -> dict[str, Literal["train", "val"]]:
+    """Assign example_id -> side: as ``given``, else by a hash of (split_seed, id) and nothing else, so new images move
+    no old one.
+
+    Images of a given test set are in neither. Drawn, a side that stays empty gets one image: that of the smallest hash
+    is held out, or that of the largest trained on. Raises ConfigError where a side has none.
+    """
+    ids = [row["case_id"] for row in rows]
+    if given:
+        return _given_sides(ids, given)
+    shares = {name: int(digest_of([spec.split_seed, name])[:13], 16) / 16**13 for name in ids}
+    if len(shares) < 2:
+        raise ConfigError(
+            f"splits: {len(shares)} usable images, and at least 2 are required, one to train on and one to hold out; "
+            "add images, or loosen the filters of data (min_side, max_aspect_ratio, min_caption_chars, ...)"
+        )
+    ordered = sorted(shares, key=lambda example_id: (shares[example_id], example_id))
+    held_out = {example_id for example_id in ordered if shares[example_id] < spec.val_fraction}
+    held_out = (held_out | {ordered[0]}) - {ordered[-1]}
+    return {example_id: "val" if example_id in held_out else "train" for example_id in shares}
+
+
+def _given_sides(ids: Iterable[str], given: Mapping[str, Side]) -> dict[str, Literal["train", "val"]]:
+    sides: dict[str, Literal["train", "val"]] = {}
+    for name in ids:
+        side = given[name]
+        if side != "test":
+            sides[name] = side
+    if empty := {"train", "val"} - set(sides.values()):
+        raise ConfigError(
+            "splits: of the splits that the data set gives, no usable image is on the side "
+            f"{' and '.join(sorted(empty))}; correct these images, loosen the filters of data, or draw the split: "
+            "data.given_splits=false"
+        )
+    return sides
