@@ -74,6 +74,9 @@ def read_caption(value: object, where: str, example_id: str) -> str:
     if not _is_utf8(value):
         message = f"the caption is not UTF-8: {printable(value):.60}"
         raise broken_rule("caption-not-utf8", where, message, "save the captions as UTF-8", example_id)
+    if "\0" in value:
+        message = f"the caption holds NUL characters, as UTF-16 that is read as UTF-8 does: {value!r:.60}"
+        raise broken_rule("caption-not-utf8", where, message, "save the captions as UTF-8", example_id)
     if not value.strip():
         remedy = "write a caption, or leave the image out"
         raise broken_rule("caption-empty", where, f"the caption is empty: {value!r:.60}", remedy, example_id)

@@ -7,7 +7,8 @@ from the folder, in float32 and finite; anything else is an error that names the
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,14 +45,15 @@ def load_pretrained(network: Any, folder: Path, weights: str) -> Any:
     """
     find_weights(folder, weights)
     try:
-        loaded, info = network.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,  # else weights of half precision stay so
-            ignore_mismatched_sizes=True,  # they are listed, and refused below
-            output_loading_info=True,
-        )
+        with _quiet_libraries():
+            loaded, info = network.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,  # else weights of half precision stay so
+                ignore_mismatched_sizes=True,  # they are listed, and refused below
+                output_loading_info=True,
+            )
     except Exception as error:  # the libraries raise anything on a damaged folder, down to KeyError
         reason = " ".join(str(error).split())
         raise WeightsError(
@@ -62,6 +64,20 @@ def load_pretrained(network: Any, folder: Path, weights: str) -> Any:
     loaded = loaded.float().eval().requires_grad_(False)
     check_finite(folder, loaded)
     return loaded
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep the libraries from writing what is reported here by name, page after page."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
+    levels = [each.level for each in loggers]
+    try:
+        for each in loggers:
+            each.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
 
 
 def find_weights(folder: Path, weights: str) -> list[Path]:

@@ -41,7 +41,9 @@ FAULTS: dict[str, tuple[Any, str, str]] = {  # entry, rule, words of the message
     "notes": ({"file_name": "notes.psd", "caption": "c"}, "image-missing", "known are names in .jpg"),
     "empty": ({"file_name": "empty.png", "caption": " \n"}, "caption-empty", "the caption is empty"),
     "number": ({"file_name": "number.png", "caption": 7}, "caption-not-text", "must be text, got int 7"),
-    "list": ({"file_name": "list.png", "caption": ["a"]}, "caption-not-text", "got list ['a']"),
+    "list": ({"file_name": "list.png", "caption": ["a", 7]}, "caption-not-text", "must be text, got int 7"),
+    "none": ({"file_name": "none.png", "caption": []}, "caption-empty", "the list of captions is empty"),
+    "wide": ({"file_name": "wide.png", "caption": "p\0i\0c\0"}, "caption-not-utf8", "holds NUL characters"),
     "null": ({"file_name": "null.png", "caption": None}, "caption-not-text", "got NoneType None"),
     "latin": (b'{"file_name": "latin.png", "caption": "caf\xe9"}', "caption-not-utf8", r"caf\udce9"),
     "half": (b'{"file_name": "half.png", "caption": "\\ud83d"}', "caption-not-utf8", r"\ud83d"),
@@ -103,7 +105,9 @@ def test_unusable_csv(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "b.png")
     (tmp_path / "metadata.csv").write_text("file_name,caption\na.png\nb.png,x,y\n")
     found = find(tmp_path)
-    assert listed(found) == {"a": "caption-not-text", "metadata.csv:3": "unreadable-line", "b": "caption-missing"}
+    lines = {"metadata.csv:2": "unreadable-line", "metadata.csv:3": "unreadable-line"}
+    assert listed(found) == lines | {"a": "caption-missing", "b": "caption-missing"}
+    assert "has 1 cells, and there are 2 columns" in found.problems[0].message
     (tmp_path / "metadata.csv").write_text("image,caption\na.png,x\n")
     with pytest.raises(DataError, match=r"metadata\.csv: columns file_name and caption .* got \['image', 'caption'\]"):
         find(tmp_path)

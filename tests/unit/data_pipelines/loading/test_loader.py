@@ -14,6 +14,7 @@ from PIL import Image
 from data_pipelines.batches import VolumeBatch
 from data_pipelines.loading.loader import (
     CaptionedSamples,
+    Captions,
     ImageSamples,
     LatentSamples,
     StepBatches,
@@ -206,7 +207,8 @@ def pictures(tmp_path: Path) -> ShardReader:
 
 
 def test_images_come_alike_from_other_processes(pictures: ShardReader) -> None:
-    samples = CaptionedSamples(ImageSamples(pictures), torch.arange(4)[:, None] + torch.arange(3))
+    captions = Captions(torch.arange(4)[:, None] + torch.arange(3), range(5), seed=0)
+    samples = CaptionedSamples(ImageSamples(pictures), captions)
     batches = StepBatches(SampleOrder([np.arange(4)], seed=0), samples, 2)
     for batch in [*step_loader(batches, range(2)), *step_loader(batches, range(2), num_processes=1)]:
         assert batch.images.shape == (2, 3, 5, 6)
@@ -221,6 +223,24 @@ def test_latents_come_with_their_states(pictures: ShardReader) -> None:
     assert batch.encoder_hidden_states.shape == (2, 4, 5)
     assert (batch.moments[:, 0, 0, 0].tolist(), batch.encoder_hidden_states[:, 0, 0].tolist()) == ([2, 0], [-2, 0])
     assert (batch.keys, batch.positions, batch.step) == (("2", "0"), (5, 6), 7)
+
+
+def test_one_of_several_captions_is_drawn_by_seed_step_and_position(tmp_path: Path) -> None:
+    states = np.arange(3, dtype=np.float16)[:, None, None] * np.ones((3, 4, 5), np.float16)
+    parts = [
+        {"moments.npy": npy_bytes(np.zeros((8, 2, 3), np.float16)), "states.npy": npy_bytes(of_image)}
+        for of_image in (states, states[1])
+    ]
+    rows = write_shard(str(tmp_path / "a.tar"), [({"key": str(i)}, each) for i, each in enumerate(parts)])
+    reader = ShardReader(pa.table({name: [row[name] for row in rows] for name in rows[0]}), str(tmp_path))
+    samples = LatentSamples(reader, seed=3)
+    batches = [samples([0, 1], [0, 1], step).encoder_hidden_states[:, 0, 0] for step in range(60)]
+    assert {float(batch[1]) for batch in batches} == {1.0}, "of a single caption there is nothing to draw"
+    drawn = [int(batch[0]) for batch in batches]
+    assert min(map(drawn.count, range(3))) >= 10, "each of three about 20 times"
+    assert [int(samples([0], [0], step).encoder_hidden_states[0, 0, 0]) for step in range(60)] == drawn
+    tokens = Captions(torch.tensor([[0], [1], [2], [9]]), [0, 3, 4], seed=3)
+    assert [tokens([0, 1], [0, 1], step).flatten().tolist() for step in range(60)] == [[number, 9] for number in drawn]
 
 
 def test_images_of_other_sizes_show_their_middle_square(tmp_path: Path) -> None:

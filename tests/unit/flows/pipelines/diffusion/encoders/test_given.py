@@ -70,7 +70,7 @@ def test_folders_without_a_network_are_refused(field: str, tmp_path: Path) -> No
 
 def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 128}')
-    with pytest.raises(UserError, match=r"encode\.clip: .*has no image tower"):
+    with pytest.raises(UserError, match=r"encode\.clip: .*model_type is 'bert'"):
         check_given_networks(diffusion_config(encode={"clip": str(tmp_path)}))
 
 
@@ -98,8 +98,8 @@ def test_given_networks_must_fit_before_anything_runs(
         "CLIP": {"model_type": "clip", "text_config": {"hidden_size": 32}},
         "GOOD": {"model_type": "clip", "text_config": {"hidden_size": 128}},
         "TEXT": {"model_type": "clip_text_model", "hidden_size": 128},
-        "VAE": {"latent_channels": 16, "block_out_channels": [8]},
-        "HALVES": {"latent_channels": 4, "block_out_channels": [8, 8]},
+        "VAE": {"_class_name": "AutoencoderKL", "latent_channels": 16, "block_out_channels": [8]},
+        "HALVES": {"_class_name": "AutoencoderKL", "latent_channels": 4, "block_out_channels": [8, 8]},
     }
     for name, config in described.items():
         (tmp_path / name).mkdir()
