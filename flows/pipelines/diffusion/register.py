@@ -17,6 +17,8 @@ from flows.stages.stage import Stage
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
+MIN_TRANSFORMERS, MIN_DIFFUSERS = "4.57", "0.35"
+"""Versions that drew the same image from a bundle as this one, to the pixel; earlier ones were not tried."""
 REQUIREMENTS = (
     "torch",
     "numpy",
@@ -100,7 +102,8 @@ def model_card(config: DiffusionConfig, trained: Trained, evaluation: Generation
             f'model = mlflow.pyfunc.load_model("models:/{config.registry.name}@champion")',
             'image = model.predict({"prompt": ["..."], "seed": [0]})[0]  # (height, width, 3) uint8',
             "```",
-            "The artifact `bundle` is a folder that `diffusers.StableDiffusionPipeline.from_pretrained` loads.",
+            "The artifact `bundle` is a folder that `diffusers.StableDiffusionPipeline.from_pretrained` loads, "
+            f"with transformers {MIN_TRANSFORMERS} and diffusers {MIN_DIFFUSERS} or later.",
         ]
     )
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from data_pipelines.errors import UserError, WeightsError
-from flows.pipelines.diffusion.encoders.given import check_given_networks, network_folder
+from flows.pipelines.diffusion.config import DiffusionConfig
+from flows.pipelines.diffusion.encoders import given
+from flows.pipelines.diffusion.encoders.given import check_given_networks, network_digest, network_folder
 from flows.pipelines.diffusion.encoders.stages import autoencoder_stage, clip_stage
 from flows.stages.stage import run_stage
+from flows.training.figures import TrainingFigures
 from tests.support.diffusion import SHARDS, diffusion_config
 from tests.support.records import finished
 from unet_models.formats.clip_folder import save_clip
@@ -19,6 +24,8 @@ from unet_models.networks.autoencoder import build_autoencoder
 from unet_models.networks.clip import build_clip
 from unet_models.networks.tokenizer import train_tokenizer
 from unet_models.specs.encoders import AlignmentSpec, AutoencoderSpec
+
+TRAINED = TrainingFigures(step=1, run_id=None, num_workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +115,50 @@ def test_given_networks_must_fit_before_anything_runs(
     data = {"layout": "shapes"} | changes.get("data", {})
     with pytest.raises(UserError, match=message):
         check_given_networks(diffusion_config(**{**changes, "encode": encode, "data": data}))
+
+
+def test_given_networks_are_loaded_completely_once(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path / "cache"))
+    config = clip_config(clip_folder)
+    loaded: list[Path] = []
+    load = given._load_clip
+
+    def counted(folder: Path) -> object:
+        loaded.append(folder)
+        return load(folder)
+
+    monkeypatch.setattr(given, "_load_clip", counted)
+    check_given_networks(config)
+    check_given_networks(config)
+    assert loaded == [clip_folder], "its files are those that passed"
+    copy = tmp_path / "clip"
+    shutil.copytree(clip_folder, copy)
+    weights = load_file(copy / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if not k.startswith("vision")}, copy / "model.safetensors")
+    for _ in range(2):
+        with pytest.raises(WeightsError, match=r"encode\.clip: .*weights of the network are missing: vision_model"):
+            check_given_networks(clip_config(copy))
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"encode\.clip: .*found .*pytorch_model\.bin.*Pickles .* are not read"):
+        check_given_networks(clip_config(copy))
+
+
+def clip_config(folder: Path) -> DiffusionConfig:
+    """Build a configuration that names a CLIP of width 32."""
+    train = {"model": {"context_dim": 32, "channels": (32, 64), "attention_levels": (False, True)}}
+    return diffusion_config(encode={"clip": str(folder)}, train={**train, "global_batch_size": 12})
+
+
+def test_a_copy_of_a_trained_network_has_its_digest() -> None:
+    """So a warm start may go on with the folders of the champion's own encoders."""
+    files = {"config.json": "config.json", "model.safetensors": "m", "tokenizer.json": "t"}
+    trained = finished("train_clip", TRAINED, "/a", **files, weights="w", checkpoint="c")
+    adopted = finished("train_clip", TRAINED, "/b", **files | {"config.json": "reformatted"})
+    assert network_digest(trained) == network_digest(adopted)
+    other = finished("train_clip", TRAINED, "/b", **files | {"model.safetensors": "other"})
+    assert network_digest(trained) != network_digest(other)
 
 
 def test_networks_that_are_trained_here_need_no_check() -> None:
