@@ -1,0 +1,72 @@
+"""Splits that folders and files give are honoured; others are drawn."""
+
+from __future__ import annotations
+
+import pytest
+
+from data_pipelines.errors import ConfigError
+from data_pipelines.images.examples import Example
+from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.splits import given_splits, side_of, split_examples
+
+SPEC = CaptionedSpec(val_fraction=0.5)
+
+
+def examples(*ids: str) -> list[Example]:
+    return [Example(name, f"{name}.png", None, "c") for name in ids]
+
+
+def rows(*ids: str) -> list[dict[str, str]]:
+    return [{"case_id": name} for name in ids]
+
+
+@pytest.mark.parametrize(
+    ("example_id", "side"),
+    [
+        ("train/a", "train"),
+        ("Train/cats/a", "train"),
+        ("val/a", "val"),
+        ("validation/a", "val"),
+        ("dev/a", "val"),
+        ("test/a", "test"),
+        ("data/train-00000-of-00002/000001", "train"),
+        ("data/validation-00000-of-00001/000000", "val"),
+        ("test_0/000000", "test"),
+        ("train0001/key", "train"),
+        ("images/train/test/a", "train"),
+        ("train", None),
+        ("test", None),
+        ("trains/a", None),
+        ("train-station/a", None),
+        ("latest/a", None),
+        ("contest-00000/a", None),
+    ],
+)
+def test_sides_by_name(example_id: str, side: str | None) -> None:
+    assert side_of(example_id) == side
+
+
+def test_a_test_set_alone_is_held_out_and_beside_a_validation_set_not_used() -> None:
+    assert given_splits(examples("train/a", "test/a")) == {"train/a": "train", "test/a": "val"}
+    three = given_splits(examples("train/a", "val/b", "test/c", "more/d"))
+    assert three == {"train/a": "train", "val/b": "val", "test/c": "test", "more/d": "train"}
+    assert split_examples(rows(*three), SPEC, three) == {"train/a": "train", "val/b": "val", "more/d": "train"}
+
+
+@pytest.mark.parametrize("ids", [("train/a", "plane/b"), ("test/a", "val/b"), ("a", "b"), ()])
+def test_names_that_give_no_split_are_no_split(ids: tuple[str, ...]) -> None:
+    assert given_splits(examples(*ids)) == {}
+
+
+def test_a_given_side_without_usable_images_is_an_error() -> None:
+    given = given_splits(examples("train/a", "test/a"))
+    with pytest.raises(ConfigError, match=r"no usable image is on the side val.*data\.given_splits=false"):
+        split_examples(rows("train/a"), SPEC, given)
+
+
+def test_without_given_splits_they_are_drawn_by_id() -> None:
+    ids = [f"{i}" for i in range(40)]
+    drawn = split_examples(rows(*ids), SPEC)
+    assert set(drawn.values()) == {"train", "val"}
+    grown = split_examples(rows(*ids, "new"), SPEC)
+    assert {name: grown[name] for name in ids} == drawn
