@@ -119,6 +119,47 @@ def test_unusable_csv(tmp_path: Path) -> None:
         find(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "bad", "reach"),
+    [
+        ('0.png,zero\n1.png,"one inch\n2.png,two\n3.png,three 5" wide\n4.png,four\n', ["1", "2", "3"], "to line 5"),
+        ('0.png,zero\n4.png,four\n1.png,"one inch\n2.png,two\n3.png,three\n', ["1", "2", "3"], "to line 6"),
+        ('0.png,zero\n1.png,"one" inch\n2.png,two\n3.png,three\n4.png,four\n', ["1"], "is not valid CSV"),
+        ("0.png,zero\n1.png,one, or two\n2.png,two\n3.png,three\n4.png,four\n", ["1"], "has 3 cells"),
+    ],
+    ids=["closed later", "never closed", "closed too early", "comma"],
+)
+def test_a_stray_quote_swallows_no_lines(tmp_path: Path, text: str, bad: list[str], reach: str) -> None:
+    touch(tmp_path, *(f"{i}.png" for i in range(5)))
+    (tmp_path / "metadata.csv").write_text(f"file_name,caption\n{text}")
+    found = find(tmp_path)
+    assert captions(found).keys() == {*"01234"} - {*bad}
+    lines = [problem for problem in found.problems if problem.rule == "unreadable-line"]
+    assert reach in lines[0].message
+    assert lines[0].path.endswith(f"metadata.csv:{text[: text.index('1.png')].count(chr(10)) + 2}")
+    assert {p.case_id for p in found.problems if p.rule == "caption-missing"} == {*bad}, "nothing is dropped silently"
+
+
+def test_quotes_that_fit_are_read(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.png", "c.png")
+    (tmp_path / "metadata.csv").write_text(
+        'file_name,text\na.png,"a ""b"", c"\n\nb.png,three 5" wide\r\nc.png,"x\ny"\n'
+    )
+    assert captions(find(tmp_path)) == {"a": 'a "b", c', "b": 'three 5" wide', "c": "x\ny"}
+
+
+def test_names_in_another_form_of_unicode_and_with_colons(tmp_path: Path) -> None:
+    decomposed, composed = "cafe\u0301", "caf\xe9"
+    entries = [{"file_name": f"{composed}.png", "caption": "cup"}, {"file_name": "1:1.png", "caption": "square"}]
+    touch(tmp_path / "a", f"{decomposed}.png", "1:1.png")
+    found = find(imagefolder(tmp_path / "a", *entries))
+    assert captions(found) == {decomposed: "cup", "1:1": "square"}
+    assert Path(found.examples[0].image).is_file()
+    touch(tmp_path / "b", f"{composed}.png")
+    (tmp_path / "b" / f"{decomposed}.txt").write_text("cup")
+    assert captions(find(tmp_path / "b")) == {composed: "cup"}
+
+
 def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "caf\udce9.png")
     (tmp_path / "a.txt").write_text("a")
@@ -134,10 +175,15 @@ def test_sidecars(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa cat\r\n")
     (tmp_path / "a.json").write_text('{"caption": "not this one"}')
     (tmp_path / "s/b.json").write_text('{"text": "a dog"}')
-    (tmp_path / "s/c.json").write_text('{"url": "", "caption": "a cow"}')
+    (tmp_path / "s/c.json").write_text('{"url": "", "caption": ["a cow", "cow"]}')
+    touch(tmp_path, "D.PNG", "e.png")
+    (tmp_path / "D.TXT").write_text("upper case")
+    (tmp_path / "e.caption").write_text("as kohya's trainers have it")
     touch(tmp_path, "00000.parquet")  # of URLs, as img2dataset writes it
     found = find(tmp_path)
-    assert captions(found) == {"a": "a cat", "s/b": "a dog", "s/c": "a cow"}
+    more = {"D": "upper case", "e": "as kohya's trainers have it"}
+    assert captions(found) == {"a": "a cat", "s/b": "a dog", "s/c": "a cow"} | more
+    assert [example.more_captions for example in found.examples if example.more_captions] == [("cow",)]
     assert found.problems == ()
     assert found.metadata == {"layout": "sidecar"}
 

@@ -275,6 +275,23 @@ def test_of_equal_pixels_the_first_stays(tmp_path: Path) -> None:
     assert (ids(sharded), sharded.left_out) == (["b", "c"], {"duplicate": 1})
 
 
+def test_changes_are_counted_and_captions_of_equal_pixels_kept(tmp_path: Path) -> None:
+    small, frames = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (4, 9), (1, 2, 3)).save(small, "PNG")
+    first, second = (Image.new("RGB", (8, 8), (0, 0, level)) for level in (9, 90))
+    first.save(frames, "GIF", save_all=True, append_images=[second])
+    images = {"a.png": picture(0), "b.png": picture(0), "c.png": small.getvalue(), "d.gif": frames.getvalue()}
+    root = write_folder(tmp_path / "raw", images, {"a.png": "one\ntwo", "b.png": "three", "c.png": "c", "d.gif": "d"})
+    whole, lines = (shard(root, tmp_path, caption_lines=mode) for mode in ("whole", "random"))
+    assert lines.num_new == 0, "how captions are drawn leaves shards as they are"
+    assert [row["captions"] for row in whole.rows] == [["one\ntwo", "three"], ["c"], ["d"]]
+    assert [row["captions"] for row in lines.rows] == [["one", "two", "three"], ["c"], ["d"]]
+    assert [row["caption"] for row in lines.rows] == ["one", "c", "d"]
+    assert whole.left_out == {"duplicate": 1}
+    changes = {"first-frame": 1, "enlarged": 1, "several-captions": 1}
+    assert (whole.changes, lines.changes) == (changes | {"several-lines": 1}, changes)
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,21 @@ def test_a_layout_without_examples_is_a_problem(tmp_path: Path) -> None:
     assert [problem.rule for problem in find(tmp_path).problems] == ["empty-folder"]
 
 
-def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
-    imagefolder(tmp_path, {"file_name": "a.png", "caption": "a"}, images=("a.png",))
-    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
-    assert captions(find(tmp_path)) == {"a": "a"}
+def test_links_to_folders_are_followed_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = touch(tmp_path / "root", "a.png")
+    imagefolder(root, {"file_name": "a.png", "caption": "a"})
+    elsewhere = touch(tmp_path / "elsewhere", "sub/b.png", "sub/.hidden.png")
+    imagefolder(elsewhere, {"file_name": "sub/b.png", "caption": "b"})
+    (root / "z_linked").symlink_to(elsewhere, target_is_directory=True)
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    (elsewhere / "sub" / "up").symlink_to(elsewhere, target_is_directory=True)
+    (root / "twice").symlink_to(elsewhere, target_is_directory=True)
+    (root / "gone").symlink_to(tmp_path / "nowhere")
+    with caplog.at_level(logging.WARNING):
+        found = captions(find(root))
+    assert sorted(found.values()) == ["a", "b"], "each image once, however many links lead to it"
+    assert "loop: links to a folder that is part of the data set already (.), skipped" in caplog.text
+    assert "gone: links to nothing, skipped" in caplog.text
 
 
 def test_shapes_are_written_once(tmp_path: Path) -> None:

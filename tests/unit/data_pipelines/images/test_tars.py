@@ -1,64 +1,13 @@
-"""Parquet files and WebDataset tars, and every rule that their rows and members can break."""
+"""WebDataset tars, and every rule that their members can break."""
 
 from __future__ import annotations
 
 import tarfile
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from tests.support.captioned import captions, find, listed, touch, write_parquet, write_tar
-
-
-@pytest.mark.parametrize("caption", ["caption", "text", "TEXT"])
-@pytest.mark.parametrize(
-    ("image", "kind"),
-    [
-        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        ("image", pa.binary()),
-        ("jpg", pa.large_binary()),
-        ("bytes", pa.binary()),
-    ],
-)
-def test_parquet(tmp_path: Path, caption: str, image: str, kind: pa.DataType) -> None:
-    value = {"bytes": b"x", "path": "p"} if pa.types.is_struct(kind) else b"x"
-    columns = {image: pa.array([value, value], kind), caption: ["one", " two "], "label": [1, 2]}
-    path = write_parquet(tmp_path / "data/train.parquet", **columns)
-    found = find(tmp_path)
-    assert captions(found) == {"data/train/000000": "one", "data/train/000001": "two"}
-    assert [(example.image, example.part) for example in found.examples] == [(str(path), 0), (str(path), 1)]
-    assert found.metadata == {"layout": "parquet"}
-
-
-def test_parquet_faults(tmp_path: Path) -> None:
-    images = pa.array([b"x"] * 4, pa.binary())
-    texts = pa.array([b"fine", None, b"caf\xe9", b" "], pa.binary()).cast(pa.string(), safe=False)
-    write_parquet(tmp_path / "rows.parquet", image=images, caption=texts)
-    write_parquet(tmp_path / "noimage.parquet", url=["u"], caption=["c"])
-    write_parquet(tmp_path / "nocaption.parquet", image=images)
-    write_parquet(tmp_path / "lists.parquet", image=images, caption=[["a"]] * 4)
-    whole = (tmp_path / "rows.parquet").read_bytes()
-    (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
-    found = find(tmp_path)
-    assert captions(found) == {"rows/000000": "fine"}
-    assert listed(found) == {
-        "rows/000001": "caption-not-text",
-        "rows/000002": "caption-not-utf8",
-        "rows/000003": "caption-empty",
-        "noimage": "no-image-column",
-        "nocaption": "caption-missing",
-        "lists": "caption-not-text",
-        "cut": "unreadable",
-    }
-    by_id = {problem.case_id: problem for problem in found.problems}
-    assert by_id["rows/000001"].path.endswith("rows.parquet: row 1")
-    assert "url: string, caption: string" in by_id["noimage"].message
-
-
-def test_dictionary_captions(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "d.parquet", image=[b"x", b"y"], caption=pa.array(["a", "a"]).dictionary_encode())
-    assert captions(find(tmp_path)) == {"d/000000": "a", "d/000001": "a"}
+from tests.support.captioned import captions, find, listed, touch, write_tar
 
 
 def test_tars(tmp_path: Path) -> None:
@@ -131,8 +80,54 @@ def test_tar_faults(tmp_path: Path) -> None:
 def test_tar_that_is_cut_short_gives_what_comes_before(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "t.tar", {"a.txt": b"fine", "a.jpg": b"x", "b.txt": b"cut", "b.jpg": b"x" * 5000})
     path.write_bytes(path.read_bytes()[:5000])
-    (tmp_path / "gz.tar").write_bytes(b"\x1f\x8b not a tar at all" * 100)
+    (tmp_path / "no.tar").write_bytes(b"not a tar at all" * 100)
     found = find(tmp_path)
     assert captions(found) == {"t/a": "fine"}
-    assert listed(found) == {"t": "unreadable", "t/b": "image-missing", "gz": "unreadable"}
+    assert listed(found) == {"t": "unreadable", "t/b": "image-missing", "no": "unreadable"}
     assert "after 3 members: b.jpg goes beyond the end" in next(p.message for p in found.problems if p.case_id == "t")
+
+
+@pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh9"])
+def test_compressed_tars_are_called_so(tmp_path: Path, magic: bytes) -> None:
+    write_tar(tmp_path / "ok.tar", {"a.png": b"x", "a.txt": b"fine"})
+    (tmp_path / "packed.tar").write_bytes(magic + b"x" * 2000)
+    touch(tmp_path, "also.tar.gz")
+    found = find(tmp_path)
+    assert captions(found) == {"ok/a": "fine"}
+    assert listed(found) == {"packed": "compressed-archive", "also.tar.gz": "compressed-archive"}
+    assert "decompress it" in found.problems[0].remedy
+
+
+def test_dots_in_names_are_named(tmp_path: Path) -> None:
+    members = {
+        "22.05.png": b"x",
+        "22.05.txt": b"May",
+        "a.png": b"x",
+        "a.txt": b"a",
+        "a.v2.png": b"x",
+        "a.v2.caption": b"another picture, with its own caption",
+        "b.png": b"x",
+        "b.txt": b"b",
+        "b.mask.png": b"not a picture of its own",
+        "v1.0/c.png": b"x",
+        "v1.0/c.txt": b"dots in folders are no trouble",
+    }
+    write_tar(tmp_path / "0.tar", members)
+    found = find(tmp_path)
+    assert set(captions(found)) == {"0/b", "0/v1.0/c"}
+    assert listed(found) == {"0/22": "dots-in-key", "0/a": "dots-in-key"}
+    assert "22.05.png has dots in its name" in found.problems[0].message
+    assert "`05.png` of `22`" in found.problems[0].message
+
+
+def test_captions_of_tars_in_order_of_choice_and_lists(tmp_path: Path) -> None:
+    members = {
+        "a.png": b"x",
+        "a.caption": b"of a.caption",
+        "a.json": b'{"caption": "of a.json"}',
+        "b.png": b"x",
+        "b.json": b'{"caption": ["one", "two", "one"]}',
+    }
+    write_tar(tmp_path / "0.tar", members)
+    found = find(tmp_path).examples
+    assert [(example.caption, example.more_captions) for example in found] == [("of a.caption", ()), ("one", ("two",))]
