@@ -6,6 +6,7 @@ caption dropout. A sample is encoded once for each pair of encoders; an interrup
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -26,6 +27,8 @@ from flows.stages.attempt import Attempt
 from flows.stages.record import Figures, Record
 from flows.stages.shards import IndexFigures, add_index, shards_exist, shards_uri
 from flows.stages.stage import Stage
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 2
 """Raised when latents change for the same images and encoders."""
@@ -90,6 +93,9 @@ def _encode(
     counts = add_index(attempt, latents, shards.root, folder)
     empty_prompt = encode_empty_prompt(encoding)
     attempt.write("empty_prompt", "empty_prompt.npy", npy_bytes(empty_prompt))
+    num_cut = sum(row["cut_captions"] for row in sharded.rows)
+    if num_cut:
+        logger.warning("encode: %d captions have more than %d tokens, the rest is not read", num_cut, len(empty_prompt))
     first = sharded.rows[0]
     return LatentFigures(
         **counts,
@@ -97,7 +103,7 @@ def _encode(
         scaling_factor=scaling_factor([row for row in latents.to_pylist() if row["split"] == "train"]),
         latent_shape=square_latent_shape(first, rows[first["case_id"]], config.data.resolution),
         caption_tokens=len(empty_prompt),
-        num_cut_captions=sum(row["cut_captions"] for row in sharded.rows),
+        num_cut_captions=num_cut,
     )
 
 

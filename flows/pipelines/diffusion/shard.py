@@ -12,6 +12,7 @@ from pydantic import Field
 
 from data_pipelines import storage
 from data_pipelines.errors import DataError
+from data_pipelines.images.changes import CHANGES
 from data_pipelines.images.sharding import example_digests, examples_folder, shard_examples
 from data_pipelines.images.sources import find_examples
 from data_pipelines.images.specs import CaptionedSpec
@@ -74,6 +75,8 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
             left_out = left_out | {TEST: unused_rows}
         counts = add_index(attempt, build_index(sharded.rows, splits), root, folder)
         add_problems(attempt, sharded.problems)
+        for name, count in sharded.changes.items():
+            logger.info("shard: %d images %s", count, CHANGES[name])
         trained_on = Counter(row["bucket"] for row in sharded.rows if splits.get(row["case_id"]) == "train")
         return ImageShardFigures(
             **counts,
@@ -85,6 +88,7 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
             resolution=spec.resolution,
             split="given" if given else "drawn",
             changes=sharded.changes,
+            warnings=(describe_given(given),) if given else (),
         )
 
     return Stage("shard", identity, (), compute, ImageShardFigures, shards_exist)
