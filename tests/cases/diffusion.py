@@ -1,12 +1,15 @@
 """Cases of captioned images and encoders: each generator runs, and what the product makes of its files is judged.
 
 A generator is called as ``python CASES/diffusion/NN_name.py OUT [ENCODERS]``. Cases that are settings need none.
+
+python -m tests.cases.diffusion CASES     these cases alone
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -15,7 +18,7 @@ from pathlib import Path
 from tests.cases import diffusion_images as images
 from tests.cases import diffusion_networks as networks
 from tests.cases.files import Files
-from tests.cases.verdict import Verdict
+from tests.cases.verdict import Verdict, print_table
 
 ENCODERS, PLAIN = "08_encoder_folders", "09_plain_dataset"
 """Cases that make the encoders and the images that others need: they come first."""
@@ -33,7 +36,7 @@ def judge(cases: Path, scratch: Path) -> Iterator[Verdict]:
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 found = list(JUDGES[number](files))
         except Exception as error:
-            found = [Verdict(script.stem, "judged", f"{type(error).__name__}: {error}"[:200], ok=False)]
+            found = [Verdict(script.stem, "judged", f"{type(error).__name__}: {error}"[:200], is_right=False)]
         yield from found
 
 
@@ -82,3 +85,10 @@ JUDGES: dict[str, Callable[[Files], Iterator[Verdict]]] = {
     "25": networks.judge_other_networks,
 }
 """Number of a case to what judges it."""
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="unetflow-cases-") as work:
+        verdicts = list(judge(Path(sys.argv[1]).resolve(), Path(work)))
+    print_table({"diffusion": verdicts})
+    sys.exit(not all(verdict.is_right for verdict in verdicts))

@@ -79,8 +79,8 @@ def _overflow(moments: torch.Tensor, expected: str) -> Verdict:
     try:
         to_half(moments[0], {"case_id": "0", "caption": ""}, LATENTS)
     except DataError as error:
-        return Verdict(f"08 {TOO_LARGE}", expected, error.problems[0].rule, ok=True)
-    return Verdict(f"08 {TOO_LARGE}", expected, "stored", ok=False)
+        return Verdict(f"08 {TOO_LARGE}", expected, error.problems[0].rule, is_right=True)
+    return Verdict(f"08 {TOO_LARGE}", expected, "stored", is_right=False)
 
 
 def judge_min_snr(files: Files) -> Iterator[Verdict]:
@@ -90,7 +90,7 @@ def judge_min_snr(files: Files) -> Iterator[Verdict]:
         try:
             DiffusionSpec.model_validate({"noise": noise, "min_snr_gamma": 5.0})
         except ValidationError:
-            yield Verdict(f"10 {kind}", "refused, or a weight above 0", "refused", ok=True)
+            yield Verdict(f"10 {kind}", "refused, or a weight above 0", "refused", is_right=True)
             continue
         spec = NoiseSpec.model_validate(noise)
         last = float(loss_weights(spec.prediction_type, alphas_cumprod(spec), 5.0)[-1])
@@ -130,7 +130,7 @@ def judge_other_networks(files: Files) -> Iterator[Verdict]:
         field = {"clip": "encode.clip", "vae": "encode.autoencoder"}[name]
         try:
             check_bound("the champion", {field: sorted(theirs.values())}, {field: sorted(ours.values())})
-            yield Verdict(f"25 {name}", f"refused, naming {field}", "accepted", ok=False)
+            yield Verdict(f"25 {name}", f"refused, naming {field}", "accepted", is_right=False)
         except ConfigError as error:
             yield Verdict(f"25 {name}", f"refused, naming {field}", "refused", field in str(error))
 

@@ -26,6 +26,7 @@ def test_ids_do_not_change_between_versions() -> None:
         "DROPOUT": 4,
         "BUCKET_ORDER": 5,
         "FOREGROUND": 6,
+        "CAPTION": 7,
     }
     assert [int(purpose) for purpose in ImagePurpose] == [0, 1, 2, 3, 4, 5]
 

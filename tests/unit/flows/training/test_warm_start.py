@@ -48,13 +48,13 @@ def test_a_noise_predictor_is_bound_to_encoders_and_noise_process(monkeypatch: p
     model = {"context_dim": 128, "channels": (32, 64), "attention_levels": (False, True)}
     train = {"model": model, "global_batch_size": 12, "warm_start": "champion"}
     config = diffusion_config(train=train)
-    cosine = diffusion_config(train=train | {"noise": {"schedule": "cosine"}})
+    linear = diffusion_config(train=train | {"noise": {"schedule": "linear"}})
     latents = finished("encode", TRAINED)
     for each, clip, autoencoder in (
         (config, clips[0], autoencoders[0]),
         (config, clips[1], autoencoders[0]),
         (config, clips[0], autoencoders[1]),
-        (cosine, clips[0], autoencoders[0]),
+        (linear, clips[0], autoencoders[0]),
     ):
         train_stage(each, latents, clip, autoencoder)
     first = asked[0]
