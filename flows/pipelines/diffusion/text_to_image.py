@@ -10,6 +10,7 @@ Evaluation and the registered model both generate through ``TextToImage``, so wh
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,13 @@ from unet_models.formats.clip_folder import Clip, save_text_encoder, save_tokeni
 from unet_models.formats.diffusers_folder import load_from_diffusers, save_as_diffusers
 from unet_models.networks.autoencoder import load_autoencoder
 from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.tokenizer import count_tokens
 from unet_models.precision import autocast
 from unet_models.sampling.noise import build_scheduler
 from unet_models.sampling.samplers import Trace, draw_noise, sample_latents
 from unet_models.specs.diffusion import Bundle, ImageRequest, SampleSpec
+
+logger = logging.getLogger(__name__)
 
 BUNDLE = "unetflow.json"
 PARTS = {
@@ -82,11 +86,22 @@ class TextToImage:
         """
         spec = spec or self.bundle.sample
         shapes = [self._latent_shape(request) for request in requests]
+        self._tell_cut_prompts(requests)
         images: dict[int, np.ndarray] = {}
         for chosen in group_alike(shapes, spec.batch_size):
             latents = self._latents([requests[i] for i in chosen], shapes[chosen[0]], spec)
             images |= zip(chosen, self.decode(latents), strict=True)
         return [images[i] for i in range(len(requests))]
+
+    def _tell_cut_prompts(self, requests: Sequence[ImageRequest]) -> None:
+        """Warn of prompts that are longer than the text encoder reads."""
+        tokenizer = self.clip.tokenizer
+        prompts = list(dict.fromkeys(text for each in requests for text in (each.prompt, each.negative_prompt)))
+        counts = zip(prompts, count_tokens(tokenizer, prompts), strict=True)
+        cut = [prompt for prompt, count in counts if count > tokenizer.model_max_length]
+        if cut:
+            limit = tokenizer.model_max_length
+            logger.warning("%d prompts have more than %d tokens, the rest is not read: %.80r", len(cut), limit, cut[0])
 
     def trace(self, request: ImageRequest, num_pictures: int) -> list[np.ndarray]:
         """Decode the latents of one image on the way, evenly spaced from the first step to the last."""

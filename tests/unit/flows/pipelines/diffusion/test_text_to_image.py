@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,14 @@ def test_sides_that_the_autoencoder_does_not_have(encoders: tuple[Path, Path], t
 def test_pixels_that_are_not_finite_are_no_image() -> None:
     with pytest.raises(WeightsError, match="drawn images are not finite"):
         to_pixels(torch.full((1, 3, 2, 2), float("nan")))
+
+
+def test_prompts_that_are_cut_are_told(
+    encoders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = TextToImage(pipeline_folder(encoders, tmp_path, {}, num_inference_steps=1), "cpu")
+    with caplog.at_level(logging.WARNING):
+        model.draw([ImageRequest(prompt="a", seed=0, guidance_scale=1.0)])
+        assert "not read" not in caplog.text
+        model.draw([ImageRequest(prompt="a red circle " * 9, seed=0, guidance_scale=1.0)])
+    assert "1 prompts have more than 8 tokens, the rest is not read: 'a red circle a red" in caplog.text
