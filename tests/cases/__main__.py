@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.cases import segmentation
+from tests.cases import diffusion, segmentation
 from tests.cases.verdict import Case, Verdict, judge, missing, print_table
 
 SUITES: dict[str, Sequence[Case]] = {"segmentation": segmentation.CASES}
@@ -23,6 +23,7 @@ def main(folder: Path, chosen: Sequence[str]) -> int:
     """Judge the cases, print the table, and return the exit code."""
     with tempfile.TemporaryDirectory(prefix="unetflow-cases-") as work:
         suites = {name: judge_suite(folder / name, cases, chosen, Path(work)) for name, cases in SUITES.items()}
+        suites["diffusion"] = list(diffusion.judge(folder, Path(work), chosen))
     print_table(suites)
     unjudged = {name: missing(cases, folder / name) for name, cases in SUITES.items()}
     for name, stems in unjudged.items():

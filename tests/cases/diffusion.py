@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -24,8 +24,8 @@ ENCODERS, PLAIN = "08_encoder_folders", "09_plain_dataset"
 """Cases that make the encoders and the images that others need: they come first."""
 
 
-def judge(cases: Path, scratch: Path) -> Iterator[Verdict]:
-    """Run and judge every case below ``cases``; files go to ``scratch``."""
+def judge(cases: Path, scratch: Path, chosen: Sequence[str] = ()) -> Iterator[Verdict]:
+    """Run and judge the ``chosen`` cases below ``cases``, or all of them; files go to ``scratch``."""
     for script in sorted(
         (cases / "diffusion").glob("*.py"), key=lambda path: (path.stem not in (ENCODERS, PLAIN), path)
     ):
@@ -33,9 +33,11 @@ def judge(cases: Path, scratch: Path) -> Iterator[Verdict]:
         files = Files(script, scratch / script.stem, scratch / ENCODERS, scratch / PLAIN)
         try:
             _generate(files, SOURCES.get(number, ()))
+            if chosen and number not in chosen:
+                continue
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 found = list(JUDGES[number](files))
-        except Exception as error:
+        except Exception as error:  # a case that crashes, or that nothing judges, is a case that fails
             found = [Verdict(script.stem, "judged", f"{type(error).__name__}: {error}"[:200], is_right=False)]
         yield from found
 

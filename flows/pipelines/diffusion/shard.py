@@ -88,7 +88,6 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
             resolution=spec.resolution,
             split="given" if given else "drawn",
             changes=sharded.changes,
-            warnings=(describe_given(given),) if given else (),
         )
 
     return Stage("shard", identity, (), compute, ImageShardFigures, shards_exist)

@@ -66,6 +66,8 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
             "evaluate key": attempt.key,
             "training steps": str(trained.training.figures.step),
             "scaling factor": f"{trained.latents.figures.scaling_factor:.5f}",
+            "split": f"{shards.figures.split}: {shards.figures.num_train} images trained on, "
+            f"{shards.figures.num_val} held out",
         },
     )
     attempt.write("report", "report.html", diffusion_page(page).encode())
