@@ -27,7 +27,8 @@ def read_geometry(path: Path, max_voxels: int) -> Geometry:
     if _is_for_tifffile(path):
         return tiff.read_geometry(path, max_voxels)
     with _open_image(path, max_voxels) as image:
-        width, height = upright_size(image.size, _orientation(image))
+        is_turned = image.format == "TIFF"  # whose size Pillow turns itself
+        width, height = image.size if is_turned else upright_size(image.size, _orientation(image))
         return Geometry((height, width), (1.0, 1.0), has_spacing=False)
 
 

@@ -65,8 +65,9 @@ def place_slices(folder: Path, headers: Headers, max_voxels: int, tolerance_mm: 
     """
     _check_one_series(folder, headers)
     first = next(iter(headers.values()))
-    row, column = np.reshape(np.array(first.ImageOrientationPatient, dtype=np.float64), (2, 3))
+    row, column = _directions(next(iter(headers)), first)
     normal = np.cross(row, column)
+    normal /= np.linalg.norm(normal)
     positions = {file: np.array(h.ImagePositionPatient, dtype=np.float64) for file, h in headers.items()}
     files = sorted(headers, key=lambda file: (float(normal @ positions[file]), file.name))
     row_spacing, column_spacing = (float(value) for value in first.PixelSpacing)
@@ -84,6 +85,17 @@ def place_slices(folder: Path, headers: Headers, max_voxels: int, tolerance_mm: 
     affine[:3, 3] = origin
     affine[:2] *= -1  # DICOM counts to the left and back (LPS+), NIfTI to the right and front (RAS+)
     return files, Geometry(shape, spacing, tuple(map(tuple, affine.tolist())))
+
+
+def _directions(file: Path, header: FileDataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return the unit vectors along the rows and down the columns; as stored they may be rounded."""
+    stored = np.array(header.ImageOrientationPatient, dtype=np.float64)
+    row, column = np.reshape(stored, (2, 3)) if stored.size == 6 else np.zeros((2, 3))
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if not all(0.9 < length < 1.1 for length in lengths) or abs(row @ column) > 0.01:
+        message = f"ImageOrientationPatient {stored.tolist()} is no pair of perpendicular unit vectors"
+        raise unreadable("bad-affine", file, message, "correct the header")
+    return row / lengths[0], column / lengths[1]
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------

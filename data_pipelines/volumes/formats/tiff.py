@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipelines.files.pillow import EXIF_ORIENTATION, UPRIGHT
+from data_pipelines.files.pillow import EXIF_ORIENTATION, UPRIGHT, is_sideways, upright_size
 from data_pipelines.files.reading import unreadable
 from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
@@ -31,6 +31,17 @@ _UNITS_MM = {
     **dict.fromkeys(("m", "meter"), 1000.0),
     **dict.fromkeys(("inch", "in"), 25.4),
 }
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image[::-1].swapaxes(0, 1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: image[:, ::-1].swapaxes(0, 1),
+}
+"""EXIF orientation to the function that turns an image (row, column, ...) upright."""
 _LOSSY = {"JPEG", "OJPEG", "JPEGXL", "JPEGXR", "JPEG_2000_LOSSY", "WEBP", "JPEG_LOSSY"}
 
 
@@ -40,7 +51,8 @@ def needs_tifffile(path: Path) -> bool:
         sizes = [size for axis, size in zip(series.axes, series.shape, strict=True) if axis != "S" and size > 1]
         is_grey = "S" not in series.axes and file.pages[0].photometric.name == "MINISBLACK"
         is_plain = series.dtype in (np.uint8, np.bool_) or (is_grey and series.dtype in (np.uint16, np.float32))
-        return len(sizes) > 2 or not is_plain
+        is_garbled = is_sideways(_orientation(file)) and file.pages[0].compression.name == "NONE"  # by Pillow 12 and 13
+        return len(sizes) > 2 or not is_plain or is_garbled
 
 
 def is_lossy(path: Path) -> bool:
@@ -64,15 +76,16 @@ def read_num_channels(path: Path, max_voxels: int) -> int:
 
 
 def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
-    """Read the voxels of all pages; channels become the last axis, transparency is dropped."""
+    """Read the voxels of all pages, single images upright; channels are the last axis, transparency is dropped."""
     with _open_tiff(path) as (file, series):
         _check_header(path, file, series, max_voxels)
         geometry = _geometry(path, file, series)
         array = _arranged(_decode(path, file, series, label), series, geometry.ndim)
-        num_channels = _num_channels(file, series)
+        num_channels, orientation = _num_channels(file, series), _orientation(file)
+    array = _UPRIGHT[orientation](array)
     if array.ndim > geometry.ndim:
         array = array[..., :num_channels] if num_channels > 1 else array[..., 0]
-    return Volume(scaled(array, None, None), geometry, notices=_notices(path, geometry))
+    return Volume(scaled(array, None, None), geometry, orientation, _notices(path, geometry))
 
 
 @contextmanager
@@ -99,10 +112,15 @@ def _check_header(path: Path, file: TiffFile, series: TiffPageSeries, max_voxels
         raise unreadable("wrong-ndim", path, message, "store one image or one stack per file, without an axis of time")
     if series.dtype is None or series.dtype.kind not in "buif":
         raise unreadable("bad-dtype", path, f"voxels must be numbers, got {series.dtype}", "convert the voxel type")
-    orientation = file.pages[0].tags.get(EXIF_ORIENTATION)
-    if orientation is not None and int(orientation.value) != UPRIGHT:
-        message = f"the tag Orientation is {int(orientation.value)}: the stored rows are not those that are shown"
+    if num_depth and _orientation(file) != UPRIGHT:
+        message = f"the tag Orientation is {_orientation(file)}: the stored rows are not those that are shown"
         raise unreadable("exif-orientation", path, message, "store the image upright, without an orientation tag")
+
+
+def _orientation(file: TiffFile) -> int:
+    """Return the orientation that the image was stored in, 1..8."""
+    tag = file.pages[0].tags.get(EXIF_ORIENTATION)
+    return int(tag.value) if tag is not None and int(tag.value) in _UPRIGHT else UPRIGHT
 
 
 def _decode(path: Path, file: TiffFile, series: TiffPageSeries, label: bool) -> np.ndarray:
@@ -145,7 +163,8 @@ def _geometry(path: Path, file: TiffFile, series: TiffPageSeries) -> Geometry:
     sizes = dict(zip(series.axes, series.shape, strict=True))
     depth = next((size for axis, size in sizes.items() if axis in _DEPTH_AXES and size > 1), None)
     if depth is None:
-        return Geometry((sizes["Y"], sizes["X"]), (1.0, 1.0), has_spacing=False)
+        rows_columns = upright_size((sizes["Y"], sizes["X"]), _orientation(file))
+        return Geometry(rows_columns, (1.0, 1.0), has_spacing=False)
     stated = _stated_spacing(file)
     if stated is not None:
         check_spacing(path, stated)

@@ -315,3 +315,20 @@ def test_two_halves_of_a_folder_are_named_by_the_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_geometry(series, LIMIT)
     assert [(problem.rule, problem.path) for problem in caught.value.problems] == [("mixed-slices", str(series))]
+
+
+def test_rounded_directions_are_unit_vectors_and_wrong_ones_are_refused(tmp_path: Path) -> None:
+    positions = [(0.0, 0.0, 2.0 * k) for k in range(4)]
+    series = write_positions(tmp_path / "s", positions, ImageOrientationPatient=[0.71, 0.71, 0, -0.71, 0.71, 0])
+    axes = read_geometry(series, LIMIT).affine_array()[:3, :3]
+    np.testing.assert_allclose(np.linalg.norm(axes, axis=0), (COLUMN_SPACING, ROW_SPACING, 2.0))
+    for name, wrong in enumerate(([0, 0, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0], [2, 0, 0, 0, 2, 0], [1, 0, 0])):
+        assert rule_of_any(write_positions(tmp_path / str(name), positions, ImageOrientationPatient=wrong)) == {
+            "bad-affine"
+        }
+
+
+def rule_of_any(series: Path) -> set[str]:
+    with pytest.raises(DataError) as caught:
+        read_geometry(series, LIMIT)
+    return {problem.rule for problem in caught.value.problems}

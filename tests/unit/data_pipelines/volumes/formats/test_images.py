@@ -61,6 +61,33 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert volume.geometry == read_geometry(tmp_path / "a.png", LIMIT)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("stored", [np.arange(12, dtype=np.uint8), np.arange(36, dtype=np.uint8)])
+@pytest.mark.parametrize(("name", "options"), [("a.tif", {}), ("a.tif", {"compression": "tiff_lzw"}), ("a.png", {})])
+def test_every_orientation_in_every_format(
+    tmp_path: Path, orientation: int, stored: np.ndarray, name: str, options: dict[str, str]
+) -> None:
+    stored = stored.reshape((3, 4) if stored.size == 12 else (3, 4, 3))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / name, exif=exif, **options)
+    sideways = stored.swapaxes(0, 1)  # TIFF 6.0: where the stored row 0 and column 0 are shown
+    upright = {
+        1: stored,  # top, left
+        2: stored[:, ::-1],  # top, right
+        3: stored[::-1, ::-1],  # bottom, right
+        4: stored[::-1],  # bottom, left
+        5: sideways,  # left, top
+        6: sideways[:, ::-1],  # right, top
+        7: sideways[::-1, ::-1],  # right, bottom
+        8: sideways[::-1],  # left, bottom
+    }[orientation]
+    volume = read_volume(tmp_path / name, LIMIT)
+    np.testing.assert_array_equal(volume.array, upright)
+    assert volume.orientation == orientation
+    assert volume.geometry == read_geometry(tmp_path / name, LIMIT)
+
+
 def test_broken_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
     image = Image.fromarray(noise)
