@@ -83,7 +83,7 @@ def case_statistics(case: CheckedCase, num_classes: int) -> CaseStatistics:
 
 def ras_axes(geometry: Geometry) -> tuple[int, ...]:
     """Find the stored axes that run closest to x, y and z; (0, 1) for 2-D."""
-    if geometry.affine is None:
+    if geometry.affine is None or geometry.ndim == 2:
         return tuple(range(geometry.ndim))
     from nibabel.orientations import io_orientation
 

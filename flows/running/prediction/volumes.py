@@ -70,7 +70,7 @@ def find_images(source: str, naming: Naming) -> Found:
     """Find the images that ``source`` names: a file, a series, the content of a folder, or the matches of a glob."""
     path = Path(source).expanduser().absolute()
     if path.is_file():
-        return Found(list(_name_files([path], Naming())))
+        return Found(list(_name_files([path], naming)))
     if not path.is_dir():
         return _of_entries((Path(match).absolute() for match in glob.glob(str(path), recursive=True)), naming)
     if (series := _series_of(path)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -26,9 +27,9 @@ from data_pipelines.volumes.specs import DataSpec, PreprocessSpec
 from tests.support.datasets import AFFINE, FAULTS, image_of, image_path, label_of, write, write_dataset
 
 
-def work_of(tmp_path: Path, spacing: tuple[float, ...] | None = None) -> Work:
+def work_of(tmp_path: Path, spacing: tuple[float, ...] | None = None, ndim: Literal[2, 3] = 3) -> Work:
     """Every case of ``tmp_path/raw`` in one shard, having travelled as JSON."""
-    spec = DataSpec(root=str(tmp_path / "raw"), preprocess=PreprocessSpec(normalise="none"))
+    spec = DataSpec(root=str(tmp_path / "raw"), ndim=ndim, preprocess=PreprocessSpec(normalise="none"))
     dataset = find_cases(spec)
     digests = tuple(f"digest of {case.case_id}" for case in dataset.cases)
     uri = str(tmp_path / "shard.tar")
@@ -78,6 +79,21 @@ def test_a_class_that_preprocessing_removes_is_noticed(tmp_path: Path) -> None:
     assert "vanished-class" not in {one.rule for one in read_notices([b])}
     finely, _ = shard_one(work_of(tmp_path))
     assert "vanished-class" not in {one.rule for one in read_notices(finely)}
+
+
+@pytest.mark.parametrize("shape", [(12, 10), (12, 10, 1)])
+def test_two_dimensional_nifti_is_sharded_with_its_geometry(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    root = write_dataset(tmp_path / "raw")
+    affine = np.array([[0, -0.5, 0, 3], [0.25, 0, 0, 4], [0, 0, 1, 5], [0, 0, 0, 1]])
+    for case_id in "ab":
+        write_nifti(root / "imagesTr" / f"{case_id}_0000.nii.gz", np.arange(120.0).reshape(shape), affine)
+        write_nifti(root / "labelsTr" / f"{case_id}.nii.gz", np.arange(120).reshape(shape) % 3, affine)
+    rows, problems = shard_one(work_of(tmp_path, ndim=2))
+    assert problems == []
+    assert [(row["shape"], row["spacing"]) for row in rows] == [([12, 10], [0.25, 0.5])] * 2
+    reader = ShardReader(build_index(rows, {"a": "train", "b": "val"}), str(tmp_path))
+    geometry = StoredGeometry.model_validate_json(bytes(reader.read(0, GEOMETRY)))
+    np.testing.assert_allclose(geometry.geometry.affine_array(), affine)
 
 
 def test_bad_cases_are_named_and_the_others_sharded(tmp_path: Path) -> None:
