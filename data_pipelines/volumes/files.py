@@ -16,8 +16,15 @@ from pathlib import Path
 
 from data_pipelines.errors import DataError
 from data_pipelines.files.reading import named_errors
-from data_pipelines.volumes.formats import dicom, images, itk, nifti
-from data_pipelines.volumes.formats.base import ALL_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, Geometry, Volume
+from data_pipelines.volumes.formats import dicom, images, itk, nifti, tiff
+from data_pipelines.volumes.formats.base import (
+    ALL_SUFFIXES,
+    ITK_SUFFIXES,
+    NIFTI_SUFFIXES,
+    TIFF_SUFFIXES,
+    Geometry,
+    Volume,
+)
 from data_pipelines.volumes.specs import SLICE_TOLERANCE_MM
 
 
@@ -35,9 +42,15 @@ def is_volume_name(name: str) -> bool:
 
 
 def source_files(path: Path) -> list[Path]:
-    """List the files that ``read_volume`` reads for ``path``: slices of a folder, voxels beside a detached header."""
+    """List the files that ``read_volume`` reads for ``path``.
+
+    They are the slices of a folder, the voxels beside a detached header, the spacing beside a TIFF stack.
+    """
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file())
+    if path.name.lower().endswith(TIFF_SUFFIXES):
+        spacing = tiff.sidecar(path)
+        return [path] if spacing is None else [path, spacing]
     if not path.name.lower().endswith(ITK_SUFFIXES):
         return [path]
     try:

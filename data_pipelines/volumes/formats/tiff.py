@@ -1,10 +1,12 @@
 """TIFF by tifffile: stacks of pages as volumes (column, row, page), and single images that Pillow would reduce.
 
-The voxel size is that of ImageJ's or OME's description where it states all three axes; else 1 mm stands for it.
+The voxel size of a stack is that of the JSON file beside it, as nnU-Net has it ({"spacing": [z, y, x]} in mm), else
+that of ImageJ's or OME's description where it states all three axes; else 1 mm stands for it.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -31,6 +33,8 @@ _UNITS_MM = {
     **dict.fromkeys(("m", "meter"), 1000.0),
     **dict.fromkeys(("inch", "in"), 25.4),
 }
+_CHANNEL_NUMBER = re.compile(r"_\d{4}$")
+_MAX_SIDECAR_BYTES = 1 << 20
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda image: image,
     2: lambda image: image[:, ::-1],
@@ -43,6 +47,13 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 """EXIF orientation to the function that turns an image (row, column, ...) upright."""
 _LOSSY = {"JPEG", "OJPEG", "JPEGXL", "JPEGXR", "JPEG_2000_LOSSY", "WEBP", "JPEG_LOSSY"}
+
+
+def sidecar(path: Path) -> Path | None:
+    """Return the JSON file beside a stack: NAME.json for NAME_0000.tif or NAME.tif; None where there is none."""
+    stem = path.name[: -len(path.suffix)]
+    names = dict.fromkeys((f"{stem}.json", f"{_CHANNEL_NUMBER.sub('', stem)}.json"))
+    return next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
 
 
 def needs_tifffile(path: Path) -> bool:
@@ -165,11 +176,28 @@ def _geometry(path: Path, file: TiffFile, series: TiffPageSeries) -> Geometry:
     if depth is None:
         rows_columns = upright_size((sizes["Y"], sizes["X"]), _orientation(file))
         return Geometry(rows_columns, (1.0, 1.0), has_spacing=False)
-    stated = _stated_spacing(file)
+    stated = _sidecar_spacing(path) or _stated_spacing(file)
     if stated is not None:
         check_spacing(path, stated)
     shape = (sizes["X"], sizes["Y"], depth)
     return Geometry(shape, stated or (1.0, 1.0, 1.0), has_spacing=stated is not None)
+
+
+def _sidecar_spacing(path: Path) -> tuple[float, float, float] | None:
+    """Read the distances between columns, rows and pages from the JSON file; None where it states none."""
+    file = sidecar(path)
+    if file is None or file.stat().st_size > _MAX_SIDECAR_BYTES:
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        stated = content.get("spacing") if isinstance(content, dict) else None
+        if stated is None:
+            return None
+        z, y, x = map(float, stated)
+    except (ValueError, TypeError, RecursionError) as error:
+        message, remedy = f"states no spacing of three axes: {error}", 'write it as {"spacing": [z, y, x]}, in mm'
+        raise unreadable("bad-spacing", file, message, remedy) from None
+    return x, y, z
 
 
 def _stated_spacing(file: TiffFile) -> tuple[float, float, float] | None:

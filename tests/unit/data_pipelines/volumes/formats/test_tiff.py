@@ -10,7 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_pipelines.volumes.files import read_geometry, read_num_channels, read_volume
+from data_pipelines.errors import DataError
+from data_pipelines.volumes.files import read_geometry, read_num_channels, read_volume, source_files
 from data_pipelines.volumes.formats.base import Geometry
 from tests.support.volumes import LIMIT, rule_of
 
@@ -109,3 +110,19 @@ def test_a_compression_without_decoder_names_the_package(tmp_path: Path) -> None
     pages = [Image.fromarray(page) for page in (STACK % 251).astype(np.uint8)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
     assert rule_of(tmp_path / "a.tif") == "missing-decoder"
+
+
+@pytest.mark.parametrize("name", ["a_0000.tif", "a.tif"])
+def test_the_spacing_of_nnunet_lies_beside_the_stack(tmp_path: Path, name: str) -> None:
+    tifffile.imwrite(tmp_path / name, STACK, photometric="minisblack")
+    assert source_files(tmp_path / name) == [tmp_path / name]
+    (tmp_path / "a.json").write_text('{"spacing": [3, 2, 0.5]}')
+    volume = read_volume(tmp_path / name, LIMIT)
+    assert (volume.geometry.spacing, volume.notices) == ((0.5, 2.0, 3.0), ())
+    assert source_files(tmp_path / name) == [tmp_path / name, tmp_path / "a.json"]
+    for wrong in ('{"spacing": [1, 1]}', '{"spacing": "abc"}', "{", '{"spacing": [0, 1, 1]}'):
+        (tmp_path / "a.json").write_text(wrong)
+        with pytest.raises(DataError, match="bad-spacing"):
+            read_volume(tmp_path / name, LIMIT)
+    (tmp_path / "a.json").write_text('{"patient": 7}')  # about something else
+    assert not read_volume(tmp_path / name, LIMIT).geometry.has_spacing
