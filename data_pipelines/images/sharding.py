@@ -125,7 +125,7 @@ def shard_examples(
 def _kept(rows: Iterable[Row], spec: CaptionedSpec, left_out: Counter[str]) -> list[Row]:
     """Return the rows that no filter skips, with their ``bucket`` and ``captions``; ``left_out`` counts the others.
 
-    Of rows with equal pixels the first is kept, with the captions of all.
+    Of rows with equal pixels the first is kept, with the captions and the ids (``copies``) of all.
     """
     kept: list[Row] = []
     first_of: dict[tuple[str, str], Row] = {}
@@ -141,6 +141,7 @@ def _kept(rows: Iterable[Row], spec: CaptionedSpec, left_out: Counter[str]) -> l
             kept.append(found)
         else:
             left_out[DUPLICATE] += 1
+            first["copies"] = [*first.get("copies", ()), row["case_id"]]
             first["captions"] = list(dict.fromkeys([*first["captions"], *captions]))
     return kept
 

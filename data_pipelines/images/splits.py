@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from data_pipelines.digests import digest_of
@@ -59,16 +59,18 @@ def side_of(example_id: str) -> Side | None:
 def split_examples(
     rows: Iterable[Mapping[str, Any]], spec: CaptionedSpec, given: Mapping[str, Side] | None = None
 ) -> dict[str, Literal["train", "val"]]:
-    """Assign example_id -> side: as ``given``, else by a hash of (split_seed, id) and nothing else, so new images move
-    no old one.
+    """Assign example_id -> side: as ``given``, else by a hash of (split_seed, id) and nothing else, so that an image
+    that was trained on is never held out when others are added.
 
-    Images of a given test set are in neither. Drawn, a side that stays empty gets one image: that of the smallest hash
-    is held out, or that of the largest trained on. Raises ConfigError where a side has none.
+    Images of a given test set are in neither. Drawn, images of equal pixels stay together, and are held out only where
+    each of them would be: a copy that is added cannot hold out what was trained on. A side that stays empty gets one
+    image: that of the smallest hash is held out, or that of the largest trained on. Raises ConfigError where a side has
+    none.
     """
-    ids = [row["case_id"] for row in rows]
+    rows = list(rows)
     if given:
-        return _given_sides(ids, given)
-    shares = {name: int(digest_of([spec.split_seed, name])[:13], 16) / 16**13 for name in ids}
+        return _given_sides([row["case_id"] for row in rows], given)
+    shares = _shares(rows, spec)
     if len(shares) < 2:
         raise ConfigError(
             f"splits: {len(shares)} usable images, and at least 2 are required, one to train on and one to hold out; "
@@ -78,6 +80,23 @@ def split_examples(
     held_out = {example_id for example_id in ordered if shares[example_id] < spec.val_fraction}
     held_out = (held_out | {ordered[0]}) - {ordered[-1]}
     return {example_id: "val" if example_id in held_out else "train" for example_id in shares}
+
+
+def _shares(rows: Sequence[Mapping[str, Any]], spec: CaptionedSpec) -> dict[str, float]:
+    """Map id to a number in 0..1, the largest of those drawn for the images of the same pixels."""
+    largest: dict[str, float] = {}
+    for row in rows:
+        drawn = [_draw(spec.split_seed, name) for name in (row["case_id"], *row.get("copies", ()))]
+        largest[_pixels(row)] = max(*drawn, largest.get(_pixels(row), 0.0))
+    return {row["case_id"]: largest[_pixels(row)] for row in rows}
+
+
+def _pixels(row: Mapping[str, Any]) -> str:
+    return str(row.get("pixel_sha256") or row["case_id"])
+
+
+def _draw(seed: int, name: str) -> float:
+    return int(digest_of([seed, name])[:13], 16) / 16**13
 
 
 def _given_sides(ids: Iterable[str], given: Mapping[str, Side]) -> dict[str, Literal["train", "val"]]:

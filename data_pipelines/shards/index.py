@@ -41,6 +41,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "width": pa.int64(),  # pixels of the upright original
     "height": pa.int64(),
     "image_ext": pa.string(),  # png, jpg or webp
+    "copies": pa.list_(pa.string()),  # ids of skipped examples with the same pixels
     "bucket": pa.string(),  # size that the image was cut to, such as 640x384
     # latents
     "latent_mean": pa.float64(),  # mean of the posterior mean

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from data_pipelines.errors import broken_rule
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.resampling import SPLINE_ORDER, resample, resample_labels
@@ -98,10 +99,12 @@ def prepare(
     spec: PreprocessSpec,
     spacing: tuple[float, ...] | None,
     label: np.ndarray | None = None,
+    name: str = "image",
 ) -> Prepared:
     """Preprocess image (C, *spatial) and label (*spatial) as stored.
 
-    ``spacing`` is the target in mm along canonical axes, or None to keep the case's own.
+    ``spacing`` is the target in mm along canonical axes, or None to keep the case's own. Raises DataError, which calls
+    the image ``name``, where a value is not finite afterwards: numbers near the end of float32 overflow.
     """
     axes, flips = canonical_axes(geometry)
     image = _reorient(image, axes, flips)
@@ -128,6 +131,9 @@ def prepare(
         coarse = done.coarse_axis
         image = np.stack([resample(channel, shape, order, coarse) for channel in image])
         label = None if label is None else resample_labels(label, shape, spec.label_interpolation, coarse)
+    if not np.isfinite(image).all():
+        message = "values are not finite after preprocessing: they are too large for float32"
+        raise broken_rule("non-finite", name, message, "scale the intensities, or leave the case out")
     return Prepared(np.ascontiguousarray(image), None if label is None else np.ascontiguousarray(label), done)
 
 

@@ -130,7 +130,9 @@ def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
 
 def _build_sample(checked: CheckedCase, digest: str, work: Work) -> Sample:
     """Preprocess a case and build its index row and parts."""
-    prepared = prepare(checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label)
+    prepared = prepare(
+        checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label, checked.case_id
+    )
     assert prepared.mask is not None
     row = _index_row(checked, prepared.done, work.dataset, digest)
     notices = [*checked.notices, *vanished_classes(checked, prepared.mask, work.dataset.classes)]

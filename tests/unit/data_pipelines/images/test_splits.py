@@ -70,3 +70,16 @@ def test_without_given_splits_they_are_drawn_by_id() -> None:
     assert set(drawn.values()) == {"train", "val"}
     grown = split_examples(rows(*ids, "new"), SPEC)
     assert {name: grown[name] for name in ids} == drawn
+
+
+def test_copies_are_on_one_side_and_never_hold_out_what_was_trained_on() -> None:
+    """Whatever the copies are called, and in whatever order they come."""
+    ids = [f"{i}" for i in range(40)]
+    drawn = split_examples(rows(*ids), SPEC)
+    for trained in (name for name, side in drawn.items() if side == "train"):
+        for copy in ("a", "b", "c"):
+            deduplicated = [{"case_id": copy, "copies": [trained], "pixel_sha256": "p"}, *rows(*ids)]
+            assert split_examples(deduplicated, SPEC)[copy] == "train"
+            both = [{"case_id": name, "pixel_sha256": "p"} for name in (copy, trained)]
+            sides = split_examples([*both, *rows(*(set(ids) - {trained}))], SPEC)
+            assert sides[copy] == sides[trained] == "train"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.spatial.transform import Rotation
 
+from data_pipelines.errors import DataError
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.preprocess import (
     Preprocessing,
@@ -360,3 +361,11 @@ def test_none_only_changes_the_type() -> None:
     result = normalise(np.array([[1, 2]], np.uint8), RAW)
     np.testing.assert_array_equal(result, [[1, 2]])
     assert result.dtype == np.float32
+
+
+def test_what_overflows_in_preprocessing_is_refused() -> None:
+    image = np.full((1, 4, 4, 4), -3e38, np.float32)
+    image[0, 0] = 3e38  # a cubic spline overshoots
+    spec = PreprocessSpec(normalise="none", image_interpolation="spline")
+    with pytest.raises(DataError, match=r"(?s)non-finite.*case_7: .*after preprocessing"):
+        prepare(image, Geometry((4, 4, 4), (1.0, 1.0, 1.0)), spec, (0.5, 0.5, 0.5), name="case_7")
