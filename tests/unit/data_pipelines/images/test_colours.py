@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
 from typing import Any
@@ -36,6 +37,32 @@ def fixed(value: float) -> bytes:
     return struct.pack(">i", round(value * 65536))
 
 
+def profile_file(kind: bytes, space: bytes, pcs: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """A profile (ICC.1:2001-04) of these tags."""
+    start, table, body = 132 + 12 * len(tags), b"", b""
+    for tag, data in tags.items():
+        table += tag + struct.pack(">II", start + len(body), len(data))
+        body += data + b"\0" * (-len(data) % 4)
+    size = struct.pack(">I", start + len(body))
+    head = size + b"test\x02\x40\0\0" + kind + space + pcs + struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp"
+    head = head.ljust(68, b"\0") + b"".join(map(fixed, (0.9642, 1.0, 0.8249)))
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+NAME = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + b"\0" * 79
+
+
+def ink_profile() -> bytes:
+    """A CMYK profile of an imaginary press, whose inks are pale: a table of two points per ink (lut8)."""
+    nodes = b""
+    for cyan, magenta, yellow, black in itertools.product((0, 1), repeat=4):
+        lightness = 250 - 40 * cyan - 40 * magenta - 10 * yellow - 100 * black
+        nodes += bytes([lightness, 128 - 40 * cyan + 60 * magenta, 128 - 40 * cyan + 60 * yellow])
+    identity = b"".join(map(fixed, (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + bytes(range(256)) * 4 + nodes + bytes(range(256)) * 3
+    return profile_file(b"prtr", b"CMYK", b"Lab ", {b"desc": NAME, b"A2B0": table})
+
+
 def gamma_profile(space: bytes, gamma: float, primaries: dict[bytes, tuple[float, float, float]]) -> bytes:
     """A matrix or grey profile (ICC.1:2001-04): one gamma, primaries adapted to D50."""
 
@@ -43,23 +70,16 @@ def gamma_profile(space: bytes, gamma: float, primaries: dict[bytes, tuple[float
         return b"XYZ \0\0\0\0" + b"".join(map(fixed, values))
 
     curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
-    name = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + b"\0" * 79
     curves = {f"{channel}TRC".encode(): curve for channel in ("rgb" if primaries else "k")}
     white = xyz((0.9642, 1.0, 0.8249))
-    tags = {b"desc": name, b"wtpt": white, **{tag: xyz(value) for tag, value in primaries.items()}, **curves}
-    start, table, body = 132 + 12 * len(tags), b"", b""
-    for tag, data in tags.items():
-        table += tag + struct.pack(">II", start + len(body), len(data))
-        body += data
-    size = struct.pack(">I", start + len(body))
-    head = size + b"test\x02\x40\0\0mntr" + space + b"XYZ " + struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp"
-    head = head.ljust(68, b"\0") + b"".join(map(fixed, (0.9642, 1.0, 0.8249)))
-    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+    tags = {b"desc": NAME, b"wtpt": white, **{tag: xyz(value) for tag, value in primaries.items()}, **curves}
+    return profile_file(b"mntr", space, b"XYZ ", tags)
 
 
 ADOBE = {b"rXYZ": (0.60974, 0.31111, 0.01947), b"gXYZ": (0.20528, 0.62567, 0.06087), b"bXYZ": (0.14919, 0.06322, 0.744)}
 WIDE = gamma_profile(b"RGB ", 2.2, ADOBE)
 GREY = gamma_profile(b"GRAY", 1.0, {})
+INK = ink_profile()
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -151,6 +171,20 @@ def test_profiles_that_cannot_be_used_are_counted(profile: bytes) -> None:
     found = read(encoded(gradient(), icc_profile=profile))
     np.testing.assert_array_equal(found.pixels, np.asarray(gradient()))
     assert found.changes == (BAD_PROFILE,)
+
+
+def test_cmyk_is_converted_by_its_profile() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 4), np.uint8)
+    image = Image.frombytes("CMYK", (SIDE, SIDE), pixels.tobytes())
+    found = read(encoded(image, "TIFF", icc_profile=INK))
+    np.testing.assert_array_equal(found.pixels, by_littlecms(image, INK))
+    assert found.changes == (PROFILE,)
+    plain = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(found.pixels - plain).mean() > 20, "the plain formula knows nothing of inks"
+    flat = Image.new("CMYK", (SIDE, SIDE), (0, 200, 0, 0))
+    jpeg = read(encoded(flat, "JPEG", quality=100, icc_profile=INK))
+    assert np.abs(jpeg.pixels.astype(int) - by_littlecms(flat, INK)).max() <= 2
+    assert jpeg.changes == (PROFILE,)
 
 
 def test_cmyk_without_a_profile_is_counted() -> None:
