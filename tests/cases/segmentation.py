@@ -12,6 +12,8 @@ from PIL import Image
 
 from data_pipelines.shards.index import FOREGROUND, MASK, build_index
 from data_pipelines.shards.reader import ShardReader
+from data_pipelines.volumes.leaks import copy_problems, patient_notices
+from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec
 from data_pipelines.volumes.splits import assign_splits
 from tests.cases.data import expect_clean, expect_notice, expect_stop, same, see, shard
@@ -281,17 +283,23 @@ def unicode_forms(folder: Path) -> str:
 
 
 def scans_of_one_patient(folder: Path) -> str:
-    root = folder / "data"
+    root, pattern = folder / "data", "patient[0-9]+|copy_of_1"
+    rows, _ = shard(root, folder)
     dataset = see(root).dataset
     assert dataset is not None
-    leaks = []
+    copies = copy_problems(rows, {case.case_id: case for case in dataset.cases})
+    assert {problem.rule for problem in copies} == {"same-image"}, copies
+    warned = set()
     for fold in range(5):
-        sides = assign_splits(dataset, DataSpec(root=str(root), fold=fold), quarantined=set()).sides
-        pairs = [(f"patient{k:03d}_frame01", f"patient{k:03d}_frame12") for k in range(1, 9)]
-        pairs.append(("copy_of_1", "patient001_frame01"))
-        leaks += [pair for pair in pairs if sides.get(pair[0]) != sides.get(pair[1])]
-    assert not leaks, f"on both sides: {leaks[:3]}"
-    return "on one side in every fold"
+        sides = assign_splits(dataset, DataSpec(root=str(root), fold=fold), quarantined={copies[0].case_id}).sides
+        apart = {name[:10] for name in sides if name.endswith("frame01") and sides[name] != sides.get(f"{name[:-2]}12")}
+        named = " ".join(one.message for one in patient_notices(sides, dataset))
+        assert all(patient in named for patient in apart), f"fold {fold}: {apart} apart, the notices say: {named}"
+        warned |= apart
+    by_pattern = find_cases(DataSpec(root=str(root), subject_pattern=pattern))
+    sides = assign_splits(by_pattern, DataSpec(root=str(root)), quarantined=set()).sides
+    assert all(sides[f"patient{k:03d}_frame01"] == sides[f"patient{k:03d}_frame12"] for k in range(1, 9))
+    return f"copy found by content; {len(warned)} patients warned about; on one side with data.subject_pattern"
 
 
 def declarations(folder: Path) -> str:
@@ -342,7 +350,7 @@ CASES = (
     _case("26", "clear error or mapped", masks_of_several_kinds),
     _case("27", "reoriented", label_with_rows_reversed),
     _case("29", "label maps where the images lie", odd_places_to_predict),
-    _case("30", "one side of the split", scans_of_one_patient),
+    _case("30", "one side of the split, or a warning naming them; copies found by content", scans_of_one_patient),
     _case("32", "exact", sform_and_qform),
     _case("33", "right or clear", declarations),
 )
