@@ -16,8 +16,9 @@ from typing import TypeVar
 from pydantic import ConfigDict
 
 from data_pipelines import storage
-from data_pipelines.errors import Problem
+from data_pipelines.errors import NOT_RETRYABLE, Problem
 from data_pipelines.progress import track
+from data_pipelines.remote_errors import pack_error, unpack_error
 from data_pipelines.shards.index import Row, is_adopted, read_table
 from data_pipelines.specs import Spec
 
@@ -45,6 +46,8 @@ class _Finished(Spec):
     num_samples: int
     rows: list[Row]
     problems: list[Problem]
+    error: str = ""
+    """Error that ends the run, packed; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +124,26 @@ def _run(tasks: Sequence[Task], body: Body | Actors, verb: str, unit: str) -> It
         )
     else:
         dataset = dataset.map(_run_one, fn_args=(body,))
-    outcomes = (_Finished.model_validate_json(row["item"]) for row in dataset.iter_rows())
+    outcomes = (_read_outcome(row["item"]) for row in dataset.iter_rows())
     counted = ((finished.num_samples, finished) for finished in outcomes)
     yield from track(counted, verb, unit, sum(task.num_samples for task in tasks))
+
+
+def _read_outcome(text: str) -> _Finished:
+    """Read the outcome of a task. Raises the error that ended it."""
+    finished = _Finished.model_validate_json(text)
+    if finished.error:
+        raise unpack_error(finished.error)
+    return finished
 
 
 def _run_one(row: dict[str, str], body: Body) -> dict[str, str]:
     """Run one task; ``item`` is Ray Data's name for the column of bare items."""
     task = Task.model_validate_json(row["item"])
-    rows, problems = body(task.text)
+    try:
+        rows, problems = body(task.text)
+    except NOT_RETRYABLE as error:  # Ray would wrap it, and retry what cannot succeed
+        return {"item": _Finished(num_samples=0, rows=[], problems=[], error=pack_error(error)).model_dump_json()}
     return {"item": _Finished(num_samples=task.num_samples, rows=rows, problems=problems).model_dump_json()}
 
 

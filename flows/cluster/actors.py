@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from data_pipelines.errors import NOT_RETRYABLE
+from data_pipelines.remote_errors import pack_error, unpack_error
 from flows.cluster.connection import connect_workers
 from flows.config.specs import ComputeSpec
 
+ERROR = "error_of_actor"
+"""Column of a row that holds an actor's error; empty where there is none."""
 Item = dict[str, Any]
 """One row of a Ray data set: column to value. What is typed travels in it as JSON."""
 
 
 def map_on_actors(actor: type, items: Sequence[Item], compute: ComputeSpec) -> Iterator[Item]:
-    """Yield ``actor()(item)`` for each item, as it completes, on ``compute.num_workers`` actors."""
+    """Yield ``actor()(item)`` for each item, as it completes, on ``compute.num_workers`` actors.
+
+    An error that a retry would only repeat is raised as the actor raised it; Ray retries any other.
+    """
     connect_workers(compute)
     import ray.data
 
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        actor,
+        _Guarded,
+        fn_args=(actor,),
         compute=ray.data.ActorPoolStrategy(min_size=compute.min_workers, max_size=compute.max_workers),
         num_cpus=compute.threads_per_worker,
         num_gpus=1 if compute.use_gpu else 0,
     )
-    yield from dataset.iter_rows()
+    for row in dataset.iter_rows():
+        if error := row.pop(ERROR):
+            raise unpack_error(error)
+        yield row
+
+
+class _Guarded:
+    """An actor that returns its errors. (Ray would wrap them, and retry what cannot succeed.)"""
+
+    worker: Callable[[Item], Item] | None = None
+
+    def __call__(self, item: Item, actor: Callable[[], Callable[[Item], Item]]) -> Item:
+        try:
+            self.worker = self.worker or actor()
+            return self.worker(item) | {ERROR: ""}
+        except NOT_RETRYABLE as error:
+            return {ERROR: pack_error(error)}

@@ -12,6 +12,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from data_pipelines.errors import WeightsError
+from flows.cluster.actors import map_on_actors
+from flows.config.specs import ComputeSpec
 from tests.support.commands import Outcome, run_here, run_installed
 from tests.support.datasets import FAULTS, LABELS, cut, image_path, label_of, write_case, write_dataset
 
@@ -309,3 +312,22 @@ def test_console_script_on_bad_voxels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--nonsense", "config.yaml"], [], ["a.yaml", "b.yaml"]])
 def test_bad_command_line(arguments: list[str]) -> None:
     assert "Usage: unetflow shard" in run_here("shard", *arguments).message
+
+
+class Refusing:
+    """An actor that refuses one of its items."""
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        if item["number"] == 2:
+            raise WeightsError("the drawn images are not finite")
+        return item | {"doubled": 2 * item["number"]}
+
+
+def test_an_actor_keeps_the_type_and_words_of_its_error() -> None:
+    """Ray wraps what an actor raises and tries it again: three times, then exit code 1 and a traceback."""
+    one = ComputeSpec(num_workers=1)
+    good = list(map_on_actors(Refusing, [{"number": 0}, {"number": 1}], one))
+    assert sorted(row["doubled"] for row in good) == [0, 2]
+    assert all(row.keys() == {"number", "doubled"} for row in good)
+    with pytest.raises(WeightsError, match="^the drawn images are not finite$"):
+        list(map_on_actors(Refusing, [{"number": number} for number in range(4)], one))
