@@ -329,5 +329,5 @@ def test_an_actor_keeps_the_type_and_words_of_its_error() -> None:
     good = list(map_on_actors(Refusing, [{"number": 0}, {"number": 1}], one))
     assert sorted(row["doubled"] for row in good) == [0, 2]
     assert all(row.keys() == {"number", "doubled"} for row in good)
-    with pytest.raises(WeightsError, match="^the drawn images are not finite$"):
+    with pytest.raises(WeightsError, match=r"^the drawn images are not finite$"):
         list(map_on_actors(Refusing, [{"number": number} for number in range(4)], one))
