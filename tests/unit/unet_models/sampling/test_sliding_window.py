@@ -15,6 +15,7 @@ from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
+from unet_models.metrics import overlap
 from unet_models.sampling.sliding_window import gaussian_window, iter_windows, predict_logits
 from unet_models.specs.segmentation import PredictSpec
 
@@ -193,6 +194,28 @@ def test_mirrors_are_undone_before_they_are_averaged() -> None:
 def test_a_model_that_tells_left_from_right_is_mirrored_along_other_axes_only(axes: tuple[int, ...]) -> None:
     got = predict_logits(Ramp(), torch.zeros(1, 4, 6), (4, 6), PredictSpec(tta=True), axes)
     torch.testing.assert_close(got[0], torch.arange(6.0).expand(4, 6))
+
+
+class TwoSides(nn.Module):
+    """Tells two organs apart by their side alone: bright voxels are class 1 on the left, class 2 on the right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_left = (torch.arange(x.shape[-1]) < x.shape[-1] // 2).expand(x.shape)
+        bright = (x - 0.5).clamp_min(0)
+        return torch.cat([torch.full_like(x, 0.1), bright * is_left, bright * ~is_left], dim=1)
+
+
+@pytest.mark.parametrize(("axes", "dice"), [((), 1.0), ((0,), 1.0), ((1,), 0.5), ((0, 1), 0.5)])
+def test_organs_that_differ_by_their_side_alone(axes: tuple[int, ...], dice: float) -> None:
+    """Mirrored copies vote for the other side: all becomes one organ, half of it the wrong one."""
+    image = torch.zeros(1, 12, 16)
+    image[0, 3:9, 2:6] = image[0, 3:9, 10:14] = 1
+    truth = np.zeros((12, 16), int)
+    truth[3:9, 2:6], truth[3:9, 10:14] = 1, 2
+    logits = predict_logits(TwoSides(), image, (12, 16), PredictSpec(tta=True), axes)
+    scores = overlap.dice(overlap.confusion_matrix(logits.argmax(0).numpy(), truth, 3))[1:]
+    assert np.mean(scores) <= dice
+    assert (np.mean(scores) == 1) == (dice == 1)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
