@@ -6,13 +6,16 @@ attribute.
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import suppress
 from typing import Any
 
-import flows.running.prefect_settings  # noqa: F401 # isort: skip - before Prefect, which reads settings at import
+from flows.running import prefect_settings  # isort: skip - before Prefect, which reads settings at import
 
-from prefect import Flow, flow, runtime, task
+from prefect import Flow, flow, runtime, tags, task
+from prefect.context import TagsContext
+from prefect.settings import get_current_settings
 from prefect.tasks import exponential_backoff
 
 from data_pipelines.errors import NOT_RETRYABLE
@@ -22,12 +25,15 @@ from flows.doctor.servers import require_servers
 from flows.pipelines.catalog import PIPELINES, pipeline_of
 from flows.registry import tracking
 from flows.running.artifacts import leave_artifacts
+from flows.running.automation import TAG, try_automation
 from flows.running.execution import RunSummary, run_pipeline
 from flows.running.notify import notify_of_champion, notify_of_failure
 from flows.running.placement import run_or_submit
 from flows.stages.pipeline import Pipeline
 from flows.stages.record import Figures
 from flows.stages.stage import Done, Stage
+
+logger = logging.getLogger(__name__)
 
 
 def build_flow(pipeline: Pipeline) -> Flow[[PipelineConfig], RunSummary]:
@@ -57,7 +63,8 @@ def run_flow(config: PipelineConfig) -> RunSummary:
     ahead = threading.Thread(target=_import_ahead, args=(config.storage_uri,), name="import-ahead", daemon=True)
     ahead.start()
     try:
-        return build_flow(pipeline_of(config))(config)
+        with tags(TAG):
+            return build_flow(pipeline_of(config))(config)
     finally:
         ahead.join()  # an interpreter that ends in the middle of an import crashes
 
@@ -69,6 +76,8 @@ def _import_ahead(root: str) -> None:
 
 
 def _run(config: PipelineConfig) -> RunSummary:
+    _check_heartbeat()
+    try_automation()
     try:
         summary = run_pipeline(config, run=run_as_task)
     except BaseException as error:
@@ -77,6 +86,20 @@ def _run(config: PipelineConfig) -> RunSummary:
         raise
     notify_of_champion(config.notify, summary)
     return summary
+
+
+def _check_heartbeat() -> None:
+    """Warn where Prefect had read another heartbeat before this module was imported, as a worker of a pool does."""
+    seconds = get_current_settings().flows.heartbeat_frequency
+    if seconds is not None and seconds > prefect_settings.MAX_HEARTBEAT_SECONDS:
+        logger.warning(
+            "this run gives a sign of life every %d s, and counts as dead after %d s without one: set %s=%d in the "
+            "deployment's job_variables.env, as infra/prefect.yaml does",
+            seconds,
+            prefect_settings.UNRESPONSIVE_SECONDS,
+            prefect_settings.HEARTBEAT,
+            prefect_settings.HEARTBEAT_SECONDS,
+        )
 
 
 def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
@@ -102,7 +125,8 @@ def run_as_task(stage: Stage[Figures], config: PipelineConfig) -> Done[Figures]:
         retry_jitter_factor=0.5,
         retry_condition_fn=is_worth_retrying,
         timeout_seconds=compute.timeout_seconds,
-        # For a limit on how many stages use GPUs at once; every tag costs a second of asking for a slot.
+        # For a limit on how many stages use GPUs at once. Every tag costs a second of asking for a slot: the run's own
+        # is not passed on.
         tags=["gpu"] if compute.use_gpu and stage.uses_gpu else [],
         persist_result=False,
         log_prints=False,
@@ -112,4 +136,5 @@ def run_as_task(stage: Stage[Figures], config: PipelineConfig) -> Done[Figures]:
         leave_artifacts(done.record)
         return done
 
-    return run()
+    with TagsContext(current_tags=set()):
+        return run()

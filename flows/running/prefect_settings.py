@@ -1,15 +1,28 @@
 """Environment that Prefect reads when it is imported. Import this module before Prefect: it works at import.
 
+Heartbeats, and the patience of the automation that listens for them (``flows.running.automation``), are set here alone.
 Prefect's files go to the user's state folder, nothing is reported to anybody, and the loggers of this project are those
 that a run's page shows. Variables that are set already stay as they are.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
-from flows.config.locations import state_folder
+from flows.config.locations import state_folder, writable_folder
+from flows.config.proxies import exempt_loopback
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+HEARTBEAT_SECONDS = 30
+"""Time between two signs of life of a run; Prefect's minimum, and its default is 180."""
+UNRESPONSIVE_SECONDS = 180
+"""Time without a sign of life after which a run's process counts as dead."""
+MAX_HEARTBEAT_SECONDS = UNRESPONSIVE_SECONDS // 3
+"""Longest heartbeat with which a healthy run, some of whose signs of life are lost, is not taken for dead."""
 
 for _name, _value in {
     "PREFECT_HOME": str(state_folder() / "prefect"),
@@ -22,4 +35,21 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # its server cannot make its parents
+
+def _set_heartbeat() -> None:
+    """Set the heartbeat; one that is too long for the automation is shortened."""
+    given = os.environ.setdefault(HEARTBEAT, str(HEARTBEAT_SECONDS))
+    if given.isdigit() and int(given) > MAX_HEARTBEAT_SECONDS:
+        os.environ[HEARTBEAT] = str(HEARTBEAT_SECONDS)
+        logger.warning(
+            "%s=%s is too long: runs without a heartbeat for %d s count as dead; it is %d s now",
+            HEARTBEAT,
+            given,
+            UNRESPONSIVE_SECONDS,
+            HEARTBEAT_SECONDS,
+        )
+
+
+_set_heartbeat()
+exempt_loopback()
+writable_folder(Path(os.environ["PREFECT_HOME"]), "PREFECT_HOME or XDG_STATE_HOME")  # its server cannot make its parents

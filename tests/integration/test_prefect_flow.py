@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from data_pipelines import storage
 from data_pipelines.errors import DataError, Problem
 from flows.config.specs import ComputeSpec
 from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.running import prefect_settings
+from flows.running.execution import RunSummary
 from flows.stages.attempt import Attempt
 from flows.stages.stage import Done, Stage
 from tests.support.records import CountFigures
@@ -72,3 +75,30 @@ def test_retries_end(tmp_path: Path) -> None:
     result, tries = run_as_flow(compute, tmp_path)
     assert isinstance(result, OSError)
     assert tries == 3
+
+
+def test_a_run_is_tagged_and_makes_the_automation_once(monkeypatch: pytest.MonkeyPatch, prefect_url: str) -> None:
+    from prefect.automations import Automation
+    from prefect.client.orchestration import get_client
+
+    from flows.running import automation, prefect_flow
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+    monkeypatch.setattr(prefect_flow, "require_servers", lambda: None)
+    monkeypatch.setattr(prefect_flow, "run_pipeline", lambda config, run: summary_of(config))
+    earlier = automation.build_automation()
+    earlier.trigger.within = timedelta(seconds=60)
+    earlier.create()
+    config = SegmentationConfig()
+    for _ in range(2):
+        prefect_flow.run_flow(config)
+    with get_client(sync_client=True) as client:
+        (found,) = client.read_automations_by_name(name=automation.NAME)
+        runs = [run for run in client.read_flow_runs() if run.name == config.registry.name]
+    assert found.trigger.within == timedelta(seconds=prefect_settings.UNRESPONSIVE_SECONDS)
+    assert [run.tags for run in runs] == [["unetflow"]] * 2
+    Automation.read(name=automation.NAME).delete()
+
+
+def summary_of(config: SegmentationConfig) -> RunSummary:
+    return RunSummary(pipeline=config.pipeline, seconds=0.0, stages=())
