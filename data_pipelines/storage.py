@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from pathlib import Path
 from pyarrow import fs as pafs
 
 from data_pipelines.atomic import atomic_file
+from data_pipelines.errors import ConfigError
+from data_pipelines.temporary import temporary_folder
 
 CHUNK = 8 << 20
 """Bytes read or copied at a time."""
@@ -149,9 +150,9 @@ def local_folder(uri: str) -> Iterator[Path]:
     if is_local(uri):
         yield local_path(uri)
         return
-    with tempfile.TemporaryDirectory(prefix="unetflow-folder-") as folder:
-        copy_folder(uri, folder)
-        yield Path(folder)
+    with temporary_folder("folder") as folder:
+        copy_folder(uri, str(folder))
+        yield folder
 
 
 @contextmanager
@@ -160,8 +161,8 @@ def local_file(uri: str) -> Iterator[Path]:
     if is_local(uri):
         yield local_path(uri)
         return
-    with tempfile.TemporaryDirectory(prefix="unetflow-file-") as folder:
-        path = Path(folder) / uri.rsplit("/", 1)[-1]
+    with temporary_folder("file") as folder:
+        path = folder / uri.rsplit("/", 1)[-1]
         copy(uri, str(path))
         yield path
 
@@ -180,4 +181,15 @@ def cache_folder() -> Path:
     """Return the cache folder of this user: ``UNETFLOW_CACHE``, else below ``XDG_CACHE_HOME`` or ``~/.cache``."""
     if folder := os.environ.get("UNETFLOW_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unetflow"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache") / "unetflow"
+
+
+def home_folder() -> Path:
+    """Return this user's home. Raises ConfigError where HOME is not set and the system knows no other."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ConfigError(
+            "this user has no home folder: set HOME, or XDG_STATE_HOME and UNETFLOW_CACHE, to folders that can be "
+            "written to"
+        ) from None

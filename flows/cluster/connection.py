@@ -14,6 +14,7 @@ from typing import Any
 
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
+from flows.config.locations import writable_folder
 from flows.config.specs import ComputeSpec
 
 MAX_TEMP_FOLDER_LENGTH = 40
@@ -71,7 +72,7 @@ def connect_ray(num_cpus: int | None = None) -> None:
             "object_store_memory": 512 << 20,
         }
         if len(str(folder)) <= MAX_TEMP_FOLDER_LENGTH:
-            options["_temp_dir"] = str(folder)
+            options["_temp_dir"] = str(writable_folder(folder, "UNETFLOW_CACHE or XDG_CACHE_HOME"))
     # Without a dashboard, the helper that Ray Train starts beside each training looks for it for 40 seconds, and a
     # training that ends sooner waits 12 for the helper. Ray's processes inherit this address: it finds out at once.
     with environment({} if address else {"RAY_API_SERVER_ADDRESS": NO_SERVER}), _without_log_level_line():

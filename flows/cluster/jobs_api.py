@@ -8,11 +8,11 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from data_pipelines.errors import ConfigError, ServerError
+from data_pipelines.storage import home_folder
 from flows.cluster.connection import environment
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _check_url(address: str) -> None:
 
 def _check_token(address: str) -> None:
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if named or (Path.home() / ".ray" / "auth_token").is_file():
+    if named or (home_folder() / ".ray" / "auth_token").is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # without it Ray's client does not send the token
     elif not is_loopback(address):
         raise ConfigError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError
+from data_pipelines.temporary import temporary_folder
 from flows.config.pipeline import PipelineConfig
 from flows.installation import CODE_VARIABLE, LOCK, PACKAGES, code_version, lock_file, source_root
 
@@ -57,8 +57,7 @@ def packed(config: PipelineConfig | None, entry_module: str = "flows.cli") -> It
     gives equal bytes.
     """
     source = source_root()
-    with tempfile.TemporaryDirectory(prefix="unetflow-job-") as folder:
-        target = Path(folder)
+    with temporary_folder("job") as target:
         for package in PACKAGES:
             _copy_code(source, package, target)
         if entry_module.split(".")[0] not in PACKAGES:
