@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.errors import ConfigError, RegistryError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 PREVIOUS = "previous-champion"
 """Alias of the version that a new champion replaced: the target of a rollback."""
+PAGE_SIZE = 1000
+"""Entries on one page of a search; the most that MLflow gives."""
 TAG_PREFIX = "unetflow."
 METRICS_TAG, GATE_TAG = f"{TAG_PREFIX}metrics", f"{TAG_PREFIX}gate"
 
@@ -47,10 +50,10 @@ class ModelVersion:
 def list_versions(root: str, name: str | None = None) -> list[ModelVersion]:
     """List versions of one model or of all, newest first. Raises RegistryError where there is no such model."""
     client = tracking.connect(root)
-    names = [name] if name else [model.name for model in client.search_registered_models(max_results=1000)]
+    names = [name] if name else [model.name for model in _all_pages(client.search_registered_models)]
     found = []
     for each in sorted(names):
-        versions = client.search_model_versions(f"name = '{each}'", max_results=1000)
+        versions = _all_pages(partial(client.search_model_versions, f"name = '{each}'"))
         aliases = _aliases_by_version(client, each) if versions else {}
         versions = sorted(versions, key=lambda version: -int(version.version))
         found += [_describe(version, aliases.get(str(version.version), ())) for version in versions]
@@ -115,6 +118,18 @@ def find_champion(client: MlflowClient, name: str) -> MlflowVersion | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def _all_pages(search: Callable[..., Any]) -> list[Any]:
+    """Return what a search finds on all pages: a page has at most 1,000 entries."""
+    found: list[Any] = []
+    token: str | None = None
+    while True:
+        page = search(max_results=PAGE_SIZE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def _parse(uri: str) -> tuple[str, str, str]:

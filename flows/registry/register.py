@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError
+from data_pipelines.temporary import temporary_folder
 from flows.config.pipeline import PipelineConfig
 from flows.config.specs import RegistrySpec
 from flows.installation import PACKAGES, code_version, source_root
@@ -22,6 +22,7 @@ from flows.registry import tracking
 from flows.registry.candidate import Candidate
 from flows.registry.champion import BUNDLE, EVALUATION_TAG
 from flows.registry.decision import Decision, ask_gate, settle
+from flows.registry.run_logger import CURVES, complete_run
 from flows.registry.models import GATE_TAG, METRICS_TAG, TAG_PREFIX
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Figures, Record
@@ -114,8 +115,11 @@ def _register(config: PipelineConfig, candidate: Candidate, attempt: Attempt) ->
 
 
 def _log_run(client: MlflowClient, config: PipelineConfig, candidate: Candidate) -> str:
-    """Log parameters, metrics, report and data set; return the run's id."""
+    """Log parameters, metrics, report and data set, and what the trainings could not log; return the run's id."""
     registry, evaluation = config.registry, candidate.evaluation
+    for record in candidate.lineage:
+        if CURVES in record.outputs:
+            complete_run(client, registry, record)
     run_id = tracking.open_run(client, registry.experiment, candidate.run_key, registry.name)
     tracking.log_parameters(client, run_id, config.model_dump(mode="json"))
     tracking.log_metrics(client, run_id, [{"step": candidate.step, **evaluation.figures.metrics}])
@@ -204,8 +208,8 @@ def _log_model(config: PipelineConfig, candidate: Candidate, run_id: str) -> str
     import mlflow
 
     versions = {name: importlib.metadata.version(name).split("+")[0] for name in ("mlflow", *candidate.requirements)}
-    with tempfile.TemporaryDirectory(prefix="unetflow-model-") as folder:
-        files = Path(folder) / BUNDLE
+    with temporary_folder("model") as folder:
+        files = folder / BUNDLE
         files.mkdir()
         described = candidate.write_files(files)
         with mlflow.start_run(run_id=run_id):

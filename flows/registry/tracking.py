@@ -6,23 +6,20 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from data_pipelines import storage
 from flows.config.locations import state_folder
-from flows.config.pipeline import PipelineConfig
 from flows.metrics import parse_metric_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-logger = logging.getLogger(__name__)
+    from mlflow.entities import Metric
 
 STAGE_KEY_TAG = "unetflow.train_key"
-MAX_PARAMETER_LENGTH, MAX_NAME_LENGTH = 6000, 250
+MAX_PARAMETER_LENGTH, MAX_NAME_LENGTH, MAX_TAG_LENGTH = 6000, 250, 5000
 PARAMETERS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000
 
 
@@ -87,19 +84,35 @@ def log_parameters(client: MlflowClient, run_id: str, values: Mapping[str, Any])
         client.log_batch(run_id, params=fresh[start : start + PARAMETERS_PER_REQUEST])
 
 
-def log_metrics(client: MlflowClient, run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
-    """Log rows of ``step`` and named values."""
+def build_metrics(rows: Sequence[Mapping[str, float]]) -> list[Metric]:
+    """Build MLflow's metrics, as of now, of rows of ``step`` and named values."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    metrics = [
+    return [
         Metric(mlflow_name(name), float(value), now, int(row["step"]))
         for row in rows
         for name, value in row.items()
         if name != "step"
     ]
+
+
+def send_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
+    """Log metrics, as many per request as MLflow takes. The same ones may be sent twice: MLflow keeps one of each."""
     for start in range(0, len(metrics), METRICS_PER_REQUEST):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
+
+
+def log_metrics(client: MlflowClient, run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
+    """Log rows of ``step`` and named values."""
+    send_metrics(client, run_id, build_metrics(rows))
+
+
+def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run; their values are cut off at MLflow's limit."""
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in tags.items()])
 
 
 def mlflow_name(name: str) -> str:
@@ -125,33 +138,6 @@ def encode(text: str) -> str:
 def decode(text: str) -> str:
     """Decode what ``encode`` wrote."""
     return unquote(text.replace(":", "%"))
-
-
-@contextmanager
-def tolerate_failure(action: str) -> Iterator[None]:
-    """Log a failure of the block and go on: tracking is worth having, but not worth losing a training for."""
-    try:
-        yield
-    except Exception as error:  # any failure of a remote service
-        logger.warning("%s failed, continuing without it: %s", action, error)
-
-
-class RunLogger:
-    """Logs a training's metrics to one MLflow run, and goes on without it where the server fails."""
-
-    def __init__(self, config: PipelineConfig, stage_key: str) -> None:
-        self.run_id: str | None = None
-        registry = config.registry
-        with tolerate_failure("opening the MLflow run"):
-            self.client = connect(config.storage_uri)
-            self.run_id = open_run(self.client, registry.experiment, stage_key, f"{registry.name}-{stage_key[:8]}")
-            log_parameters(self.client, self.run_id, config.model_dump(mode="json"))
-
-    def log(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Log rows of ``step`` and named values."""
-        if self.run_id is not None:
-            with tolerate_failure("logging to MLflow"):
-                log_metrics(self.client, self.run_id, rows)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,6 +22,10 @@ OBSERVATIONS = {"curves", "checkpoint", "notices"}
 class Figures(Spec):
     """Typed numbers and names that a stage leaves for later stages and for people. Each stage has a subclass."""
 
+    def run_tags(self) -> dict[str, str]:
+        """Return tags for the stage's MLflow run; none by default."""
+        return {}
+
 
 class EvaluationFigures(Figures):
     """Figures of a stage that measures a model."""

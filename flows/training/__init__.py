@@ -2,9 +2,13 @@
 
 task.py         what a task must say: the network, its objective, its batches, its validation
 held_out.py     the samples of an index by split and bucket; the loss of held-out samples
-stage.py        the stage: starts the workers, follows them, selects the checkpoint
+stage.py        the stage: plans it, selects the checkpoint
+trainer.py      starts the workers and follows them
+space.py        space that checkpoints need
 worker.py       what each worker runs: resume, loop, report
 progress.py     from the workers' reports to the terminal and to MLflow
+checkpoints.py  usable checkpoints of all attempts, and why others are not
+history.py      where a training resumed, and what it repeated
 curves.py       the reported values of a finished training
 warm_start.py   weights of the champion to start from
 """

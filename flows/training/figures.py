@@ -7,6 +7,7 @@ from typing import Any
 
 from data_pipelines.specs import Spec
 from flows.stages.record import Figures
+from flows.training.history import Resume, UnusableCheckpoint, resume_tags
 
 
 class WarmStart(Spec):
@@ -31,3 +32,11 @@ class TrainingFigures(Figures):
     bound_to: Mapping[str, Any] | None = None
     """What the weights are of no use without, by field of the configuration: digests of other networks, settings of
     the noise process. None: not recorded, by an earlier version."""
+    resumes: tuple[Resume, ...] = ()
+    """Every resume of the training, those of earlier attempts among them."""
+    unusable_checkpoints: tuple[UnusableCheckpoint, ...] = ()
+    """Checkpoints that were passed over when the weights were selected."""
+
+    def run_tags(self) -> dict[str, str]:
+        """Return what its resumes repeated and passed over."""
+        return resume_tags(self.resumes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from ray.train import UserCallback
 
 from data_pipelines.progress import Progress
 from flows.metrics import parse_metric_name
+from flows.training.history import Start
 
 if TYPE_CHECKING:
     from flows.training.curves import CurveRow
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+START = "start"
+"""Name in a report of where the workers start, as JSON of ``flows.training.history.Start``."""
 
 
 class WriteReports(UserCallback):
@@ -34,6 +37,9 @@ class WriteReports(UserCallback):
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Write a report; Ray calls this on the controller once every worker has reported."""
+        if START in metrics[0]:
+            self._append({START: metrics[0][START]})
+            return
         row = {name: value for name, value in metrics[0].items() if isinstance(value, (int, float))}
         self._append(row | {"checkpoint": checkpoint is not None})
 
@@ -47,10 +53,20 @@ class WriteReports(UserCallback):
 
 
 class FollowReports:
-    """``with FollowReports(path, name, task, on_rows):`` shows progress and passes new rows on until the block ends."""
+    """``with FollowReports(path, name, task, on_rows, on_start):`` shows progress until the block ends.
 
-    def __init__(self, path: Path, name: str, task: TrainingTask, on_rows: Callable[[list[CurveRow]], None]) -> None:
-        self.path, self.on_rows = path, on_rows
+    New rows are passed on to ``on_rows``, and where workers start, for the first time or again, to ``on_start``.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        task: TrainingTask,
+        on_rows: Callable[[list[CurveRow]], None],
+        on_start: Callable[[Start], None],
+    ) -> None:
+        self.path, self.on_rows, self.on_start = path, on_rows, on_start
         self.shown = ("train/loss", task.score, "samples_per_second")
         self.known: CurveRow = {}
         self.position = 0
@@ -75,18 +91,26 @@ class FollowReports:
             self._read()
 
     def _read(self) -> None:
+        rows: list[CurveRow] = []
+        for row in self._new_lines():
+            if "failed_workers" in row:
+                logger.warning("training workers %s failed; restarting from the last checkpoint", row["failed_workers"])
+            elif START in row:
+                self._pass_on(rows)  # first: they are what was trained before
+                rows = []
+                self.on_start(Start.model_validate_json(row[START]))
+            elif not row.pop("checkpoint"):
+                rows.append(row)
+        self._pass_on(rows)
+
+    def _new_lines(self) -> Iterator[dict[str, Any]]:
         with self.path.open() as stream:
             stream.seek(self.position)
-            rows: list[CurveRow] = []
             while (line := stream.readline()).endswith("\n"):
                 self.position = stream.tell()
-                row = json.loads(line)
-                if "failed_workers" in row:
-                    logger.warning(
-                        "training workers %s failed; restarting from the last checkpoint", row["failed_workers"]
-                    )
-                elif not row.pop("checkpoint"):
-                    rows.append(row)
+                yield json.loads(line)
+
+    def _pass_on(self, rows: list[CurveRow]) -> None:
         if rows:
             self._show(rows)
             self.on_rows(rows)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
-from collections.abc import Iterator
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
@@ -21,19 +20,21 @@ from data_pipelines import storage
 from data_pipelines.errors import ConfigError
 from data_pipelines.loading.loader import step_loader
 from data_pipelines.specs import Spec
+from data_pipelines.temporary import make_folder, remove_leftovers
 from flows.metrics import check_metric_names
-from flows.stages.record import RECORD
+from flows.training.checkpoints import CheckpointSearch, checkpoint_name
 from flows.training.curves import CurveRow
+from flows.training.history import Start
+from flows.training.progress import START
+from flows.training.space import check_space, num_checkpoints
 from flows.training.task import TrainingTask, Validate
 from unet_models.distributed import world_size
 from unet_models.specs.loop import LoopSpec
-from unet_models.training.checkpoint import CheckpointMarker, load_checkpoint, save_checkpoint, verify
+from unet_models.training.checkpoint import estimate_bytes, load_checkpoint, save_checkpoint
 from unet_models.training.fit import fit
 from unet_models.training.state import TrainState, build_state, evaluation_weights
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_PREFIX = "step-"
 
 
 class TrainJob(Spec):
@@ -59,37 +60,21 @@ def train_worker(config: WorkerConfig) -> None:
     task = config["task_type"].model_validate_json(config["task"])
     spec = task.spec
     rank = ray.train.get_context().get_world_rank()
+    remove_leftovers()
     device = _prepare_device(job)
     torch.manual_seed(spec.seed)
     training = task.open(device, rank)
     if task.warm_start_uri:
         _load_warm_start(training.model, task.warm_start_uri)
     state = build_state(training.model, spec, device)
-    hooks = RayHooks(spec, training.validate, rank, _resume(job, state))
+    hooks = RayHooks(spec, training.validate, rank, _resume(job, spec, state))
     if state.step == spec.num_steps:  # an earlier attempt's last checkpoint is complete: the stage finds it
         return
+    if rank == 0:
+        check_space(job.stage_uri, estimate_bytes(state, spec.optimizer), num_checkpoints(spec, state.step))
     steps = range(state.step, spec.num_steps)
     loader = step_loader(training.batches, steps, job.loader_processes, pin_memory=device.type == "cuda")
     fit(state, training.objective, loader, spec, hooks)
-
-
-def iter_checkpoints(stage_uri: str) -> Iterator[tuple[str, CheckpointMarker]]:
-    """Yield URI and marker of the complete checkpoints of all attempts, highest step first; skip incomplete ones."""
-    found = [
-        (name, attempt)
-        for attempt in storage.list_names(stage_uri)
-        if attempt != RECORD
-        for name in storage.list_names(storage.join(stage_uri, attempt))
-        if name.startswith(CHECKPOINT_PREFIX)
-    ]
-    for name, attempt in sorted(found, reverse=True):
-        uri = storage.join(stage_uri, attempt, name)
-        with storage.local_folder(uri) as folder:
-            marker = verify(folder)
-        if marker is not None:
-            yield uri, marker
-        else:
-            logger.warning("%s/%s is incomplete: skipped", attempt, name)
 
 
 @dataclass(slots=True)
@@ -117,15 +102,23 @@ class RayHooks:
         """Upload the state in the background while training continues."""
         checkpoint = None
         if self.rank == 0:
-            folder = Path(tempfile.mkdtemp(prefix="unetflow-checkpoint-"))
-            save_checkpoint(folder, state, spec=self.spec.model_dump(mode="json"), curves=self.curves, metrics=metrics)
-            checkpoint = ray.train.Checkpoint(str(folder))
+            checkpoint = ray.train.Checkpoint(str(self._save(state, metrics)))
         ray.train.report(
             {"step": state.step, **metrics},
             checkpoint=checkpoint,
-            checkpoint_dir_name=f"{CHECKPOINT_PREFIX}{state.step:08d}",
+            checkpoint_dir_name=checkpoint_name(state.step),
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
         )
+
+    def _save(self, state: TrainState, metrics: dict[str, float]) -> Path:
+        """Write a checkpoint to a temporary folder, which Ray removes after the upload; one that fails is removed."""
+        folder = make_folder("checkpoint")
+        try:
+            save_checkpoint(folder, state, spec=self.spec.model_dump(mode="json"), curves=self.curves, metrics=metrics)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return folder
 
     def _report(self, step: int, metrics: dict[str, float]) -> None:
         check_metric_names(metrics)
@@ -154,19 +147,37 @@ def _prepare_device(job: TrainJob) -> torch.device:
     return device
 
 
-def _resume(job: TrainJob, state: TrainState) -> list[CurveRow]:
-    """Load the newest checkpoint, if any; return the curves up to it."""
-    found = [next(iter_checkpoints(job.stage_uri), None) if ray.train.get_context().get_world_rank() == 0 else None]
+def _resume(job: TrainJob, spec: LoopSpec, state: TrainState) -> list[CurveRow]:
+    """Load the newest usable checkpoint, if any, and report where training starts; return the curves up to there."""
+    found: list[_Found | None] = [None]
+    if ray.train.get_context().get_world_rank() == 0:
+        found = [_find_start(job.stage_uri)]
     if world_size() > 1:
         dist.broadcast_object_list(found, src=0)  # one rank looks: all must start from the same step
     (newest,) = found
-    if newest is None:
-        return []
-    uri, marker = newest
-    with storage.local_folder(uri) as folder:
-        load_checkpoint(folder, state)
-    logger.info("training resumes at step %d", state.step)
-    return list(marker.curves)
+    assert newest is not None
+    if newest.uri:
+        with storage.local_folder(newest.uri) as folder:
+            load_checkpoint(folder, state)
+    start = newest.start.model_copy(update={"checkpoint_bytes": estimate_bytes(state, spec.optimizer)})
+    ray.train.report({START: start.model_dump_json()})
+    return newest.curves
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The checkpoint to start from; ``uri`` is empty where there is none."""
+
+    uri: str
+    start: Start
+    curves: list[CurveRow]
+
+
+def _find_start(stage_uri: str) -> _Found:
+    search = CheckpointSearch(stage_uri)
+    uri, marker = next(iter(search), ("", None))
+    start = Start(step=marker.step if marker else 0, unusable=tuple(search.unusable))
+    return _Found(uri, start, list(marker.curves) if marker else [])
 
 
 def worker_environment(threads: int) -> dict[str, str]:

@@ -19,6 +19,7 @@ from data_pipelines.errors import TrainingDiverged
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.shard import shard_stage
 from flows.pipelines.segmentation.train import train_stage
+from flows.registry.tracking import connect
 from flows.stages.record import Record
 from flows.stages.stage import Done, run_stage
 from flows.training.curves import read_curves
@@ -73,7 +74,9 @@ def test_one_worker_and_two_workers_agree(reference: tuple[Record, Path], tmp_pa
     assert losses(alone.record)[0] == pytest.approx(losses(reference[0])[0], rel=1e-6)
 
 
-def test_stopped_and_started_again_gives_the_same_bits(reference: tuple[Record, Path], tmp_path: Path) -> None:
+def test_stopped_and_started_again_gives_the_same_bits(
+    reference: tuple[Record, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Storage as a run leaves it that died after step 3, its fourth checkpoint half copied."""
     record, storage = reference
     shutil.copytree(storage, tmp_path / "storage")
@@ -88,6 +91,15 @@ def test_stopped_and_started_again_gives_the_same_bits(reference: tuple[Record, 
     assert not done.cached
     assert_same_weights(done.record, record)
     assert losses(done.record) == losses(record)
+    (resume,) = done.record.figures.resumes
+    assert (resume.step, resume.repeated_steps) == (3, 3)
+    (unusable,) = resume.unusable
+    assert unusable.name == str(broken.relative_to(stage))
+    assert unusable.reason.startswith("training.safetensors is truncated: 100 of ")
+    assert resume.describe() in caplog.text
+    tags = connect(str(tmp_path / "storage")).get_run(done.record.figures.run_id).data.tags
+    assert tags["unetflow.last_resume"] == resume.describe()
+    assert record.figures.resumes == ()
 
 
 def test_a_mistake_found_on_a_worker_keeps_its_type_and_words(tmp_path: Path) -> None:
@@ -137,6 +149,9 @@ def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval(
     done, _ = train(configure(tmp_path, 2, validate_every_steps=1))
     killer.join()
     assert killed, "the training was over before a worker could be killed"
+    (resume,) = done.record.figures.resumes
+    assert resume.step >= 1
+    assert resume.repeated_steps <= 2, "one checkpoint interval, and the checkpoint that was being uploaded"
     assert_same_weights(done.record, reference[0])
 
 

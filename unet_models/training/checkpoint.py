@@ -22,11 +22,14 @@ from torch import Tensor
 from data_pipelines.atomic import atomic_file
 from data_pipelines.errors import WeightsError
 from data_pipelines.specs import Spec
+from unet_models.specs.loop import OptimizerSpec
 from unet_models.training.state import TrainState
 
 MARKER = "checkpoint.json"
 MODEL = "model.safetensors"
 TRAINING = "training.safetensors"
+_NUM_MOMENTS = {"adamw": 2, "sgd": 1}
+"""Tensors of a parameter's size that each optimizer keeps."""
 
 
 class FileDigest(Spec):
@@ -61,6 +64,12 @@ class CheckpointMarker(Spec):
     """Logged metrics up to this step, oldest first; each entry holds its ``step``."""
     metrics: dict[str, int | float]
     """Metrics at this step, those of its validation included."""
+    own_sha256: str = ""
+    """SHA-256 of the other fields, see ``digest``; empty in checkpoints of earlier versions."""
+
+    def digest(self) -> str:
+        """Compute the SHA-256 of all fields but ``own_sha256``, as JSON."""
+        return hashlib.sha256(self.model_dump_json(exclude={"own_sha256"}).encode()).hexdigest()
 
 
 def save_checkpoint(
@@ -88,18 +97,33 @@ def save_checkpoint(
         curves=[dict(entry) for entry in curves],
         metrics=dict(metrics),
     )
+    marker = marker.model_copy(update={"own_sha256": marker.digest()})
     with atomic_file(folder / MARKER) as partial:
         partial.write_text(marker.model_dump_json(indent=1))
+
+
+def estimate_bytes(state: TrainState, spec: OptimizerSpec) -> int:
+    """Compute the size of a checkpoint's tensors, in bytes: weights, their average, and the optimizer's moments."""
+    trained = sum(parameter.nbytes for parameter in state.model.parameters() if parameter.requires_grad)
+    weights = sum(tensor.nbytes for tensor in state.model.state_dict().values())
+    return weights * (2 if state.ema is not None else 1) + trained * _NUM_MOMENTS[spec.name]
+
+
+def check_checkpoint(folder: Path) -> CheckpointMarker:
+    """Read the marker of a complete checkpoint. Raises WeightsError, which says what is missing or damaged."""
+    marker = _read_marker(folder)
+    for name in (MODEL, TRAINING):
+        if damage := _find_damage(folder / name, marker.files.get(name)):
+            raise WeightsError(f"{name} {damage}")
+    return marker
 
 
 def verify(folder: Path) -> CheckpointMarker | None:
     """Read the marker of a complete checkpoint; None where it is missing, unreadable or a file does not match it."""
     try:
-        marker = CheckpointMarker.model_validate_json((folder / MARKER).read_bytes())
-        is_intact = all(FileDigest.of(folder / name) == marker.files.get(name) for name in (MODEL, TRAINING))
-    except (OSError, ValueError):  # pydantic's ValidationError is a ValueError
+        return check_checkpoint(folder)
+    except WeightsError:
         return None
-    return marker if is_intact else None
 
 
 def load_checkpoint(folder: Path, state: TrainState) -> None:
@@ -107,9 +131,12 @@ def load_checkpoint(folder: Path, state: TrainState) -> None:
 
     Raises WeightsError where the checkpoint is incomplete.
     """
-    marker = verify(folder)
-    if marker is None:
-        raise WeightsError(f"{folder}: not a complete checkpoint; remove it, an earlier one will be used")
+    try:
+        marker = check_checkpoint(folder)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{folder}: not a complete checkpoint ({error}); remove it, an earlier one will be used"
+        ) from None
     weights = load_file(folder / MODEL)
     training = load_file(folder / TRAINING)
     if state.ema is not None:
@@ -118,6 +145,35 @@ def load_checkpoint(folder: Path, state: TrainState) -> None:
     state.model.load_state_dict(weights)
     _load_optimizer(state, training)
     state.step = marker.step
+
+
+def _read_marker(folder: Path) -> CheckpointMarker:
+    try:
+        marker = CheckpointMarker.model_validate_json((folder / MARKER).read_bytes())
+    except FileNotFoundError:
+        raise WeightsError(f"{MARKER} is missing: it was not completed") from None
+    except OSError as error:
+        raise WeightsError(f"{MARKER} cannot be read: {error.strerror}") from None
+    except ValueError:  # pydantic's ValidationError
+        raise WeightsError(f"{MARKER} is damaged, or of another format") from None
+    if marker.own_sha256 not in ("", marker.digest()):
+        raise WeightsError(f"{MARKER} is damaged: its SHA-256 is another")
+    return marker
+
+
+def _find_damage(path: Path, expected: FileDigest | None) -> str:
+    """Return what is wrong with a file of a checkpoint; empty where it is as its marker says."""
+    if expected is None:
+        return f"is not listed in {MARKER}"
+    try:
+        found = FileDigest.of(path)
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if found.size != expected.size:
+        return f"{'is truncated' if found.size < expected.size else 'is too long'}: {found.size} of {expected.size} bytes"
+    return "" if found == expected else "is damaged: its SHA-256 is another"
 
 
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:

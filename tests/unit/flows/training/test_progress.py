@@ -8,6 +8,7 @@ import pytest
 
 from flows.pipelines.segmentation.task import SegmentationTask
 from flows.training.curves import CurveRow
+from flows.training.history import Start, UnusableCheckpoint
 from flows.training.progress import FollowReports, WriteReports
 from unet_models.specs.segmentation import TrainSpec
 
@@ -20,8 +21,8 @@ def test_every_report_is_passed_on_once_and_checkpoints_are_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "reports.jsonl"
-    writer, rows = WriteReports(str(path)), list[CurveRow]()
-    with FollowReports(path, "train", TASK, rows.extend):
+    writer, rows, starts = WriteReports(str(path)), list[CurveRow](), list[Start]()
+    with FollowReports(path, "train", TASK, rows.extend, starts.append):
         writer.after_report(None, [{"step": 10, "train/loss": 0.5, "learning_rate": 0.1}, {"step": 10}], None)
         writer.after_report(None, [{"step": 10, "val/dice": 0.8}], checkpoint=object())
         writer.after_exception(None, {1: OSError("lost"), 0: OSError("lost")})
@@ -30,15 +31,30 @@ def test_every_report_is_passed_on_once_and_checkpoints_are_not(
         {"step": 10, "train/loss": 0.5, "learning_rate": 0.1},
         {"step": 20, "train/loss": 0.25, "samples_per_second": 3.0},
     ]
+    assert starts == []
     assert "training workers" in caplog.text
     assert "[0, 1]" in caplog.text
+
+
+def test_starts_are_told_in_their_place_among_the_rows(tmp_path: Path) -> None:
+    """What was reported before a restart is known when the restart is told: it is what will be repeated."""
+    path = tmp_path / "reports.jsonl"
+    writer, told = WriteReports(str(path)), list[object]()
+    unusable = UnusableCheckpoint(name="a/step-00000010", step=10, reason="checkpoint.json is missing")
+    starts = [Start(step=0), Start(step=5, unusable=(unusable,))]
+    with FollowReports(path, "train", TASK, told.extend, told.append):
+        for start in starts:
+            report = {"start": start.model_dump_json()}
+            writer.after_report(None, [report, report], None)
+            writer.after_report(None, [{"step": 10, "train/loss": 0.5}, {"step": 10}], None)
+    assert told == [starts[0], {"step": 10, "train/loss": 0.5}, starts[1], {"step": 10, "train/loss": 0.5}]
 
 
 def test_progress_names_the_values_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "reports.jsonl"
     writer = WriteReports(str(path))
     shown: list[tuple[int, str]] = []
-    follower = FollowReports(path, "train", TASK, lambda rows: None)
+    follower = FollowReports(path, "train", TASK, lambda rows: None, lambda start: None)
     monkeypatch.setattr(follower.progress, "update", lambda step, text: shown.append((step, text)))
     with follower:
         writer.after_report(None, [{"step": 10, "train/loss": 0.5, "learning_rate": 0.1}], None)

@@ -24,6 +24,8 @@ from unet_models.training.checkpoint import (
     MODEL,
     TRAINING,
     CheckpointMarker,
+    check_checkpoint,
+    estimate_bytes,
     load_checkpoint,
     save_checkpoint,
     verify,
@@ -155,8 +157,16 @@ def test_saving_again_over_an_older_one(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [MODEL, TRAINING])
-@pytest.mark.parametrize("damage", ["truncated", "one bit", "missing", "longer"])
-def test_damaged_tensors_are_found_out(saved: Path, name: str, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("truncated", r"is truncated: (\d+) of \d+ bytes"),
+        ("one bit", "is damaged: its SHA-256 is another"),
+        ("missing", "is missing"),
+        ("longer", r"is too long: \d+ of \d+ bytes"),
+    ],
+)
+def test_damaged_tensors_are_found_out(saved: Path, name: str, damage: str, reason: str) -> None:
     path = saved / name
     data = bytearray(path.read_bytes())
     if damage == "one bit":
@@ -165,7 +175,7 @@ def test_damaged_tensors_are_found_out(saved: Path, name: str, damage: str) -> N
     if damage != "missing":
         path.write_bytes({"truncated": data[:-1], "one bit": data, "longer": data + b"\0"}[damage])
     assert verify(saved) is None
-    with pytest.raises(WeightsError, match="not a complete checkpoint"):
+    with pytest.raises(WeightsError, match=f"not a complete checkpoint \\({name} {reason}"):
         load_checkpoint(saved, stepped(spec_of(), num_steps=0))
 
 
@@ -177,6 +187,52 @@ def test_invalid_marker(saved: Path, marker: str | None) -> None:
     if marker is not None:
         (saved / MARKER).write_bytes(marker.encode(errors="surrogateescape"))
     assert verify(saved) is None
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_the_size_is_known_before_anything_is_trained(tmp_path: Path, optimizer: str, ema: float | None) -> None:
+    spec = spec_of(optimizer, ema)
+    save_checkpoint(tmp_path, stepped(spec), **NOTHING)
+    written = sum(
+        tensor.nbytes
+        for name in (MODEL, TRAINING)
+        for key, tensor in load_file(tmp_path / name).items()
+        if not key.endswith("/step")  # one number per parameter
+    )
+    assert estimate_bytes(stepped(spec, num_steps=0), spec.optimizer) == written
+
+
+@pytest.mark.parametrize(
+    ("marker", "reason"),
+    [
+        (None, "checkpoint.json is missing: it was not completed"),
+        ("{", "checkpoint.json is damaged, or of another format"),
+        ('{"format": 2}', "checkpoint.json is damaged, or of another format"),
+    ],
+)
+def test_an_invalid_marker_is_told(saved: Path, marker: str | None, reason: str) -> None:
+    (saved / MARKER).unlink()
+    if marker is not None:
+        (saved / MARKER).write_text(marker)
+    with pytest.raises(WeightsError, match=reason):
+        check_checkpoint(saved)
+
+
+def test_a_flipped_digit_of_the_marker_is_found_out(saved: Path) -> None:
+    """A loss that was never measured would enter the curves, or another checkpoint would count as the best."""
+    text = (saved / MARKER).read_text()
+    assert text.count("0.5") == 2
+    (saved / MARKER).write_text(text.replace("0.5", "0.4", 1))
+    with pytest.raises(WeightsError, match=r"checkpoint.json is damaged: its SHA-256 is another"):
+        check_checkpoint(saved)
+
+
+def test_markers_of_earlier_versions_have_no_digest_of_their_own(saved: Path) -> None:
+    marker = json.loads((saved / MARKER).read_text())
+    del marker["own_sha256"]
+    (saved / MARKER).write_text(json.dumps(marker))
+    assert check_checkpoint(saved).step == 2
 
 
 def test_marker_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

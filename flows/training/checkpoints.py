@@ -1,0 +1,64 @@
+"""Checkpoints of every attempt at a training: the usable ones, and why the others are not."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from data_pipelines import storage
+from data_pipelines.errors import WeightsError
+from flows.stages.record import RECORD
+from flows.training.history import UnusableCheckpoint
+from unet_models.training.checkpoint import CheckpointMarker, check_checkpoint
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "step-"
+_NAME = re.compile(rf"{PREFIX}(\d+)")
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the name of the folder of the checkpoint after ``step`` steps."""
+    return f"{PREFIX}{step:08d}"
+
+
+@dataclass(slots=True)
+class CheckpointSearch:
+    """Iterates over URI and marker of the usable checkpoints of a stage, highest step first.
+
+    ``unusable`` holds those that were passed over so far.
+    """
+
+    stage_uri: str
+    unusable: list[UnusableCheckpoint] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[tuple[str, CheckpointMarker]]:
+        for step, attempt, name in sorted(_iter_folders(self.stage_uri), reverse=True):
+            uri = storage.join(self.stage_uri, attempt, name)
+            try:
+                marker = _read(uri, step)
+            except WeightsError as error:
+                self.unusable.append(UnusableCheckpoint(name=f"{attempt}/{name}", step=step, reason=str(error)))
+                logger.warning("checkpoint %s is unusable and was passed over", self.unusable[-1])
+            else:
+                yield uri, marker
+
+
+def _iter_folders(stage_uri: str) -> Iterator[tuple[int, str, str]]:
+    """Yield step, attempt and name of every folder that is named like a checkpoint."""
+    for attempt in storage.list_names(stage_uri):
+        if attempt == RECORD:
+            continue
+        for name in storage.list_names(storage.join(stage_uri, attempt)):
+            if match := _NAME.fullmatch(name):
+                yield int(match[1]), attempt, name
+
+
+def _read(uri: str, step: int) -> CheckpointMarker:
+    with storage.local_folder(uri) as folder:
+        marker = check_checkpoint(folder)
+    if marker.step != step:
+        raise WeightsError(f"its content is of step {marker.step}")
+    return marker

@@ -1,0 +1,156 @@
+"""History of a training that stopped: how far it came, where it resumed, and what that cost.
+
+Each attempt keeps its own in a file beside its checkpoints, so that a later attempt, in another process, knows what was
+lost. Light to import: figures of records hold it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from data_pipelines import storage
+from data_pipelines.specs import Spec
+from flows.stages.record import RECORD
+
+logger = logging.getLogger(__name__)
+
+HISTORY = "history.json"
+NUM_NAMED = 3
+"""Unusable checkpoints that a message names; the record names all of them."""
+
+
+class UnusableCheckpoint(Spec):
+    """A checkpoint that was passed over."""
+
+    name: str
+    """Attempt and folder, such as ``20260101-000000-a1b2c3/step-00000900``."""
+    step: int
+    """Step that its name says."""
+    reason: str
+    """What is missing or damaged."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class Start(Spec):
+    """Where a group of workers starts, as it found the checkpoints; travels as JSON in a report to Ray Train."""
+
+    step: int
+    """Step of the newest usable checkpoint; 0: there is none."""
+    unusable: tuple[UnusableCheckpoint, ...] = ()
+    """Newer checkpoints that were passed over."""
+    checkpoint_bytes: int = 0
+    """Size of one checkpoint of this training."""
+
+
+class Resume(Spec):
+    """One resume of a training."""
+
+    step: int
+    """Step of the checkpoint that it resumed from; 0: it began again."""
+    repeated_steps: int
+    """Steps that were known to be trained, and were trained again: up to the last report of progress or checkpoint."""
+    unusable: tuple[UnusableCheckpoint, ...] = ()
+    """Newer checkpoints that were passed over."""
+
+    def describe(self) -> str:
+        """Return the line for people."""
+        return (
+            f"resumed at step {self.step}; {describe_unusable(self.unusable)}; "
+            f"{self.repeated_steps} step{'' if self.repeated_steps == 1 else 's'} repeated"
+        )
+
+
+class History(Spec):
+    """What an attempt at a training went through."""
+
+    reached: int = 0
+    """Highest step that was reported."""
+    resumes: tuple[Resume, ...] = ()
+
+
+def describe_unusable(unusable: tuple[UnusableCheckpoint, ...]) -> str:
+    """Return the number of unusable checkpoints and the names and reasons of the first ones."""
+    if not unusable:
+        return "no checkpoint unusable"
+    named = "; ".join(map(str, unusable[:NUM_NAMED])) + ("; ..." if len(unusable) > NUM_NAMED else "")
+    return f"{len(unusable)} checkpoint{'s' if len(unusable) > 1 else ''} unusable ({named})"
+
+
+def resume_tags(resumes: tuple[Resume, ...]) -> dict[str, str]:
+    """Return the tags of the MLflow run; none where the training never resumed."""
+    if not resumes:
+        return {}
+    return {
+        "unetflow.resumes": str(len(resumes)),
+        "unetflow.repeated_steps": str(sum(each.repeated_steps for each in resumes)),
+        "unetflow.unusable_checkpoints": str(len({one.name for each in resumes for one in each.unusable})),
+        "unetflow.last_resume": resumes[-1].describe(),
+    }
+
+
+@dataclass(slots=True)
+class HistoryKeeper:
+    """Keeps the history of an attempt, and knows those of the attempts before it."""
+
+    attempt_uri: str
+    earlier: History
+    own: History = History()
+
+    @classmethod
+    def of(cls, stage_uri: str, attempt_uri: str) -> HistoryKeeper:
+        """Read the histories of the attempts before."""
+        return cls(attempt_uri, read_history(stage_uri))
+
+    @property
+    def resumes(self) -> tuple[Resume, ...]:
+        """All resumes of the training, those of earlier attempts first."""
+        return self.earlier.resumes + self.own.resumes
+
+    def reach(self, step: int) -> None:
+        """Note a reported step; kept on local storage alone: progress must not wait for an object store."""
+        if step > self.own.reached:
+            self.own = self.own.model_copy(update={"reached": step})
+            if storage.is_local(self.attempt_uri):
+                self._write()
+
+    def start(self, start: Start) -> Resume | None:
+        """Note where workers start, and return the resume that it is; None for the first start of all."""
+        reached = max([self.earlier.reached, self.own.reached, start.step, *(each.step for each in start.unusable)])
+        if not reached:
+            return None
+        resume = Resume(step=start.step, repeated_steps=reached - start.step, unusable=start.unusable)
+        self.own = self.own.model_copy(update={"resumes": (*self.own.resumes, resume)})
+        self._write()
+        return resume
+
+    def _write(self) -> None:
+        try:
+            storage.write_bytes(storage.join(self.attempt_uri, HISTORY), self.own.model_dump_json().encode())
+        except OSError as error:  # must not end the training
+            logger.warning("the history of this training was not kept: %s", error)
+
+
+def read_history(stage_uri: str) -> History:
+    """Merge the histories of all attempts at a stage, in the order in which they began."""
+    found = list(_iter_histories(stage_uri))
+    return History(
+        reached=max((each.reached for each in found), default=0),
+        resumes=tuple(resume for each in found for resume in each.resumes),
+    )
+
+
+def _iter_histories(stage_uri: str) -> Iterator[History]:
+    for attempt in storage.list_names(stage_uri):
+        uri = storage.join(stage_uri, attempt, HISTORY)
+        if attempt == RECORD or storage.size(uri) is None:
+            continue
+        try:
+            yield History.model_validate_json(storage.read_bytes(uri))
+        except ValidationError:
+            logger.warning("%s is damaged: what that attempt repeated is not counted", uri)

@@ -1,0 +1,137 @@
+"""Train a task on Ray Train workers, and follow what they report: to the terminal, to MLflow, into the history."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_pipelines.errors import NOT_RETRYABLE
+from data_pipelines.temporary import temporary_folder
+from flows.cluster.connection import connect_workers
+from flows.config.pipeline import PipelineConfig
+from flows.config.specs import ComputeSpec
+from flows.metrics import parse_metric_name
+from flows.registry.run_logger import RunLogger
+from flows.stages.attempt import Attempt
+from flows.training.history import HistoryKeeper, Resume, Start, resume_tags
+from flows.training.space import full_disk, is_full, num_checkpoints
+
+if TYPE_CHECKING:
+    from ray.train import CheckpointConfig
+    from ray.train.torch import TorchTrainer
+
+    from flows.training.curves import CurveRow
+    from flows.training.task import TrainingTask
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training leaves beside its checkpoints."""
+
+    run_id: str | None
+    """MLflow run; None where the server could not be reached."""
+    resumes: tuple[Resume, ...]
+    """Every resume of the training, those of earlier attempts among them."""
+
+
+def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attempt) -> Trained:
+    """Train ``task`` into the attempt. Raises the error of a worker: a user's mistake, or OSError for a full disk."""
+    connect_workers(config.compute)  # before Ray is imported, which reads its settings then
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    from flows.training.progress import FollowReports
+
+    listener = _Listener(
+        name, RunLogger(config, attempt.key), HistoryKeeper.of(attempt.stage_uri, attempt.uri()), Start(step=0)
+    )
+    with temporary_folder("train") as folder, listener.run:
+        reports = folder / "reports.jsonl"
+        trainer = _build_trainer(task, config.compute, attempt, reports)
+        with FollowReports(reports, name, task, listener.on_rows, listener.on_start):
+            try:
+                trainer.fit()
+            except WorkerGroupError as error:
+                raise _reason(list(error.worker_failures.values()), attempt, task, listener.start) or error from None
+    return Trained(listener.run.run_id, listener.history.resumes)
+
+
+@dataclass(slots=True)
+class _Listener:
+    """Passes reports on to MLflow and to the history."""
+
+    name: str
+    run: RunLogger
+    history: HistoryKeeper
+    start: Start
+    """Where the workers started last."""
+
+    def on_rows(self, rows: list[CurveRow]) -> None:
+        self.history.reach(int(rows[-1]["step"]))
+        self.run.log(rows)
+
+    def on_start(self, start: Start) -> None:
+        self.start = start
+        if resume := self.history.start(start):
+            logger.warning("%s: %s", self.name, resume.describe())
+            self.run.tag(resume_tags(self.history.resumes))
+
+
+def _reason(failures: Sequence[Exception], attempt: Attempt, task: TrainingTask, start: Start) -> Exception | None:
+    """Return what the user is told; None: the failures of the workers as they are."""
+    for failure in failures:
+        if isinstance(failure, NOT_RETRYABLE):  # keeps its type and words, so that it is not retried
+            return failure
+    for failure in failures:
+        if is_full(failure):
+            number = num_checkpoints(task.spec, start.step)
+            return full_disk(failure, attempt.stage_uri, start.checkpoint_bytes, number)
+    return None
+
+
+def _build_trainer(task: TrainingTask, compute: ComputeSpec, attempt: Attempt, reports: Path) -> TorchTrainer:
+    """Build the trainer whose workers train ``task`` into the attempt and write their progress to ``reports``."""
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from flows.training.progress import WriteReports
+    from flows.training.worker import TrainJob, WorkerConfig, train_worker, worker_environment
+
+    job = TrainJob(
+        stage_uri=attempt.stage_uri, threads=compute.threads_per_worker, loader_processes=compute.loader_processes
+    )
+    worker_config = WorkerConfig(task_type=type(task), task=task.model_dump_json(), job=job.model_dump_json())
+    return TorchTrainer(
+        train_worker,
+        train_loop_config=worker_config,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=compute.num_workers,
+            use_gpu=compute.use_gpu,
+            resources_per_worker={"CPU": compute.threads_per_worker} | ({"GPU": 1} if compute.use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=attempt.name,
+            storage_path=attempt.stage_uri,
+            failure_config=ray.train.FailureConfig(max_failures=compute.max_failures),
+            checkpoint_config=_checkpoints_to_keep(task),
+            callbacks=[WriteReports(str(reports))],
+            worker_runtime_env={"env_vars": worker_environment(compute.threads_per_worker)},
+        ),
+    )
+
+
+def _checkpoints_to_keep(task: TrainingTask) -> CheckpointConfig:
+    """Keep the newest, and the best by validation where there is one."""
+    import ray.train
+
+    if not task.spec.validate_cases:
+        return ray.train.CheckpointConfig(num_to_keep=task.spec.keep_checkpoints)
+    return ray.train.CheckpointConfig(
+        num_to_keep=task.spec.keep_checkpoints,
+        checkpoint_score_attribute=task.score,
+        checkpoint_score_order="max" if parse_metric_name(task.score).metric.better == "higher" else "min",
+    )

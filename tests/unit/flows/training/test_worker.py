@@ -1,0 +1,50 @@
+"""Checkpoints of a worker on their way to Ray Train."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_pipelines import temporary
+from flows.training import worker
+from flows.training.worker import RayHooks
+from tests.support.training import SPEC, fresh
+from unet_models.training.checkpoint import check_checkpoint
+
+
+@pytest.fixture
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Checkpoints that were reported; temporary folders lie below ``tmp_path``."""
+    reported: list[Any] = []
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(temporary, "_held", None)
+    monkeypatch.setattr(worker.ray.train, "report", lambda *_, checkpoint, **__: reported.append(checkpoint))
+    return reported
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(
+    reports: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_disk(folder: Path, *_: object, **__: object) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(worker, "save_checkpoint", fill_disk)
+    hooks = RayHooks(SPEC, lambda model: {}, rank=0)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left"):
+            hooks.checkpoint(fresh(SPEC), {})
+    assert reports == []
+    assert list(tmp_path.glob("unetflow-*/checkpoint-*")) == []
+
+
+def test_only_the_first_rank_writes(reports: list[Any], tmp_path: Path) -> None:
+    for rank in (0, 1):
+        RayHooks(SPEC, lambda model: {}, rank).checkpoint(fresh(SPEC), {})
+    first, second = reports
+    assert second is None
+    assert Path(first.path).parent.parent == tmp_path
+    assert check_checkpoint(Path(first.path)).step == 0
