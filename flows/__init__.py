@@ -12,6 +12,7 @@ training               any training on Ray Train
 report                 blocks and charts of the HTML reports
 pipelines              one folder per pipeline, and the catalog of them
 doctor                 what is wrong with an installation and its servers
+cleanup                what nobody needs any more
 running                execution, Prefect flows, jobs, schedules, prediction, notification
 cli                    the command line
 """

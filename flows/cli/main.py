@@ -16,9 +16,10 @@ from data_pipelines.atomic import atomic_file
 from data_pipelines.errors import NOT_RETRYABLE, NOT_RETRYABLE_EXIT_CODE, DataError
 from flows.cli.base import app, keep_stdout_for_results
 from flows.config.locations import state_folder
+from flows.config.proxies import exempt_loopback
 
 # They define the commands, in the order in which --help lists them.
-from flows.cli import pipelines, config, schedule, jobs, models, doctor  # noqa: F401 # isort: skip
+from flows.cli import pipelines, config, schedule, jobs, models, doctor, gc  # noqa: F401 # isort: skip
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM."""
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given and "--help" not in given:
         keep_stdout_for_results()
     _configure_logging()
+    exempt_loopback()
     code = run_command(given)
     sys.exit(code)
 
@@ -58,14 +60,19 @@ def run_command(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, SystemExit, typer.Abort):  # SIGTERM is one of them, whether Ray handles it or we do
         sys.stderr.write("unetflow: stopped; the same command resumes from the last checkpoint\n")
         return INTERRUPTED
-    except (*NOT_RETRYABLE, OSError) as error:
-        if os.environ.get("UNETFLOW_DEBUG"):
+    except Exception as error:
+        if os.environ.get("UNETFLOW_DEBUG") or not _is_told(error):
             raise
         sys.stderr.write(f"unetflow: {error}\n")
         if isinstance(error, DataError) and error.is_abridged:
             sys.stderr.write(f"all {len(error.problems)} of them: {_write_problems(error)}\n")
         return NOT_RETRYABLE_EXIT_CODE if isinstance(error, NOT_RETRYABLE) else 1
     return returned if isinstance(returned, int) else 0  # the code of a typer.Exit
+
+
+def _is_told(error: Exception) -> bool:
+    """Tell whether an error is a message: a user's mistake, or what an operating system or MLflow's server says."""
+    return isinstance(error, (*NOT_RETRYABLE, OSError)) or type(error).__module__ == "mlflow.exceptions"
 
 
 def _write_problems(error: DataError) -> str:

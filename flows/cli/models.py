@@ -30,11 +30,13 @@ def predict(
     from flows.cluster.jobs_api import jobs_address
     from flows.config.locations import storage_root
     from flows.config.specs import ComputeSpec
+    from flows.doctor.servers import require_mlflow
     from flows.running.prediction.job import predict_as_job
     from flows.running.prediction.predict import predict as predict_here
 
     shared_out = max((os.cpu_count() or 1) // num_workers, 1)
     compute = ComputeSpec(num_workers=num_workers, threads_per_worker=threads or shared_out, use_gpu=use_gpu)
+    require_mlflow()
     address = jobs_address()
     summary = (
         predict_as_job(model, source, output, compute, address)
@@ -58,8 +60,10 @@ def models(
 ) -> None:
     """List registered versions: metrics, aliases, and with a name the lineage of each."""
     from flows.config.locations import storage_root
+    from flows.doctor.servers import require_mlflow
     from flows.registry.models import list_versions
 
+    require_mlflow()
     versions = list_versions(storage_root(), name)
     if as_json:
         print_json(versions)
@@ -75,8 +79,10 @@ def champion(
 ) -> None:
     """Promote a version to champion, or roll back to the previous champion."""
     from flows.config.locations import storage_root
+    from flows.doctor.servers import require_mlflow
     from flows.registry.models import set_champion
 
+    require_mlflow()
     chosen = set_champion(storage_root(), name, version)
     if as_json:
         print_json(chosen)

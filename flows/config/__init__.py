@@ -1,6 +1,7 @@
 """Configuration: defaults < YAML < ``--set a.b=c``.
 
 locations.py    default folders for storage and state
+proxies.py      no proxy between this machine and itself
 specs.py        compute, registry and notification settings, the same for every pipeline
 pipeline.py     base class of a pipeline's configuration
 load.py         YAML file and overrides to a validated configuration

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines import storage
+from data_pipelines.storage import home_folder
 from flows.config.locations import storage_root
 from flows.config.pipeline import PipelineConfig
 from flows.doctor.finding import Finding, bad, ok, warning
@@ -112,7 +113,7 @@ def check_gpu(config: PipelineConfig | None) -> Iterator[Finding]:
 
 def check_secrets() -> Iterator[Finding]:
     """Look for files with tokens and passwords that others can read."""
-    home = Path.home()
+    home = home_folder()
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     files = [home / ".ray" / "auth_token", home / ".mlflow" / "credentials", home / ".aws" / "credentials"]
     files += [Path(named)] if named else []

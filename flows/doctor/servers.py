@@ -125,6 +125,15 @@ def require_servers() -> None:
             raise ServerError(f"{server.name}: {problem.text}; {problem.remedy}")
 
 
+def require_mlflow() -> None:
+    """Raise ServerError where a named MLflow server does not answer or refuses our credentials.
+
+    MLflow's own client would retry for minutes.
+    """
+    if (server := mlflow_server()) and (problem := server.problem()):
+        raise ServerError(f"{server.name}: {problem.text}; {problem.remedy}")
+
+
 def check_prefect() -> Iterator[Finding]:
     """Check the server that ``PREFECT_API_URL`` names."""
     server = prefect_server()

@@ -22,6 +22,8 @@ from data_pipelines.errors import (
 from flows.cli import pipelines, run_command
 from flows.cluster.job import JobFailedError
 from flows.config.locations import state_folder
+from flows.doctor import servers
+from flows.doctor.servers import Answer
 
 Fail = Callable[[BaseException], int]
 
@@ -69,6 +71,26 @@ def test_a_stopped_command_says_that_it_can_be_resumed(
 ) -> None:
     assert fail(error) == 130
     assert "unetflow: stopped; the same command resumes from the last checkpoint" in capfd.readouterr().err
+
+
+def test_what_the_server_of_mlflow_says_is_a_line(fail: Fail, capfd: pytest.CaptureFixture[str]) -> None:
+    from mlflow.exceptions import RestException
+
+    assert fail(RestException({"error_code": "PERMISSION_DENIED", "message": "not yours"})) == 1
+    assert capfd.readouterr().err == "unetflow: PERMISSION_DENIED: not yours\n"
+
+
+def test_a_wrong_password_is_a_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever asks the registry: MLflow itself ends in a traceback, or tries again for minutes."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+    monkeypatch.setattr(servers, "ask", lambda url, headers: Answer(401))
+    commands = (["models"], ["models", "m"], ["champion", "m"], ["predict", "models:/m/1", "in", "out"], ["gc"])
+    for command in commands:
+        assert run_command(list(command)) == 2
+        said = "unetflow: mlflow: http://127.0.0.1:5000: MLFLOW_TRACKING_PASSWORD is wrong; export MLFLOW"
+        assert capfd.readouterr().err.startswith(said)
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), RuntimeError("a bug"), AssertionError()])

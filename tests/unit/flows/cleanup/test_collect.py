@@ -1,0 +1,51 @@
+"""What is collected, and how it is removed."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.errors import ConfigError
+from flows.cleanup import collect
+from flows.cleanup.collect import find_rubbish, registered_keys, remove_all
+from flows.cleanup.rubbish import Rubbish
+from flows.registry.models import ModelVersion
+
+
+def test_the_keys_of_registered_versions_are_those_of_their_lineage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert registered_keys(str(tmp_path)) == set()
+    assert not (tmp_path / "mlflow.db").exists(), "looking makes no database"
+    (tmp_path / "mlflow.db").touch()
+    tags = {"unetflow.train_key": "t", "unetflow.shard_key": "s", "unetflow.code": "c", "unetflow.train_digest": "d"}
+    versions = [ModelVersion("m", "1", (), {}, "", tags), ModelVersion("m", "2", (), {}, "", {})]
+    monkeypatch.setattr(collect, "list_versions", lambda root: versions)
+    assert registered_keys(str(tmp_path)) == {"t", "s"}
+
+
+def test_on_an_object_store_nothing_young_is_removed() -> None:
+    with pytest.raises(ConfigError, match="--keep-days 0.5: on an object store"):
+        find_rubbish("s3://bucket/runs", keep_days=0.5)
+
+
+def test_what_is_found_is_removed_but_for_what_runs_again(tmp_path: Path) -> None:
+    idle, running = tmp_path / "idle", tmp_path / "running"
+    for stage in (idle, running):
+        (stage / "attempt" / "step-1").mkdir(parents=True)
+    (running / ".lock").touch()
+    rubbish = [
+        Rubbish("checkpoint", str(idle / "attempt" / "step-1"), 1),
+        Rubbish("attempt", str(idle / "attempt"), 1),
+        Rubbish("attempt", str(running / "attempt"), 1),
+        Rubbish("temporary folder", str(tmp_path / "gone"), 1),
+    ]
+    removed: list[Rubbish] = []
+    with (running / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert remove_all(rubbish, removed.append) == 1
+    assert removed == rubbish[:2]
+    assert not (idle / "attempt").exists()
+    assert (running / "attempt").is_dir()
