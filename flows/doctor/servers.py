@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import base64
+import configparser
 import importlib.metadata
 import json
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from data_pipelines.errors import ServerError, UserError
+from data_pipelines.errors import ConfigError, ServerError, UserError
+from data_pipelines.storage import home_folder
 from flows.cluster.jobs_api import connect, is_loopback
 from flows.config.pipeline import PipelineConfig
 from flows.doctor.finding import Finding, bad, ok, warning
 
 TIMEOUT_SECONDS = 10.0
 MAX_SKEW_SECONDS = 5.0
+OWN_CERTIFICATES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_INSECURE_TLS", "REQUESTS_CA_BUNDLE")
+"""Variables of MLflow's client that change which servers it trusts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +114,27 @@ def prefect_server() -> Server | None:
 def mlflow_server() -> Server | None:
     """Return the server that ``MLFLOW_TRACKING_URI`` names, if it is one."""
     url = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
-    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    user, password = _mlflow_login()
     headers = basic(f"{user}:{password}") if user and password else {}
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         headers = bearer(token)
     inside = "/api/2.0/mlflow/registered-models/search?max_results=1"
     variable = "MLFLOW_TRACKING_PASSWORD" if user else "MLFLOW_TRACKING_USERNAME"
     return Server("mlflow", url, inside, headers, variable) if url.startswith("http") else None
+
+
+def _mlflow_login() -> tuple[str, str]:
+    """Return user and password as MLflow's client finds them: in the environment, else in its file of credentials."""
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    if user and password:
+        return user, password
+    file = configparser.ConfigParser(interpolation=None)
+    with suppress(OSError, configparser.Error, ConfigError):
+        file.read(home_folder() / ".mlflow" / "credentials")
+    if not file.has_section("mlflow"):
+        return user, password
+    section = file["mlflow"]
+    return section.get("mlflow_tracking_username", user), section.get("mlflow_tracking_password", password)
 
 
 def require_servers() -> None:
@@ -128,8 +147,10 @@ def require_servers() -> None:
 def require_mlflow() -> None:
     """Raise ServerError where a named MLflow server does not answer or refuses our credentials.
 
-    MLflow's own client would retry for minutes.
+    MLflow's own client would retry for minutes. A server with certificates of its own is left to it.
     """
+    if any(os.environ.get(name) for name in OWN_CERTIFICATES):
+        return
     if (server := mlflow_server()) and (problem := server.problem()):
         raise ServerError(f"{server.name}: {problem.text}; {problem.remedy}")
 

@@ -8,6 +8,7 @@ import platform
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,3 +145,17 @@ def test_a_cluster_of_other_versions_and_without_room(serve: Serve, monkeypatch:
     found = the_bad(servers.check_ray(config))
     assert found.subject == "ray resources"
     assert "1 nodes, 2 CPUs, 0 GPUs; the config needs 4 CPUs" in found.text
+
+
+def test_credentials_of_mlflows_file_are_sent(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", serve(authorization=servers.basic("me:100%")["Authorization"]))
+    with pytest.raises(ServerError, match="MLFLOW_TRACKING_USERNAME is missing"):
+        servers.require_mlflow()
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow" / "credentials").write_text(
+        "[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = 100%\n"
+    )
+    servers.require_mlflow()
