@@ -1,7 +1,7 @@
 """Temporary folders that are found again, and removed, after their process was killed.
 
-Each process has one folder below the system's temporary folder and holds a lock in it until it ends. Whoever can take the
-lock of such a folder knows that its process is dead, whatever process ids mean where it ran.
+Each process has one folder below the system's temporary folder and holds a lock in it until it ends. Whoever can take
+the lock of such a folder knows that its process is dead, whatever process ids mean where it ran.
 """
 
 from __future__ import annotations

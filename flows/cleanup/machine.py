@@ -14,9 +14,7 @@ from data_pipelines.temporary import LOCK, PREFIX, find_leftovers
 from flows.cleanup.rubbish import Rubbish, examine_local
 
 _SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_(\d+)")
-_UNLOCKED = re.compile(
-    rf"{PREFIX}(checkpoint|train|folder|file|job|model|champion|pipeline|tokenizer|network)-\w{{8}}"
-)
+_UNLOCKED = re.compile(rf"{PREFIX}(checkpoint|train|folder|file|job|model|champion|pipeline|tokenizer|network)-\w{{8}}")
 """Names of temporary folders without a lock: only their age tells whether somebody needs them."""
 
 

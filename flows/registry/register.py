@@ -22,8 +22,8 @@ from flows.registry import tracking
 from flows.registry.candidate import Candidate
 from flows.registry.champion import BUNDLE, EVALUATION_TAG
 from flows.registry.decision import Decision, ask_gate, settle
-from flows.registry.run_logger import CURVES, complete_run
 from flows.registry.models import GATE_TAG, METRICS_TAG, TAG_PREFIX
+from flows.registry.run_logger import CURVES, complete_run
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.shards import ShardFigures

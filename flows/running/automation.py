@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefect.automations import Automation
@@ -84,6 +84,8 @@ def _read() -> Automation | None:
     from prefect.automations import Automation
 
     try:
-        return Automation.read(name=NAME)
+        found: Any = Automation.read(name=NAME)  # typed as perhaps a coroutine: a sync caller gets the automation
     except ValueError:
-        return None  # none of this name
+        found = None  # none of this name
+    automation: Automation | None = found
+    return automation

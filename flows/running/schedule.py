@@ -13,6 +13,7 @@ from data_pipelines.errors import ConfigError
 from flows.config.pipeline import PipelineConfig
 from flows.running.automation import TAG, ensure_automation
 
+
 def serve(configs: Sequence[PipelineConfig], *, cron: str | None, interval: float | None, timezone: str) -> None:
     """Serve one deployment per configuration until interrupted; runs are processes of this machine, one at a time each.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
@@ -100,7 +100,7 @@ class HistoryKeeper:
 
     attempt_uri: str
     earlier: History
-    own: History = History()
+    own: History = field(default_factory=History)
 
     @classmethod
     def of(cls, stage_uri: str, attempt_uri: str) -> HistoryKeeper:

@@ -36,9 +36,9 @@ def check_space(storage_uri: str, checkpoint_bytes: int, number: int) -> None:
         if together > free:
             raise OSError(
                 errno.ENOSPC,
-                f"{folder} has {_text(free)} free, and this training needs {_text(together)} there, of which {_text(size)} "
-                f"in this folder: {number} checkpoints of {_text(checkpoint_bytes)} in the storage and one in the "
-                "temporary folder. Make room (`unetflow gc`), lower keep_checkpoints, or set TMPDIR",
+                f"{folder} has {_text(free)} free, and this training needs {_text(together)} there, of which "
+                f"{_text(size)} in this folder: {number} checkpoints of {_text(checkpoint_bytes)} in the storage "
+                "and one in the temporary folder. Make room (`unetflow gc`), lower keep_checkpoints, or set TMPDIR",
             )
 
 
@@ -59,8 +59,8 @@ def full_disk(error: BaseException, storage_uri: str, checkpoint_bytes: int, num
     return OSError(
         errno.ENOSPC,
         f"a training worker ran out of disk space. Free now: {free}. Needed: {number} checkpoints of "
-        f"{_text(checkpoint_bytes)} in the storage and one in the temporary folder. Make room (`unetflow gc`); the same "
-        "command resumes",
+        f"{_text(checkpoint_bytes)} in the storage and one in the temporary folder. Make room (`unetflow gc`); the "
+        "same command resumes",
     )
 
 

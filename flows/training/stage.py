@@ -82,9 +82,7 @@ def training_stage(
     return Stage(name, identity, inputs, compute, TrainingFigures, uses_gpu=True)
 
 
-def _select_checkpoint(
-    attempt: Attempt, task: TrainingTask
-) -> tuple[CheckpointMarker, tuple[UnusableCheckpoint, ...]]:
+def _select_checkpoint(attempt: Attempt, task: TrainingTask) -> tuple[CheckpointMarker, tuple[UnusableCheckpoint, ...]]:
     """Declare the selected checkpoint's files and the curves as outputs; also return what was passed over.
 
     Checkpoints of any attempt count.

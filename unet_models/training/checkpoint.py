@@ -172,7 +172,9 @@ def _find_damage(path: Path, expected: FileDigest | None) -> str:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if found.size != expected.size:
-        return f"{'is truncated' if found.size < expected.size else 'is too long'}: {found.size} of {expected.size} bytes"
+        return (
+            f"{'is truncated' if found.size < expected.size else 'is too long'}: {found.size} of {expected.size} bytes"
+        )
     return "" if found == expected else "is damaged: its SHA-256 is another"
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,12 @@ sys.stdin.read()
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A temporary folder of the system for this test alone."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(temporary, "_held", None)
-    yield tmp_path
+    return tmp_path
 
 
 def test_a_folder_lasts_as_long_as_its_block(own_folder: Path) -> None:

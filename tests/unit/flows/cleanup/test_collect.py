@@ -27,7 +27,7 @@ def test_the_keys_of_registered_versions_are_those_of_their_lineage(
 
 
 def test_on_an_object_store_nothing_young_is_removed() -> None:
-    with pytest.raises(ConfigError, match="--keep-days 0.5: on an object store"):
+    with pytest.raises(ConfigError, match=r"--keep-days 0\.5: on an object store"):
         find_rubbish("s3://bucket/runs", keep_days=0.5)
 
 

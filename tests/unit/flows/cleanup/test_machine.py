@@ -43,9 +43,7 @@ def test_temporary_folders_go_by_lock_or_by_age(tmp_path: Path, monkeypatch: pyt
     assert found == {abandoned: 10, earlier: 10}
 
 
-def test_sessions_of_living_or_recent_rays_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead_pid: int
-) -> None:
+def test_sessions_of_living_or_recent_rays_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead_pid: int) -> None:
     monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path))
     base = "session_2026-01-01_00-00-0"
     ended = old(tmp_path / "ray" / f"{base}1_000000_{dead_pid}")

@@ -28,7 +28,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_a_word_nothing_is_removed(attempt: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for arguments in (["gc"], ["gc", "--dry-run", "--yes"]):
         assert run_command(arguments) == 0
-        out, err = capfd.readouterr()
+        out, _ = capfd.readouterr()
         assert attempt.is_dir()
         assert f"2.5 MB  attempt           {attempt}" in out
         assert "2.5 MB in all: 1 attempt (2.5 MB)" in out

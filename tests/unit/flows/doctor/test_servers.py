@@ -147,9 +147,7 @@ def test_a_cluster_of_other_versions_and_without_room(serve: Serve, monkeypatch:
     assert "1 nodes, 2 CPUs, 0 GPUs; the config needs 4 CPUs" in found.text
 
 
-def test_credentials_of_mlflows_file_are_sent(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_credentials_of_mlflows_file_are_sent(serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", serve(authorization=servers.basic("me:100%")["Authorization"]))
     with pytest.raises(ServerError, match="MLFLOW_TRACKING_USERNAME is missing"):

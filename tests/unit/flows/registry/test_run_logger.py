@@ -22,6 +22,12 @@ from tests.support.records import finished
 ROWS = [{"step": step, "train/loss": 1 / step} for step in (1, 2, 3, 4)]
 
 
+@pytest.fixture(autouse=True)
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow writes the address of its server into the environment: what was there comes back after the test."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+
+
 def configure(storage: Path) -> PipelineConfig:
     return PipelineConfig.model_validate({"pipeline": "p", "storage": str(storage)})
 

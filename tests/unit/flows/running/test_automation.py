@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -13,7 +14,11 @@ import yaml
 from flows.installation import source_root
 from flows.running.prefect_settings import HEARTBEAT, HEARTBEAT_SECONDS, MAX_HEARTBEAT_SECONDS, UNRESPONSIVE_SECONDS
 
-SHOW = "import flows.running.prefect_flow, prefect.settings as s; print(s.get_current_settings().flows.heartbeat_frequency)"
+SHOW = """
+import flows.running.prefect_flow
+from prefect.settings import get_current_settings
+print(get_current_settings().flows.heartbeat_frequency)
+"""
 
 
 def test_patience_is_several_heartbeats() -> None:
@@ -36,8 +41,6 @@ def test_a_heartbeat_that_is_too_long_is_shortened(
     else:
         monkeypatch.setenv(HEARTBEAT, given)
     prefect_settings._set_heartbeat()
-    import os
-
     assert os.environ[HEARTBEAT] == expected
     assert ("is too long" in caplog.text) == (given == "180")
 

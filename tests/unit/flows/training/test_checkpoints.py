@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.pipelines.segmentation.task import SegmentationTask
 from flows.stages.attempt import Attempt
 from flows.training.checkpoints import CheckpointSearch, checkpoint_name
 from flows.training.stage import _select_checkpoint
-from flows.pipelines.segmentation.task import SegmentationTask
 from tests.support.training import SPEC, fresh
 from unet_models.training.checkpoint import MARKER, MODEL, TRAINING, save_checkpoint
 
@@ -25,7 +25,11 @@ def save(stage: Path, attempt: str, step: int, dice: float = 0.5) -> Path:
 
 def task(**spec: object) -> SegmentationTask:
     return SegmentationTask(
-        spec=SPEC.model_copy(update=spec), index_uri="i", shards_uri="s", num_channels=1, classes={"background": 0, "a": 1}
+        spec=SPEC.model_copy(update=spec),
+        index_uri="i",
+        shards_uri="s",
+        num_channels=1,
+        classes={"background": 0, "a": 1},
     )
 
 
@@ -65,5 +69,7 @@ def test_an_earlier_checkpoint_never_stands_for_the_last_one(tmp_path: Path) -> 
     """It would be another model, of fewer steps, under the same key."""
     (save(tmp_path, "a", SPEC.num_steps) / MODEL).unlink()
     save(tmp_path, "a", SPEC.num_steps - 1)
-    with pytest.raises(OSError, match=r"no usable checkpoint of step 5: 1 checkpoint unusable \(a/step-00000005: model"):
+    with pytest.raises(
+        OSError, match=r"no usable checkpoint of step 5: 1 checkpoint unusable \(a/step-00000005: model"
+    ):
         _select_checkpoint(Attempt(str(tmp_path), "key", "b"), task())

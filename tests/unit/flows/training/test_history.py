@@ -68,7 +68,10 @@ def test_a_resume_is_told_with_names_and_reasons() -> None:
 
 
 def test_tags_sum_up_all_resumes() -> None:
-    resumes = (Resume(step=800, repeated_steps=150, unusable=(BROKEN,)), Resume(step=800, repeated_steps=20, unusable=(BROKEN,)))
+    resumes = (
+        Resume(step=800, repeated_steps=150, unusable=(BROKEN,)),
+        Resume(step=800, repeated_steps=20, unusable=(BROKEN,)),
+    )
     figures = TrainingFigures(step=1000, run_id=None, num_workers=1, resumes=resumes)
     assert figures.run_tags() == {
         "unetflow.resumes": "2",

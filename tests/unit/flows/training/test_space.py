@@ -43,9 +43,7 @@ def two_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_as_many_checkpoints_as_are_kept_and_one_more(
     keep: int, every: int, num_steps: int, step: int, expected: int
 ) -> None:
-    spec = SPEC.model_copy(
-        update={"keep_checkpoints": keep, "checkpoint_every_steps": every, "num_steps": num_steps}
-    )
+    spec = SPEC.model_copy(update={"keep_checkpoints": keep, "checkpoint_every_steps": every, "num_steps": num_steps})
     assert num_checkpoints(spec, step) == expected
 
 
@@ -59,14 +57,14 @@ def test_a_storage_that_is_too_small_is_told_before_training(two_disks: Path) ->
 def test_a_temporary_folder_that_is_too_small_is_told_too(two_disks: Path) -> None:
     with pytest.raises(OSError, match=r"temporary has 15.00 MB free, and this training needs 16.00 MB there"):
         check_space(str(two_disks), 16 * MB, number=1)
-    with pytest.raises(OSError, match="temporary has 15.00 MB free"):
+    with pytest.raises(OSError, match=r"temporary has 15\.00 MB free"):
         check_space("s3://bucket/runs", 16 * MB, number=4)
 
 
 def test_one_disk_holds_both(two_disks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "_device", lambda path: 1)
     check_space(str(two_disks), 3 * MB, number=4)
-    with pytest.raises(OSError, match="needs 20.00 MB there, of which 4.00 MB in this folder"):
+    with pytest.raises(OSError, match=r"needs 20\.00 MB there, of which 4\.00 MB in this folder"):
         check_space(str(two_disks), 4 * MB, number=4)
 
 
