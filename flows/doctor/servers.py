@@ -149,9 +149,10 @@ def require_mlflow() -> None:
 
     MLflow's own client would retry for minutes. A server with certificates of its own is left to it.
     """
-    if any(os.environ.get(name) for name in OWN_CERTIFICATES):
+    server = mlflow_server()
+    if server is None or (server.url.startswith("https") and any(map(os.environ.get, OWN_CERTIFICATES))):
         return
-    if (server := mlflow_server()) and (problem := server.problem()):
+    if problem := server.problem():
         raise ServerError(f"{server.name}: {problem.text}; {problem.remedy}")
 
 
