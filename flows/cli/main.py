@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
 from data_pipelines.atomic import atomic_file
 from data_pipelines.errors import NOT_RETRYABLE, NOT_RETRYABLE_EXIT_CODE, DataError
+from data_pipelines.storage import cache_folder
 from flows.cli.base import app, keep_stdout_for_results
 from flows.config.locations import state_folder
 from flows.config.proxies import exempt_loopback
@@ -21,6 +24,8 @@ from flows.config.proxies import exempt_loopback
 # They define the commands, in the order in which --help lists them.
 from flows.cli import pipelines, config, schedule, jobs, models, doctor, gc  # noqa: F401 # isort: skip
 
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+"""Errors of a folder that cannot be made or written to."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM."""
 
@@ -63,7 +68,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("UNETFLOW_DEBUG") or not _is_told(error):
             raise
-        sys.stderr.write(f"unetflow: {error}\n")
+        sys.stderr.write(f"unetflow: {error}{_hint(error)}\n")
         if isinstance(error, DataError) and error.is_abridged:
             sys.stderr.write(f"all {len(error.problems)} of them: {_write_problems(error)}\n")
         return NOT_RETRYABLE_EXIT_CODE if isinstance(error, NOT_RETRYABLE) else 1
@@ -73,6 +78,16 @@ def run_command(arguments: Sequence[str]) -> int:
 def _is_told(error: Exception) -> bool:
     """Tell whether an error is a message: a user's mistake, or what an operating system or MLflow's server says."""
     return isinstance(error, (*NOT_RETRYABLE, OSError)) or type(error).__module__ == "mlflow.exceptions"
+
+
+def _hint(error: Exception) -> str:
+    """Return which variables move the folders of this user, where one of them cannot be written to."""
+    if not isinstance(error, OSError) or error.errno not in READ_ONLY or not error.filename:
+        return ""
+    path, folders = Path(os.fsdecode(error.filename)), (state_folder(), cache_folder())
+    if not any(path.is_relative_to(folder) or folder.is_relative_to(path) for folder in folders):
+        return ""
+    return "; set XDG_STATE_HOME, and UNETFLOW_CACHE or XDG_CACHE_HOME, to folders that can be written to"
 
 
 def _write_problems(error: DataError) -> str:

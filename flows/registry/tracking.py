@@ -46,6 +46,9 @@ def import_mlflow(uri: str) -> None:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Tracebacks of a full database and a line per retry of a request: the error reaches whoever asked.
+    for name in ("mlflow.store.db.utils", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def connect(root: str) -> MlflowClient:

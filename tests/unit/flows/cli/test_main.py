@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 import sys
@@ -78,6 +79,19 @@ def test_what_the_server_of_mlflow_says_is_a_line(fail: Fail, capfd: pytest.Capt
 
     assert fail(RestException({"error_code": "PERMISSION_DENIED", "message": "not yours"})) == 1
     assert capfd.readouterr().err == "unetflow: PERMISSION_DENIED: not yours\n"
+
+
+def test_a_read_only_home_is_a_line_with_the_variables_to_set(
+    fail: Fail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path, is_home in (
+        (tmp_path / ".local", True),
+        (state_folder() / "mlflow.db", True),
+        (tmp_path / "data", False),
+    ):
+        assert fail(PermissionError(errno.EACCES, "Permission denied", str(path))) == 1
+        assert ("; set XDG_STATE_HOME, and UNETFLOW_CACHE" in capfd.readouterr().err) is is_home
 
 
 def test_a_wrong_password_is_a_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
