@@ -30,11 +30,12 @@ def find_rubbish(root: str, keep_days: float) -> list[Rubbish]:
             f"--keep-days {keep_days:g}: on an object store only its age tells a running attempt from a dead one; "
             "give at least 1"
         )
-    before = time.time() - keep_days * SECONDS_PER_DAY
+    now = time.time()
+    before, day_ago = now - keep_days * SECONDS_PER_DAY, now - SECONDS_PER_DAY  # of what only its age tells
     return [
         *find_in_storage(root, registered_keys(root), before),
-        *find_temporary(before),
-        *find_sessions(before),
+        *find_temporary(min(before, day_ago)),
+        *find_sessions(min(before, day_ago)),
     ]
 
 

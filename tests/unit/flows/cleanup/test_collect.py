@@ -31,6 +31,16 @@ def test_on_an_object_store_nothing_young_is_removed() -> None:
         find_rubbish("s3://bucket/runs", keep_days=0.5)
 
 
+def test_what_only_its_age_tells_is_kept_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(collect.time, "time", lambda: 1_000_000.0)
+    for name in ("find_temporary", "find_sessions"):
+        monkeypatch.setattr(collect, name, lambda before: asked.append(before) or [])
+    for keep_days in (0, 2):
+        assert find_rubbish(str(tmp_path), keep_days) == []
+    assert asked == [1_000_000.0 - 86400] * 2 + [1_000_000.0 - 2 * 86400] * 2
+
+
 def test_what_is_found_is_removed_but_for_what_runs_again(tmp_path: Path) -> None:
     idle, running = tmp_path / "idle", tmp_path / "running"
     for stage in (idle, running):
