@@ -52,6 +52,5 @@ def _set_heartbeat() -> None:
 
 _set_heartbeat()
 exempt_loopback()
-writable_folder(
-    Path(os.environ["PREFECT_HOME"]), "PREFECT_HOME or XDG_STATE_HOME"
-)  # its server cannot make its parents
+# Prefect's server cannot make the parents of its folder.
+writable_folder(Path(os.environ["PREFECT_HOME"]), "PREFECT_HOME or XDG_STATE_HOME")
