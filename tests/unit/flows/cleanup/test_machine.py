@@ -54,7 +54,10 @@ def test_sessions_of_living_or_recent_rays_stay(tmp_path: Path, monkeypatch: pyt
     named = old(tmp_path / "ray" / f"{base}4_000000_{dead_pid}")
     old(tmp_path / "ray" / "something")
     (tmp_path / "ray" / "session_latest").symlink_to(ended)
-    process = subprocess.Popen([sys.executable, "-c", "input()", str(named / "sockets")], stdin=subprocess.PIPE)
+    words = [sys.executable, "-c", "print(flush=True); input()", str(named / "sockets")]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()  # its command line is there only once it runs
     try:
         assert [each.uri for each in find_sessions(before=time.time() - 60)] == [str(ended)]
     finally:
