@@ -25,8 +25,7 @@ def map_on_actors(actor: type, items: Sequence[Item], compute: ComputeSpec) -> I
     import ray.data
 
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        _Guarded,
-        fn_args=(actor,),
+        _guarded(actor),
         compute=ray.data.ActorPoolStrategy(min_size=compute.min_workers, max_size=compute.max_workers),
         num_cpus=compute.threads_per_worker,
         num_gpus=1 if compute.use_gpu else 0,
@@ -40,11 +39,17 @@ def map_on_actors(actor: type, items: Sequence[Item], compute: ComputeSpec) -> I
 class _Guarded:
     """An actor that returns its errors. (Ray would wrap them, and retry what cannot succeed.)"""
 
+    actor: Callable[[], Callable[[Item], Item]]
     worker: Callable[[Item], Item] | None = None
 
-    def __call__(self, item: Item, actor: Callable[[], Callable[[Item], Item]]) -> Item:
+    def __call__(self, item: Item) -> Item:
         try:
-            self.worker = self.worker or actor()
+            self.worker = self.worker or type(self).actor()
             return self.worker(item) | {ERROR: ""}
         except NOT_RETRYABLE as error:
             return {ERROR: pack_error(error)}
+
+
+def _guarded(actor: type) -> type[_Guarded]:
+    """Build the guard of an actor, by whose name Ray's dashboard and its process lists show it."""
+    return type(actor.__name__, (_Guarded,), {"actor": staticmethod(actor)})

@@ -157,12 +157,12 @@ def log_of(process: subprocess.Popen[bytes]) -> str:
 def steps_told(hosts: TwoHosts, name: str) -> list[list[int]]:
     """Steps that training told of, a list for each time that its workers were started."""
     told: list[list[int]] = [[]]
-    for path in (hosts.folder / f"{name}-tmp").glob("unetflow-train-*/reports.jsonl"):
+    for path in (hosts.folder / f"{name}-tmp").glob("unetflow-*/train-*/reports.jsonl"):
         for line in path.read_text().split("\n")[:-1]:
             row = json.loads(line)
             if "failed_workers" in row:
                 told.append([])
-            elif not row["checkpoint"] and "train/loss" in row:
+            elif not row.get("checkpoint") and "train/loss" in row:
                 told[-1].append(int(row["step"]))
     return told
 
