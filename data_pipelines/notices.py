@@ -22,7 +22,7 @@ class Notice(Spec):
     path: str
     """File or folder that it is about."""
     message: str
-    """What was found and what was made of it, in one sentence."""
+    """Finding, and what was made of it, in one sentence."""
     case_id: str = ""
     """Case that it belongs to; empty where it is the data set's."""
 

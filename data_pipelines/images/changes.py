@@ -1,4 +1,4 @@
-"""What sharding may change in an image beyond its size, by name: counted, and shown in the report.
+"""Changes that sharding may make in an image beyond its size, by name: counted, and shown in the report.
 
 A change is not an error. A name stands in the index (``changes``), a sentence in the report.
 """

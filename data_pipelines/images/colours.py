@@ -156,7 +156,7 @@ class Profile:
     transform: Any = None
     """``ImageCmsTransform`` to sRGB."""
     is_srgb: bool = False
-    """Whether it changes nothing: images are sRGB as they are."""
+    """True where it changes nothing: images are sRGB as they are."""
 
 
 @lru_cache(maxsize=32)

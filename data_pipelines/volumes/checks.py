@@ -35,7 +35,7 @@ class CheckedImage:
     stored_shape: tuple[int, ...]
     """Shape of one channel in the file: (x, y, 1) where a 2-D image is stored as one slice."""
     notices: tuple[Notice, ...] = ()
-    """What was assumed or converted."""
+    """Assumptions and conversions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class CheckedCase:
     """(*spatial) uint8, int16 where there are more than 256 classes."""
     geometry: Geometry
     notices: tuple[Notice, ...] = ()
-    """What was assumed or converted."""
+    """Assumptions and conversions."""
 
 
 _File = tuple[str, Volume]

@@ -1,4 +1,4 @@
-"""What nobody needs any more: found, listed with its size, and removed on request.
+"""Files that nobody needs any more: found, listed with its size, and removed on request.
 
 rubbish.py    one thing that may go, and its removal
 storage.py    attempts and checkpoints that no record names

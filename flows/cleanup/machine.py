@@ -1,4 +1,4 @@
-"""What killed processes left on this machine: temporary folders and sessions of Ray."""
+"""Left-overs of killed processes on this machine: temporary folders and sessions of Ray."""
 
 from __future__ import annotations
 

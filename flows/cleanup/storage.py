@@ -30,7 +30,7 @@ _PASSED_OVER = ("resumes", "unusable_checkpoints")
 
 @dataclass(slots=True)
 class Named:
-    """What the records of a storage name, wherever in them."""
+    """Attempts, checkpoints and stages that the records of a storage name, wherever in them."""
 
     attempts: set[str] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)

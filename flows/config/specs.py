@@ -79,7 +79,7 @@ class RegistrySpec(Spec):
     """Confidence level at which a new version must be better than the champion (paired bootstrap over the held-out
     cases). 0.5: any improvement counts."""
     without_comparison: Literal["keep", "promote"] = "keep"
-    """What happens where the champion cannot be measured on the new data, having other classes or another input: it is
+    """Fate of a champion that cannot be measured on the new data, having other classes or another input: it is
     kept and the new version is a challenger, or the new version is promoted."""
     export: tuple[Literal["onnx", "torch_export"], ...] = ("onnx", "torch_export")
     """Formats in which the networks are also exported, in float32, for programs without Python or MLflow."""

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the gate said of a new version."""
+    """Decision of the gate on a new version."""
 
     alias: str
     reason: str

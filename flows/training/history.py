@@ -31,14 +31,14 @@ class UnusableCheckpoint(Spec):
     step: int
     """Step that its name says."""
     reason: str
-    """What is missing or damaged."""
+    """Missing or damaged part."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
 
 
 class Start(Spec):
-    """Where a group of workers starts, as it found the checkpoints; travels as JSON in a report to Ray Train."""
+    """Start of a group of workers, as it found the checkpoints; travels as JSON in a report to Ray Train."""
 
     step: int
     """Step of the newest usable checkpoint; 0: there is none."""
@@ -67,7 +67,7 @@ class Resume(Spec):
 
 
 class History(Spec):
-    """What an attempt at a training went through."""
+    """Events of an attempt at a training."""
 
     reached: int = 0
     """Highest step that was reported."""

@@ -58,7 +58,7 @@ class Volume:
     orientation: int = UPRIGHT
     """EXIF orientation that the file was stored in, 1..8; the array is upright."""
     notices: tuple[Notice, ...] = ()
-    """What was assumed or converted in reading."""
+    """Assumptions and conversions of the reader."""
     is_slice: bool = False
     """True for a 2-D image that the file stores as one slice (x, y, 1)."""
 
