@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from data_pipelines import storage
+from data_pipelines.errors import InputError
 from flows.metrics import find_value, parse_metric_name
 from flows.registry.gate import Comparison, Incomparable
 from flows.registry.models import METRICS_TAG, TAG_PREFIX
@@ -62,6 +65,17 @@ class Compared:
     outcome: Comparison | Incomparable
     rows: pa.Table | None = None
     """One row per case: its name, and the scores of both models."""
+
+
+@contextmanager
+def readable_bundle() -> Iterator[None]:
+    """Raise InputError where the block reads a bundle that this version of the project does not know."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"its files are of another version of unetflow ({where}: {first['msg']})") from None
 
 
 def compare_figures(evaluation_data: str, metric: str, ours: Mapping[str, float], champion: Champion) -> Compared:

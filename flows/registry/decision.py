@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import UserError
+from data_pipelines.errors import DataError, InputError, WeightsError
 from data_pipelines.shards.index import write_table
 from flows.config.locations import state_folder
 from flows.config.pipeline import PipelineConfig
@@ -94,5 +94,9 @@ def _compare(candidate: Candidate, champion: Champion) -> Compared:
     logger.info("register: comparing with the champion, version %s of %s", champion.version, champion.name)
     try:
         return candidate.compare(champion)
-    except UserError as error:
+    except (
+        DataError,
+        InputError,
+        WeightsError,
+    ) as error:  # any other mistake ends the stage: it says nothing of the model
         return Compared(Incomparable(f"version {champion.version}: {error}"))

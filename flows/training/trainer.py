@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training leaves beside its checkpoints."""
+    """Run and resumes of a finished training."""
 
     run_id: str | None
     """MLflow run; None where the server could not be reached."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
 
 from data_pipelines import storage
 from data_pipelines.errors import InputError
@@ -28,7 +27,7 @@ from flows.pipelines.diffusion.evaluation.units import (
     write_units,
 )
 from flows.pipelines.diffusion.model import Trained
-from flows.registry.champion import Champion, Compared
+from flows.registry.champion import Champion, Compared, readable_bundle
 from flows.registry.gate import Comparison, Incomparable
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
@@ -78,9 +77,12 @@ def _draw_champion(config: DiffusionConfig, trained: Trained, champion: Champion
 
 
 def _compute(config: DiffusionConfig, trained: Trained, champion: Champion, attempt: Attempt) -> GenerationScores:
+    from flows.pipelines.diffusion.text_to_image import BUNDLE
+
     with tempfile.TemporaryDirectory(prefix="unetflow-champion-") as folder:
         files = champion.fetch_bundle(Path(folder))
-        bundle = read_bundle(files)
+        with readable_bundle():
+            bundle = Bundle.model_validate_json((files / BUNDLE).read_text())
         check_fits(files, bundle, config.data.resolution)
         storage.copy_folder(str(files), attempt.uri("model"))
     guidance = bundle.sample.guidance_scale
@@ -89,18 +91,6 @@ def _compute(config: DiffusionConfig, trained: Trained, champion: Champion, atte
     results = draw_parts(config, trained, attempt, parts, model_uri=attempt.uri("model"))
     write_units(attempt, collect_units(parts, results))
     return GenerationScores(metrics={}, num_images=sum(part.num_images for part in parts))
-
-
-def read_bundle(folder: Path) -> Bundle:
-    """Read the bundle of a registered model. Raises InputError where this version cannot."""
-    from flows.pipelines.diffusion.text_to_image import BUNDLE
-
-    try:
-        return Bundle.model_validate_json((folder / BUNDLE).read_text())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"its files are of another version of unetflow ({where}: {first['msg']})") from None
 
 
 def check_fits(folder: Path, bundle: Bundle, resolution: int) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from data_pipelines import storage
 from data_pipelines.errors import InputError
@@ -23,7 +22,7 @@ from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import CASES, SegmentationScores, evaluation_digest, score_cases
 from flows.pipelines.segmentation.shard import VolumeShardFigures
-from flows.registry.champion import Champion, Compared
+from flows.registry.champion import Champion, Compared, readable_bundle
 from flows.registry.gate import Comparison, Incomparable
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
@@ -53,10 +52,10 @@ def compare_with_champion(
     classes = [parsed.part] if parsed.part else sorted({row["class_name"] for row in ours})
     tables = [_table(rows, classes, parsed.metric.name) for rows in (ours, theirs_rows)]
     usable = [~np.isnan(table).all(axis=1) for table in tables]
-    both = np.flatnonzero(usable[0] & usable[1])
-    if not len(both):
+    if not all(each.any() for each in usable):
         return Compared(Incomparable(f"no held-out case has a value of {name} for both models"))
-    comparison = _compare(name, parsed.metric, tables[0][both], tables[1][both], config.registry.compare_level)
+    counted = usable[0] | usable[1]  # a case without the class counts where one of them drew it all the same
+    comparison = _compare(name, parsed.metric, tables[0][counted], tables[1][counted], config.registry.compare_level)
     return Compared(comparison, _side_by_side(ours, theirs_rows))
 
 
@@ -91,7 +90,8 @@ def _compute(
 ) -> SegmentationScores:
     with tempfile.TemporaryDirectory(prefix="unetflow-champion-") as folder:
         files = champion.fetch_bundle(Path(folder))
-        bundle = _read_bundle(files)
+        with readable_bundle():
+            bundle = read_bundle(files)
         check_fits(bundle, shards.figures)
         storage.copy(str(files / WEIGHTS), attempt.uri(WEIGHTS))
     scores = score_cases(
@@ -100,15 +100,6 @@ def _compute(
     return SegmentationScores(
         metrics={}, num_cases=len({s.case_id for s in scores}), predictions=f"{attempt.name}/predictions"
     )
-
-
-def _read_bundle(folder: Path) -> Bundle:
-    try:
-        return read_bundle(folder)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"its files are of another version of unetflow ({where}: {first['msg']})") from None
 
 
 def check_fits(bundle: Bundle, shards: VolumeShardFigures) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import numpy as np
 from data_pipelines.loading.order import evenly_spaced
 from flows.pipelines.diffusion.evaluation.drawing import Part, Result, decode_features
 from flows.pipelines.diffusion.evaluation.neighbours import SEARCHED, Neighbours
+
+logger = logging.getLogger(__name__)
 
 Features = dict[str, np.ndarray]
 """Extractor to (N, D)."""
@@ -59,6 +62,8 @@ def measure(parts: Sequence[Part], results: Sequence[Result], sets: FeatureSets,
         protocol |= _protocol(extractor, features)
         dimensions[extractor] = features["generated"].shape[1]
     metrics |= _alignment(done) | {"psnr": _psnr(done)}
+    if undefined := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        logger.warning("evaluate: %s not defined for these images, and left out", ", ".join(undefined))
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     return Measured(finite, dimensions, protocol, neighbours)
 
