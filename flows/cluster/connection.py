@@ -33,7 +33,6 @@ _TOKEN = secrets.token_hex(32)
 def import_ray() -> None:
     """Import Ray after setting what it reads at import. A local Ray asks every client for a token that only this
     process and its children know."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers: networks here load in milliseconds
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))

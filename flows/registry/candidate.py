@@ -49,9 +49,9 @@ class Candidate:
     """Writes the model's files into a folder."""
     build_card: Callable[[], str]
     """Returns Markdown that says what the model is, how good it is and how to use it."""
-    compare: Callable[[Champion], Compared]
-    """Measures the champion on the data of this evaluation, and compares case by case. A DataError, InputError or
-    WeightsError that it raises says why the champion cannot be measured."""
+    compare: Callable[[Champion, str], Compared]
+    """Measures the champion on the data of this evaluation, and compares both case by case, by the named metric. A
+    DataError, InputError or WeightsError that it raises says why the champion cannot be measured."""
     dataset: Record[ShardFigures] | None = None
     """Data set that is logged as the run's input."""
     metadata: Mapping[str, Any] = field(default_factory=dict)

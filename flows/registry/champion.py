@@ -89,4 +89,4 @@ def compare_figures(evaluation_data: str, metric: str, ours: Mapping[str, float]
     if math.isnan(theirs):
         return Compared(Incomparable(f"version {champion.version} was not measured by {metric}"))
     value, direction = find_value(ours, metric), parse_metric_name(metric).metric.score
-    return Compared(Comparison(metric, value, theirs, direction(value) - direction(theirs), level=0.5, num_cases=1))
+    return Compared(Comparison(metric, value, theirs, direction(value) - direction(theirs), level=0.5, num_cases=None))

@@ -44,7 +44,7 @@ def ask_gate(client: MlflowClient, config: PipelineConfig, candidate: Candidate,
     if found is None:
         return Decision(*decide_alias(metrics, None, config.registry, candidate.default_metric), champion=None)
     champion = Champion.of(found)
-    compared = _compare(candidate, champion)
+    compared = _compare(candidate, champion, config.registry.compare_metric or candidate.default_metric)
     alias, reason = decide_alias(metrics, compared.outcome, config.registry, candidate.default_metric)
     attempt.write("comparison", "comparison.html", comparison_page(name, champion, compared, alias, reason).encode())
     if compared.rows is not None:
@@ -90,10 +90,10 @@ def _promotion_lock(server: str, name: str) -> Iterator[None]:
         yield
 
 
-def _compare(candidate: Candidate, champion: Champion) -> Compared:
+def _compare(candidate: Candidate, champion: Champion, metric: str) -> Compared:
     logger.info("register: comparing with the champion, version %s of %s", champion.version, champion.name)
     try:
-        return candidate.compare(champion)
+        return candidate.compare(champion, metric)
     except (
         DataError,
         InputError,

@@ -23,15 +23,16 @@ class Comparison:
     """The new version is better by at least this, in the metric's unit and direction, at ``level``."""
     level: float
     """Confidence level."""
-    num_cases: int
-    """Held-out cases, or generated images, that both were measured on."""
+    num_cases: int | None
+    """Held-out cases, or generated images, that both were measured on; None: compared by figures of all data."""
 
     def __str__(self) -> str:
         """Say it in one sentence."""
         bound = f"better by at least {self.lower_bound:.4f}" if math.isfinite(self.lower_bound) else "no bound"
+        data = "data" if self.num_cases is None else f"{self.num_cases} cases"
         return (
-            f"{self.metric} {self.ours:.4f} against the champion's {self.theirs:.4f} on the same {self.num_cases} "
-            f"cases ({bound} at level {self.level:g})"
+            f"{self.metric} {self.ours:.4f} against the champion's {self.theirs:.4f} on the same {data} "
+            f"({bound} at level {self.level:g})"
         )
 
 

@@ -68,16 +68,22 @@ def load_pretrained(network: Any, folder: Path, weights: str) -> Any:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keep the libraries from writing what is reported here by name, page after page."""
+    """Keep the libraries from writing what is reported here by name, page after page, and bars of milliseconds."""
+    from transformers.utils import logging as transformers_logging
+
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
     levels = [each.level for each in loggers]
+    had_bars = transformers_logging.is_progress_bar_enabled()
     try:
+        transformers_logging.disable_progress_bar()
         for each in loggers:
             each.setLevel(logging.CRITICAL)
         yield
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
 
 
 def find_weights(folder: Path, weights: str) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.errors import InputError
+from data_pipelines.temporary import temporary_folder
 from flows.metrics import parse_metric_name
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.evaluate import GenerationScores, draw_parts, evaluation_digest, read_samples
@@ -40,7 +40,7 @@ PER_IMAGE = ("alignment", "right", "items", "related")
 
 
 def compare_with_champion(
-    config: DiffusionConfig, trained: Trained, evaluation: Record[GenerationScores], metric: str, champion: Champion
+    config: DiffusionConfig, trained: Trained, evaluation: Record[GenerationScores], champion: Champion, metric: str
 ) -> Compared:
     """Draw the prompts of the evaluation with the champion, where it was not done yet, and compare the images.
 
@@ -79,8 +79,8 @@ def _draw_champion(config: DiffusionConfig, trained: Trained, champion: Champion
 def _compute(config: DiffusionConfig, trained: Trained, champion: Champion, attempt: Attempt) -> GenerationScores:
     from flows.pipelines.diffusion.text_to_image import BUNDLE
 
-    with tempfile.TemporaryDirectory(prefix="unetflow-champion-") as folder:
-        files = champion.fetch_bundle(Path(folder))
+    with temporary_folder("champion") as folder:
+        files = champion.fetch_bundle(folder)
         with readable_bundle():
             bundle = Bundle.model_validate_json((files / BUNDLE).read_text())
         check_fits(files, bundle, config.data.resolution)

@@ -54,19 +54,16 @@ def register_model(
             write_exports(folder, networks, config.registry)
         return ModelFiles(_signature(), pd.DataFrame({"prompt": ["an image"], "seed": [0]}))
 
-    default_metric = "fid" if config.evaluate.inception_weights else "frechet_distance"
-
-    def compare(champion: Champion) -> Compared:
+    def compare(champion: Champion, metric: str) -> Compared:
         from flows.pipelines.diffusion.champion import compare_with_champion
 
-        metric = config.registry.compare_metric or default_metric
-        return compare_with_champion(config, trained, evaluation, metric, champion)
+        return compare_with_champion(config, trained, evaluation, champion, metric)
 
     candidate = Candidate(
         description="Latent-diffusion models trained by unetflow: prompts to images.",
         code=Path(__file__).with_name("pyfunc_model.py"),
         requirements=REQUIREMENTS,
-        default_metric=default_metric,
+        default_metric="fid" if config.evaluate.inception_weights else "frechet_distance",
         evaluation_data=evaluation_digest(config, trained),
         evaluation=evaluation,
         lineage=(*trained.records, evaluation),

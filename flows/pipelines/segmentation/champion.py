@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from data_pipelines import storage
 from data_pipelines.errors import InputError
 from data_pipelines.shards.incremental import sample_key
 from data_pipelines.shards.index import read_table
+from data_pipelines.temporary import temporary_folder
 from data_pipelines.volumes.sources.find import find_cases
 from flows.metrics import Metric, parse_metric_name
 from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle
@@ -39,6 +38,7 @@ def compare_with_champion(
     shards: Record[VolumeShardFigures],
     evaluation: Record[SegmentationScores],
     champion: Champion,
+    metric: str,
 ) -> Compared:
     """Score the champion on the held-out cases, where it was not yet, and compare it with the new version.
 
@@ -47,15 +47,14 @@ def compare_with_champion(
     known = champion.find_evaluation(evaluation_digest(config, shards), config.storage_uri, SegmentationScores)
     theirs = known or _score_champion(config, shards, champion)
     ours, theirs_rows = _rows(evaluation), _rows(theirs)
-    name = config.registry.compare_metric or "dice"
-    parsed = parse_metric_name(name)
+    parsed = parse_metric_name(metric)
     classes = [parsed.part] if parsed.part else sorted({row["class_name"] for row in ours})
     tables = [_table(rows, classes, parsed.metric.name) for rows in (ours, theirs_rows)]
     usable = [~np.isnan(table).all(axis=1) for table in tables]
     if not all(each.any() for each in usable):
-        return Compared(Incomparable(f"no held-out case has a value of {name} for both models"))
+        return Compared(Incomparable(f"no held-out case has a value of {metric} for both models"))
     counted = usable[0] | usable[1]  # a case without the class counts where one of them drew it all the same
-    comparison = _compare(name, parsed.metric, tables[0][counted], tables[1][counted], config.registry.compare_level)
+    comparison = _compare(metric, parsed.metric, tables[0][counted], tables[1][counted], config.registry.compare_level)
     return Compared(comparison, _side_by_side(ours, theirs_rows))
 
 
@@ -88,8 +87,8 @@ def _score_champion(
 def _compute(
     config: SegmentationConfig, shards: Record[VolumeShardFigures], champion: Champion, attempt: Attempt
 ) -> SegmentationScores:
-    with tempfile.TemporaryDirectory(prefix="unetflow-champion-") as folder:
-        files = champion.fetch_bundle(Path(folder))
+    with temporary_folder("champion") as folder:
+        files = champion.fetch_bundle(folder)
         with readable_bundle():
             bundle = read_bundle(files)
         check_fits(bundle, shards.figures)

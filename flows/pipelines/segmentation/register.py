@@ -62,10 +62,10 @@ def register_model(
             write_exports(folder, {"unet": lambda: trace_unet(network, *sizes)}, config.registry)
         return ModelFiles(_signature(), _input_example(config, shards.figures))
 
-    def compare(champion: Champion) -> Compared:
+    def compare(champion: Champion, metric: str) -> Compared:
         from flows.pipelines.segmentation.champion import compare_with_champion
 
-        return compare_with_champion(config, shards, evaluation, champion)
+        return compare_with_champion(config, shards, evaluation, champion, metric)
 
     candidate = Candidate(
         description="Segmentation U-Nets trained by unetflow.",

@@ -83,7 +83,7 @@ def plan_registration(config: ToyConfig, records: Records) -> Stage[Registration
         step=0,
         write_files=write_files,
         build_card=lambda: "Fitted by least squares.",
-        compare=lambda champion: compare_figures("all of it", "slope_error", fitted.figures.metrics, champion),
+        compare=lambda champion, metric: compare_figures("all of it", metric, fitted.figures.metrics, champion),
     )
     return register_stage(config, candidate, (fitted,))
 

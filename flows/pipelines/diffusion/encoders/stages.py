@@ -6,13 +6,13 @@ lies, by the digests of its files.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipelines import storage
 from data_pipelines.shards.index import read_table
+from data_pipelines.temporary import temporary_folder
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.encoders.given import AdoptedFigures, adopt, clip_folders
 from flows.pipelines.diffusion.shard import ImageShardFigures
@@ -47,9 +47,9 @@ def clip_stage(
         index = read_table(shards.output("index"), columns=["captions", "split"]).to_pylist()
         captions = [caption for row in index if row["split"] == "train" for caption in row["captions"]]
         tokenizer = train_tokenizer(captions, spec.vocab_size, spec.num_tokens)
-        with tempfile.TemporaryDirectory(prefix="unetflow-tokenizer-") as folder:
+        with temporary_folder("tokenizer") as folder:
             tokenizer.save_pretrained(folder)
-            storage.copy_folder(folder, attempt.uri(FOLDER))
+            storage.copy_folder(str(folder), attempt.uri(FOLDER))
         return ClipTask(
             spec=spec,
             index_uri=shards.output("index"),
@@ -106,8 +106,8 @@ def _load_weights(attempt: Attempt, model: nn.Module) -> None:
 
 def _write_folder(attempt: Attempt, save: Callable[[Path], None]) -> None:
     """Write a network's folder beside the checkpoint and declare its files as outputs."""
-    with tempfile.TemporaryDirectory(prefix="unetflow-network-") as name:
-        save(Path(name))
-        storage.copy_folder(name, attempt.uri(FOLDER))
-        for path in sorted(Path(name).iterdir()):
+    with temporary_folder("network") as folder:
+        save(folder)
+        storage.copy_folder(str(folder), attempt.uri(FOLDER))
+        for path in sorted(folder.iterdir()):
             attempt.add(path.name, attempt.uri(FOLDER, path.name))

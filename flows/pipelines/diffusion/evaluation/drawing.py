@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from data_pipelines import storage
 from data_pipelines.shards.index import read_table
 from data_pipelines.shards.writer import npy_bytes, write_shard
 from data_pipelines.specs import Spec
+from data_pipelines.temporary import temporary_folder
 from flows.pipelines.diffusion.evaluation.neighbours import Nearest, Neighbours, find_among, read_queries
 from flows.pipelines.diffusion.model import Ingredients, assemble
 from unet_models.specs.diffusion import ImageRequest
@@ -251,9 +251,9 @@ def _model_folder(job: DrawingJob) -> Iterator[Path]:
         with storage.local_folder(job.model_uri) as folder:
             yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="unetflow-pipeline-") as temporary:
-        assemble(job.ingredients, Path(temporary))
-        yield Path(temporary)
+    with temporary_folder("pipeline") as folder:
+        assemble(job.ingredients, folder)
+        yield folder
 
 
 def decode_neighbours(result: dict[str, str]) -> Neighbours:

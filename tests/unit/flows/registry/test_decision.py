@@ -37,7 +37,7 @@ def candidate(dice: float) -> Candidate:
         step=1,
         write_files=write_no_files,
         build_card=str,
-        compare=lambda champion: compare_figures("data", "dice", {"dice": dice}, champion),
+        compare=lambda champion, metric: compare_figures("data", metric, {"dice": dice}, champion),
     )
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data_pipelines.errors import WeightsError
-from tests.support.encoders import write_autoencoder
+from tests.support.encoders import write_autoencoder, write_clip
+from unet_models.formats.clip_folder import Clip
 from unet_models.networks.autoencoder import WEIGHTS, load_autoencoder
 from unet_models.networks.pretrained import load_pretrained
 
@@ -108,3 +109,10 @@ def test_autoencoders_of_other_images_are_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"in_channels": 1}))
     with pytest.raises(WeightsError, match=r"in_channels and out_channels are \(1, 3\)"):
         load_autoencoder(folder)
+
+
+def test_nothing_is_written_over_the_progress_of_a_stage(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = write_clip(tmp_path / "clip", 16)
+    capfd.readouterr()
+    Clip(folder)
+    assert capfd.readouterr().err == ""

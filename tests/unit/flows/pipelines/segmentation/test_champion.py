@@ -25,7 +25,7 @@ def test_an_organ_drawn_where_there_is_none_counts_against_the_model(monkeypatch
     monkeypatch.setattr(Champion, "find_evaluation", lambda *_: "theirs")
     holder = Champion("organ", "1", "models:/m-1", {})
     nothing = cast("Any", None)
-    outcome = module.compare_with_champion(SegmentationConfig(), nothing, cast("Any", "ours"), holder).outcome
+    outcome = module.compare_with_champion(SegmentationConfig(), nothing, cast("Any", "ours"), holder, "dice").outcome
     assert isinstance(outcome, Comparison)
     assert (outcome.ours, outcome.theirs, outcome.num_cases) == (pytest.approx(0.6), pytest.approx(0.8), 3)
     assert outcome.lower_bound < 0
