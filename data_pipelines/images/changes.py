@@ -16,6 +16,7 @@ FIRST_FRAME = "first-frame"
 ENLARGED = "enlarged"
 SEVERAL_CAPTIONS = "several-captions"
 SEVERAL_LINES = "several-lines"
+TRAINED_ON = "held-out-twin"
 
 CHANGES = {
     PROFILE: "converted to sRGB by the colour profile in the file",
@@ -29,5 +30,6 @@ CHANGES = {
     ENLARGED: "smaller than the wanted size, enlarged",
     SEVERAL_CAPTIONS: "with several captions: one is drawn each time",
     SEVERAL_LINES: "with a caption of several lines, used as one (data.caption_lines)",
+    TRAINED_ON: "held out, with the pixels of one that is trained on: their scores prove nothing (data.deduplicate)",
 }
 """Name of a change to the end of the sentence \"Images ...\"."""

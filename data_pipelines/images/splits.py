@@ -82,6 +82,14 @@ def split_examples(
     return {example_id: "val" if example_id in held_out else "train" for example_id in shares}
 
 
+def count_trained_on(rows: Iterable[Mapping[str, Any]], sides: Mapping[str, Side]) -> int:
+    """Count the held-out images whose pixels are trained on as well: a given split may hold such, where equal images
+    are kept (``deduplicate: false``)."""
+    rows = list(rows)
+    trained = {_pixels(row) for row in rows if sides.get(row["case_id"]) == "train"}
+    return sum(sides.get(row["case_id"]) == "val" and _pixels(row) in trained for row in rows)
+
+
 def _shares(rows: Sequence[Mapping[str, Any]], spec: CaptionedSpec) -> dict[str, float]:
     """Map id to a number in 0..1, the largest of those drawn for the images of the same pixels."""
     largest: dict[str, float] = {}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from data_pipelines.errors import ConfigError, DataError, Problem, ProblemList, broken_rule
 from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.cases import Dataset
-from data_pipelines.volumes.sources.names import read_json
+from data_pipelines.volumes.sources.names import normal, read_json
 from data_pipelines.volumes.specs import DataSpec
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _read_fold(path: Path, fold: int) -> dict[str, list[str]]:
         ids = chosen.get(side) if isinstance(chosen, dict) else None
         if not isinstance(ids, list) or not all(isinstance(case_id, str) for case_id in ids):
             raise broken_rule("bad-splits", path, f"fold {fold} has no list of case ids {side!r}", remedy)
-    return chosen
+    return {side: [normal(case_id) for case_id in chosen[side]] for side in ("train", "val")}
 
 
 def _contradictions(path: Path, fold: dict[str, list[str]]) -> ProblemList:

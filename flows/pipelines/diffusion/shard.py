@@ -12,11 +12,11 @@ from pydantic import Field
 
 from data_pipelines import storage
 from data_pipelines.errors import DataError
-from data_pipelines.images.changes import CHANGES
+from data_pipelines.images.changes import CHANGES, TRAINED_ON
 from data_pipelines.images.sharding import example_digests, examples_folder, shard_examples
 from data_pipelines.images.sources import find_examples
 from data_pipelines.images.specs import CaptionedSpec
-from data_pipelines.images.splits import TEST, Side, given_splits, split_examples
+from data_pipelines.images.splits import TEST, Side, count_trained_on, given_splits, split_examples
 from data_pipelines.shards.index import build_index
 from flows.cluster.connection import connect_ray
 from flows.stages.attempt import Attempt
@@ -75,7 +75,10 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
             left_out = left_out | {TEST: unused_rows}
         counts = add_index(attempt, build_index(sharded.rows, splits), root, folder)
         add_problems(attempt, sharded.problems)
-        for name, count in sharded.changes.items():
+        changes = sharded.changes
+        if twins := count_trained_on(sharded.rows, splits):
+            changes = changes | {TRAINED_ON: twins}
+        for name, count in changes.items():
             logger.info("shard: %d images %s", count, CHANGES[name])
         trained_on = Counter(row["bucket"] for row in sharded.rows if splits.get(row["case_id"]) == "train")
         return ImageShardFigures(
@@ -87,7 +90,7 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
             buckets=dict(trained_on.most_common()),
             resolution=spec.resolution,
             split="given" if given else "drawn",
-            changes=sharded.changes,
+            changes=changes,
         )
 
     return Stage("shard", identity, (), compute, ImageShardFigures, shards_exist)

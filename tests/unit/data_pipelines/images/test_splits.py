@@ -7,7 +7,7 @@ import pytest
 from data_pipelines.errors import ConfigError
 from data_pipelines.images.examples import Example
 from data_pipelines.images.specs import CaptionedSpec
-from data_pipelines.images.splits import given_splits, side_of, split_examples
+from data_pipelines.images.splits import count_trained_on, given_splits, side_of, split_examples
 
 SPEC = CaptionedSpec(val_fraction=0.5)
 
@@ -83,3 +83,10 @@ def test_copies_are_on_one_side_and_never_hold_out_what_was_trained_on() -> None
             both = [{"case_id": name, "pixel_sha256": "p"} for name in (copy, trained)]
             sides = split_examples([*both, *rows(*(set(ids) - {trained}))], SPEC)
             assert sides[copy] == sides[trained] == "train"
+
+
+def test_a_held_out_image_of_the_pixels_of_a_trained_one_is_counted() -> None:
+    pixels = {"train/a": "1", "train/b": "2", "val/c": "2", "val/d": "3", "test/e": "1"}
+    found = [{"case_id": name, "pixel_sha256": sha} for name, sha in pixels.items()]
+    sides = split_examples(found, SPEC, given_splits(examples(*pixels)))
+    assert count_trained_on(found, sides) == 1

@@ -44,6 +44,12 @@ def test_file_found_beside_the_data_is_used(tmp_path: Path) -> None:
     assert assign_splits(found, DataSpec(root="x")).sides["c"] == "val"
 
 
+def test_ids_of_a_file_written_on_a_mac_are_those_of_the_cases(tmp_path: Path) -> None:
+    composed, decomposed = "r\u00f6ntgen", "ro\u0308ntgen"
+    spec = splits_file(tmp_path, [{"train": [decomposed], "val": ["b"]}])
+    assert assign_splits(dataset(composed, "b"), spec).sides == {composed: "train", "b": "val"}
+
+
 def test_every_wrong_id_is_listed(tmp_path: Path) -> None:
     spec = splits_file(tmp_path, [{"train": ["a", "b", "b", "ghost"], "val": ["b", "c"]}])
     with pytest.raises(DataError) as caught:
