@@ -9,8 +9,8 @@ from torch import Tensor
 
 from data_pipelines.batches import VolumeBatch
 from tests.benchmarks.timing import alternate, table
+from unet_models.networks.build import build_network
 from unet_models.networks.presets import nnunet_hippocampus
-from unet_models.networks.unet import UNet
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.segmentation import AugmentSpec, TrainSpec
 from unet_models.training.fit import train_step
@@ -45,7 +45,7 @@ def _ours(images: Tensor, masks: Tensor) -> Callable[[], int]:
         micro_batch_size=None if images.is_cuda else 1,
         optimizer=OptimizerSpec(name="sgd", learning_rate=0.01),
     )
-    state = build_state(UNet(spec.model, 1, 3), spec, images.device)
+    state = build_state(build_network(spec.model, 1, 3), spec, images.device)
     state.model.train()
     positions = tuple(range(len(images)))
     batch = VolumeBatch(images, masks.to(torch.uint8), positions, tuple(map(str, positions)), 0)

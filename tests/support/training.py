@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_pipelines.batches import VolumeBatch
 from data_pipelines.loading.order import rank_positions
-from unet_models.networks.unet import UNet
+from unet_models.networks.build import build_network
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import TrainSpec
@@ -97,7 +97,7 @@ def batches(spec: TrainSpec, first_step: int = 0, rank: int = 0, world_size: int
 def fresh(spec: TrainSpec, seed: int = 0) -> TrainState:
     """Build the state of a U-Net with random weights of ``seed``."""
     torch.manual_seed(seed)
-    return build_state(UNet(spec.model, 1, 3, ndim=len(spec.patch_size)), spec, CPU)
+    return build_state(build_network(spec.model, 1, 3, ndim=len(spec.patch_size)), spec, CPU)
 
 
 def trained(spec: TrainSpec, rank: int = 0, world_size: int = 1) -> tuple[list[float], TrainState]:

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from unet_models.networks.blocks import SegmentationNetwork
 from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.layers import SegmentationNetwork
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
 """Networks, one per file, and the blocks they share.
 
 build            the segmentation network of a spec
-unet             segmentation U-Net, 2-D and 3-D
-blocks           convolution blocks of the segmentation U-Net
+unet             segmentation U-Nets, 2-D and 3-D: an encoder and a decoder
+blocks/          blocks of encoders and decoders, one file per type
+decoders/        decoders, one file per type
+skips            skip connections and attention gates
+layers           convolution, normalisation, activation, upsampling
 denoiser         denoising U-Net of latent diffusion
 denoiser_blocks  time embedding, residual blocks and levels of the denoiser
 attention        transformer blocks of the denoiser

@@ -1,17 +1,35 @@
-"""Segmentation network of a spec: a new network is added here and in ``specs.networks``."""
+"""Segmentation network of a spec."""
 
 from __future__ import annotations
 
-from unet_models.networks.blocks import SegmentationNetwork
-from unet_models.networks.unet import UNet
+import math
+
+from torch import nn
+
+from unet_models.networks.decoders import build_decoder
+from unet_models.networks.layers import strides_per_axis
+from unet_models.networks.unet import Encoder, UNet
 from unet_models.specs.networks import UNetSpec
 
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
-def build_network(spec: UNetSpec, in_channels: int, num_classes: int, ndim: int) -> SegmentationNetwork:
+
+def build_network(spec: UNetSpec, in_channels: int, num_classes: int, ndim: int = 3) -> UNet:
     """Build the segmentation network of ``spec`` with random weights, for images of ``ndim`` spatial axes.
 
     It maps images ``(B, in_channels, *spatial)`` to logits ``(B, num_classes, *spatial)`` (see ``UNet.forward``).
 
     Raises ConfigError where the strides of ``spec`` do not fit ``ndim``.
     """
-    return UNet(spec, in_channels, num_classes, ndim)
+    strides = strides_per_axis(spec, ndim)
+    divisor = tuple(math.prod(stride[axis] for stride in strides) for axis in range(ndim))
+    network = UNet(Encoder(spec, ndim, strides, in_channels), build_decoder(spec, ndim, strides, num_classes), divisor)
+    return network.apply(_initialise)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Initialise convolutions as nnU-Net does: He 2015 with a negative slope of 0.01, biases 0."""
+    if isinstance(module, CONVOLUTIONS):
+        nn.init.kaiming_normal_(module.weight, a=0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from data_pipelines.specs import Spec
+
+Count = Annotated[int, Field(ge=1)]
+Skip = Literal["concat", "add", "gated", "gated_coarse", "none"]
+
+
+def _names(folder: str) -> Any:
+    """Return the type of a name of a file in a folder of the networks: a new file is a new choice."""
+    files = (Path(__file__).parents[1] / "networks" / folder).glob("[!_]*.py")
+    return Literal[tuple(sorted(path.stem for path in files))]
+
+
+if TYPE_CHECKING:
+    Block = str
+    Decoder = str
+else:
+    Block = _names("blocks")
+    Decoder = _names("decoders")
 
 
 class UNetSpec(Spec):
@@ -17,14 +35,20 @@ class UNetSpec(Spec):
     strides: tuple[int | tuple[int, ...], ...] | None = None
     """Downsampling factors between stages, one entry fewer than ``channels``; an entry is one factor for all axes, or
     one per axis. None: 2 on every axis."""
-    num_convs: int = Field(default=2, ge=1)
-    """Convolutions in each encoder stage."""
-    num_decoder_convs: int = Field(default=2, ge=1)
-    """Convolutions in each decoder stage."""
-    block: Literal["plain", "residual", "separable"] = "plain"
-    """Convolution block: ``plain`` is convolution, normalisation, activation; ``residual`` adds an identity shortcut
-    around each stage (He 2016); ``separable`` uses depthwise-separable convolutions, with far fewer weights (Howard
-    2017)."""
+    num_blocks: Count | tuple[Count, ...] = 2
+    """Blocks in each encoder stage: one number, or one per stage."""
+    num_decoder_blocks: Count | tuple[Count, ...] = 2
+    """Blocks in each decoder stage: one number, or one per stage, full resolution first."""
+    block: Block = "plain"
+    """Block of the encoder's stages, a file of ``unet_models/networks/blocks``; docs/networks.md describes them."""
+    decoder_block: Block | None = None
+    """Block of the decoder's stages. None: that of the encoder."""
+    kernel_size: int = Field(default=3, ge=1)
+    """Size of the convolutions, odd, on every axis; MedNeXt has 3 or 5."""
+    expansion: int = Field(default=4, ge=1)
+    """Widening inside blocks ``inverted_residual`` (MobileNetV2 has 6) and ``mednext`` (2 to 4)."""
+    groups: int = Field(default=4, ge=1)
+    """Groups of the convolutions inside blocks ``shuffle``; fewer where they do not divide the channels."""
     norm: Literal["instance", "batch", "group", "none"] = "instance"
     """Normalisation after each convolution. The statistics of ``batch`` depend on the number of workers, since each
     computes them over its own share of the batch."""
@@ -37,9 +61,13 @@ class UNetSpec(Spec):
     interpolation."""
     upsample_bias: bool = True
     """Add a bias to the transposed convolutions."""
-    skip: Literal["concat", "add", "gated"] = "concat"
-    """Skip connection: encoder features are concatenated with the decoder's, added to them, or weighted by an
-    attention gate and then concatenated (Oktay 2018)."""
+    decoder: Decoder = "unet"
+    """Decoder, a file of ``unet_models/networks/decoders``: ``unet``, ``nested`` (U-Net++) or ``fcn``."""
+    skip: Skip | tuple[Skip, ...] = "concat"
+    """Skip connections, one kind for all or one per decoder stage, full resolution first: encoder features are
+    concatenated with the decoder's, added to them, weighted by an attention gate and then concatenated (at the skip's
+    resolution, or as published at the coarser stage's: Oktay 2018), or not used. Decoder ``nested`` concatenates;
+    ``fcn`` adds scores, or uses none."""
     deep_supervision: int = Field(default=0, ge=0)
     """Number of coarser decoder stages whose predictions also enter the training loss; 0: full resolution alone."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -55,11 +83,54 @@ class UNetSpec(Spec):
                 f"strides: need {len(self.channels) - 1} entries for {len(self.channels)} stages, "
                 f"got {len(self.strides)}"
             )
+        self._check_numbers()
+        self._check_decoder()
         if self.deep_supervision >= len(self.channels) - 1:
             raise ValueError(
                 f"deep_supervision: at most {len(self.channels) - 2} coarser stages exist, got {self.deep_supervision}"
             )
         return self
+
+    @property
+    def encoder_blocks(self) -> tuple[int, ...]:
+        """Blocks of each encoder stage, full resolution first."""
+        return _each(self.num_blocks, len(self.channels))
+
+    @property
+    def decoder_blocks(self) -> tuple[int, ...]:
+        """Blocks of each decoder stage, full resolution first."""
+        return _each(self.num_decoder_blocks, len(self.channels) - 1)
+
+    @property
+    def skips(self) -> tuple[Skip, ...]:
+        """Skip connection of each decoder stage, full resolution first."""
+        kinds: tuple[Skip, ...] = _each(self.skip, len(self.channels) - 1)
+        return kinds
+
+    def _check_numbers(self) -> None:
+        stages = {"num_blocks": len(self.channels)}
+        stages |= dict.fromkeys(("num_decoder_blocks", "skip"), len(self.channels) - 1)
+        for name, number in stages.items():
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != number:
+                raise ValueError(f"{name}: need one value, or {number} for {number} stages, got {len(value)}")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: must be odd, so that the output keeps its size, got {self.kernel_size}")
+
+    def _check_decoder(self) -> None:
+        allowed = {"nested": {"concat"}, "fcn": {"add", "none"}}.get(self.decoder)
+        if allowed is not None and not set(self.skips) <= allowed:
+            raise ValueError(
+                f"skip: decoder {self.decoder} takes {' or '.join(sorted(allowed))}, got {self.skip}; set "
+                "skip, or another decoder"
+            )
+        if self.decoder == "fcn" and self.deep_supervision:
+            raise ValueError("deep_supervision: decoder fcn has one output; set deep_supervision to 0")
+
+
+def _each(value: Any, number: int) -> Any:
+    """Return one value for each of ``number`` stages."""
+    return value if isinstance(value, tuple) else (value,) * number
 
 
 class DenoiserSpec(Spec):

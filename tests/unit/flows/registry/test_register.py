@@ -16,7 +16,7 @@ from flows.registry.register import RegistrationFigures, register_stage, write_e
 from flows.stages.record import EvaluationFigures
 from tests.support.records import finished
 from unet_models.formats.trace import trace_unet
-from unet_models.networks.unet import UNet
+from unet_models.networks.build import build_network
 from unet_models.specs.networks import UNetSpec
 
 EVALUATION = finished("evaluate", EvaluationFigures(metrics={"dice": 0.9}))
@@ -61,7 +61,7 @@ def test_another_gate_or_another_registry_is_another_registration(
 
 
 def test_a_network_that_cannot_be_exported_is_named_with_the_remedy(tmp_path: Path) -> None:
-    network = UNet(UNetSpec(channels=(4, 8)), 1, 2, ndim=2).to(torch.bfloat16)
+    network = build_network(UNetSpec(channels=(4, 8)), 1, 2, ndim=2).to(torch.bfloat16)
     with pytest.raises(
         ConfigError, match=r"(?s)unet cannot .* float32 on the CPU, got .*bfloat16.*registry\.export=\[\]"
     ):

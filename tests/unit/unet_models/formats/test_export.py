@@ -18,6 +18,7 @@ from unet_models.formats import export
 from unet_models.formats.export import DESCRIPTION, export_networks, export_onnx, export_program
 from unet_models.formats.trace import Traced, trace_decoder, trace_denoiser, trace_unet
 from unet_models.networks.autoencoder import build_autoencoder
+from unet_models.networks.build import build_network
 from unet_models.networks.denoiser import Denoiser
 from unet_models.networks.unet import UNet
 from unet_models.specs.encoders import AutoencoderSpec
@@ -104,7 +105,9 @@ class Exported:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     spec = UNetSpec(channels=(4, 8, 16), strides=((1, 2, 2), 2), deep_supervision=1)
     denoiser = perturbed(Denoiser(DenoiserSpec(**SMALL, context_dim=12)))
-    found = Exported(tmp_path_factory.mktemp("bundle"), perturbed(UNet(spec, 2, 3)), denoiser, small_autoencoder())
+    found = Exported(
+        tmp_path_factory.mktemp("bundle"), perturbed(build_network(spec, 2, 3)), denoiser, small_autoencoder()
+    )
     networks = {
         "unet": lambda: trace_unet(found.unet, 2, 3),
         "denoiser": lambda: trace_denoiser(found.denoiser),
@@ -116,7 +119,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 @pytest.fixture(scope="module")
 def unet_2d() -> tuple[UNet, Traced]:
-    network = perturbed(UNet(UNetSpec(channels=(4, 8, 16)), 2, 3, ndim=2))
+    network = perturbed(build_network(UNetSpec(channels=(4, 8, 16)), 2, 3, ndim=2))
     return network, trace_unet(network, 2, 3)
 
 
@@ -143,23 +146,32 @@ def test_unet_2d_and_sizes_that_are_no_multiple(unet_2d: tuple[UNet, Traced], tm
         runs["torch_export"](images=torch.randn(2, 2, 4, 4))
 
 
-@pytest.mark.parametrize(
-    ("family", "ndim"),
-    [
-        ({"block": "residual", "norm": "group", "upsample": "linear", "skip": "gated", "activation": "silu"}, 3),
-        ({"block": "separable", "norm": "batch", "downsample": "max_pool", "skip": "add", "dropout": 0.5}, 2),
-    ],
-    ids=["residual", "separable"],
-)
+FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
+    "residual": (
+        {"block": "residual", "norm": "group", "upsample": "linear", "skip": "gated", "activation": "silu"},
+        3,
+    ),
+    "separable": ({"block": "separable", "norm": "batch", "downsample": "max_pool", "skip": "add", "dropout": 0.5}, 2),
+    "residual encoder": ({"block": "residual_encoder", "decoder_block": "plain"}, 2),
+    "inverted residual": ({"block": "inverted_residual", "skip": "none"}, 2),
+    "shuffle": ({"block": "shuffle", "norm": "batch", "activation": "silu"}, 2),
+    "mednext": ({"block": "mednext", "activation": "gelu", "skip": "add"}, 3),
+    "coarse gates": ({"skip": "gated_coarse"}, 2),
+    "nested": ({"decoder": "nested"}, 2),
+    "fcn": ({"decoder": "fcn", "skip": "add"}, 2),
+}
+
+
+@pytest.mark.parametrize(("family", "ndim"), FAMILIES.values(), ids=FAMILIES.keys())
 def test_other_families(family: dict[str, Any], ndim: int, tmp_path: Path) -> None:
-    network = perturbed(UNet(UNetSpec(channels=(4, 8), **family), 1, 2, ndim))
+    network = perturbed(build_network(UNetSpec(channels=(4, 8), **family), 1, 2, ndim))
     runs = written(trace_unet(network, 1, 2), tmp_path)
     for size in [(1, 1, 8, 12, 16), (3, 1, 16, 8, 20)]:
         assert_equal(runs, network, {"images": torch.randn(size[: 2 + ndim])})
 
 
 def test_weights_of_low_precision_are_refused() -> None:
-    network = UNet(UNetSpec(channels=(4, 8)), 1, 2, ndim=2).to(torch.bfloat16)
+    network = build_network(UNetSpec(channels=(4, 8)), 1, 2, ndim=2).to(torch.bfloat16)
     with pytest.raises(ValueError, match=r"float32 on the CPU, got torch.bfloat16 on cpu"):
         trace_unet(network, 1, 2)
 

@@ -1,30 +1,29 @@
-"""The segmentation U-Net: published parameter counts, any input size, and the outputs of MONAI's of the same shape."""
+"""Segmentation U-Nets: published parameter counts, any input size, any combination of parts."""
 
 from __future__ import annotations
 
 import itertools
 from typing import Any
 
-import monai.networks.nets
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from data_pipelines.errors import ConfigError
 from unet_models.networks import presets
-from unet_models.networks.blocks import InstanceNorm
+from unet_models.networks.build import build_network
 from unet_models.networks.unet import UNet
 from unet_models.specs.networks import UNetSpec
 
-BLOCKS, NORMS, SKIPS = (
-    ["plain", "residual", "separable"],
-    ["instance", "batch", "group", "none"],
-    ["concat", "add", "gated"],
-)
+BLOCKS = ["inverted_residual", "mednext", "plain", "residual", "residual_encoder", "separable", "shuffle"]
+NORMS = ["instance", "batch", "group", "none"]
+SKIPS = ["concat", "add", "gated", "gated_coarse", "none"]
 DOWNS, UPS = ["strided", "max_pool"], ["transposed", "linear"]
+VGG = 14_714_688 + (9 * 512 + 1) * 512 + 2 * (64 * 2 + 128 * 2 + 256 * 3 + 512 * 7)
+"""Parameters of FCN's encoder: convolutions of VGG-16, one more below them, and normalisation after each."""
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -36,72 +35,23 @@ def num_parameters(model: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("spec", "channels_in", "classes", "ndim", "count"),
-    [(presets.unet_2015(), 1, 2, 2, 31_042_434), (presets.nnunet_hippocampus(), 1, 3, 3, 5_602_953)],
+    [
+        (presets.unet_2015(), 1, 2, 2, 31_042_434),
+        (presets.nnunet_hippocampus(), 1, 3, 3, 5_602_953),
+        (presets.attention_unet(), 1, 2, 2, 32_087_878),
+        (presets.mednext_small(), 1, 2, 3, 5_551_816),  # the paper says 5.6 M
+        (presets.unet_plus_plus(), 1, 2, 2, 8_360_802),
+        (presets.residual_encoder(), 1, 2, 3, 102_349_770),
+        (presets.mobile_unet(), 1, 2, 2, 505_758),
+        (presets.shuffle_unet(), 1, 2, 2, 1_167_018),
+        (presets.fcn(32), 3, 21, 2, VGG + 1 * (512 + 1) * 21),
+        (presets.fcn(16), 3, 21, 2, VGG + 2 * (512 + 1) * 21),
+        (presets.fcn(8), 3, 21, 2, VGG + 3 * (512 + 1) * 21),
+    ],
 )
 def test_number_of_parameters(spec: UNetSpec, channels_in: int, classes: int, ndim: int, count: int) -> None:
     with torch.device("meta"):
-        assert num_parameters(UNet(spec, channels_in, classes, ndim)) == count
-
-
-def monai_twin(model: UNet, in_channels: int, num_classes: int) -> nn.Module:
-    """MONAI's DynUNet with the weights of ``model``. Its convolutions have no bias: before a norm it has no effect."""
-    channels = model.spec.channels
-    twin = monai.networks.nets.DynUNet(
-        spatial_dims=model.ndim,
-        in_channels=in_channels,
-        out_channels=num_classes,
-        kernel_size=[3] * len(channels),
-        strides=[1, *model.strides],
-        upsample_kernel_size=list(model.strides),
-        filters=channels,
-        norm_name=("instance", {"affine": True}),
-        deep_supervision=model.spec.deep_supervision > 0,
-        deep_supr_num=max(model.spec.deep_supervision, 1),
-    )
-    encoder = [twin.input_block, *twin.downsamples, twin.bottleneck]
-    for ours, theirs in zip(model.encoder, encoder, strict=True):
-        _copy_stage(ours, theirs)
-    for upsample, ours, theirs in zip(model.upsamples, model.decoder, twin.upsamples, strict=True):
-        theirs.transp_conv.conv.weight.data = upsample.conv.weight.data
-        _copy_stage(ours, theirs.conv_block)
-        skip, up = theirs.conv_block.conv1.conv.weight.data.chunk(2, dim=1)
-        theirs.conv_block.conv1.conv.weight.data = torch.cat([up, skip], dim=1)  # MONAI puts the skip last
-    heads = [twin.output_block, *twin.deep_supervision_heads] if model.spec.deep_supervision else [twin.output_block]
-    for ours, theirs in zip(reversed(model.heads), heads, strict=True):
-        theirs.conv.conv.load_state_dict(ours.state_dict())
-    return twin
-
-
-def _copy_stage(ours: nn.Module, theirs: nn.Module) -> None:
-    for number, block in enumerate(ours.convs, start=1):
-        getattr(theirs, f"conv{number}").conv.weight.data = block.conv.weight.data
-        getattr(theirs, f"norm{number}").load_state_dict(block.norm.state_dict())
-
-
-def perturbed(model: UNet) -> UNet:
-    """Norms and biases away from 1 and 0, so that forgetting one shows; conv biases stay, as MONAI has none."""
-    torch.manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, InstanceNorm):
-            nn.init.normal_(module.weight, 1.0, 0.2)
-            nn.init.normal_(module.bias, 0.0, 0.2)
-    for head in model.heads:
-        nn.init.normal_(head.bias)
-    return model
-
-
-@pytest.mark.parametrize(("ndim", "strides", "size"), [(3, None, (16, 24, 8)), (2, ((2, 1), (2, 2), (1, 2)), (12, 20))])
-def test_outputs_are_those_of_monai(ndim: int, strides: Any, size: tuple[int, ...]) -> None:
-    spec = presets.nnunet_hippocampus().model_copy(update={"channels": (4, 6, 8, 10), "strides": strides})
-    model = perturbed(UNet(spec, 2, 3, ndim))
-    twin = monai_twin(model, 2, 3)
-    images = torch.randn(2, 2, *size)
-    torch.testing.assert_close(model.eval()(images), twin.eval()(images), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(model(images[:1]), twin(images[:1]), rtol=1e-4, atol=1e-4)
-    outputs = model.train()(images)
-    full = twin.train()(images)[:, 0]
-    for ours, theirs in zip(outputs, [full, *twin.heads], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        assert num_parameters(build_network(spec, channels_in, classes, ndim)) == count
 
 
 # --- Any size, any combination ---------------------------------------------------------------------------------------
@@ -111,10 +61,12 @@ def test_outputs_are_those_of_monai(ndim: int, strides: Any, size: tuple[int, ..
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_combination_keeps_the_shape_and_learns(block: str, ndim: int) -> None:
     sizes = itertools.cycle([(5, 7, 3), (1, 9, 2), (4, 4, 4), (1, 1, 1), (11, 6, 5)])
-    for norm, skip, down, up in itertools.product(NORMS, SKIPS, DOWNS, UPS):
-        spec = UNetSpec(channels=(3, 4, 5), block=block, norm=norm, skip=skip, downsample=down, upsample=up)
-        size = next(sizes)[:ndim]
-        model = UNet(spec, 2, 3, ndim)
+    norms, ups = itertools.cycle(NORMS), itertools.cycle(UPS)
+    for skip, down, whole in zip(SKIPS * 2, DOWNS * 5, sizes, strict=False):  # 5 and 2: every pair of both
+        parts: Any = {"norm": next(norms), "skip": skip, "downsample": down, "upsample": next(ups)}
+        spec = UNetSpec(channels=(3, 4, 5), block=block, **parts)
+        size = whole[:ndim]
+        model = build_network(spec, 2, 3, ndim)
         images = torch.randn(2, 2, *size)
         logits = model(images)
         assert logits.shape == (2, 3, *size), spec
@@ -149,7 +101,7 @@ def test_any_size_keeps_its_shape(size: list[int], strides: Any, kind: Any, deep
         upsample=up,
         deep_supervision=deep,
     )
-    model = UNet(spec, 1, 2, ndim)
+    model = build_network(spec, 1, 2, ndim)
     images = torch.randn(batch, 1, *size)
     logits = model.eval()(images)
     assert logits.shape == (batch, 2, *size)
@@ -162,8 +114,49 @@ def test_any_size_keeps_its_shape(size: list[int], strides: Any, kind: Any, deep
         assert [f / s for f, s in zip(fine.shape[2:], per_axis, strict=True)] == list(coarse.shape[2:])
 
 
+@pytest.mark.parametrize(("decoder", "skip"), [("nested", "concat"), ("fcn", "add"), ("fcn", ("none", "add"))])
+@pytest.mark.parametrize("size", [(5, 7), (9, 6, 5)])
+def test_other_decoders_keep_the_shape_and_learn(decoder: str, skip: Any, size: tuple[int, ...]) -> None:
+    spec = UNetSpec(channels=(3, 4, 5), decoder=decoder, skip=skip)
+    model = build_network(spec, 2, 3, len(size))
+    logits = model(torch.randn(2, 2, *size))
+    assert logits.shape == (2, 3, *size)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_each_node_of_the_nested_decoder_joins_those_before_it() -> None:
+    """4 resolutions: 3 + 2 + 1 nodes; node (0, 3) joins (0, 0), (0, 1), (0, 2) and what comes from below."""
+    model = build_network(UNetSpec(channels=(2, 3, 4, 5), decoder="nested", num_decoder_blocks=1), 1, 2, 2)
+    inputs = [[node.stage.convs[0].conv.in_channels for node in column] for column in model.decoder.columns]
+    assert inputs == [[2 * 2, 2 * 3, 2 * 4], [3 * 2, 3 * 3], [4 * 2]]
+
+
+def test_skips_and_blocks_may_differ_by_stage() -> None:
+    spec = UNetSpec(channels=(2, 3, 4), skip=("none", "add"), num_blocks=(1, 2, 3), decoder_block="residual")
+    model = build_network(spec, 1, 2, 2)
+    assert [len(stage.convs) for stage in model.encoder.stages] == [1, 2, 3]
+    assert [skip.kind for skip in model.decoder.skips] == ["add", "none"]
+
+
+def test_parts_of_the_caller() -> None:
+    """A network of an encoder and a decoder that no spec names."""
+
+    class Pyramid(nn.Module):
+        def forward(self, images: Tensor) -> list[Tensor]:
+            return [images, F.avg_pool2d(images, 2)]
+
+    class Sum(nn.Module):
+        def forward(self, features: list[Tensor]) -> list[Tensor]:
+            fine, coarse = features
+            return [fine + F.interpolate(coarse, scale_factor=2.0)]
+
+    images = torch.ones(1, 1, 5, 6)
+    assert torch.equal(UNet(Pyramid(), Sum(), (2, 2))(images[:, :, :4]), 2 * images[:, :, :4])
+
+
 def test_deep_supervision_only_while_training() -> None:
-    model = UNet(UNetSpec(channels=(2, 3, 4, 5), deep_supervision=2), 1, 3, 3)
+    model = build_network(UNetSpec(channels=(2, 3, 4, 5), deep_supervision=2), 1, 3, 3)
     images = torch.randn(1, 1, 16, 8, 24)
     shapes = [tuple(output.shape) for output in model(images)]
     assert shapes == [(1, 3, 16, 8, 24), (1, 3, 8, 4, 12), (1, 3, 4, 2, 6)]
@@ -172,25 +165,25 @@ def test_deep_supervision_only_while_training() -> None:
 
 
 def test_padding_is_zeros_at_the_far_end() -> None:
-    model = UNet(UNetSpec(channels=(2, 3, 4)), 1, 2, 2).eval()
+    model = build_network(UNetSpec(channels=(2, 3, 4)), 1, 2, 2).eval()
     images = torch.randn(2, 1, 9, 14)
     padded = model(F.pad(images, (0, 2, 0, 3)))  # 12 x 16
     torch.testing.assert_close(model(images), padded[:, :, :9, :14])
 
 
 def test_light_blocks_are_light() -> None:
-    plain, light = (num_parameters(UNet(UNetSpec(block=block), 1, 3)) for block in ("plain", "separable"))
+    plain, light = (num_parameters(build_network(UNetSpec(block=block), 1, 3)) for block in ("plain", "separable"))
     assert light < plain / 4
 
 
 @pytest.mark.parametrize("channels", [(6, 10), (8, 12), (3, 32)])
 def test_groups_divide_any_number_of_channels(channels: tuple[int, ...]) -> None:
-    model = UNet(UNetSpec(channels=channels, norm="group"), 1, 2, 2)
+    model = build_network(UNetSpec(channels=channels, norm="group"), 1, 2, 2)
     assert model(torch.randn(1, 1, 4, 4)).isfinite().all()
 
 
 def test_dropout_only_while_training() -> None:
-    model = UNet(UNetSpec(channels=(8, 8), dropout=0.5), 1, 2, 2)
+    model = build_network(UNetSpec(channels=(8, 8), dropout=0.5), 1, 2, 2)
     images = torch.randn(1, 1, 8, 8)
     assert not torch.equal(model(images), model(images))
     model.eval()
@@ -199,8 +192,8 @@ def test_dropout_only_while_training() -> None:
 
 def test_he_initialisation() -> None:
     torch.manual_seed(0)
-    model = UNet(UNetSpec(channels=(32, 64)), 1, 2, 3)
-    conv = model.encoder[1].convs[1].conv
+    model = build_network(UNetSpec(channels=(32, 64)), 1, 2, 3)
+    conv = model.encoder.stages[1].convs[1].conv
     assert conv.weight.std().item() == pytest.approx((2 / (1 + 0.01**2) / (64 * 27)) ** 0.5, rel=0.02)
     assert (conv.bias == 0).all()
 
@@ -210,4 +203,4 @@ def test_he_initialisation() -> None:
 
 def test_strides_must_fit_the_axes() -> None:
     with pytest.raises(ConfigError, match=r"strides: each entry needs 2 numbers.*got \[2, 2, 1\]"):
-        UNet(UNetSpec(channels=(2, 3), strides=((2, 2, 1),)), 1, 2, ndim=2)
+        build_network(UNetSpec(channels=(2, 3), strides=((2, 2, 1),)), 1, 2, ndim=2)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data_pipelines.errors import WeightsError
 from tests.support.training import CPU, tensors_of
-from unet_models.networks.unet import UNet
+from unet_models.networks.build import build_network
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import TrainSpec
@@ -49,7 +49,7 @@ def spec_of(optimizer: str = "adamw", ema: float | None = 0.5, channels_last: bo
 def stepped(spec: TrainSpec, num_steps: int = 2, seed: int = 0) -> TrainState:
     """A state after some steps on noise, so that every tensor differs from its start and from its average."""
     torch.manual_seed(seed)
-    state = build_state(UNet(spec.model, 2, 3, ndim=len(spec.patch_size)), spec, CPU)
+    state = build_state(build_network(spec.model, 2, 3, ndim=len(spec.patch_size)), spec, CPU)
     for _ in range(num_steps):
         state.model(torch.randn(2, 2, *spec.patch_size)).square().mean().backward()
         state.optimizer.step()
@@ -112,7 +112,7 @@ def test_weights_to_evaluate_are_the_average_in_usual_memory_order(saved: Path) 
     weights = load_file(saved / MODEL)
     assert weights.keys() == state.ema.tensors.keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in state.ema.tensors.items())
-    assert not torch.equal(weights["heads.0.weight"], state.model.state_dict()["heads.0.weight"])
+    assert not torch.equal(weights["decoder.heads.0.weight"], state.model.state_dict()["decoder.heads.0.weight"])
     assert all(tensor.is_contiguous() for tensor in weights.values())
     with safe_open(saved / MODEL, "pt") as stream:
         assert stream.metadata() == {"format": "pt"}

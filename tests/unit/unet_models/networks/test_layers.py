@@ -1,4 +1,4 @@
-"""Blocks of the segmentation U-Net: instance normalisation computes what torch's does."""
+"""Layers of the segmentation networks: instance normalisation computes what torch's does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unet_models.networks.blocks import InstanceNorm
+from unet_models.networks.layers import InstanceNorm
 
 
 def norm_and_gradients(norm: nn.Module | None, x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:

@@ -1,0 +1,52 @@
+"""Inverted residuals: expand, filter each channel, project without activation (MobileNetV2, Sandler 2018)."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unet_models.networks.layers import (
+    CONV,
+    DROPOUT,
+    Stride,
+    build_activation,
+    build_depthwise,
+    build_norm,
+    is_one,
+)
+from unet_models.specs.networks import UNetSpec
+
+
+class Block(nn.Module):
+    """Inverted residual of ``spec.expansion``; a shortcut where neither channels nor resolution change."""
+
+    def __init__(self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride = 1) -> None:
+        super().__init__()
+        hidden = spec.expansion * in_channels
+        self.convs = nn.Sequential(
+            CONV[ndim](in_channels, hidden, 1, bias=False),
+            build_norm(spec, ndim, hidden),
+            build_activation(spec),
+            build_depthwise(spec, ndim, hidden, stride, bias=False),
+            build_norm(spec, ndim, hidden),
+            build_activation(spec),
+            CONV[ndim](hidden, out_channels, 1, bias=False),
+            build_norm(spec, ndim, out_channels),
+            DROPOUT[ndim](spec.dropout) if spec.dropout else nn.Identity(),
+        )
+        self.has_shortcut = in_channels == out_channels and is_one(stride)
+
+    def forward(self, x: Float[Tensor, "batch in_channels *spatial"]) -> Float[Tensor, "batch out_channels *strided"]:
+        """Apply the block."""
+        features: Tensor = self.convs(x)
+        return x + features if self.has_shortcut else features
+
+
+class Stage(nn.Sequential):
+    """Inverted residuals, the first one strided."""
+
+    def __init__(
+        self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, num_blocks: int, stride: Stride = 1
+    ) -> None:
+        first = Block(spec, ndim, in_channels, out_channels, stride)
+        super().__init__(first, *(Block(spec, ndim, out_channels, out_channels) for _ in range(num_blocks - 1)))

@@ -1,0 +1,36 @@
+"""Decoder of the U-Net: one stage per resolution, each joined with the encoder's features (Ronneberger 2015)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from unet_models.networks.blocks import build_stage, build_upsample
+from unet_models.networks.layers import CONV, Strides
+from unet_models.networks.skips import SkipConnection
+from unet_models.specs.networks import UNetSpec
+
+
+class Decoder(nn.Module):
+    """Upsampling, skip connection and stage of each resolution, coarse to fine; a 1x1 convolution per output."""
+
+    def __init__(self, spec: UNetSpec, ndim: int, strides: Strides, num_classes: int) -> None:
+        super().__init__()
+        channels, block = spec.channels, spec.decoder_block or spec.block
+        self.upsamples, self.skips, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for i in reversed(range(len(channels) - 1)):
+            skip = SkipConnection(spec.skips[i], ndim, channels[i], channels[i + 1], strides[i])
+            self.upsamples.append(build_upsample(spec, block, ndim, channels[i + 1], channels[i], strides[i]))
+            self.skips.append(skip)
+            self.stages.append(build_stage(spec, block, ndim, skip.out_channels, channels[i], spec.decoder_blocks[i]))
+        heads = range(spec.deep_supervision, -1, -1)
+        self.heads = nn.ModuleList(CONV[ndim](channels[i], num_classes, 1) for i in heads)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Decode features, finest first, to logits, finest first."""
+        *encoded, x = features
+        decoded = []
+        for upsample, skip, stage in zip(self.upsamples, self.skips, self.stages, strict=True):
+            x = stage(skip(encoded.pop(), upsample(x), x))
+            decoded.append(x)
+        heads = self.heads if self.training else self.heads[-1:]
+        return [head(x) for head, x in zip(heads, decoded[-len(heads) :], strict=True)][::-1]
