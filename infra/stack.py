@@ -1,4 +1,4 @@
-"""The servers without containers: PostgreSQL, MLflow, Prefect with a worker, Ray head and worker; all on loopback.
+"""The servers without containers: PostgreSQL, MLflow, Prefect with a worker, Ray; all on loopback, and there alone.
 
     make stack        starts them, prints where they are, and stops all of them on Ctrl-C
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import secrets
 import shutil
@@ -24,6 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_pipelines.errors import ConfigError
+from flows.cluster.connection import LOOPBACK_ONLY
+from flows.cluster.folders import ray_folder, stack_folder
+from flows.config.locations import private_folder
 from flows.doctor.servers import ask, basic, bearer
 
 if TYPE_CHECKING:
@@ -37,14 +40,11 @@ PORTS = {
     "prefect": 4200,
     "ray": 6379,
     "dashboard": 8265,
-    "head_agent": 52365,  # both nodes of Ray would take this one, and the later takes no jobs
-    "worker_agent": 52366,
+    "agent": 52365,  # of Ray, which starts jobs
 }
 """Where each server would like to listen; where something else does, it takes any free port."""
 HEALTHY_WITHIN_SECONDS = 180.0
 GRACE_SECONDS = 15.0
-LONGEST_SOCKET_FOLDER = 40
-"""Ray and PostgreSQL put Unix sockets below it, whose paths the kernel limits to 107 bytes."""
 
 
 class StackError(RuntimeError):
@@ -134,9 +134,9 @@ def pick_ports() -> dict[str, int]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("", port))  # Ray listens on the machine's address, not on loopback
+                probe.bind((LOOPBACK, port))
             except OSError:
-                probe.bind(("", 0))
+                probe.bind((LOOPBACK, 0))
             chosen[name] = probe.getsockname()[1]
     return chosen
 
@@ -254,37 +254,39 @@ def prefect_worker(folder: Path, clients: Mapping[str, str]) -> Service:
     return Service("prefect-worker", command, lambda: _answers(pool, login), environment)
 
 
-def ray_nodes(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str]) -> list[Service]:
-    """A head without CPUs, so that no work crowds it, and a worker with all of them."""
-    temporary = folder / "ray"
-    if len(str(temporary)) > LONGEST_SOCKET_FOLDER:
-        temporary = Path(f"/tmp/unetflow-ray-{os.getuid()}")
+def ray(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str], clients: Mapping[str, str]) -> Service:
+    """Ray as one node, which listens on loopback alone, with the credentials that its jobs use."""
     environment = {
+        **clients,
+        **LOOPBACK_ONLY,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secret["RAY_TOKEN"],
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ADDRESS": "",
         "PATH": f"{BIN}:{os.environ['PATH']}",  # jobs say `python`
     }
-    shared = ["--node-ip-address", LOOPBACK, "--disable-usage-stats", "--block"]
-    head = [str(BIN / "ray"), "start", "--head", "--port", str(ports["ray"]), "--num-cpus", "0", *shared]
-    head += ["--dashboard-host", LOOPBACK, "--dashboard-port", str(ports["dashboard"]), "--temp-dir", str(temporary)]
-    head += ["--object-store-memory", str(100 << 20), "--dashboard-agent-listen-port", str(ports["head_agent"])]
-    worker = [str(BIN / "ray"), "start", "--address", f"{LOOPBACK}:{ports['ray']}", *shared]
-    worker += ["--dashboard-agent-listen-port", str(ports["worker_agent"])]
-    worker += ["--num-cpus", str(max(2, os.cpu_count() or 1)), "--object-store-memory", str(512 << 20)]
-    url = f"http://{LOOPBACK}:{ports['dashboard']}"
-    token = secret["RAY_TOKEN"]
-    return [
-        Service("ray-head", head, lambda: _answers(f"{url}/api/version", bearer(token)), environment),
-        Service("ray-worker", worker, lambda: _num_nodes(url, token) >= 2, environment),
-    ]
+    options = {
+        "--port": str(ports["ray"]),
+        "--dashboard-host": LOOPBACK,
+        "--dashboard-port": str(ports["dashboard"]),
+        "--dashboard-agent-listen-port": str(ports["agent"]),
+        "--num-cpus": str(max(2, os.cpu_count() or 1)),
+        "--object-store-memory": str(512 << 20),
+        "--temp-dir": str(ray_folder(folder)),
+    }
+    command = [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
+    command += [word for option in options.items() for word in option]
+    token = bearer(secret["RAY_TOKEN"])
+    pages = (f"{ports['dashboard']}/api/version", f"{ports['agent']}/api/local_raylet_healthz")
+    return Service(
+        "ray", command, lambda: all(_answers(f"http://{LOOPBACK}:{page}", token) for page in pages), environment
+    )
 
 
 @contextmanager
 def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[dict[str, str]]:
     """The stack for the length of the block; hands on the variables that its clients need."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(folder)
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
     (folder / "stack.env").unlink(missing_ok=True)  # of a stack that was killed
@@ -295,7 +297,7 @@ def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[dict[s
         mlflow(folder, ports, secret),
         prefect_server(folder, ports, secret),
         prefect_worker(folder, clients),
-        *ray_nodes(folder, ports, secret),
+        ray(folder, ports, secret, clients),
     ]
     try:
         for service in services:
@@ -311,9 +313,8 @@ def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[dict[s
 
 def main() -> None:
     """``make stack``."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=state / "unetflow" / "stack", help="data, logs and secrets")
+    parser.add_argument("--folder", type=Path, default=stack_folder(), help="data, logs and secrets")
     folder = parser.parse_args().folder.absolute()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background jobs ignore SIGINT otherwise
         signal.signal(number, signal.default_int_handler)
@@ -321,7 +322,7 @@ def main() -> None:
         with running(folder) as clients:
             print(_welcome(folder, clients), flush=True)
             signal.pause()
-    except StackError as error:
+    except (StackError, ConfigError) as error:
         sys.exit(f"stack: {error}")
     except KeyboardInterrupt:
         print("stopped")
@@ -364,12 +365,6 @@ def _databases_exist(port: int, password: str) -> bool:
 
 def _answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
     return ask(url, headers).status == 200
-
-
-def _num_nodes(url: str, token: str) -> int:
-    answer = ask(f"{url}/api/v0/nodes", bearer(token))
-    nodes = json.loads(answer.body)["data"]["result"]["result"] if answer.status == 200 else []
-    return sum(node["state"] == "ALIVE" for node in nodes)
 
 
 if __name__ == "__main__":

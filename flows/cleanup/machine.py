@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from data_pipelines import storage
 from data_pipelines.temporary import LOCK, PREFIX, find_leftovers
 from flows.cleanup.rubbish import Rubbish, examine_local
+from flows.cluster.folders import find_ray_folders
 
 _SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_(\d+)")
 _UNLOCKED = re.compile(rf"{PREFIX}(checkpoint|train|folder|file|job|model|champion|pipeline|tokenizer|network)-\w{{8}}")
@@ -31,13 +31,13 @@ def find_temporary(before: float) -> Iterator[Rubbish]:
 
 
 def find_sessions(before: float) -> Iterator[Rubbish]:
-    """Yield the sessions in the cache folder whose Ray has ended.
+    """Yield the sessions of this user's Rays that have ended.
 
     A cache folder may be shared with other machines, whose processes nobody sees from here: a session whose log files
     were written lately stays.
     """
     commands = list(_iter_commands())
-    for folder in sorted((storage.cache_folder() / "ray").glob("session_*")):
+    for folder in (session for parent in find_ray_folders() for session in sorted(parent.glob("session_*"))):
         match = _SESSION.fullmatch(folder.name)
         if not match or folder.is_symlink() or _is_alive(int(match[1])):
             continue

@@ -1,5 +1,6 @@
 """Ray: the cluster that stages run on.
 
+folders.py      where the Rays that are started here keep their files
 connection.py   connect to Ray or start it, check its resources
 actors.py       map items over a pool of actors
 jobs_api.py     client of the Jobs API: token, versions, retries of the connection

@@ -12,16 +12,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from data_pipelines import storage
 from data_pipelines.errors import ConfigError
-from flows.config.locations import writable_folder
+from flows.cluster.folders import local_parent, ray_folder
 from flows.config.specs import ComputeSpec
 
-MAX_TEMP_FOLDER_LENGTH = 40
-"""Ray puts Unix sockets below its folder, 64 bytes further down, and the kernel limits their paths to 107 bytes."""
 NO_SERVER = "http://127.0.0.1:9"
 """Address at which nothing listens."""
 LOG_LEVEL_LINE = b"Set ray log level from environment variable"
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Where Ray takes no further nodes, it listens on loopback alone; else on every address, whatever it is told."""
 POLL_SECONDS = 0.2
 """A worker's report waits until Ray Train's controller polls for it; with Ray's default of two seconds, a training that
 reports every second runs at half its speed."""
@@ -46,6 +45,7 @@ def import_ray() -> None:
         # A local Ray switches token authentication on by itself; without this it would write one to ~/.ray, 0644.
         os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
     if not address:
+        os.environ.update(LOOPBACK_ONLY)
         # An actor that asks the cloud provider whether this node will be taken away; a process more at every training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     import ray.data
@@ -53,8 +53,8 @@ def import_ray() -> None:
 
 
 def connect_ray(num_cpus: int | None = None) -> None:
-    """Connect to Ray or start it, once per process. A local one keeps its files in the user's cache folder where the
-    path is short enough."""
+    """Connect to Ray or start it, once per process. The files of a local one lie in a folder that is this user's alone;
+    raises ConfigError where it is not."""
     import_ray()
     import ray
 
@@ -63,15 +63,13 @@ def connect_ray(num_cpus: int | None = None) -> None:
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("UNETFLOW_DEBUG"))}
     if not address:
-        folder = storage.cache_folder() / "ray"
         options |= {
             "address": "local",  # else a Ray that somebody else started on this machine would be joined
             "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),
             "include_dashboard": False,
             "object_store_memory": 512 << 20,
+            "_temp_dir": str(ray_folder(local_parent())),
         }
-        if len(str(folder)) <= MAX_TEMP_FOLDER_LENGTH:
-            options["_temp_dir"] = str(writable_folder(folder, "UNETFLOW_CACHE or XDG_CACHE_HOME"))
     # Without a dashboard, the helper that Ray Train starts beside each training looks for it for 40 seconds, and a
     # training that ends sooner waits 12 for the helper. Ray's processes inherit this address: it finds out at once.
     with environment({} if address else {"RAY_API_SERVER_ADDRESS": NO_SERVER}), _without_log_level_line():

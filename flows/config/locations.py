@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from data_pipelines.errors import ConfigError
@@ -24,6 +25,45 @@ def writable_folder(folder: Path, variables: str) -> Path:
     if not is_writable:
         raise ConfigError(f"{folder} cannot be written to: set {variables} to a folder that can")
     return folder
+
+
+def private_folder(folder: Path) -> Path:
+    """Return the folder, mode 0700, made where it is missing: what lies below it is this user's alone.
+
+    Raises ConfigError where somebody else could put something in it: it belongs to another user, is a link, is writable
+    by others, or lies in a folder in which everybody may rename it.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if found := _intrusion(folder):
+            raise ConfigError(
+                f"{folder} must be this user's alone, and {found}: remove it, or set UNETFLOW_CACHE to a folder of "
+                "your own whose path is short"
+            )
+        folder.chmod(0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be made ({error.strerror}): set UNETFLOW_CACHE or XDG_CACHE_HOME to a folder of your own "
+            "that can be written to"
+        ) from None
+    return folder
+
+
+def _intrusion(folder: Path) -> str:
+    """Return how somebody else can get into the folder; empty where nobody can."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        return "is a link" if stat.S_ISLNK(status.st_mode) else "is no folder"
+    if status.st_uid != os.geteuid():
+        return f"belongs to user {status.st_uid}"
+    if status.st_mode & 0o022:
+        return f"others may write to it (mode {stat.S_IMODE(status.st_mode):o})"
+    for parent in folder.resolve().parents:
+        mode = parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            return f"everybody may rename what is in {parent} (mode {stat.S_IMODE(mode):o})"
+    return ""
 
 
 def storage_root(configured: str = "") -> str:

@@ -145,6 +145,7 @@ class TwoHosts:
         """The second host's node; again after it was lost."""
         node = [str(BIN / "ray"), "start", "--address", f"{self.first.address}:{PORT}", "--num-cpus", "1"]
         node += ["--node-ip-address", self.second.address, "--block", "--object-store-memory", str(300 << 20)]
+        node += ["--temp-dir", str(self.folder / "r2")]  # a host's own: Ray's nodes remove what others put there
         self.start(self.second, self.folder / "node.log", *node)
         self.wait_for_nodes(2)
 

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flows.cluster.connection import LOOPBACK_ONLY
+
 BIN = Path(sys.executable).parent
 
 
@@ -59,14 +61,22 @@ def ray_head(log: Path) -> Iterator[dict[str, str]]:
     token, dashboard = secrets.token_hex(32), free_port()
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
     folder = tempfile.mkdtemp(prefix="ufr-")  # short: Ray's sockets lie below it
-    words = [str(BIN / "ray"), "start", "--head", "--block", "--port", str(free_port()), "--node-ip-address=127.0.0.1"]
+    words = [str(BIN / "ray"), "start", "--head", "--block", "--port", str(free_port())]
     words += ["--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(free_port())]
-    words += ["--num-cpus", "2", "--object-store-memory", str(300 << 20), "--temp-dir", folder, "--disable-usage-stats"]
+    words += [
+        "--num-cpus",
+        "2",
+        "--object-store-memory",
+        str(300 << 20),
+        "--temp-dir",
+        f"{folder}/r",
+        "--disable-usage-stats",
+    ]
     outside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with log.open("w") as stream:
         head = subprocess.Popen(
             words,
-            env=outside | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PATH": f"{BIN}:{os.environ['PATH']}"},
+            env=outside | LOOPBACK_ONLY | variables | {"RAY_ADDRESS": "", "PATH": f"{BIN}:{os.environ['PATH']}"},
             stdout=stream,
             stderr=stream,
             start_new_session=True,

@@ -45,15 +45,16 @@ def test_temporary_folders_go_by_lock_or_by_age(tmp_path: Path, monkeypatch: pyt
 
 def test_sessions_of_living_or_recent_rays_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead_pid: int) -> None:
     monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path))
+    rays = tmp_path / "run" / "ray"
     base = "session_2026-01-01_00-00-0"
-    ended = old(tmp_path / "ray" / f"{base}1_000000_{dead_pid}")
-    old(tmp_path / "ray" / f"{base}2_000000_{os.getpid()}")
-    recent = old(tmp_path / "ray" / f"{base}3_000000_{dead_pid}")
+    ended = old(rays / f"{base}1_000000_{dead_pid}")
+    old(rays / f"{base}2_000000_{os.getpid()}")
+    recent = old(rays / f"{base}3_000000_{dead_pid}")
     (recent / "logs").mkdir()
     (recent / "logs" / "raylet.out").touch()
-    named = old(tmp_path / "ray" / f"{base}4_000000_{dead_pid}")
-    old(tmp_path / "ray" / "something")
-    (tmp_path / "ray" / "session_latest").symlink_to(ended)
+    named = old(rays / f"{base}4_000000_{dead_pid}")
+    old(rays / "something")
+    (rays / "session_latest").symlink_to(ended)
     words = [sys.executable, "-c", "print(flush=True); input()", str(named / "sockets")]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
