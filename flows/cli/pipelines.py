@@ -84,6 +84,9 @@ def _add_stage_command(name: str, about: str) -> None:
 @app.command("stage", hidden=True, rich_help_panel=CLUSTER_PANEL)
 def stage(name: str, config: Config) -> None:
     """Run one stage, those before it being done: the entry point of a job of the cluster."""
+    from flows.doctor.servers import require_login
+
+    require_login()  # else a node without credentials would say so after the training
     # The pipeline that submitted the job has reported the cache hits.
     logging.getLogger("flows.stages.stage").addFilter(lambda record: "cache hit" not in record.msg)
     _run(load_config(config), as_json=True, until=name)

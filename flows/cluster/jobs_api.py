@@ -36,6 +36,11 @@ def jobs_address() -> str | None:
     return address if address.startswith(("http://", "https://")) else None
 
 
+def is_job() -> bool:
+    """Tell whether this process is a job of a cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def connect(address: str) -> JobSubmissionClient:
     """Connect to the cluster at ``address`` (``http://HOST:8265``, or ``auto`` inside a job).
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -22,17 +23,9 @@ CODE_SUFFIXES = (".py", ".yaml", ".j2")
 CONFIG = "pipeline.yaml"
 FORWARDED = (
     "PREFECT_API_URL",
-    "PREFECT_API_AUTH_STRING",
-    "PREFECT_API_KEY",
     "MLFLOW_TRACKING_URI",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
     "MLFLOW_S3_ENDPOINT_URL",
     "AWS_ENDPOINT_URL",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
     "AWS_DEFAULT_REGION",
     "UNETFLOW_STORAGE",
     "UNETFLOW_DEBUG",
@@ -40,13 +33,31 @@ FORWARDED = (
     "GLOO_SOCKET_IFNAME",
     "NCCL_SOCKET_IFNAME",
 )
-"""Variables a job needs to find servers and storage; those set here are set there. Whoever has the cluster's token can
-read them: on a shared cluster, give its nodes credentials of their own instead."""
+"""Variables a job needs to find servers and storage; those set here are set there. Never credentials: Ray logs them on
+every node, and shows them on its dashboard."""
+CREDENTIALS = (
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_API_KEY",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+"""Variables that jobs use, too, as they are where Ray was started on the node."""
 
 
 def forwarded_variables() -> dict[str, str]:
-    """Return those of ``FORWARDED`` that are set here."""
-    return {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    """Return those of ``FORWARDED`` that are set here. Raises ConfigError where one holds a password."""
+    found = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    for name, value in found.items():
+        if "://" in value and urlsplit(value).password:
+            raise ConfigError(
+                f"{name} holds a password, and Ray logs and shows the variables of a job: take it out of the address, "
+                f"and set {', '.join(CREDENTIALS)}, as needed, where Ray is started on the nodes"
+            )
+    return found
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,8 @@ from data_pipelines.specs import Spec
 from flows.metrics import parse_metric_name
 
 Count = Annotated[int, Field(ge=1)]
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class ComputeSpec(Spec):
@@ -113,7 +116,18 @@ class NotifySpec(Spec):
     """Notification targets for failures and new champions."""
 
     webhook: str = ""
-    """URL that receives a POST of ``{"text": ...}``, as Slack, Mattermost and Teams workflows accept it; empty
-    (default): none."""
+    """Environment variable, such as ``SLACK_WEBHOOK``, with the URL that takes a POST of ``{"text": ...}``, as Slack,
+    Mattermost and Teams workflows accept it; empty (default): none. Not the URL itself: whoever has it can post, and
+    configurations are stored and shown."""
     block: str = ""
     """Prefect notification block, as ``TYPE/NAME`` such as ``slack-webhook/ml``; empty (default): none."""
+
+    @field_validator("webhook")
+    @classmethod
+    def _webhook_is_variable(cls, name: str) -> str:
+        if name and not _VARIABLE.fullmatch(name):
+            raise ValueError(
+                "names the environment variable that holds the URL, and not the URL, which is a secret: "
+                "`export SLACK_WEBHOOK=URL` where the pipeline runs, and write SLACK_WEBHOOK here"
+            )
+        return name

@@ -17,12 +17,15 @@ from email.utils import parsedate_to_datetime
 
 from data_pipelines.errors import ConfigError, ServerError, UserError
 from data_pipelines.storage import home_folder
-from flows.cluster.jobs_api import connect, is_loopback
+from flows.cluster.jobs_api import connect, is_job, is_loopback
 from flows.config.pipeline import PipelineConfig
 from flows.doctor.finding import Finding, bad, ok, warning
 
 TIMEOUT_SECONDS = 10.0
+IN_JOB = "  # where Ray is started on the nodes: credentials do not travel"
 MAX_SKEW_SECONDS = 5.0
+REFUSED = (401, 403)
+"""HTTP statuses of a server that wants other credentials."""
 OWN_CERTIFICATES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_INSECURE_TLS", "REQUESTS_CA_BUNDLE")
 """Variables of MLflow's client that change which servers it trusts."""
 
@@ -77,13 +80,18 @@ class Server:
         if answer.status == 0:
             text = f"{self.url} does not answer ({answer.error})"
             return bad(self.name, text, f"start it, or correct the address: curl {self.url}")
-        if answer.status in (401, 403):
-            said = "wrong" if self.headers else "missing"
-            return bad(self.name, f"{self.url}: {self.variable} is {said}", f"export {self.variable}=...")
+        if answer.status in REFUSED:
+            return self.refusal()
         if answer.status != 200:
             text = f"{self.url}{self.closed_path} answers {answer.status}"
             return bad(self.name, text, f"look at its log; curl {self.url}")
         return None
+
+    def refusal(self) -> Finding:
+        """Return that it refuses our credentials."""
+        said = "wrong" if self.headers else "missing"
+        remedy = f"export {self.variable}=..." + (IN_JOB if is_job() else "")
+        return bad(self.name, f"{self.url}: {self.variable} is {said}", remedy)
 
     def check(self) -> Iterator[Finding]:
         """Check that it is reachable, asks for credentials, accepts ours, and has our time."""
@@ -92,7 +100,7 @@ class Server:
             return
         stranger = ask(self.url + self.closed_path)
         advice = f"switch its authentication on ({self.variable})"
-        if stranger.status in (401, 403):
+        if stranger.status in REFUSED:
             yield ok(self.name, f"{self.url} answers, and asks for credentials")
         elif is_loopback(self.url):
             yield warning(self.name, f"{self.url} answers anybody on this machine", advice)
@@ -153,6 +161,14 @@ def require_mlflow() -> None:
     if server is None or (server.url.startswith("https") and any(map(os.environ.get, OWN_CERTIFICATES))):
         return
     if problem := server.problem():
+        raise ServerError(f"{server.name}: {problem.text}; {problem.remedy}")
+
+
+def require_login() -> None:
+    """Raise ServerError where a named MLflow server refuses our credentials. One that is down may come back in time."""
+    server = mlflow_server()
+    if server and ask(server.url + server.closed_path, server.headers).status in REFUSED:
+        problem = server.refusal()
         raise ServerError(f"{server.name}: {problem.text}; {problem.remedy}")
 
 

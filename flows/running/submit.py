@@ -6,6 +6,8 @@ the same pipeline submitted again, follows the job that exists.
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,13 +18,15 @@ from data_pipelines import storage
 from data_pipelines.errors import ConfigError
 from flows.cluster.job import OWNER_TAG, PIPELINE_TAG, STAGE_TAG, JobRequest, ensure_job, job_info
 from flows.cluster.jobs_api import AUTO, connect, is_loopback
-from flows.cluster.package import CONFIG, folder_digest, packed
+from flows.cluster.package import CONFIG, CREDENTIALS, folder_digest, packed
 from flows.config.pipeline import PipelineConfig
 from flows.doctor.servers import require_servers
 from flows.pipelines.catalog import pipeline_of
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
+
+logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 60.0
 """Time that a cancelled job may take to end."""
@@ -49,6 +53,8 @@ def submit_pipeline(
     client = connect(address)
     require_servers()
     _check_storage(config, address)
+    if kept := [name for name in CREDENTIALS if name in os.environ]:
+        logger.info("%s: not sent, jobs use the credentials of their nodes", ", ".join(kept))
     entry_module = pipeline_of(config).entry_module
     with packed(config, entry_module) as folder:
         request = JobRequest(

@@ -9,10 +9,19 @@ import pytest
 
 from data_pipelines.errors import ConfigError
 from flows import installation
-from flows.cluster.package import CONFIG, folder_digest, forwarded_variables, packed, runtime_environment
+from flows.cluster.package import (
+    CONFIG,
+    CREDENTIALS,
+    FORWARDED,
+    folder_digest,
+    forwarded_variables,
+    packed,
+    runtime_environment,
+)
 from flows.installation import CODE_VARIABLE, LOCK
 from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.config import SegmentationConfig
+from tests.support.infra import SECRET
 from tests.support.project import CHECKOUT
 
 
@@ -66,6 +75,25 @@ def test_only_named_variables_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOMETHING_SECRET", "y")
     assert forwarded_variables()["MLFLOW_TRACKING_URI"] == "http://x"
     assert "SOMETHING_SECRET" not in forwarded_variables()
+
+
+def test_no_credentials_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the name says: Ray would log them, and show them on its dashboard."""
+    for name in CREDENTIALS:
+        monkeypatch.setenv(name, "hush")
+    environment = runtime_environment(tmp_path, {}, install=True)
+    assert "hush" not in str(environment)
+    assert not [name for name in FORWARDED if SECRET.search(name)]
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "PREFECT_API_URL", "UNETFLOW_STORAGE"])
+def test_an_address_with_a_password_does_not_travel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "http://user:hush@host:5000/x")
+    with pytest.raises(ConfigError, match=f"{name} holds a password") as raised:
+        forwarded_variables()
+    assert "hush" not in str(raised.value)
+    monkeypatch.setenv(name, "http://user@host:5000/x")
+    assert forwarded_variables()[name] == "http://user@host:5000/x"
 
 
 def test_the_environment_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

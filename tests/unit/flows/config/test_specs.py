@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from flows.config.specs import ComputeSpec, RegistrySpec
+from flows.config.specs import ComputeSpec, NotifySpec, RegistrySpec
 
 
 def test_workers_as_a_number_or_a_range() -> None:
@@ -36,3 +36,10 @@ def test_the_compared_metric_is_one_that_can_be_compared() -> None:
     for name, message in (("sparkle", "there is no metric sparkle"), ("samples_per_second", "has no direction")):
         with pytest.raises(ValidationError, match=message):
             RegistrySpec(compare_metric=name)
+
+
+@pytest.mark.parametrize("given", ["https://hooks.example.org/services/T0/B0/X", "$SLACK_WEBHOOK", "a b"])
+def test_a_webhook_is_named_by_its_variable(given: str) -> None:
+    assert NotifySpec(webhook="SLACK_WEBHOOK").webhook == "SLACK_WEBHOOK"
+    with pytest.raises(ValidationError, match="names the environment variable that holds the URL"):
+        NotifySpec(webhook=given)

@@ -99,6 +99,8 @@ def test_a_server_that_is_down(serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
     assert "curl http://127.0.0.1:9/api" in found.remedy
     with pytest.raises(ServerError, match="does not answer"):
         servers.require_servers()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    servers.require_login()
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
@@ -109,6 +111,12 @@ def test_credentials_missing_and_wrong(serve: Serve, monkeypatch: pytest.MonkeyP
     found = the_bad(servers.check_mlflow())
     assert f"MLFLOW_TRACKING_PASSWORD is {'wrong' if password else 'missing'}" in found.text
     assert found.remedy == "export MLFLOW_TRACKING_PASSWORD=..."
+    with pytest.raises(ServerError, match=r"mlflow: .*MLFLOW_TRACKING_PASSWORD is"):
+        servers.require_login()
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert the_bad(servers.check_mlflow()).remedy.endswith(
+        "where Ray is started on the nodes: credentials do not travel"
+    )
 
 
 def test_a_server_that_answers_anybody(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

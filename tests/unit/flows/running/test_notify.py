@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -31,7 +32,7 @@ SUMMARY = RunSummary(
 
 
 @pytest.fixture
-def webhook() -> Iterator[tuple[NotifySpec, list[str]]]:
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[NotifySpec, list[str]]]:
     """Start a webhook; return its settings and the texts that it received."""
     received: list[str] = []
 
@@ -46,7 +47,8 @@ def webhook() -> Iterator[tuple[NotifySpec, list[str]]]:
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield NotifySpec(webhook=f"http://127.0.0.1:{server.server_port}/hook"), received
+    monkeypatch.setenv("TEST_WEBHOOK", f"http://127.0.0.1:{server.server_port}/hook")
+    yield NotifySpec(webhook="TEST_WEBHOOK"), received
     server.shutdown()
     server.server_close()
 
@@ -80,11 +82,21 @@ def test_failure_in_its_first_line_with_the_run(webhook: tuple[NotifySpec, list[
     ]
 
 
-def test_a_dead_webhook_is_logged_and_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/secret?secret=1", "other://127.0.0.1/secret", "http://h/secret x"])
+def test_a_dead_webhook_is_logged_without_its_url_and_costs_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("TEST_WEBHOOK", url)
     with caplog.at_level(logging.WARNING):
-        notify_of_failure(NotifySpec(webhook="http://127.0.0.1:9/hook?secret=1"), "liver", "x")
-    assert "http://127.0.0.1:9/hook" in caplog.text
+        notify_of_failure(NotifySpec(webhook="TEST_WEBHOOK"), "liver", "x")
+    assert f"notify: TEST_WEBHOOK, {urlsplit(url).hostname}: " in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_webhook_that_is_not_set_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_WEBHOOK", raising=False)
+    notify_of_failure(NotifySpec(webhook="TEST_WEBHOOK"), "liver", "x")
+    assert "TEST_WEBHOOK is not set where the pipeline runs" in caplog.text
 
 
 def test_a_report_on_a_server_is_linked_there(webhook: tuple[NotifySpec, list[str]]) -> None:
