@@ -82,6 +82,13 @@ def list_names(uri: str) -> list[str]:
     return sorted(name for name in names if not name.startswith("."))
 
 
+def list_stamps(uri: str) -> dict[str, Stamp]:
+    """Map the files directly below a folder to size and modification time; hidden ones are skipped."""
+    fs, path = resolve(uri)
+    files = (info for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)) if info.is_file)
+    return {each.base_name: (each.size, each.mtime_ns or 0) for each in files if not each.base_name.startswith(".")}
+
+
 def read_bytes(uri: str) -> bytes:
     """Read a whole file."""
     fs, path = resolve(uri)

@@ -11,9 +11,10 @@ from data_pipelines import storage
 from data_pipelines.errors import ConfigError
 from flows.cleanup.machine import find_sessions, find_temporary
 from flows.cleanup.rubbish import Rubbish, remove
-from flows.cleanup.storage import find_in_storage, lock_stage
+from flows.cleanup.storage import find_in_storage
 from flows.registry.models import TAG_PREFIX, list_versions
 from flows.registry.tracking import tracking_uri
+from flows.stages.lock import try_lock
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def _remove_one(rubbish: Rubbish) -> bool:
         remove(rubbish)
         return True
     stage = rubbish.uri.rsplit("/", 1 if rubbish.kind == "attempt" else 2)[0]
-    with lock_stage(stage) as is_free:
+    with try_lock(stage) as is_free:
         if is_free:
             remove(rubbish)
         return is_free

@@ -6,16 +6,16 @@ came from. What was written lately stays, too: an attempt without a record is wh
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from data_pipelines import storage
 from flows.cleanup.rubbish import Kind, Rubbish, examine_folder
+from flows.stages.lock import try_lock
 from flows.stages.record import RECORD
 
 logger = logging.getLogger(__name__)
@@ -52,25 +52,11 @@ def find_in_storage(root: str, registered: set[str], before: float) -> Iterator[
     for uri in stages:
         if uri in named.unreadable or (uri.rsplit("/", 1)[1] in registered and uri not in named.finished):
             continue
-        with lock_stage(uri) as is_free:
+        if not (found := list(_find_in_stage(uri, named, before))):
+            continue
+        with try_lock(uri) as is_free:
             if is_free:
-                yield from _find_in_stage(uri, named, before)
-
-
-@contextmanager
-def lock_stage(uri: str) -> Iterator[bool]:
-    """Hold the lock of a stage on local storage; the block gets False where a process computes the stage."""
-    path = storage.local_path(uri) / ".lock" if storage.is_local(uri) else None
-    if path is None or not path.exists():
-        yield True
-        return
-    with path.open("r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+                yield from found
 
 
 def _iter_stages(root: str) -> Iterator[str]:

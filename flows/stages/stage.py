@@ -7,19 +7,18 @@ done = <storage>/<stage>/<key>/record.json            written last; names every 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of, uri_digests
 from flows.stages.attempt import Attempt
+from flows.stages.lock import hold_lock
 from flows.stages.record import RECORD, F, Figures, Record, read_record
 
 logger = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ def find_record(stage: Stage[F], root: str, *, check_external: bool = True) -> R
 def run_stage(stage: Stage[F], root: str) -> Done[F]:
     """Return the stage's record, from the cache or computed now. A second process that asks waits for the first."""
     uri = stage.uri(root)
-    with _locked(uri):
+    with hold_lock(uri) as require_lock:
         if found := find_record(stage, root):
             logger.info("%s: cache hit (%s)", stage.name, stage.key[:12])
             return Done(found, cached=True)
@@ -106,22 +105,6 @@ def run_stage(stage: Stage[F], root: str) -> Done[F]:
             figures=figures,
             seconds=round(time.perf_counter() - started, 3),
         )
+        require_lock()
         storage.write_bytes(storage.join(uri, RECORD), record.model_dump_json(indent=1).encode())
         return Done(record, cached=False)
-
-
-@contextmanager
-def _locked(uri: str) -> Iterator[None]:
-    """Hold the stage's lock on local storage. On object stores attempts may run side by side, each in its folder."""
-    if not storage.is_local(uri):
-        yield
-        return
-    folder = storage.local_path(uri)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("%s: another process is running this stage; waiting for it", folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

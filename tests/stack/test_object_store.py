@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flows.stages.lock import hold_lock
 from tests.support.configs import TINY_PHANTOMS, TINY_SHAPES
 from tests.support.project import Project
 from tests.support.serving import free_port
@@ -78,3 +80,27 @@ def test_a_pipeline_lives_on_the_object_store(store: Any, config: str, tmp_path:
     pages = store.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="mlflow/")
     names = {item["Key"].rsplit("/", 1)[-1] for page in pages for item in page.get("Contents", ())}
     assert {"MLmodel", "report.html"} <= names, "MLflow's artifacts"
+
+
+def test_one_holder_of_a_lock_at_a_time(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object store has no locks: files that are renewed stand for them."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.meta.endpoint_url)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(number: int) -> None:
+        with hold_lock(f"s3://{BUCKET}/locks/train/key") as require:
+            inside.append(number)
+            most.append(len(inside))
+            require()
+            inside.remove(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4

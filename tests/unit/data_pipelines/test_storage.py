@@ -185,3 +185,11 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert storage.cache_folder() == tmp_path / "xdg" / "unetflow"
     monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path / "own"))
     assert storage.cache_folder() == tmp_path / "own"
+
+
+def test_stamps_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "folder").mkdir()
+    assert storage.list_stamps(str(tmp_path)) == {"a": (3, (tmp_path / "a").stat().st_mtime_ns)}
+    assert storage.list_stamps(str(tmp_path / "none")) == {}

@@ -1,0 +1,80 @@
+"""The lock of a stage's folder: ``flock`` where the file system has it, else a lease that is renewed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from data_pipelines import storage
+from flows.stages.lease import CACHED, Pace, hold_lease, try_lease
+
+logger = logging.getLogger(__name__)
+
+FILE = ".lock"
+UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""Errors of ``flock`` on a file system without it, such as NFS whose server has no lock daemon."""
+
+
+@contextmanager
+def hold_lock(uri: str) -> Iterator[Callable[[], None]]:
+    """Hold the lock of a folder for the length of the block; waits for whoever holds it.
+
+    The block gets a function to call before it publishes anything: it raises LeaseLostError where the lock was lost.
+    """
+    lock = _flock(storage.local_path(uri), wait=True) if storage.is_local(uri) else None
+    if lock is None:
+        with hold_lease(uri, _pace(uri)) as lease:
+            yield lease.require
+        return
+    with lock:
+        yield lambda: None  # the kernel takes it from nobody but a dead process
+
+
+@contextmanager
+def try_lock(uri: str) -> Iterator[bool]:
+    """Hold the lock of a folder, if nobody else does; the block gets whether it is held."""
+    try:
+        lock = _flock(storage.local_path(uri), wait=False) if storage.is_local(uri) else None
+    except BlockingIOError:
+        yield False
+        return
+    if lock is None:
+        with try_lease(uri, _pace(uri)) as is_held:
+            yield is_held
+        return
+    with lock:
+        yield True
+
+
+def _pace(uri: str) -> Pace:
+    return CACHED if storage.is_local(uri) else Pace()
+
+
+def _flock(folder: Path, *, wait: bool) -> IO[str] | None:
+    """Return the locked file; None where the file system has no locks. Without ``wait``, may raise BlockingIOError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / FILE).open("w")
+    try:
+        _take(lock, folder, wait=wait)
+    except BaseException as error:
+        lock.close()
+        if isinstance(error, OSError) and error.errno in UNSUPPORTED:
+            logger.info("%s: this file system has no locks (%s): a lease is used", folder, error.strerror)
+            return None
+        raise
+    return lock
+
+
+def _take(lock: IO[str], folder: Path, *, wait: bool) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            raise
+        logger.warning("%s: another process is running this stage; waiting for it", folder)
+        fcntl.flock(lock, fcntl.LOCK_EX)
