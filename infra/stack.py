@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import os
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,9 +62,11 @@ class Service:
     environment: dict[str, str] = field(default_factory=dict)
     ends_on: signal.Signals = signal.SIGTERM
     process: subprocess.Popen[bytes] | None = None
+    log: Path = Path(os.devnull)
 
     def start(self, log: Path) -> None:
         """Start it and wait until it is healthy. Raises StackError with the end of its log."""
+        self.log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
                 self.command,
@@ -76,9 +79,13 @@ class Service:
         deadline = time.monotonic() + HEALTHY_WITHIN_SECONDS
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise StackError(f"{self.name} did not become healthy; the end of {log}:\n{end}")
+                raise StackError(self.describe("did not become healthy"))
             time.sleep(0.2)
+
+    def describe(self, fault: str) -> str:
+        """Say what is wrong with it, and how its log ends."""
+        lines = self.log.read_text(errors="replace").splitlines()[-15:]
+        return f"{self.name} {fault}; the end of {self.log}:\n" + "\n".join(lines)
 
     def end(self) -> list[psutil.Process]:
         """Ask it to end; returns it and everything it started, some of it in sessions of its own."""
@@ -96,11 +103,31 @@ def stop(services: Iterable[Service]) -> None:
     """End all of them, side by side; what has not ended after a while is killed."""
     import psutil
 
+    services = list(services)
     family = [process for service in services for process in service.end()]
     _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
     for process in alive:
         process.kill()
     psutil.wait_procs(alive, timeout=5)
+    for service in services:
+        if service.process is not None:
+            service.process.wait()
+
+
+def watch(services: Iterable[Service]) -> None:
+    """Wait until one of them ends; raise StackError with its name and the end of its log."""
+    with ExitStack() as opened:
+        by_descriptor = {}
+        for service in services:
+            if service.process:
+                descriptor = os.pidfd_open(service.process.pid)
+                opened.callback(os.close, descriptor)
+                by_descriptor[descriptor] = service
+        (first, *_), _, _ = select.select(by_descriptor, [], [])  # without polling
+        ended = by_descriptor[first]
+        code = ended.process.wait() if ended.process else 0
+        how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        raise StackError(ended.describe(f"ended {how}, and the stack with it"))
 
 
 def write_secrets(folder: Path) -> dict[str, str]:
@@ -284,8 +311,8 @@ def ray(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str], clien
 
 
 @contextmanager
-def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[dict[str, str]]:
-    """The stack for the length of the block; hands on the variables that its clients need."""
+def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[tuple[list[Service], dict[str, str]]]:
+    """The stack for the length of the block; hands on its services, and the variables that their clients need."""
     private_folder(folder)
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
@@ -305,7 +332,7 @@ def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[dict[s
             service.start(logs / f"{service.name}.log")
             say(f"{service.name:<15} healthy after {time.monotonic() - started:.0f} s")
         write_environment(folder / "stack.env", clients)
-        yield clients
+        yield services, clients
     finally:
         (folder / "stack.env").unlink(missing_ok=True)
         stop(reversed(services))
@@ -319,9 +346,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background jobs ignore SIGINT otherwise
         signal.signal(number, signal.default_int_handler)
     try:
-        with running(folder) as clients:
+        with running(folder) as (services, clients):
             print(_welcome(folder, clients), flush=True)
-            signal.pause()
+            watch(services)
     except (StackError, ConfigError) as error:
         sys.exit(f"stack: {error}")
     except KeyboardInterrupt:
