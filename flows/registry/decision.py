@@ -18,7 +18,7 @@ from flows.registry.candidate import Candidate
 from flows.registry.champion import Champion, Compared
 from flows.registry.comparison_page import comparison_page
 from flows.registry.gate import CHAMPION, Incomparable, decide_alias
-from flows.registry.models import find_champion, promote
+from flows.registry.models import find_rival, promote
 from flows.stages.attempt import Attempt
 
 if TYPE_CHECKING:
@@ -37,10 +37,15 @@ class Decision:
     """Version that it was compared with; None where there was no champion."""
 
 
-def ask_gate(client: MlflowClient, config: PipelineConfig, candidate: Candidate, attempt: Attempt) -> Decision:
-    """Compare with the champion, where there is one, and write what the decision rests on."""
+def ask_gate(
+    client: MlflowClient, config: PipelineConfig, candidate: Candidate, attempt: Attempt, version: str | None
+) -> Decision:
+    """Compare with the champion, where there is one, and write what the decision rests on.
+
+    ``version`` is the candidate's own, where an earlier attempt created it.
+    """
     name, metrics = config.registry.name, candidate.evaluation.figures.metrics
-    found = find_champion(client, name)
+    found = find_rival(client, name, version)
     if found is None:
         return Decision(*decide_alias(metrics, None, config.registry, candidate.default_metric), champion=None)
     champion = Champion.of(found)
@@ -65,12 +70,12 @@ def settle(
     name = config.registry.name
     while True:
         with _promotion_lock(client.tracking_uri, name):
-            champion = find_champion(client, name)
+            champion = find_rival(client, name, version)
             if (None if champion is None else str(champion.version)) == decision.champion:
                 _set_alias(client, name, version, decision.alias)
                 return decision
         logger.info("register: another version of %s became champion meanwhile: comparing with it", name)
-        decision = ask_gate(client, config, candidate, attempt)
+        decision = ask_gate(client, config, candidate, attempt, version)
 
 
 def _set_alias(client: MlflowClient, name: str, version: str, alias: str) -> None:

@@ -22,6 +22,8 @@ PAGE_SIZE = 1000
 """Entries on one page of a search; the most that MLflow gives."""
 TAG_PREFIX = "unetflow."
 METRICS_TAG, GATE_TAG = f"{TAG_PREFIX}metrics", f"{TAG_PREFIX}gate"
+REGISTER_TAG = f"{TAG_PREFIX}register_key"
+"""Key of the registration that created a version: a later attempt at it finds the version again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,32 @@ def promote(client: MlflowClient, name: str, version: str) -> None:
 
 def find_champion(client: MlflowClient, name: str) -> MlflowVersion | None:
     """Return the champion's version; None where the model or its champion does not exist yet."""
+    return _find_by_alias(client, name, CHAMPION)
+
+
+def find_rival(client: MlflowClient, name: str, version: str | None) -> MlflowVersion | None:
+    """Return the version that ``version`` has to beat; None where there is none.
+
+    That is the champion. Where ``version`` was promoted already, by an attempt that ended before its record, it is the
+    one that it replaced: compared with itself it would not be better.
+    """
+    champion = find_champion(client, name)
+    if champion is None or str(champion.version) != version:
+        return champion
+    return _find_by_alias(client, name, PREVIOUS)
+
+
+def find_registered(client: MlflowClient, name: str, key: str) -> MlflowVersion | None:
+    """Return the version that an attempt at the registration ``key`` created; None where none did."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`{REGISTER_TAG}` = '{key}'", max_results=1)
+    return found[0] if found else None
+
+
+def _find_by_alias(client: MlflowClient, name: str, alias: str) -> MlflowVersion | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version_by_alias(name, CHAMPION)
+        return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None

@@ -22,7 +22,7 @@ from flows.registry import tracking
 from flows.registry.candidate import Candidate
 from flows.registry.champion import BUNDLE, EVALUATION_TAG
 from flows.registry.decision import Decision, ask_gate, settle
-from flows.registry.models import GATE_TAG, METRICS_TAG, TAG_PREFIX
+from flows.registry.models import GATE_TAG, METRICS_TAG, REGISTER_TAG, TAG_PREFIX, find_registered
 from flows.registry.run_logger import CURVES, complete_run
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Figures, Record
@@ -94,10 +94,15 @@ def write_exports(folder: Path, networks: Mapping[str, Callable[[], Traced]], sp
 def _register(config: PipelineConfig, candidate: Candidate, attempt: Attempt) -> RegistrationFigures:
     name, root = config.registry.name, config.storage_uri
     client = tracking.connect(root)
-    decision = ask_gate(client, config, candidate, attempt)  # first: a champion that cannot be drawn costs no version
+    found = find_registered(client, name, attempt.key)  # by an attempt that ended before its record
+    version = str(found.version) if found else None
+    # First: a champion that cannot be drawn costs no version.
+    decision = ask_gate(client, config, candidate, attempt, version)
     run_id = _log_run(client, config, candidate)
-    model_id = _log_model(config, candidate, run_id)
-    version = _create_version(client, name, candidate, model_id, run_id, _tags(config, candidate))
+    if version is None:
+        model_id = _log_model(config, candidate, run_id)
+        tags = _tags(config, candidate) | {REGISTER_TAG: attempt.key}
+        version = _create_version(client, name, candidate, model_id, run_id, tags)
     decision = settle(client, config, candidate, attempt, version, decision)
     _log_decision(client, name, version, run_id, candidate, attempt, decision)
     logger.info("register: version %s of %s is %s: %s", version, name, decision.alias, decision.reason)

@@ -64,6 +64,30 @@ def test_runs_as_a_prefect_flow_into_the_registry(project: Project, prefect_url:
     assert predict(result["tracking_uri"], result["model_uri"]) == pytest.approx([0, 3, 6], abs=0.1)
 
 
+def test_a_registration_that_ended_before_its_record_is_completed(project: Project) -> None:
+    """The next attempt finds the version: no second one, and a champion is not compared with itself.
+
+    Seen to fail without ``find_registered`` (a second version), and with ``find_champion`` for ``find_rival`` (the
+    champion became a challenger too).
+    """
+    words = (
+        "register",
+        str(project.config),
+        "--set",
+        "registry.name=ended-early",
+        "--set",
+        "registry.experiment=early",
+    )
+    for num_points, version in ((10, 1), (1000, 2)):
+        override = ("--set", f"fit.num_points={num_points}")
+        first = project.run(*words, *override)
+        (register,) = [stage for stage in first["stages"] if stage["name"] == "register"]
+        (Path(register["uri"]) / "record.json").unlink()
+        again = project.run(*words, *override)
+        assert [again["model_version"], again["alias"], again["reason"]] == [version, first["alias"], first["reason"]]
+    assert first["alias"] == "champion"
+
+
 def test_is_submitted_to_a_cluster(project: Project, prefect_url: str, tmp_path: Path) -> None:
     """Its package travels with the job, and each of its stages is a job of its own."""
     with ray_head(tmp_path / "ray.log") as variables:
