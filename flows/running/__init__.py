@@ -3,6 +3,7 @@
 execution.py          run or plan the steps of a pipeline, and the final record
 placement.py          a stage in this process, or as a job of the cluster
 prefect_settings.py   environment that Prefect reads at import; import it before Prefect
+temporary_server.py   Prefect's temporary server ends with its process
 automation.py         the server's rule for runs whose process died
 prefect_flow.py       pipelines as Prefect flows, stages as tasks with retries
 artifacts.py          what a run's page in Prefect shows
