@@ -23,6 +23,10 @@ from data_pipelines.temporary import temporary_folder
 CHUNK = 8 << 20
 """Bytes read or copied at a time."""
 
+MAX_ATTEMPTS = 11
+"""Attempts at a request to S3 that is refused for a reason that may pass. The pauses double from 25 ms on, so a store
+that answers 503 is waited for 51 s. Arrow gives up after 6 s."""
+
 Stamp = tuple[int, int]
 """Size in bytes and modification time in nanoseconds of a file; 0 where the file system knows no time."""
 
@@ -41,7 +45,14 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     """Return the file system of a URI and the path on it."""
     if is_local(uri):
         return pafs.LocalFileSystem(), str(local_path(uri))
-    return pafs.FileSystem.from_uri(uri)
+    found, path = pafs.FileSystem.from_uri(uri)
+    return (_patient(found) if uri.startswith("s3://") else found), path
+
+
+def _patient(found: pafs.S3FileSystem) -> pafs.FileSystem:
+    """Return the same file system with ``MAX_ATTEMPTS``, which no URI can say."""
+    build, (options,) = found.__reduce__()
+    return build(options | {"retry_strategy": pafs.AwsDefaultS3RetryStrategy(max_attempts=MAX_ATTEMPTS)})
 
 
 def join(uri: str, *parts: str) -> str:
