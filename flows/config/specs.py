@@ -63,12 +63,16 @@ class ComputeSpec(Spec):
         return self
 
 
+REFUSED_IN_NAMES = frozenset("/:.%\"'")
+"""Characters that MLflow's registry refuses in the name of a model, when everything is trained."""
+
+
 class RegistrySpec(Spec):
     """The registered model, and the conditions under which a version is promoted to champion."""
 
-    name: str = "unetflow"
-    """Name of the registered model."""
-    experiment: str = "unetflow"
+    name: str = Field(default="unetflow", min_length=1)
+    """Name of the registered model, without any of the characters ``/ : . % " '``, which MLflow refuses."""
+    experiment: str = Field(default="unetflow", min_length=1)
     """MLflow experiment of the run."""
     min_metrics: dict[str, float] = Field(default={})
     """Thresholds for the ``champion`` alias: minimum value of each metric, such as ``{dice: 0.8}``."""
@@ -86,6 +90,13 @@ class RegistrySpec(Spec):
     kept and the new version is a challenger, or the new version is promoted."""
     export: tuple[Literal["onnx", "torch_export"], ...] = ("onnx", "torch_export")
     """Formats in which the networks are also exported, in float32, for programs without Python or MLflow."""
+
+    @field_validator("name")
+    @classmethod
+    def _mlflow_takes_name(cls, name: str) -> str:
+        if refused := sorted(set(name) & REFUSED_IN_NAMES):
+            raise ValueError(f"MLflow takes no model name with {' '.join(refused)}, got {name!r}; leave them out")
+        return name
 
     @field_validator("min_metrics", "max_metrics")
     @classmethod

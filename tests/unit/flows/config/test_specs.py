@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import string
+
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
 from flows.config.specs import ComputeSpec, NotifySpec, RegistrySpec
@@ -43,3 +46,17 @@ def test_a_webhook_is_named_by_its_variable(given: str) -> None:
     assert NotifySpec(webhook="SLACK_WEBHOOK").webhook == "SLACK_WEBHOOK"
     with pytest.raises(ValidationError, match="names the environment variable that holds the URL"):
         NotifySpec(webhook=given)
+
+
+def test_a_model_name_that_mlflow_refuses_is_refused_before_anything_is_trained() -> None:
+    from mlflow.utils.validation import _validate_logged_model_name, _validate_model_name
+
+    for name in (f"a{character}b" for character in string.printable):
+        try:
+            RegistrySpec(name=name)
+        except ValidationError:
+            with pytest.raises(MlflowException):
+                _validate_logged_model_name(name)
+        else:
+            _validate_model_name(name)
+            _validate_logged_model_name(name)
