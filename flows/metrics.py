@@ -205,6 +205,8 @@ _TRAINING = (
     Metric("loss", "Loss", "lower"),
     Metric("learning_rate", "Learning rate", "neither"),
     Metric("samples_per_second", "Samples per second", "neither"),
+    Metric("goodput_percent", "Goodput", "neither", unit="%", decimals=1),
+    Metric("time_seconds", "Time", "neither", unit="s", decimals=1),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_SEGMENTATION, *_GENERATION, *_TRAINING)}
 """Name to metric. A name with a part, such as ``caption_accuracy/held_out``, goes before the metric itself."""

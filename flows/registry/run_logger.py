@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 CURVES = "curves"
 """Output of a training: the rows that it reported, as JSON."""
+WHOLE_RUN = 0
+"""Step of metrics that are of a training as a whole."""
 MAX_WAITING = 100_000
 """Values that wait for the server; older ones are left to the registration."""
 RETRY_SECONDS = 10.0
@@ -140,7 +142,7 @@ def complete_run(client: MlflowClient, registry: RegistrySpec, record: Record[Fi
     """Log what the MLflow run of a training lacks of its record; return the number of values."""
     rows: list[dict[str, Any]] = json.loads(storage.read_bytes(record.output(CURVES)))
     run_id = open_training_run(client, registry, record.key)
-    metrics = tracking.build_metrics(rows)
+    metrics = tracking.build_metrics([*rows, {"step": WHOLE_RUN, **record.figures.run_metrics()}])
     known = {
         (name, point.step)
         for name in {metric.key for metric in metrics}

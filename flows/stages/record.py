@@ -26,6 +26,10 @@ class Figures(Spec):
         """Return tags for the stage's MLflow run; none by default."""
         return {}
 
+    def run_metrics(self) -> dict[str, float]:
+        """Return metrics of the stage as a whole for its MLflow run; none by default."""
+        return {}
+
 
 class EvaluationFigures(Figures):
     """Figures of a stage that measures a model."""

@@ -8,6 +8,8 @@ space.py        space that checkpoints need
 worker.py       what each worker runs: resume, loop, report
 progress.py     from the workers' reports to the terminal and to MLflow
 checkpoints.py  usable checkpoints of all attempts, and why others are not
+clock.py        what a worker's loop spends its time on
+goodput.py      what a training spent its wall time on
 history.py      where a training resumed, and what it repeated
 curves.py       the reported values of a finished training
 warm_start.py   weights of the champion to start from

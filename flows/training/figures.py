@@ -7,6 +7,7 @@ from typing import Any
 
 from data_pipelines.specs import Spec
 from flows.stages.record import Figures
+from flows.training.goodput import TimeSplit
 from flows.training.history import Resume, UnusableCheckpoint, resume_tags
 
 
@@ -36,6 +37,12 @@ class TrainingFigures(Figures):
     """Every resume of the training, those of earlier attempts among them."""
     unusable_checkpoints: tuple[UnusableCheckpoint, ...] = ()
     """Checkpoints that were passed over when the weights were selected."""
+    times: TimeSplit | None = None
+    """Wall time over all attempts, by what it was spent on. None: not recorded, by an earlier version."""
+
+    def run_metrics(self) -> dict[str, float]:
+        """Return the goodput, and what the wall time was spent on."""
+        return self.times.metrics() if self.times else {}
 
     def run_tags(self) -> dict[str, str]:
         """Return what its resumes repeated and passed over."""

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from data_pipelines import storage
 from data_pipelines.specs import Spec
 from flows.stages.record import RECORD
+from flows.training.goodput import TimeSplit, add_splits, count_repeated
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,10 @@ class History(Spec):
     reached: int = 0
     """Highest step that was reported."""
     resumes: tuple[Resume, ...] = ()
+    times: TimeSplit = TimeSplit()
+    """Its wall time; repeated steps are not told apart."""
+    num_trained: int = 0
+    """Optimizer steps that were reported, repeated ones included."""
 
 
 def describe_unusable(unusable: tuple[UnusableCheckpoint, ...]) -> str:
@@ -112,6 +117,26 @@ class HistoryKeeper:
         """All resumes of the training, those of earlier attempts first."""
         return self.earlier.resumes + self.own.resumes
 
+    @property
+    def is_first(self) -> bool:
+        """Tell whether no attempt before reported anything."""
+        return self.earlier == History()
+
+    @property
+    def times(self) -> TimeSplit:
+        """Wall time of all attempts."""
+        repeated = sum(each.repeated_steps for each in self.resumes)
+        num_trained = self.earlier.num_trained + self.own.num_trained
+        return count_repeated(add_splits([self.earlier.times, self.own.times]), repeated, num_trained)
+
+    def spend(self, times: TimeSplit, num_trained: int) -> None:
+        """Note the wall time of this attempt so far; it is kept with the next step that is reached."""
+        self.own = self.own.model_copy(update={"times": times, "num_trained": num_trained})
+
+    def finish(self) -> None:
+        """Keep the history of an attempt that has ended."""
+        self._write()
+
     def reach(self, step: int) -> None:
         """Note a reported step; kept on local storage alone: progress must not wait for an object store."""
         if step > self.own.reached:
@@ -142,6 +167,8 @@ def read_history(stage_uri: str) -> History:
     return History(
         reached=max((each.reached for each in found), default=0),
         resumes=tuple(resume for each in found for resume in each.resumes),
+        times=add_splits(each.times for each in found),
+        num_trained=sum(each.num_trained for each in found),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from ray.train import UserCallback
 
 from data_pipelines.progress import Progress
 from flows.metrics import parse_metric_name
+from flows.training.clock import LoopReport, LoopTimes
 from flows.training.history import Start
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 START = "start"
 """Name in a report of where the workers start, as JSON of ``flows.training.history.Start``."""
+TIMES, AT = "times", "at"
+"""Names in a report of ``LoopTimes`` as a dictionary, and of the controller's monotonic time, in seconds."""
 
 
 class WriteReports(UserCallback):
@@ -41,7 +45,8 @@ class WriteReports(UserCallback):
             self._append({START: metrics[0][START]})
             return
         row = {name: value for name, value in metrics[0].items() if isinstance(value, (int, float))}
-        self._append(row | {"checkpoint": checkpoint is not None})
+        times = metrics[0].get(TIMES, {})
+        self._append(row | {"checkpoint": checkpoint is not None, TIMES: times, AT: time.monotonic()})
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Write down which workers failed; training restarts from the last checkpoint."""
@@ -53,9 +58,10 @@ class WriteReports(UserCallback):
 
 
 class FollowReports:
-    """``with FollowReports(path, name, task, on_rows, on_start):`` shows progress until the block ends.
+    """``with FollowReports(path, name, task, on_rows, on_start, on_times):`` shows progress until the block ends.
 
-    New rows are passed on to ``on_rows``, and where workers start, for the first time or again, to ``on_start``.
+    New rows are passed on to ``on_rows``, where workers start, for the first time or again, to ``on_start``, and what
+    their loop spent its time on to ``on_times``.
     """
 
     def __init__(
@@ -65,8 +71,9 @@ class FollowReports:
         task: TrainingTask,
         on_rows: Callable[[list[CurveRow]], None],
         on_start: Callable[[Start], None],
+        on_times: Callable[[LoopReport], None],
     ) -> None:
-        self.path, self.on_rows, self.on_start = path, on_rows, on_start
+        self.path, self.on_rows, self.on_start, self.on_times = path, on_rows, on_start, on_times
         self.shown = ("train/loss", task.score, "samples_per_second")
         self.known: CurveRow = {}
         self.position = 0
@@ -99,8 +106,10 @@ class FollowReports:
                 self._pass_on(rows)  # first: they are what was trained before
                 rows = []
                 self.on_start(Start.model_validate_json(row[START]))
-            elif not row.pop("checkpoint"):
-                rows.append(row)
+            else:
+                times, is_checkpoint = LoopTimes(**row.pop(TIMES)), row.pop("checkpoint")
+                self.on_times(LoopReport(row.pop(AT), row["step"], times, is_checkpoint))
+                rows += [] if is_checkpoint else [row]
         self._pass_on(rows)
 
     def _new_lines(self) -> Iterator[dict[str, Any]]:

@@ -77,6 +77,7 @@ def training_stage(
             bound_to=dict(bound_to),
             resumes=trained.resumes,
             unusable_checkpoints=unusable,
+            times=trained.times,
         )
 
     return Stage(name, identity, inputs, compute, TrainingFigures, uses_gpu=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from flows.cluster.connection import connect_workers
 from flows.config.pipeline import PipelineConfig
 from flows.config.specs import ComputeSpec
 from flows.metrics import parse_metric_name
-from flows.registry.run_logger import RunLogger
+from flows.registry.run_logger import WHOLE_RUN, RunLogger
 from flows.stages.attempt import Attempt
+from flows.training.clock import LoopReport
+from flows.training.goodput import Ledger, TimeSplit
 from flows.training.history import HistoryKeeper, Resume, Start, resume_tags
 from flows.training.space import full_disk, is_full, num_checkpoints
 
@@ -31,44 +34,68 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Run and resumes of a finished training."""
+    """Run, resumes and times of a finished training."""
 
     run_id: str | None
     """MLflow run; None where the server could not be reached."""
     resumes: tuple[Resume, ...]
     """Every resume of the training, those of earlier attempts among them."""
+    times: TimeSplit
+    """Wall time of all attempts."""
 
 
 def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attempt) -> Trained:
     """Train ``task`` into the attempt. Raises the error of a worker: a user's mistake, or OSError for a full disk."""
+    began = time.monotonic()
     connect_workers(config.compute)  # before Ray is imported, which reads its settings then
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     from flows.training.progress import FollowReports
 
-    listener = _Listener(
-        name, RunLogger(config, attempt.key), HistoryKeeper.of(attempt.stage_uri, attempt.uri()), Start(step=0)
-    )
-    with temporary_folder("train") as folder, listener.run:
+    history = HistoryKeeper.of(attempt.stage_uri, attempt.uri())
+    listener = _Listener(name, RunLogger(config, attempt.key), history, Ledger(began, history.is_first), Start(step=0))
+    with listener, temporary_folder("train") as folder:
         reports = folder / "reports.jsonl"
         trainer = _build_trainer(task, config.compute, attempt, reports)
-        with FollowReports(reports, name, task, listener.on_rows, listener.on_start):
+        with FollowReports(reports, name, task, listener.on_rows, listener.on_start, listener.on_times):
             try:
                 trainer.fit()
             except WorkerGroupError as error:
                 raise _reason(list(error.worker_failures.values()), attempt, task, listener.start) or error from None
-    return Trained(listener.run.run_id, listener.history.resumes)
+    logger.info("%s: %s", name, history.times.describe())
+    return Trained(listener.run.run_id, history.resumes, history.times)
 
 
 @dataclass(slots=True)
 class _Listener:
-    """Passes reports on to MLflow and to the history."""
+    """Passes reports on to MLflow and to the history; ``with listener:`` is an attempt, whose time it books."""
 
     name: str
     run: RunLogger
     history: HistoryKeeper
+    ledger: Ledger
     start: Start
     """Where the workers started last."""
+
+    def __enter__(self) -> None:
+        self.run.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.ledger.end(time.monotonic(), succeeded=kind is None)
+        self._spend()
+        if kind is None:
+            self.run.log([{"step": WHOLE_RUN, **self.history.times.metrics()}])
+        self.run.__exit__()
+        self.ledger.add_server(time.monotonic())
+        self._spend()
+        self.history.finish()
+
+    def on_times(self, report: LoopReport) -> None:
+        self.ledger.add(report)
+        self._spend()
+
+    def _spend(self) -> None:
+        self.history.spend(self.ledger.split(), self.ledger.num_trained)
 
     def on_rows(self, rows: list[CurveRow]) -> None:
         self.history.reach(int(rows[-1]["step"]))
@@ -76,6 +103,7 @@ class _Listener:
 
     def on_start(self, start: Start) -> None:
         self.start = start
+        self.ledger.start(start.step)
         if resume := self.history.start(start):
             logger.warning("%s: %s", self.name, resume.describe())
             self.run.tag(resume_tags(self.history.resumes))

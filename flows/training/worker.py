@@ -23,9 +23,10 @@ from data_pipelines.specs import Spec
 from data_pipelines.temporary import make_folder, remove_leftovers
 from flows.metrics import check_metric_names
 from flows.training.checkpoints import CheckpointSearch, checkpoint_name
+from flows.training.clock import LoopClock
 from flows.training.curves import CurveRow
 from flows.training.history import Start
-from flows.training.progress import START
+from flows.training.progress import START, TIMES
 from flows.training.space import check_space, num_checkpoints
 from flows.training.task import TrainingTask, Validate
 from unet_models.distributed import world_size
@@ -74,7 +75,7 @@ def train_worker(config: WorkerConfig) -> None:
         check_space(job.stage_uri, estimate_bytes(state, spec.optimizer), num_checkpoints(spec, state.step))
     steps = range(state.step, spec.num_steps)
     loader = step_loader(training.batches, steps, job.loader_processes, pin_memory=device.type == "cuda")
-    fit(state, training.objective, loader, spec, hooks)
+    fit(state, training.objective, hooks.clock.waiting(loader), spec, hooks)
 
 
 @dataclass(slots=True)
@@ -85,30 +86,34 @@ class RayHooks:
     measure: Validate
     rank: int
     curves: list[CurveRow] = field(default_factory=list)
+    clock: LoopClock = field(default_factory=LoopClock)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Report the newest means."""
-        self._report(step, metrics)
+        with self.clock.measure("report"):
+            self._report(step, metrics)
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Measure the weights that would be evaluated."""
-        with evaluation_weights(state) as model:
-            metrics = self.measure(model)
-        if metrics:
-            self._report(state.step, metrics)
+        with self.clock.measure("validation"):
+            with evaluation_weights(state) as model:
+                metrics = self.measure(model)
+            if metrics:
+                self._report(state.step, metrics)
         return metrics
 
     def checkpoint(self, state: TrainState, metrics: dict[str, float]) -> None:
         """Upload the state in the background while training continues."""
         checkpoint = None
-        if self.rank == 0:
-            checkpoint = ray.train.Checkpoint(str(self._save(state, metrics)))
-        ray.train.report(
-            {"step": state.step, **metrics},
-            checkpoint=checkpoint,
-            checkpoint_dir_name=checkpoint_name(state.step),
-            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
-        )
+        with self.clock.measure("checkpoint"):
+            if self.rank == 0:
+                checkpoint = ray.train.Checkpoint(str(self._save(state, metrics)))
+            ray.train.report(
+                self._row(state.step, metrics),
+                checkpoint=checkpoint,
+                checkpoint_dir_name=checkpoint_name(state.step),
+                checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            )
 
     def _save(self, state: TrainState, metrics: dict[str, float]) -> Path:
         """Write a checkpoint to a temporary folder, which Ray removes after the upload; one that fails is removed."""
@@ -123,7 +128,10 @@ class RayHooks:
     def _report(self, step: int, metrics: dict[str, float]) -> None:
         check_metric_names(metrics)
         self.curves.append({"step": step, **metrics})
-        ray.train.report({"step": step, **metrics})
+        ray.train.report(self._row(step, metrics))
+
+    def _row(self, step: int, metrics: dict[str, float]) -> dict[str, object]:
+        return {"step": step, **metrics, TIMES: self.clock.read().model_dump()}
 
 
 def _load_warm_start(model: nn.Module, uri: str) -> None:

@@ -74,6 +74,18 @@ def test_one_worker_and_two_workers_agree(reference: tuple[Record, Path], tmp_pa
     assert losses(alone.record)[0] == pytest.approx(losses(reference[0])[0], rel=1e-6)
 
 
+def test_the_wall_time_is_split_in_record_and_run(reference: tuple[Record, Path]) -> None:
+    record, storage = reference
+    times = record.figures.times
+    assert sum(times.parts.values()) == pytest.approx(times.wall, rel=0.01)
+    assert times.wall <= record.seconds
+    assert min(times.parts.values()) >= 0
+    assert (times.repeated, times.retry) == (0, 0)
+    assert all(times.parts[name] > 0 for name in ("productive", "validation", "checkpoint", "start", "server"))
+    metrics = connect(str(storage)).get_run(record.figures.run_id).data.metrics
+    assert metrics["time_seconds/productive"] == pytest.approx(times.productive)
+
+
 def test_stopped_and_started_again_gives_the_same_bits(
     reference: tuple[Record, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,6 +164,9 @@ def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval(
     (resume,) = done.record.figures.resumes
     assert resume.step >= 1
     assert resume.repeated_steps <= 2, "one checkpoint interval, and the checkpoint that was being uploaded"
+    times = done.record.figures.times
+    assert times.retry > 0
+    assert sum(times.parts.values()) == pytest.approx(times.wall, rel=0.01)
     assert_same_weights(done.record, reference[0])
 
 

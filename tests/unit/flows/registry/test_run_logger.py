@@ -16,6 +16,7 @@ from flows.config.specs import RegistrySpec
 from flows.registry import run_logger, tracking
 from flows.registry.run_logger import RunLogger, complete_run
 from flows.training.figures import TrainingFigures
+from flows.training.goodput import TimeSplit
 from flows.training.history import Resume
 from tests.support.records import finished
 
@@ -122,14 +123,16 @@ def test_registration_logs_what_is_missing_and_nothing_twice(tmp_path: Path) -> 
         run.log([ROWS[0] | {"val/dice": 0.5}])
     (tmp_path / "curves.json").write_text(json.dumps([ROWS[0] | {"val/dice": 0.5}, *ROWS[1:]]))
     resume = Resume(step=2, repeated_steps=1)
-    figures = TrainingFigures(step=4, run_id=None, num_workers=1, resumes=(resume,))
+    times = TimeSplit(wall=4, productive=3, start=1)
+    figures = TrainingFigures(step=4, run_id=None, num_workers=1, resumes=(resume,), times=times)
     record = finished("train", figures, str(tmp_path), curves="curves.json").model_copy(update={"key": "the key"})
     client = tracking.connect(str(tmp_path))
-    assert complete_run(client, RegistrySpec(), record) == 3
+    assert complete_run(client, RegistrySpec(), record) == 3 + len(times.metrics())
     assert complete_run(client, RegistrySpec(), record) == 0
     assert run.run_id is not None
     losses = client.get_metric_history(run.run_id, "train/loss")
     assert sorted((metric.step, metric.value) for metric in losses) == [(step, 1 / step) for step in (1, 2, 3, 4)]
     tracking.send_metrics(client, run.run_id, losses)
     assert len(client.get_metric_history(run.run_id, "train/loss")) == 4, "a request may be repeated"
+    assert client.get_run(run.run_id).data.metrics["goodput_percent"] == 75
     assert client.get_run(run.run_id).data.tags["unetflow.last_resume"] == resume.describe()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.pipelines.segmentation.task import SegmentationTask
+from flows.training.clock import LoopReport, LoopTimes
 from flows.training.curves import CurveRow
 from flows.training.history import Start, UnusableCheckpoint
 from flows.training.progress import FollowReports, WriteReports
@@ -21,10 +22,11 @@ def test_every_report_is_passed_on_once_and_checkpoints_are_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "reports.jsonl"
-    writer, rows, starts = WriteReports(str(path)), list[CurveRow](), list[Start]()
-    with FollowReports(path, "train", TASK, rows.extend, starts.append):
+    writer, rows, starts, times = WriteReports(str(path)), list[CurveRow](), list[Start](), list[LoopReport]()
+    with FollowReports(path, "train", TASK, rows.extend, starts.append, times.append):
         writer.after_report(None, [{"step": 10, "train/loss": 0.5, "learning_rate": 0.1}, {"step": 10}], None)
-        writer.after_report(None, [{"step": 10, "val/dice": 0.8}], checkpoint=object())
+        spent = LoopTimes(elapsed=5.0, data=1.0)
+        writer.after_report(None, [{"step": 10, "val/dice": 0.8, "times": spent.model_dump()}], checkpoint=object())
         writer.after_exception(None, {1: OSError("lost"), 0: OSError("lost")})
         writer.after_report(None, [{"step": 20, "train/loss": 0.25, "samples_per_second": 3.0}], None)
     assert rows == [
@@ -32,6 +34,9 @@ def test_every_report_is_passed_on_once_and_checkpoints_are_not(
         {"step": 20, "train/loss": 0.25, "samples_per_second": 3.0},
     ]
     assert starts == []
+    assert [(report.step, report.is_checkpoint) for report in times] == [(10, False), (10, True), (20, False)]
+    assert times[1].times == spent
+    assert times[0].at <= times[1].at <= times[2].at
     assert "training workers" in caplog.text
     assert "[0, 1]" in caplog.text
 
@@ -42,7 +47,7 @@ def test_starts_are_told_in_their_place_among_the_rows(tmp_path: Path) -> None:
     writer, told = WriteReports(str(path)), list[object]()
     unusable = UnusableCheckpoint(name="a/step-00000010", step=10, reason="checkpoint.json is missing")
     starts = [Start(step=0), Start(step=5, unusable=(unusable,))]
-    with FollowReports(path, "train", TASK, told.extend, told.append):
+    with FollowReports(path, "train", TASK, told.extend, told.append, lambda times: None):
         for start in starts:
             report = {"start": start.model_dump_json()}
             writer.after_report(None, [report, report], None)
@@ -54,7 +59,7 @@ def test_progress_names_the_values_in_words(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "reports.jsonl"
     writer = WriteReports(str(path))
     shown: list[tuple[int, str]] = []
-    follower = FollowReports(path, "train", TASK, lambda rows: None, lambda start: None)
+    follower = FollowReports(path, "train", TASK, lambda rows: None, lambda start: None, lambda times: None)
     monkeypatch.setattr(follower.progress, "update", lambda step, text: shown.append((step, text)))
     with follower:
         writer.after_report(None, [{"step": 10, "train/loss": 0.5, "learning_rate": 0.1}], None)
