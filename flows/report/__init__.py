@@ -6,6 +6,7 @@ axes.py        ticks and numbers as people write them
 values.py      metric values as text and table cells
 palette.py     colours that people with any colour vision can tell apart
 svg.py         the few SVG elements that charts are drawn with
+bars.py        parts of a whole as stacked bars, as SVG
 charts.py      several series over the training step, as SVG
 curves.py      training curves to charts, one per quantity
 strip.py       one dot per case, as SVG

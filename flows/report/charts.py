@@ -57,7 +57,7 @@ def line_chart(
     return svg.document(title, width, height, body + _lines(plot, drawable) + _draw_end_labels(plot, drawable, labels))
 
 
-def class_legend(entries: Sequence[tuple[str, str]], width: int = 720) -> Markup:
+def class_legend(entries: Sequence[tuple[str, str]], width: int = 720, about: str = "Colours of the classes") -> Markup:
     """Colour patches with names, wrapped to ``width`` CSS pixels; entries are (name, ``#rrggbb``)."""
     marks = Markup("")
     places = _legend_places([name for name, _ in entries], width, size=13)
@@ -68,7 +68,7 @@ def class_legend(entries: Sequence[tuple[str, str]], width: int = 720) -> Markup
             'style="fill:{};fill-opacity:.5;stroke:{};stroke-width:2"/>'
         ).format(svg.pixels(x + 1), svg.pixels(y), colour, colour)
         marks += svg.text(x + 20, y + 11, name, size=13, colour=svg.INK)
-    label = "Colours of the classes: " + ", ".join(name for name, _ in entries)
+    label = f"{about}: " + ", ".join(name for name, _ in entries)
     extent = max(
         (x + 22 + svg.text_width(name, 13) for (name, _), (x, _) in zip(entries, places, strict=True)), default=0
     )

@@ -10,7 +10,22 @@ import yaml
 
 from data_pipelines.errors import Problem
 from data_pipelines.notices import Notice, count_notices
-from flows.report.blocks import Cell, CellLike, Details, FigureRow, KeyValue, KeyValues, Section, Table, Text
+from flows.report.axes import number_text
+from flows.report.bars import part_colours, stacked_bars
+from flows.report.blocks import (
+    Block,
+    Cell,
+    CellLike,
+    Details,
+    Figure,
+    FigureRow,
+    KeyValue,
+    KeyValues,
+    Section,
+    Table,
+    Text,
+)
+from flows.report.charts import class_legend
 from flows.report.curves import Curves, curve_figures
 
 
@@ -39,6 +54,35 @@ def training_section(stages: Mapping[str, Curves], examples: str = "cases", rema
         "many, the line is their mean over neighbouring steps and the pale band their range."
     )
     return Section("Training", f"{intro} {remark}".rstrip(), rows)
+
+
+def time_section(stages: Mapping[str, Mapping[str, float]], useful: str) -> Section:
+    """Draw what the wall time of each training was spent on.
+
+    Args:
+        stages: Title of a training (empty where there is one alone) to its parts, name to seconds.
+        useful: Name of the part whose share is the goodput.
+    """
+    names = [name for name in next(iter(stages.values()), {}) if any(parts[name] > 0 for parts in stages.values())]
+    colours = part_colours(names)
+    bars: dict[str, dict[str, float]] = {}
+    rows: list[list[CellLike]] = []
+    for title, parts in stages.items():
+        wall = sum(parts.values()) or 1.0
+        goodput = f"goodput {100 * parts[useful] / wall:.0f} % of {number_text(wall)} s"
+        bars[f"{title}: {goodput}" if title else goodput.capitalize()] = {name: parts[name] for name in names}
+        shares = [Cell(f"{parts[name]:,.1f} s", f"{100 * parts[name] / wall:.1f} %", parts[name]) for name in names]
+        rows.append([title or "Training", *shares])
+    blocks: list[Block] = [
+        Figure(svg=stacked_bars(bars, colours, label="Wall time of the trainings by its parts", unit="s")),
+        Figure(svg=class_legend(list(colours.items()), about="Colours of the parts")),
+        Table(["Training", *(name.capitalize() for name in names)], rows),
+    ]
+    intro = (
+        f"Wall time of all attempts, from the start of the workers to their end. Goodput is the share of {useful}; "
+        "steps that had to be repeated after a failure do not count. Uploads run beside the steps and count as such."
+    )
+    return Section("Time", intro, blocks)
 
 
 def quarantine_section(problems: Sequence[Problem]) -> Section:

@@ -13,6 +13,7 @@ from flows.pipelines.segmentation.evaluation.page import SegmentationPage, segme
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore
 from flows.report.blocks import Picture, PictureRow
 from flows.report.overlays import overlay_planes
+from flows.training.goodput import TimeSplit
 from tests.support.pages import png
 from tests.support.volumes import corner_volume
 from unet_models.metrics.summary import MetricSummary
@@ -109,6 +110,7 @@ FULL_DIFFUSION = DiffusionPage(
     buckets={"32x32": 1000, "16x64": 17},
     config={"train": {"num_steps": 6000}},
     lineage={"train": "591785b7"},
+    times={"denoiser": TimeSplit(wall=200, productive=150, start=30, data=20)},
 )
 
 

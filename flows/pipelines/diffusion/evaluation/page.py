@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from data_pipelines.errors import Problem
@@ -20,6 +20,8 @@ from flows.report.sections import (
     quarantine_section,
     training_section,
 )
+from flows.training.goodput import TimeSplit
+from flows.training.time_report import times_section
 
 HEADLINE = ("caption_accuracy", "caption_accuracy/held_out", "fid", "frechet_distance", "alignment")
 """The most telling metrics, most telling first."""
@@ -85,6 +87,8 @@ class DiffusionPage:
     """The resolved configuration as JSON."""
     lineage: Mapping[str, str]
     """Stage keys, digests, commit, model, by name."""
+    times: Mapping[str, TimeSplit] = field(default_factory=dict)
+    """Title of a training to what it spent its wall time on."""
 
 
 def diffusion_page(page: DiffusionPage) -> str:
@@ -94,6 +98,7 @@ def diffusion_page(page: DiffusionPage) -> str:
         _metrics(page.metrics, page.protocol),
         *_pictures(page.pictures),
         training_section(page.curves, "images", "A denoiser's samples still improve long after its loss is flat."),
+        *([times_section(page.times)] if page.times else []),
         *_images(page.left_out, page.changes, page.buckets),
         quarantine_section(page.problems),
     ]

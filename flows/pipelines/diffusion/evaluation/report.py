@@ -25,6 +25,7 @@ from flows.report.blocks import Picture, PictureRow
 from flows.stages.attempt import Attempt
 from flows.stages.shards import read_problems, shards_uri
 from flows.training.curves import curves_by_name, read_curves
+from flows.training.figures import TrainingFigures
 
 TRAININGS = {"train_clip": "Text and image towers", "train_autoencoder": "Autoencoder", "train": "Diffusion U-Net"}
 
@@ -55,6 +56,11 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
             TRAININGS[record.stage]: curves_by_name(read_curves(record))
             for record in trained.records
             if "curves" in record.outputs
+        },
+        times={
+            TRAININGS[record.stage]: record.figures.times
+            for record in trained.records
+            if isinstance(record.figures, TrainingFigures) and record.figures.times
         },
         problems=read_problems(shards),
         left_out=shards.figures.left_out,

@@ -37,6 +37,8 @@ from flows.report.sections import (
 )
 from flows.report.strip import strip_chart
 from flows.report.values import interval_text, value_cell, value_text
+from flows.training.goodput import TimeSplit
+from flows.training.time_report import times_section
 from unet_models.metrics.summary import MEAN_CLASS, MetricSummary
 
 DICE = METRICS["dice"]
@@ -69,6 +71,8 @@ class SegmentationPage:
     """Class name to label value, by which the pictures are coloured."""
     notices: Sequence[Notice] = ()
     """Assumptions and conversions in the input that was used."""
+    times: TimeSplit | None = None
+    """What the training spent its wall time on."""
 
 
 def segmentation_page(page: SegmentationPage) -> str:
@@ -81,6 +85,7 @@ def segmentation_page(page: SegmentationPage) -> str:
         _distribution(cases, classes),
         _pictures(page.views, cases, page.classes),
         training_section({"": page.curves}),
+        *([times_section({"": page.times})] if page.times else []),
         _per_case(cases),
         quarantine_section(page.problems),
         *([notices_section(page.notices)] if page.notices else []),

@@ -50,6 +50,7 @@ def write_report(
         lineage=_lineage(attempt, shards, training),
         classes=shards.figures.classes,
         notices=read_notices(shards),
+        times=training.figures.times,
     )
     attempt.write("report", "report.html", segmentation_page(page).encode())
     if views:

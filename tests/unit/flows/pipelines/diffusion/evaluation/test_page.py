@@ -19,6 +19,7 @@ from tests.support.reports import FULL_DIFFUSION, diffusion_report, diffusion_re
 PARTS = {
     "protocol": "section-metrics",
     "curves": "section-training",
+    "times": "section-time",
     "left_out": "section-images-left-out",
     "changes": "section-images-changed",
     "buckets": "section-buckets",
@@ -48,6 +49,7 @@ def test_it_leads_from_the_numbers_over_the_pictures_to_their_origin() -> None:
         "section-metrics",
         *KINDS.values(),
         "section-training",
+        "section-time",
         "section-buckets",
         "section-images-left-out",
         "section-images-changed",

@@ -10,6 +10,7 @@ from data_pipelines.errors import Problem
 from data_pipelines.notices import Notice
 from flows.metrics import METRICS
 from flows.pipelines.segmentation.evaluation.cases import CaseView
+from flows.training.goodput import TimeSplit
 from tests.support.pages import ATTACK, Page, assert_runs_no_foreign_script
 from tests.support.reports import class_score, segmentation_report
 from unet_models.metrics.summary import METRIC_NAMES, MetricSummary
@@ -36,6 +37,13 @@ def test_it_leads_from_the_number_to_its_origin() -> None:
     assert all(text in scores for text in ("0.897", "0.890 to 0.905", "absent", "not computed", "lower is better"))
     assert "Divide by 255." in page.sections["section-input-set-aside"]
     assert "models:/hippocampus@champion" in page.sections["section-lineage"]
+
+
+def test_the_time_of_the_training_is_shown_with_its_parts() -> None:
+    times = TimeSplit(wall=200, productive=150, start=30, retry=20)
+    shown = Page(segmentation_report(times=times)).sections["section-time"]
+    assert all(text in shown for text in ("Goodput 75 % of 200 s", "Training steps", "150.0 s", "15.0 %", "restarts"))
+    assert "validation" not in shown.split("Goodput is")[1], "a part that took no time"
 
 
 def test_every_metric_is_explained_with_its_direction() -> None:
