@@ -12,12 +12,12 @@ from pyarrow import fs as pafs
 
 from data_pipelines import storage
 
-Kind = Literal["attempt", "checkpoint", "temporary folder", "Ray session"]
+Kind = Literal["attempt", "checkpoint", "temporary folder", "Ray session", "status"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rubbish:
-    """A folder that nobody needs."""
+    """A folder, or a file, that nobody needs."""
 
     kind: Kind
     uri: str
@@ -58,8 +58,10 @@ def examine_local(folder: Path) -> Contents:
 
 
 def remove(rubbish: Rubbish) -> None:
-    """Remove the folder. Raises OSError where it cannot be removed."""
-    if storage.is_local(rubbish.uri):
+    """Remove the folder or file. Raises OSError where it cannot be removed."""
+    if storage.size(rubbish.uri) is not None:
+        storage.delete(rubbish.uri)
+    elif storage.is_local(rubbish.uri):
         shutil.rmtree(storage.local_path(rubbish.uri))
     else:
         fs, path = storage.resolve(rubbish.uri)

@@ -17,6 +17,7 @@ from data_pipelines import storage
 from flows.cleanup.rubbish import Kind, Rubbish, examine_folder
 from flows.stages.lock import try_lock
 from flows.stages.record import RECORD
+from flows.stages.status import iter_statuses
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def find_in_storage(root: str, registered: set[str], before: float) -> Iterator[
         with try_lock(uri) as is_free:
             if is_free:
                 yield from found
+    yield from _find_statuses(root, before)
 
 
 def _iter_stages(root: str) -> Iterator[str]:
@@ -98,6 +100,14 @@ def _find_in_stage(uri: str, named: Named, before: float) -> Iterator[Rubbish]:
         for name in storage.list_names(storage.join(uri, attempt)):
             if _CHECKPOINT.fullmatch(name) and f"{attempt}/{name}" not in named.checkpoints:
                 yield from _if_old("checkpoint", storage.join(uri, attempt, name), before)
+
+
+def _find_statuses(root: str, before: float) -> Iterator[Rubbish]:
+    """Yield old files of stages that nobody computes: they were not done, and were never tried again."""
+    for uri, status in iter_statuses(root):
+        with try_lock(storage.join(root, status.stage, status.key)) as is_free:
+            if is_free and status.updated < before:
+                yield Rubbish("status", uri, storage.size(uri) or 0)
 
 
 def _if_old(kind: Kind, uri: str, before: float) -> Iterator[Rubbish]:

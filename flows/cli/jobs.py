@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from data_pipelines.errors import ConfigError
 from flows.cli.base import CLUSTER_PANEL, Config, Json, Set, app, print_json, print_result
-from flows.cli.tables import jobs_text, summary_text
+from flows.cli.tables import status_text, summary_text
 from flows.pipelines.catalog import load_config
 
 if TYPE_CHECKING:
@@ -51,26 +52,31 @@ def submit(
 
 @app.command(rich_help_panel=CLUSTER_PANEL)
 def status(
-    job_id: Annotated[str | None, typer.Argument(help="A pipeline's job; none: all of them.")] = None,
+    job_id: Annotated[str | None, typer.Argument(help="A pipeline's job; none: all that runs anywhere.")] = None,
     address: Address = "",
     follow: Follow = False,
+    storage: Annotated[str, typer.Option(help="Storage to look into; default: UNETFLOW_STORAGE.")] = "",
     as_json: Json = False,
 ) -> None:
-    """List pipelines on the cluster and their stages."""
+    """List what runs: jobs of a cluster, processes of this storage, schedules of a Prefect server."""
     from flows.cluster.jobs_api import connect
+    from flows.config.locations import storage_root
+    from flows.running.status import join_progress, list_local, list_schedules
     from flows.running.submit import list_jobs
 
-    client = connect(_require(address))
+    client = connect(_require(address)) if address or follow or job_id else None
     if follow:
         if job_id is None:
             raise ConfigError("status --follow needs the id of one job; `unetflow status` lists them")
+        assert client is not None
         _follow(client, job_id, as_json)
         return
-    rows = list_jobs(client, job_id)
+    rows = join_progress(list_jobs(client, job_id) if client else [], list_local(storage_root(storage)))
+    rows = [row for row in rows if row.place == "job"] if job_id else rows + list_schedules()
     if as_json:
         print_json(rows)
     else:
-        print_result(jobs_text(rows))
+        print_result(status_text(rows, time.time()))
 
 
 @app.command(rich_help_panel=CLUSTER_PANEL)

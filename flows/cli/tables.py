@@ -65,15 +65,41 @@ def _class_table(metrics: Mapping[str, float], columns: Sequence[str], classes: 
     return lines
 
 
-def jobs_text(rows: Sequence[JobRow]) -> str:
-    """Write pipelines with their stages indented below them."""
+def status_text(rows: Sequence[JobRow], now: float) -> str:
+    """Write what runs at ``now``, in seconds since 1970: stages of a job indented below their pipeline."""
     if not rows:
-        return "no pipeline was submitted to this cluster"
+        return "nothing runs"
     lines = []
     for row in rows:
         indent = "" if row.job_id == row.owner else "  "
         lines.append(f"{indent + row.what:<28} {row.state:<10} {row.seconds:>7.0f} s  {row.job_id}")
+        if details := "; ".join(filter(None, [_progress_text(row, now), row.message])):
+            lines.append(f"{indent}    {details}")
     return "\n".join(lines)
+
+
+def _progress_text(row: JobRow, now: float) -> str:
+    """Write the progress of a training; empty for other rows."""
+    status = row.progress
+    if status is None or not status.num_steps:
+        return ""
+    parts = [f"step {status.step}/{status.num_steps}"]
+    if row.state == "running" and status.seconds_left is not None:
+        parts.append(f"{duration_text(status.seconds_left - (now - status.updated))} left")
+    if status.checkpoint_at is not None:
+        parts.append(f"checkpoint {duration_text(now - status.checkpoint_at)} ago")
+    if status.goodput_percent is not None:
+        parts.append(f"goodput {status.goodput_percent:.0f} %")
+    return ", ".join(parts)
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration with the unit that suits it; a negative one is 0."""
+    seconds = max(0.0, seconds)
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.1f} days"
 
 
 def models_text(versions: Sequence[ModelVersion], *, lineage: bool) -> str:

@@ -33,9 +33,9 @@ RAY_LINE = re.compile(
 )
 """Lines that Ray writes about itself; ours begin with the time of day."""
 PIPELINE_TAG, STAGE_TAG, OWNER_TAG = "unetflow.pipeline", "unetflow.stage", "unetflow.owner"
-PREDICTION_TAG = "unetflow.prediction"
+PREDICTION_TAG, RUN_TAG = "unetflow.prediction", "unetflow.run_id"
 """Metadata of jobs: a pipeline's model name; a stage's name, and the pipeline job it was started for; a prediction's
-model."""
+model; the id of the run."""
 
 
 class JobFailedError(ChildProcessError):

@@ -1,6 +1,7 @@
 """Configuration: defaults < YAML < ``--set a.b=c``.
 
 locations.py    default folders for storage and state
+run_id.py       one id for all processes of a run
 proxies.py      no proxy between this machine and itself
 specs.py        compute, registry and notification settings, the same for every pipeline
 pipeline.py     base class of a pipeline's configuration

@@ -15,6 +15,7 @@ from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError
 from data_pipelines.temporary import temporary_folder
 from flows.config.pipeline import PipelineConfig
+from flows.config.run_id import current_run_id
 from flows.config.specs import RegistrySpec
 from flows.installation import PACKAGES, code_version, source_root
 from flows.metrics import parse_metric_name, without_protocol
@@ -23,7 +24,7 @@ from flows.registry.candidate import Candidate
 from flows.registry.champion import BUNDLE, EVALUATION_TAG
 from flows.registry.decision import Decision, ask_gate, settle
 from flows.registry.models import GATE_TAG, METRICS_TAG, REGISTER_TAG, TAG_PREFIX, find_registered
-from flows.registry.run_logger import CURVES, complete_run
+from flows.registry.run_logger import CURVES, RUN_TAG, complete_run
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.shards import ShardFigures
@@ -164,11 +165,21 @@ def _tags(config: PipelineConfig, candidate: Candidate) -> dict[str, str]:
     tags = {f"{TAG_PREFIX}{record.stage}_key": record.key for record in candidate.lineage}
     tags |= {f"{TAG_PREFIX}{record.stage}_digest": record.digest for record in candidate.lineage}
     comparable = _comparable(candidate.evaluation.figures.metrics, config.registry.compare_metric)
+    tags |= {RUN_TAG: run_id} if (run_id := current_run_id()) else {}
+    tags |= {name: f"{seconds:.0f}" for name, seconds in _cost(candidate).items()}
     return tags | {
         f"{TAG_PREFIX}code": code_version(),
         f"{TAG_PREFIX}config_digest": digest_of(config.model_dump(mode="json")),
         EVALUATION_TAG: candidate.evaluation_data,
         METRICS_TAG: json.dumps(comparable),
+    }
+
+
+def _cost(candidate: Candidate) -> dict[str, float]:
+    """Return the CPU- and GPU-seconds of all stages that the version was made by, whichever run computed them."""
+    return {
+        f"{TAG_PREFIX}cpu_seconds": sum(record.cpu_seconds for record in candidate.lineage),
+        f"{TAG_PREFIX}gpu_seconds": sum(record.gpu_seconds for record in candidate.lineage),
     }
 
 

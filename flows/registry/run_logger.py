@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from data_pipelines import storage
 from flows.cluster.connection import environment
 from flows.config.pipeline import PipelineConfig
+from flows.config.run_id import current_run_id
 from flows.config.specs import RegistrySpec
 from flows.registry import tracking
 from flows.stages.record import Figures, Record
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RUN_TAG = "unetflow.run_id"
 CURVES = "curves"
 """Output of a training: the rows that it reported, as JSON."""
 WHOLE_RUN = 0
@@ -49,7 +51,7 @@ class RunLogger:
         self._uri = tracking.tracking_uri(config.storage_uri)
         self._client: MlflowClient | None = None
         self._metrics: list[Metric] = []
-        self._tags: dict[str, str] = {}
+        self._tags = {RUN_TAG: run_id} if (run_id := current_run_id()) else {}
         self._lock = threading.Lock()
         self._news, self._closing = threading.Event(), threading.Event()
         self._news.set()  # the run is opened at once

@@ -9,6 +9,7 @@ prefect_flow.py       pipelines as Prefect flows, stages as tasks with retries
 artifacts.py          what a run's page in Prefect shows
 submit.py             a whole pipeline as a job: submit, status, cancel
 schedule.py           pipelines on a schedule, served from this process
+status.py             what runs: here, as jobs, on a schedule
 notify.py             notification of failures and new champions
 prediction/           a registered model over many inputs
 """

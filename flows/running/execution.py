@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,17 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from data_pipelines.specs import Spec
+from flows.cluster.connection import environment
 from flows.config.pipeline import PipelineConfig
+from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
 from flows.pipelines.catalog import pipeline_of
 from flows.registry.register import RegistrationFigures
 from flows.running.placement import run_or_submit
 from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.shards import ShardFigures
 from flows.stages.stage import Done, Stage, find_record
+
+logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Figures)
 RunStage = Callable[[Stage[Figures], PipelineConfig], Done[Figures]]
@@ -32,12 +37,16 @@ class StageSummary(Spec):
     """Whether it was a cache hit."""
     seconds: float
     """Wall time of the attempt that finished."""
+    goodput_percent: float | None = None
+    """Share of a training's wall time that trained, in percent; None for other stages."""
 
 
 class RunSummary(Spec):
     """The final record of a pipeline: what ``--json`` prints."""
 
     pipeline: str
+    run_id: str = ""
+    """Id of the run, which console, MLflow, Prefect and jobs know it by."""
     model_uri: str | None = None
     model_name: str | None = None
     model_version: int | None = None
@@ -78,10 +87,12 @@ def run_pipeline(config: PipelineConfig, run: RunStage = run_or_submit, until: s
     pipeline.check(config)
     records: dict[str, Record[Figures]] = {}
     done: list[Done[Figures]] = []
-    for step in steps:
-        done.append(run(step.plan(config, records), config))
-        records[step.name] = done[-1].record
-    return summarise(config, done, time.perf_counter() - started)
+    with environment({RUN_ID_VARIABLE: current_run_id() or unique_name()}):
+        logger.info("run %s: %s, %s", current_run_id(), config.pipeline, config.registry.name)
+        for step in steps:
+            done.append(run(step.plan(config, records), config))
+            records[step.name] = done[-1].record
+        return summarise(config, done, time.perf_counter() - started)
 
 
 def plan_pipeline(
@@ -114,9 +125,11 @@ def summarise(config: PipelineConfig, done: Sequence[Done[Figures]], seconds: fl
     registered = _record_with(RegistrationFigures, records)
     evaluated = _record_with(EvaluationFigures, records)
     sharded = _record_with(ShardFigures, records)
-    registration = registered.figures.model_dump(include=set(RunSummary.model_fields)) if registered else {}
+    shared = set(RunSummary.model_fields) - {"run_id"}  # of the registration it is MLflow's
+    registration = registered.figures.model_dump(include=shared) if registered else {}
     return RunSummary(
         pipeline=config.pipeline,
+        run_id=current_run_id(),
         **registration,
         metrics=evaluated.figures.metrics if evaluated else {},
         report=evaluated.output("report") if evaluated and "report" in evaluated.outputs else None,
@@ -129,6 +142,7 @@ def summarise(config: PipelineConfig, done: Sequence[Done[Figures]], seconds: fl
                 uri=each.record.uri,
                 cached=each.cached,
                 seconds=each.record.seconds,
+                goodput_percent=each.record.figures.run_metrics().get("goodput_percent"),
             )
             for each in done
         ),

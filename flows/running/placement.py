@@ -8,11 +8,13 @@ import os
 from typing import TypeVar
 
 from data_pipelines.errors import ConfigError
-from flows.cluster.job import OWNER_TAG, STAGE_TAG, JobRequest, Relay, ensure_job, follow, require_success
+from flows.cluster.job import OWNER_TAG, RUN_TAG, STAGE_TAG, JobRequest, Relay, ensure_job, follow, require_success
 from flows.cluster.jobs_api import connect, jobs_address
 from flows.cluster.package import CONFIG, packed
 from flows.config.pipeline import PipelineConfig
+from flows.config.run_id import RUN_ID_VARIABLE, current_run_id
 from flows.pipelines.catalog import pipeline_of
+from flows.stages.context import context_of
 from flows.stages.record import Figures
 from flows.stages.stage import Done, Stage, find_record, run_stage
 
@@ -25,7 +27,7 @@ def run_or_submit(stage: Stage[F], config: PipelineConfig) -> Done[F]:
     """Return the stage's record: a cache hit, computed here, or computed by a job."""
     address = jobs_address()
     if address is None:
-        return run_stage(stage, config.storage_uri)
+        return run_stage(stage, config.storage_uri, context_of(config))
     return run_as_job(stage, config, address, owner=_own_job_id())
 
 
@@ -40,8 +42,8 @@ def run_as_job(stage: Stage[F], config: PipelineConfig, address: str, owner: str
     request = JobRequest(
         name=f"{stage.name}-{stage.key[:12]}",
         entrypoint=f"python -m {entry_module} stage {stage.name} {CONFIG}",
-        metadata={STAGE_TAG: stage.name, OWNER_TAG: owner},
-        variables={},
+        metadata={STAGE_TAG: stage.name, OWNER_TAG: owner, RUN_TAG: current_run_id()},
+        variables={RUN_ID_VARIABLE: current_run_id()},
     )
     with packed(config, entry_module) as folder:
         job_id, new = ensure_job(client, request, folder)

@@ -19,8 +19,9 @@ from prefect.settings import get_current_settings
 from prefect.tasks import exponential_backoff
 
 from data_pipelines.errors import NOT_RETRYABLE
-from flows.cluster.connection import import_ray
+from flows.cluster.connection import environment, import_ray
 from flows.config.pipeline import PipelineConfig
+from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
 from flows.doctor.servers import require_servers
 from flows.pipelines.catalog import PIPELINES, pipeline_of
 from flows.registry import tracking
@@ -65,7 +66,7 @@ def run_flow(config: PipelineConfig) -> RunSummary:
     ahead = threading.Thread(target=_import_ahead, args=(config.storage_uri,), name="import-ahead", daemon=True)
     ahead.start()
     try:
-        with tags(TAG):
+        with environment({RUN_ID_VARIABLE: current_run_id() or unique_name()}), tags(TAG, f"run:{current_run_id()}"):
             return build_flow(pipeline_of(config))(config)
     finally:
         ahead.join()  # an interpreter that ends in the middle of an import crashes
@@ -81,7 +82,9 @@ def _run(config: PipelineConfig) -> RunSummary:
     _check_heartbeat()
     try_automation()
     try:
-        summary = run_pipeline(config, run=run_as_task)
+        # A scheduled run has the id that Prefect gave it.
+        with environment({RUN_ID_VARIABLE: current_run_id() or str(runtime.flow_run.id)}):
+            summary = run_pipeline(config, run=run_as_task)
     except BaseException as error:
         page = runtime.flow_run.ui_url or ""
         notify_of_failure(config.notify, config.registry.name, f"{type(error).__name__}: {error}", page)

@@ -10,18 +10,20 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
-from flows.cluster.job import OWNER_TAG, PIPELINE_TAG, STAGE_TAG, JobRequest, ensure_job, job_info
+from flows.cluster.job import OWNER_TAG, PIPELINE_TAG, RUN_TAG, STAGE_TAG, JobRequest, ensure_job, job_info
 from flows.cluster.jobs_api import AUTO, connect, is_loopback
 from flows.cluster.package import CONFIG, CREDENTIALS, folder_digest, packed
 from flows.config.pipeline import PipelineConfig
+from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
 from flows.doctor.servers import require_servers
 from flows.pipelines.catalog import pipeline_of
+from flows.stages.status import StageStatus
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -38,12 +40,21 @@ class JobRow:
 
     job_id: str
     what: str
-    """``pipeline NAME``, or the stage's name."""
+    """``pipeline NAME``, the stage's name, ``STAGE of NAME`` without a job, or ``schedule NAME``."""
     owner: str
     """Job id of the pipeline that a stage was started for; its own for a pipeline."""
     state: str
     seconds: float
     message: str
+    run_id: str = ""
+    place: Literal["job", "local", "schedule"] = "job"
+    """Job of a cluster, process of this storage, or deployment of a Prefect server."""
+    progress: StageStatus | None = None
+    """Progress of a stage; None where it is not known, as on an object store."""
+
+    def with_progress(self, progress: StageStatus | None) -> JobRow:
+        """Return the row with the progress of its stage."""
+        return replace(self, progress=progress)
 
 
 def submit_pipeline(
@@ -56,12 +67,13 @@ def submit_pipeline(
     if kept := [name for name in CREDENTIALS if name in os.environ]:
         logger.info("%s: not sent, jobs use the credentials of their nodes", ", ".join(kept))
     entry_module = pipeline_of(config).entry_module
+    run_id = current_run_id() or unique_name()
     with packed(config, entry_module) as folder:
         request = JobRequest(
             name=f"{config.registry.name}-{folder_digest(folder)[:10]}",
             entrypoint=f"python -m {entry_module} run {CONFIG} --json",
-            metadata={PIPELINE_TAG: config.registry.name},
-            variables={"UNETFLOW_JOBS_ADDRESS": AUTO},
+            metadata={PIPELINE_TAG: config.registry.name, RUN_TAG: run_id},
+            variables={"UNETFLOW_JOBS_ADDRESS": AUTO, RUN_ID_VARIABLE: run_id},
             install=install,
         )
         return client, *ensure_job(client, request, folder)
@@ -115,6 +127,7 @@ def _row(job: JobDetails) -> JobRow:
         state=job.status.value.lower(),
         seconds=max(0.0, (end - (job.start_time or end)) / 1000),
         message=(job.message or "").split("\n")[0],
+        run_id=metadata.get(RUN_TAG, ""),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from data_pipelines import storage
 from flows.stages.record import Output
+from flows.stages.status import StatusKeeper
 
 
 @dataclass(slots=True)
@@ -16,6 +17,7 @@ class Attempt:
     key: str
     name: str
     outputs: dict[str, Output] = field(default_factory=dict)
+    status: StatusKeeper = field(default_factory=StatusKeeper)
 
     def uri(self, *parts: str) -> str:
         """Return a URI in the attempt's folder."""

@@ -30,6 +30,10 @@ class Figures(Spec):
         """Return metrics of the stage as a whole for its MLflow run; none by default."""
         return {}
 
+    def earlier_seconds(self) -> float:
+        """Return the wall time of the attempts before the one that finished, as far as it is known."""
+        return 0.0
+
 
 class EvaluationFigures(Figures):
     """Figures of a stage that measures a model."""
@@ -72,6 +76,11 @@ class Record(Spec, Generic[F]):
     figures: F
     seconds: float
     """Wall time of the attempt that finished."""
+    cpu_seconds: float = 0.0
+    """CPUs that it reserved, times the wall time of all attempts that are known. 0: not recorded, by an earlier
+    version; and likewise ``gpu_seconds``."""
+    gpu_seconds: float = 0.0
+    """GPUs that it reserved, times the same."""
 
     def output(self, name: str) -> str:
         """Return the URI of an output."""

@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of, uri_digests
+from flows.config.run_id import unique_name
 from flows.stages.attempt import Attempt
+from flows.stages.context import NO_CONTEXT, RunContext
 from flows.stages.lock import hold_lock
 from flows.stages.record import RECORD, F, Figures, Record, read_record
+from flows.stages.status import keep_status
 
 logger = logging.getLogger(__name__)
 
@@ -86,25 +88,36 @@ def find_record(stage: Stage[F], root: str, *, check_external: bool = True) -> R
     return record if not check_external or stage.is_valid(record) else None
 
 
-def run_stage(stage: Stage[F], root: str) -> Done[F]:
-    """Return the stage's record, from the cache or computed now. A second process that asks waits for the first."""
+def run_stage(stage: Stage[F], root: str, context: RunContext = NO_CONTEXT) -> Done[F]:
+    """Return the stage's record, from the cache or computed now. A second process that asks waits for the first.
+
+    ``context`` goes into the status while it runs, and its resources into the record.
+    """
     uri = stage.uri(root)
     with hold_lock(uri) as require_lock:
         if found := find_record(stage, root):
             logger.info("%s: cache hit (%s)", stage.name, stage.key[:12])
             return Done(found, cached=True)
-        attempt = Attempt(uri, stage.key, f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}")
-        logger.info("%s: running (%s)", stage.name, stage.key[:12])
-        started = time.perf_counter()
-        figures = stage.compute(attempt)
-        record = Record[stage.figures](  # type: ignore[name-defined]  # a class at run time
-            stage=stage.name,
-            key=stage.key,
-            uri=uri,
-            outputs=attempt.outputs,
-            figures=figures,
-            seconds=round(time.perf_counter() - started, 3),
-        )
-        require_lock()
-        storage.write_bytes(storage.join(uri, RECORD), record.model_dump_json(indent=1).encode())
-        return Done(record, cached=False)
+        with keep_status(uri, context.pipeline, context.model) as status:
+            record = _compute(stage, Attempt(uri, stage.key, unique_name(), status=status), context)
+            require_lock()
+            storage.write_bytes(storage.join(uri, RECORD), record.model_dump_json(indent=1).encode())
+            return Done(record, cached=False)
+
+
+def _compute(stage: Stage[F], attempt: Attempt, context: RunContext) -> Record[F]:
+    logger.info("%s: running (%s)", stage.name, stage.key[:12])
+    started = time.perf_counter()
+    figures = stage.compute(attempt)
+    seconds = time.perf_counter() - started
+    all_seconds = seconds + figures.earlier_seconds()
+    return Record[stage.figures](  # type: ignore[name-defined]  # a class at run time
+        stage=stage.name,
+        key=stage.key,
+        uri=attempt.stage_uri,
+        outputs=attempt.outputs,
+        figures=figures,
+        seconds=round(seconds, 3),
+        cpu_seconds=round(all_seconds * context.num_cpus, 3),
+        gpu_seconds=round(all_seconds * context.num_gpus, 3) if stage.uses_gpu else 0.0,
+    )

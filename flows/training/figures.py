@@ -40,6 +40,13 @@ class TrainingFigures(Figures):
     times: TimeSplit | None = None
     """Wall time over all attempts, by what it was spent on. None: not recorded, by an earlier version."""
 
+    earlier_attempts_seconds: float = 0.0
+    """Wall time of the attempts before the one that finished."""
+
+    def earlier_seconds(self) -> float:
+        """Return the wall time of the attempts before the one that finished."""
+        return self.earlier_attempts_seconds
+
     def run_metrics(self) -> dict[str, float]:
         """Return the goodput, and what the wall time was spent on."""
         return self.times.metrics() if self.times else {}

@@ -78,6 +78,7 @@ def training_stage(
             resumes=trained.resumes,
             unusable_checkpoints=unusable,
             times=trained.times,
+            earlier_attempts_seconds=trained.earlier_seconds,
         )
 
     return Stage(name, identity, inputs, compute, TrainingFigures, uses_gpu=True)

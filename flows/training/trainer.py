@@ -17,7 +17,9 @@ from flows.config.specs import ComputeSpec
 from flows.metrics import parse_metric_name
 from flows.registry.run_logger import WHOLE_RUN, RunLogger
 from flows.stages.attempt import Attempt
+from flows.stages.status import StatusKeeper
 from flows.training.clock import LoopReport
+from flows.training.forecast import Forecast
 from flows.training.goodput import Ledger, TimeSplit
 from flows.training.history import HistoryKeeper, Resume, Start, resume_tags
 from flows.training.space import full_disk, is_full, num_checkpoints
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SHOWN = {"loss": "train/loss", "gpu_memory_gib": "gpu_memory"}
+"""Field of the status to the metric that it shows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -42,6 +47,8 @@ class Trained:
     """Every resume of the training, those of earlier attempts among them."""
     times: TimeSplit
     """Wall time of all attempts."""
+    earlier_seconds: float
+    """Wall time of the attempts before."""
 
 
 def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attempt) -> Trained:
@@ -53,7 +60,16 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
     from flows.training.progress import FollowReports
 
     history = HistoryKeeper.of(attempt.stage_uri, attempt.uri())
-    listener = _Listener(name, RunLogger(config, attempt.key), history, Ledger(began, history.is_first), Start(step=0))
+    listener = _Listener(
+        name,
+        RunLogger(config, attempt.key),
+        history,
+        Ledger(began, history.is_first),
+        Forecast(task.spec),
+        attempt.status,
+        Start(step=0),
+    )
+    attempt.status.update(num_steps=task.spec.num_steps)
     with listener, temporary_folder("train") as folder:
         reports = folder / "reports.jsonl"
         trainer = _build_trainer(task, config.compute, attempt, reports)
@@ -63,7 +79,7 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
             except WorkerGroupError as error:
                 raise _reason(list(error.worker_failures.values()), attempt, task, listener.start) or error from None
     logger.info("%s: %s", name, history.times.describe())
-    return Trained(listener.run.run_id, history.resumes, history.times)
+    return Trained(listener.run.run_id, history.resumes, history.times, history.earlier.times.wall)
 
 
 @dataclass(slots=True)
@@ -74,6 +90,8 @@ class _Listener:
     run: RunLogger
     history: HistoryKeeper
     ledger: Ledger
+    forecast: Forecast
+    status: StatusKeeper
     start: Start
     """Where the workers started last."""
 
@@ -92,18 +110,30 @@ class _Listener:
 
     def on_times(self, report: LoopReport) -> None:
         self.ledger.add(report)
+        self.forecast.add(report)
         self._spend()
+        pace = self.forecast.seconds_per_step
+        self.status.update(
+            step=report.step,
+            seconds_left=self.forecast.seconds_left,
+            steps_per_second=1 / pace if pace else None,
+            goodput_percent=self.history.times.goodput_percent,
+            **({"checkpoint_at": time.time()} if report.is_checkpoint else {}),
+        )
 
     def _spend(self) -> None:
         self.history.spend(self.ledger.split(), self.ledger.num_trained)
 
     def on_rows(self, rows: list[CurveRow]) -> None:
         self.history.reach(int(rows[-1]["step"]))
+        self.status.update(**{field: rows[-1][name] for field, name in SHOWN.items() if name in rows[-1]})
         self.run.log(rows)
 
     def on_start(self, start: Start) -> None:
         self.start = start
         self.ledger.start(start.step)
+        self.forecast.start(start.step)
+        self.status.update(step=start.step, seconds_left=None, steps_per_second=None)
         if resume := self.history.start(start):
             logger.warning("%s: %s", self.name, resume.describe())
             self.run.tag(resume_tags(self.history.resumes))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_pipelines import storage
 from data_pipelines.errors import DataError, Problem
+from flows.config.run_id import RUN_ID_VARIABLE, current_run_id
 from flows.config.specs import ComputeSpec
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.running import prefect_settings
@@ -86,19 +88,42 @@ def test_a_run_is_tagged_and_makes_the_automation_once(monkeypatch: pytest.Monke
     monkeypatch.setenv("PREFECT_API_URL", prefect_url)
     monkeypatch.setattr(prefect_flow, "require_servers", lambda: None)
     monkeypatch.setattr(prefect_flow, "run_pipeline", lambda config, run: summary_of(config))
+    monkeypatch.delenv(RUN_ID_VARIABLE, raising=False)
     earlier = automation.build_automation()
     earlier.trigger.within = timedelta(seconds=60)
     earlier.create()
     config = SegmentationConfig()
-    for _ in range(2):
-        prefect_flow.run_flow(config)
+    ids = [prefect_flow.run_flow(config).run_id for _ in range(2)]
     with get_client(sync_client=True) as client:
         (found,) = client.read_automations_by_name(name=automation.NAME)
         runs = [run for run in client.read_flow_runs() if run.name == config.registry.name]
     assert found.trigger.within == timedelta(seconds=prefect_settings.UNRESPONSIVE_SECONDS)
-    assert [run.tags for run in runs] == [["unetflow"]] * 2
+    assert sorted(sorted(run.tags) for run in runs) == sorted([f"run:{run_id}", "unetflow"] for run_id in ids)
     Automation.read(name=automation.NAME).delete()
 
 
+def test_status_lists_the_schedules(monkeypatch: pytest.MonkeyPatch, prefect_url: str) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.deployments.runner import EntrypointType
+
+    from flows.running.automation import TAG
+    from flows.running.prefect_flow import FLOWS
+    from flows.running.status import list_schedules
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+    ids: list[Any] = []
+    for name, tags in (("liver", [TAG]), ("of another project", [])):
+        deployment: Any = FLOWS["segmentation"].to_deployment(
+            name=name, interval=3600, tags=tags, entrypoint_type=EntrypointType.MODULE_PATH
+        )
+        ids.append(deployment.apply())
+    assert [(row.what, row.place) for row in list_schedules()] == [("schedule liver", "schedule")]
+    with get_client(sync_client=True) as client:
+        for deployment_id in ids:
+            client.delete_deployment(deployment_id)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert list_schedules() == [], "a server that does not answer hides nothing else"
+
+
 def summary_of(config: SegmentationConfig) -> RunSummary:
-    return RunSummary(pipeline=config.pipeline, seconds=0.0, stages=())
+    return RunSummary(pipeline=config.pipeline, run_id=current_run_id(), seconds=0.0, stages=())

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.cleanup.rubbish import remove
 from flows.cleanup.storage import find_in_storage
+from flows.stages import status
 
 DAY = 86400.0
 KEYS = {name: letter * 64 for name, letter in (("finished", "a"), ("unfinished", "b"), ("damaged", "c"))}
@@ -116,3 +118,21 @@ def test_a_stage_that_is_being_computed_is_left_alone(root: Path) -> None:
 
 def test_an_empty_storage_holds_nothing(tmp_path: Path) -> None:
     assert found(tmp_path / "none") == {}
+
+
+def test_the_status_of_a_run_that_was_never_tried_again_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it is recent, or its stage is computed now."""
+    then = time.time() - 30 * DAY
+    for stage in ("old", "held", "recent"):
+        folder = tmp_path / stage / ("e" * 64)
+        write(folder / ".lock", days_old=0)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(status.time, "time", lambda stage=stage: then if stage != "recent" else then + 29 * DAY)
+            with status.keep_status(str(folder), "", ""):
+                raise KeyboardInterrupt
+    with (tmp_path / "held" / ("e" * 64) / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (found,) = find_in_storage(str(tmp_path), set(), before=time.time() - 7 * DAY)
+    assert (found.kind, Path(found.uri).name) == ("status", f"old-{'e' * 12}.json")
+    remove(found)
+    assert not Path(found.uri).exists()

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from flows.cli.tables import findings_text, jobs_text, metric_lines, models_text, plan_text, summary_text
+from flows.cli.tables import (
+    duration_text,
+    findings_text,
+    metric_lines,
+    models_text,
+    plan_text,
+    status_text,
+    summary_text,
+)
 from flows.doctor.finding import bad, ok
 from flows.registry.models import ModelVersion
 from flows.running.execution import PlannedStage, RunSummary, StageSummary
 from flows.running.submit import JobRow
+from flows.stages.status import StageStatus
 from tests.support.records import CountFigures, finished
 
 
@@ -76,10 +85,27 @@ def test_stages_of_a_job_are_indented_below_it() -> None:
         JobRow("m-1", "pipeline m", "m-1", "running", 12.0, ""),
         JobRow("train-1", "train", "m-1", "succeeded", 5.0, ""),
     ]
-    lines = jobs_text(rows).splitlines()
+    lines = status_text(rows, now=0).splitlines()
     assert lines[0].startswith("pipeline m ")
     assert lines[1].startswith("  train ")
-    assert jobs_text([]) == "no pipeline was submitted to this cluster"
+    assert status_text([], now=0) == "nothing runs"
+
+
+def test_a_training_shows_its_progress() -> None:
+    status = StageStatus(
+        step=1200, num_steps=6000, updated=1000, seconds_left=630, checkpoint_at=970, goodput_percent=81.4
+    )
+    row = JobRow("run", "train of m", "run", "running", 60.0, "", place="local", progress=status)
+    _, details = status_text([row], now=1030).splitlines()
+    assert details.strip() == "step 1200/6000, 10 min left, checkpoint 60 s ago, goodput 81 %"
+    stopped = JobRow("run", "train of m", "run", "stopped", 60.0, "stopped at step 1200", progress=status)
+    assert "left" not in status_text([stopped], now=1030)
+    assert status_text([stopped], now=1030).endswith("; stopped at step 1200")
+
+
+def test_durations_have_the_unit_that_suits_them() -> None:
+    texts = [duration_text(seconds) for seconds in (-3, 119.4, 120, 7199, 7200, 172800)]
+    assert texts == ["0 s", "119 s", "2 min", "120 min", "2 h", "2.0 days"]
 
 
 def test_versions_show_metrics_aliases_and_on_request_their_lineage() -> None:

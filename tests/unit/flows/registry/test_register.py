@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import torch
 
 from data_pipelines.errors import ConfigError
 from flows.config.pipeline import PipelineConfig
+from flows.config.run_id import RUN_ID_VARIABLE
 from flows.config.specs import RegistrySpec
 from flows.registry.candidate import Candidate, ModelFiles
 from flows.registry.champion import Champion, Compared
-from flows.registry.register import RegistrationFigures, register_stage, write_exports
+from flows.registry.register import RegistrationFigures, _tags, register_stage, write_exports
 from flows.stages.record import EvaluationFigures
 from tests.support.records import finished
 from unet_models.formats.trace import trace_unet
@@ -58,6 +60,17 @@ def test_another_gate_or_another_registry_is_another_registration(
     keys = [key(), key(name="other"), key(min_metrics={"dice": 0.5}), key(compare_metric="iou"), key(export=["onnx"])]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org")
     assert len({*keys, key()}) == 6
+
+
+def test_a_version_says_what_it_cost_and_which_run_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages that were cache hits are part of the cost."""
+    cost = {"cpu_seconds": 120.4, "gpu_seconds": 30.2}
+    lineage = (EVALUATION.model_copy(update=cost), EVALUATION.model_copy(update=cost), EVALUATION)
+    monkeypatch.setenv(RUN_ID_VARIABLE, "run-7")
+    tags = _tags(PipelineConfig(pipeline="p"), replace(CANDIDATE, lineage=lineage))
+    assert tags["unetflow.cpu_seconds"] == "241"
+    assert tags["unetflow.gpu_seconds"] == "60"
+    assert tags["unetflow.run_id"] == "run-7"
 
 
 def test_a_network_that_cannot_be_exported_is_named_with_the_remedy(tmp_path: Path) -> None:

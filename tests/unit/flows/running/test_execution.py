@@ -9,6 +9,7 @@ import pytest
 
 from data_pipelines.errors import ConfigError
 from flows.config.pipeline import PipelineConfig
+from flows.config.run_id import RUN_ID_VARIABLE, current_run_id
 from flows.pipelines.catalog import PIPELINES
 from flows.registry.register import RegistrationFigures
 from flows.running.execution import RunSummary, plan_pipeline, run_pipeline, summarise
@@ -168,6 +169,7 @@ def test_the_summary_has_what_consumers_read() -> None:
     summary = summarise(PipelineConfig(pipeline="p"), [Done(each, cached=False) for each in records], 12.345)
     assert summary.model_dump(exclude={"stages"}) == {
         "pipeline": "p",
+        "run_id": "",
         "model_uri": "models:/m@champion",
         "model_name": "m",
         "model_version": 4,
@@ -187,7 +189,28 @@ def test_the_summary_has_what_consumers_read() -> None:
         "uri": "/nowhere/stage/key",
         "cached": False,
         "seconds": 1.5,
+        "goodput_percent": None,
     }
+
+
+def test_a_run_has_one_id_for_all_its_stages(
+    config: NumbersConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str] = []
+
+    def run(stage: Stage[Any], config: PipelineConfig) -> Done[Any]:
+        seen.append(current_run_id())
+        return run_here(stage, config)
+
+    caplog.set_level("INFO", "flows")
+    monkeypatch.delenv(RUN_ID_VARIABLE, raising=False)
+    first, second = run_pipeline(config, run), run_pipeline(config, run)
+    assert seen == [first.run_id] * 3 + [second.run_id] * 3
+    assert first.run_id != second.run_id
+    assert f"run {first.run_id}: numbers, unetflow" in caplog.text
+    assert current_run_id() == ""
+    monkeypatch.setenv(RUN_ID_VARIABLE, "of the job")
+    assert run_pipeline(config, run).run_id == "of the job"
 
 
 def test_a_pipeline_that_stopped_early_is_summed_up_as_far_as_it_got() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.stages.attempt import Attempt
+from flows.stages.context import RunContext
 from flows.stages.stage import FORMAT, VERIFY_VARIABLE, Stage, find_record, run_stage
 from tests.support.records import CountFigures, CountingStages, finished, record_file
 
@@ -25,6 +26,18 @@ def test_finished_work_is_a_cache_hit(stages: CountingStages, tmp_path: Path) ->
     assert (first.cached, second.cached, len(stages.attempts)) == (False, True, 1)
     assert first.record == second.record
     assert second.record.figures == CountFigures(num_runs=1)
+
+
+@pytest.mark.parametrize("uses_gpu", [True, False])
+def test_a_record_says_what_the_stage_reserved(
+    stages: CountingStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uses_gpu: bool
+) -> None:
+    """Attempts before the one that finished cost something, too."""
+    monkeypatch.setattr(CountFigures, "earlier_seconds", lambda self: 100.0)
+    context = RunContext(num_cpus=4, num_gpus=2)
+    record = run_stage(stages.plan(uses_gpu=uses_gpu), str(tmp_path), context).record
+    assert record.cpu_seconds == pytest.approx(4 * (100 + record.seconds), abs=0.01)
+    assert record.gpu_seconds == pytest.approx(2 * (100 + record.seconds) * uses_gpu, abs=0.01)
 
 
 def test_another_spec_is_another_stage(stages: CountingStages, tmp_path: Path) -> None:

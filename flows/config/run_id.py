@@ -1,0 +1,20 @@
+"""Id of a run: one for all stages of a pipeline, in the console, MLflow, Prefect and the metadata of jobs."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+
+RUN_ID_VARIABLE = "UNETFLOW_RUN_ID"
+"""Environment variable by which the processes of a run know its id."""
+
+
+def unique_name() -> str:
+    """Return a new name that sorts by time: ``20260101-020000-a1b2c3``."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+
+
+def current_run_id() -> str:
+    """Return the id of the run that this process belongs to; empty outside a run."""
+    return os.environ.get(RUN_ID_VARIABLE, "")
