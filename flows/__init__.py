@@ -5,6 +5,7 @@ Layers, lower ones first; no import runs back up:
 installation           where the code lies, and which version it is
 metrics                every metric with title, unit, direction and meaning: the one table
 config                 configuration that every pipeline has
+notification           messages to the notification targets
 stages                 stage, attempt, record; pipelines as values
 cluster                Ray: connection, actors, jobs
 registry               MLflow: tracking, gate, registration, versions and champions

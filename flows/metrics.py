@@ -205,6 +205,7 @@ _TRAINING = (
     Metric("loss", "Loss", "lower"),
     Metric("learning_rate", "Learning rate", "neither"),
     Metric("samples_per_second", "Samples per second", "neither"),
+    Metric("gpu_memory", "GPU memory", "neither", unit="GiB"),
     Metric("goodput_percent", "Goodput", "neither", unit="%", decimals=1),
     Metric("time_seconds", "Time", "neither", unit="s", decimals=1),
 )

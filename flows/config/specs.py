@@ -124,7 +124,7 @@ def _check_comparable(name: str) -> None:
 
 
 class NotifySpec(Spec):
-    """Notification targets for failures and new champions."""
+    """Notification targets for failures, stalls and new champions."""
 
     webhook: str = ""
     """Environment variable, such as ``SLACK_WEBHOOK``, with the URL that takes a POST of ``{"text": ...}``, as Slack,
@@ -132,6 +132,9 @@ class NotifySpec(Spec):
     configurations are stored and shown."""
     block: str = ""
     """Prefect notification block, as ``TYPE/NAME`` such as ``slack-webhook/ml``; empty (default): none."""
+    stall_factor: float = Field(default=10.0, ge=0)
+    """Alert, also in the log, when a training reports no step for this many times the usual time between two reports,
+    and for a minute at least. 0: never."""
 
     @field_validator("webhook")
     @classmethod

@@ -10,6 +10,7 @@ artifacts.py          what a run's page in Prefect shows
 submit.py             a whole pipeline as a job: submit, status, cancel
 schedule.py           pipelines on a schedule, served from this process
 status.py             what runs: here, as jobs, on a schedule
+exporter.py           metrics for Prometheus
 notify.py             notification of failures and new champions
 prediction/           a registered model over many inputs
 """

@@ -14,6 +14,7 @@ from flows.cluster.package import CONFIG, packed
 from flows.config.pipeline import PipelineConfig
 from flows.config.run_id import RUN_ID_VARIABLE, current_run_id
 from flows.pipelines.catalog import pipeline_of
+from flows.running.exporter import serve_metrics
 from flows.stages.context import context_of
 from flows.stages.record import Figures
 from flows.stages.stage import Done, Stage, find_record, run_stage
@@ -27,7 +28,8 @@ def run_or_submit(stage: Stage[F], config: PipelineConfig) -> Done[F]:
     """Return the stage's record: a cache hit, computed here, or computed by a job."""
     address = jobs_address()
     if address is None:
-        return run_stage(stage, config.storage_uri, context_of(config))
+        with serve_metrics():
+            return run_stage(stage, config.storage_uri, context_of(config))
     return run_as_job(stage, config, address, owner=_own_job_id())
 
 

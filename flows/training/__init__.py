@@ -11,6 +11,7 @@ checkpoints.py  usable checkpoints of all attempts, and why others are not
 clock.py        what a worker's loop spends its time on
 goodput.py      what a training spent its wall time on
 forecast.py     how long it will still take
+stall.py        alert for a training that stops making steps
 time_report.py  its section of a report
 history.py      where a training resumed, and what it repeated
 curves.py       the reported values of a finished training

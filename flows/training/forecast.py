@@ -29,6 +29,11 @@ class Forecast:
         self._recent.append(report)
 
     @property
+    def step(self) -> int:
+        """Last step that was reported by the workers that run."""
+        return self._recent[-1].step if self._recent else self._first_step
+
+    @property
     def seconds_per_step(self) -> float | None:
         """Recent wall time of a step without validations and checkpoints; None before the first report.
 
@@ -59,12 +64,23 @@ class Forecast:
 
     @property
     def seconds_between_reports(self) -> float | None:
-        """Longest usual time between two reports, in seconds: the steps of a log line, a validation, a checkpoint."""
+        """Longest usual time between two reports, in seconds: the steps of a log line, a validation, a checkpoint.
+
+        None where that is not known: before the first report, and while the first validation or checkpoint may be
+        under way.
+        """
         if (pace := self.seconds_per_step) is None:
             return None
-        times = self._recent[-1].times
-        validation = times.validation / max(1, times.num_validations)
-        return pace * self._spec.log_every_steps + validation + times.checkpoint / max(1, times.num_checkpoints)
+        spec, times = self._spec, self._recent[-1].times
+        usual = pace * spec.log_every_steps
+        for every, number, seconds in (
+            (spec.validate_every_steps, times.num_validations, times.validation),
+            (spec.checkpoint_every_steps, times.num_checkpoints, times.checkpoint),
+        ):
+            if not number and -(-self.step // every) * every <= self.step + spec.log_every_steps:
+                return None
+            usual += seconds / max(1, number)
+        return usual
 
 
 def _of_steps(report: LoopReport) -> float:

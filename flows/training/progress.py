@@ -61,7 +61,7 @@ class FollowReports:
     """``with FollowReports(path, name, task, on_rows, on_start, on_times):`` shows progress until the block ends.
 
     New rows are passed on to ``on_rows``, where workers start, for the first time or again, to ``on_start``, and what
-    their loop spent its time on to ``on_times``.
+    their loop spent its time on to ``on_times``. ``on_poll`` is called each time that the file was looked at.
     """
 
     def __init__(
@@ -72,8 +72,10 @@ class FollowReports:
         on_rows: Callable[[list[CurveRow]], None],
         on_start: Callable[[Start], None],
         on_times: Callable[[LoopReport], None],
+        on_poll: Callable[[], None] = lambda: None,
     ) -> None:
         self.path, self.on_rows, self.on_start, self.on_times = path, on_rows, on_start, on_times
+        self.on_poll = on_poll
         self.shown = ("train/loss", task.score, "samples_per_second")
         self.known: CurveRow = {}
         self.position = 0
@@ -96,6 +98,7 @@ class FollowReports:
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             self._read()
+            self.on_poll()
 
     def _read(self) -> None:
         rows: list[CurveRow] = []

@@ -23,6 +23,7 @@ from flows.training.forecast import Forecast
 from flows.training.goodput import Ledger, TimeSplit
 from flows.training.history import HistoryKeeper, Resume, Start, resume_tags
 from flows.training.space import full_disk, is_full, num_checkpoints
+from flows.training.stall import StallAlert
 
 if TYPE_CHECKING:
     from ray.train import CheckpointConfig
@@ -60,12 +61,14 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
     from flows.training.progress import FollowReports
 
     history = HistoryKeeper.of(attempt.stage_uri, attempt.uri())
+    forecast = Forecast(task.spec)
     listener = _Listener(
         name,
         RunLogger(config, attempt.key),
         history,
         Ledger(began, history.is_first),
-        Forecast(task.spec),
+        forecast,
+        StallAlert(f"{config.registry.name}: {name}", forecast, config.notify),
         attempt.status,
         Start(step=0),
     )
@@ -73,7 +76,9 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
     with listener, temporary_folder("train") as folder:
         reports = folder / "reports.jsonl"
         trainer = _build_trainer(task, config.compute, attempt, reports)
-        with FollowReports(reports, name, task, listener.on_rows, listener.on_start, listener.on_times):
+        with FollowReports(
+            reports, name, task, listener.on_rows, listener.on_start, listener.on_times, listener.stall.check
+        ):
             try:
                 trainer.fit()
             except WorkerGroupError as error:
@@ -91,6 +96,7 @@ class _Listener:
     history: HistoryKeeper
     ledger: Ledger
     forecast: Forecast
+    stall: StallAlert
     status: StatusKeeper
     start: Start
     """Where the workers started last."""
@@ -111,6 +117,7 @@ class _Listener:
     def on_times(self, report: LoopReport) -> None:
         self.ledger.add(report)
         self.forecast.add(report)
+        self.stall.report()
         self._spend()
         pace = self.forecast.seconds_per_step
         self.status.update(
@@ -133,6 +140,7 @@ class _Listener:
         self.start = start
         self.ledger.start(start.step)
         self.forecast.start(start.step)
+        self.stall.report()
         self.status.update(step=start.step, seconds_left=None, steps_per_second=None)
         if resume := self.history.start(start):
             logger.warning("%s: %s", self.name, resume.describe())

@@ -90,6 +90,8 @@ class RayHooks:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Report the newest means."""
+        if torch.cuda.is_initialized():
+            metrics = metrics | {"gpu_memory": torch.cuda.max_memory_allocated() / 2**30}
         with self.clock.measure("report"):
             self._report(step, metrics)
 

@@ -17,7 +17,7 @@ from flows.metrics import (
 )
 from unet_models.metrics.summary import METRIC_NAMES
 
-WATCHED = ("loss", "learning_rate", "samples_per_second", "goodput_percent", "time_seconds")
+WATCHED = ("loss", "learning_rate", "samples_per_second", "gpu_memory", "goodput_percent", "time_seconds")
 """Metrics that no model is judged by."""
 
 

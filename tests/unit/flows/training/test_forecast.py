@@ -61,3 +61,15 @@ def test_a_change_of_pace_is_followed() -> None:
         elapsed += 10 if step <= 400 else 40
         forecast.add(LoopReport(elapsed, step, LoopTimes(elapsed=elapsed), is_checkpoint=False))
     assert forecast.seconds_per_step == pytest.approx(4)
+
+
+@pytest.mark.parametrize(("step", "num_validations", "usual"), [(50, 0, 10), (70, 0, None), (75, 0, None), (80, 1, 40)])
+def test_the_usual_time_between_reports_is_unknown_during_the_first_validation(
+    step: int, num_validations: int, usual: float | None
+) -> None:
+    forecast = Forecast(SPEC)
+    for at in (step - 10, step):
+        elapsed = at + 30 * num_validations
+        times = LoopTimes(elapsed=elapsed, validation=30 * num_validations, num_validations=num_validations)
+        forecast.add(LoopReport(elapsed, at, times, is_checkpoint=False))
+    assert forecast.seconds_between_reports == usual

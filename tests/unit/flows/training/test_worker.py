@@ -41,6 +41,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(
     assert list(tmp_path.glob("unetflow-*/checkpoint-*")) == []
 
 
+@pytest.mark.parametrize("is_initialized", [True, False])
+def test_memory_is_reported_where_a_gpu_is_used(monkeypatch: pytest.MonkeyPatch, is_initialized: bool) -> None:
+    rows: list[dict[str, Any]] = []
+    monkeypatch.setattr(worker.ray.train, "report", rows.append)
+    monkeypatch.setattr(worker.torch.cuda, "is_initialized", lambda: is_initialized)
+    monkeypatch.setattr(worker.torch.cuda, "max_memory_allocated", lambda: 3 << 29)
+    RayHooks(SPEC, lambda model: {}, rank=0).log(7, {"train/loss": 0.5})
+    (row,) = rows
+    assert row.get("gpu_memory") == (1.5 if is_initialized else None)
+
+
 def test_only_the_first_rank_writes(reports: list[Any], tmp_path: Path) -> None:
     for rank in (0, 1):
         RayHooks(SPEC, lambda model: {}, rank).checkpoint(fresh(SPEC), {})
