@@ -106,6 +106,7 @@ def test_is_submitted_to_a_cluster(project: Project, prefect_url: str, tmp_path:
         "fit": "succeeded",
         "register": "succeeded",
     }
+    assert {job["run_id"] for job in json.loads(listed.stdout)} == {result["run_id"]} != {""}
     assert predict(result["tracking_uri"], result["model_uri"]) == pytest.approx([0, 3, 6], abs=0.1)
 
 
