@@ -12,6 +12,7 @@ from flows.doctor.servers import prefect_server
 from flows.running.automation import TAG
 from flows.running.submit import JobRow
 from flows.stages.lock import try_lock
+from flows.stages.record import RECORD
 from flows.stages.status import StageStatus, find_statuses
 
 if TYPE_CHECKING:
@@ -25,7 +26,14 @@ NUM_RUNS = 20
 
 def list_local(root: str) -> list[JobRow]:
     """List stages of the storage ``root`` that are computed, and those whose process ended before they were done."""
-    return [_local_row(root, status) for status in find_statuses(root)]
+    rows = []
+    for status in find_statuses(root):
+        stage_uri = storage.join(root, status.stage, status.key)
+        with try_lock(stage_uri) as is_free:
+            is_running = not is_free
+        if is_running or storage.size(storage.join(stage_uri, RECORD)) is None:  # else it died once it was done
+            rows.append(_local_row(status, is_running=is_running))
+    return rows
 
 
 def join_progress(jobs: Sequence[JobRow], local: Sequence[JobRow]) -> list[JobRow]:
@@ -84,9 +92,7 @@ def schedule_row(name: str, paused: bool, runs: Sequence[FlowRun]) -> JobRow:
     return JobRow(name, f"schedule {name}", name, state, seconds, message, place="schedule")
 
 
-def _local_row(root: str, status: StageStatus) -> JobRow:
-    with try_lock(storage.join(root, status.stage, status.key)) as is_free:
-        is_running = not is_free
+def _local_row(status: StageStatus, *, is_running: bool) -> JobRow:
     state = "running" if is_running else "stopped"
     message = "" if is_running else f"stopped at step {status.step}" if status.num_steps else "stopped"
     seconds = (time.time() if is_running else status.updated) - status.started

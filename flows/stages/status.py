@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,8 +112,9 @@ def keep_status(stage_uri: str, pipeline: str, model: str) -> Iterator[StatusKee
         del _live[key]
         if keeper.uri:
             keeper.write()
-    if keeper.uri:
-        storage.delete(keeper.uri)
+    with suppress(OSError):  # the stage is done: a file that stays is not listed
+        if keeper.uri:
+            storage.delete(keeper.uri)
 
 
 def live_statuses() -> list[StageStatus]:

@@ -46,6 +46,11 @@ def test_a_stage_that_is_done_is_not_listed(tmp_path: Path) -> None:
     assert list_local(str(tmp_path)) == []
 
 
+def test_a_process_that_died_once_the_stage_was_done_is_not_listed(tmp_path: Path) -> None:
+    (die(tmp_path) / "record.json").touch()
+    assert list_local(str(tmp_path)) == []
+
+
 def test_a_job_shows_the_progress_of_its_stage(tmp_path: Path) -> None:
     die(tmp_path, step=40, num_steps=100)
     local = list_local(str(tmp_path))
