@@ -11,7 +11,7 @@ import typer
 
 from data_pipelines.errors import ConfigError
 from flows.cli.base import CLUSTER_PANEL, Config, Json, Set, app, print_json, print_result
-from flows.cli.tables import status_text, summary_text
+from flows.cli.tables import no_jobs_text, status_text, summary_text
 from flows.pipelines.catalog import load_config
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """List what runs: jobs of a cluster, processes of this storage, schedules of a Prefect server."""
-    from flows.cluster.jobs_api import connect
+    from flows.cluster.jobs_api import connect, head_start
     from flows.config.locations import storage_root
     from flows.running.status import join_progress, list_local, list_schedules
     from flows.running.submit import list_jobs
@@ -77,6 +77,8 @@ def status(
         print_json(rows)
     else:
         print_result(status_text(rows, time.time()))
+        if client is not None and not any(row.place == "job" for row in rows):
+            print_result(no_jobs_text(head_start(client)))
 
 
 @app.command(rich_help_panel=CLUSTER_PANEL)

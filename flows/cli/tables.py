@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from flows.cluster.job import FORGOTTEN
 from flows.metrics import METRICS, parse_metric_name
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ def _class_table(metrics: Mapping[str, float], columns: Sequence[str], classes: 
         cells = [f"{metrics[c + suffix]:>14.4f}" if c + suffix in metrics else f"{'absent':>14}" for c in columns]
         lines.append(f"{name:<{width}}" + "".join(cells))
     return lines
+
+
+def no_jobs_text(head_start: str) -> str:
+    """Write that a cluster has no pipelines, and why those that were submitted may be missing."""
+    since = f" since its head was started at {head_start}" if head_start else ""
+    return f"no pipeline was submitted to this cluster{since}.\n{FORGOTTEN}"
 
 
 def status_text(rows: Sequence[JobRow], now: float) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+FORGOTTEN = "A head that is restarted forgets its jobs: `unetflow submit CONFIG.yaml` again resumes what it finds"
 DRIVER_MEMORY = 1 << 30
 """Bytes that a driver reserves on its node: Ray then places it like any work, where it would crowd the head, and
 takes no CPU from the workers."""
@@ -109,7 +110,9 @@ def job_info(client: JobSubmissionClient, job_id: str) -> JobDetails:
         return retry_connection(ask, job_id)
     except RuntimeError as error:
         if "404" in str(error) or "does not exist" in str(error):
-            raise ConfigError(f"{job_id}: the cluster has no such job; `unetflow status` lists those it has") from None
+            raise ConfigError(
+                f"{job_id}: the cluster has no such job; `unetflow status` lists those it has. {FORGOTTEN}"
+            ) from None
         raise
 
 

@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -26,6 +27,7 @@ RETRY_SECONDS = 300.0
 """Time for which a cluster may be unreachable before following a job fails."""
 
 T = TypeVar("T")
+_SESSION = re.compile(r"session_(\d{4}-\d\d-\d\d)_(\d\d-\d\d-\d\d)_")
 
 
 def jobs_address() -> str | None:
@@ -71,6 +73,14 @@ def connect(address: str) -> JobSubmissionClient:
             f"{address}: no Ray dashboard answers; start one with `ray start --head`, or forward its port 8265 to here"
         ) from None
     return client
+
+
+def head_start(client: JobSubmissionClient) -> str:
+    """Return when the cluster's head was started, by its own clock, as ``2026-01-31 12:00:00``; empty if unknown."""
+    answer = client._do_request("GET", "/api/version")
+    session = str(answer.json().get("session_name", "")) if answer.ok else ""
+    found = _SESSION.match(session)
+    return f"{found[1]} {found[2].replace('-', ':')}" if found else ""
 
 
 def retry_connection(call: Callable[[], T], doing: str) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from data_pipelines.errors import ConfigError
 from data_pipelines.storage import home_folder
@@ -67,6 +68,19 @@ def _intrusion(folder: Path) -> str:
 
 
 def storage_root(configured: str = "") -> str:
-    """Return the absolute URI of the storage: as configured, else ``UNETFLOW_STORAGE``, else the state folder."""
+    """Return the absolute URI of the storage: as configured, else ``UNETFLOW_STORAGE``, else the state folder.
+
+    Raises ConfigError where it holds keys, which records and reports would show, or characters with a meaning in URIs.
+    """
     uri = configured or os.environ.get("UNETFLOW_STORAGE") or str(state_folder())
+    if "://" in uri and "@" in urlsplit(uri).netloc:
+        raise ConfigError(
+            f"the storage {urlsplit(uri).scheme}://…@{urlsplit(uri).hostname} holds keys, and is recorded and shown: "
+            "take them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if found := set(uri) & set("?#"):
+        raise ConfigError(
+            f"the storage {uri} holds {' and '.join(map(repr, sorted(found)))}, where a URI's path ends: name another "
+            "folder; the address of an object store goes into AWS_ENDPOINT_URL"
+        )
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())

@@ -7,6 +7,7 @@ from flows.cli.tables import (
     findings_text,
     metric_lines,
     models_text,
+    no_jobs_text,
     plan_text,
     status_text,
     summary_text,
@@ -106,6 +107,15 @@ def test_a_training_shows_its_progress() -> None:
 def test_durations_have_the_unit_that_suits_them() -> None:
     texts = [duration_text(seconds) for seconds in (-3, 119.4, 120, 7199, 7200, 172800)]
     assert texts == ["0 s", "119 s", "2 min", "120 min", "2 h", "2.0 days"]
+
+
+def test_a_cluster_without_jobs_may_have_forgotten_them() -> None:
+    text = no_jobs_text("2026-01-31 12:00:00")
+    assert text.startswith(
+        "no pipeline was submitted to this cluster since its head was started at 2026-01-31 12:00:00."
+    )
+    assert "`unetflow submit CONFIG.yaml` again resumes" in text
+    assert no_jobs_text("").startswith("no pipeline was submitted to this cluster.")
 
 
 def test_versions_show_metrics_aliases_and_on_request_their_lineage() -> None:

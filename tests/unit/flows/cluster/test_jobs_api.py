@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import requests
 
 from data_pipelines.errors import ConfigError, ServerError
 from flows.cluster import jobs_api
-from flows.cluster.jobs_api import connect, is_loopback, jobs_address, retry_connection
+from flows.cluster.jobs_api import connect, head_start, is_loopback, jobs_address, retry_connection
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,15 @@ def test_loopback() -> None:
     assert is_loopback("http://localhost:8265")
     assert not is_loopback("http://10.0.0.1:8265")
     assert not is_loopback("http://127.0.0.1.example.org")
+
+
+@pytest.mark.parametrize(
+    ("session", "started"), [("session_2026-01-31_12-00-01_123456_42", "2026-01-31 12:00:01"), ("other", "")]
+)
+def test_a_heads_session_says_when_it_was_started(session: str, started: str) -> None:
+    answer = SimpleNamespace(ok=True, json=lambda: {"session_name": session})
+    client: Any = SimpleNamespace(_do_request=lambda method, path: answer)
+    assert head_start(client) == started
 
 
 class Flaky:

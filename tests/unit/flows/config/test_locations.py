@@ -11,7 +11,7 @@ import pytest
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
 from flows.config import locations
-from flows.config.locations import private_folder, state_folder, writable_folder
+from flows.config.locations import private_folder, state_folder, storage_root, writable_folder
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +82,19 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path / "run", 65534, 65534)
     with pytest.raises(ConfigError, match="belongs to user 65534"):
         private_folder(tmp_path / "run")
+
+
+@pytest.mark.parametrize("uri", ["/data/what?", "/data/run#1", "s3://bucket/a?endpoint_override=http://x"])
+def test_a_storage_whose_path_ends_early_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="where a URI's path ends: name another folder"):
+        storage_root(uri)
+    monkeypatch.setenv("UNETFLOW_STORAGE", uri)
+    with pytest.raises(ConfigError, match=r"the storage .* holds '[?#]'"):
+        storage_root()
+
+
+def test_a_storage_with_keys_is_refused_without_showing_them() -> None:
+    with pytest.raises(ConfigError, match=r"s3://…@bucket holds keys") as raised:
+        storage_root("s3://key:hush@bucket/runs")
+    assert "hush" not in str(raised.value)
+    assert storage_root("s3://bucket/a@b") == "s3://bucket/a@b"

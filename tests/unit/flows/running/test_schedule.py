@@ -1,4 +1,4 @@
-"""What ``serve`` refuses before it imports Prefect."""
+"""What ``serve`` refuses."""
 
 from __future__ import annotations
 
@@ -15,3 +15,20 @@ def test_a_schedule_needs_a_server_and_one_way_to_say_when(monkeypatch: pytest.M
     for cron, interval in ((None, None), ("0 2 * * *", 60.0)):
         with pytest.raises(ConfigError, match="give one of --cron and --interval"):
             serve([], cron=cron, interval=interval, timezone="UTC")
+
+
+@pytest.mark.parametrize(
+    ("cron", "interval", "timezone", "message"),
+    [
+        ("0 2 * * *", None, "Europe/Berln", r"--timezone 'Europe/Berln' is none; .*; did you mean Europe/Berlin\?"),
+        ("0 2 * * *", None, "../etc/passwd", "--timezone '../etc/passwd' is none"),
+        ("0 25 * *", None, "UTC", r"--cron '0 25 \* \*' must be minute, hour, day, month and weekday"),
+        (None, 0.0, "UTC", "--interval 0 must be positive"),
+    ],
+)
+def test_a_schedule_that_would_never_run_is_refused(
+    monkeypatch: pytest.MonkeyPatch, cron: str | None, interval: float | None, timezone: str, message: str
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    with pytest.raises(ConfigError, match=message):
+        serve([], cron=cron, interval=interval, timezone=timezone)
