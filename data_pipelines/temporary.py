@@ -20,6 +20,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 PREFIX, LOCK = "unetflow-", ".lock"
+MAX_SOCKET_FOLDER_LENGTH = 75
+"""Bytes: ``multiprocessing`` adds ``/pymp-12345678/listener-12345678``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,24 @@ def temporary_folder(name: str) -> Iterator[Path]:
 def make_folder(name: str) -> Path:
     """Make an empty folder; whoever is done with it removes it, at the latest the end of this process."""
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_process_folder()))
+
+
+def shorten_socket_paths() -> None:
+    """Let processes started with ``multiprocessing`` meet in ``/tmp`` where the temporary folder's path is too long.
+
+    It puts Unix sockets into a folder of its own (mode 0700), and the kernel limits their paths to 107 bytes.
+    """
+    configured = tempfile.gettempdir()
+    if len(os.fsencode(configured)) <= MAX_SOCKET_FOLDER_LENGTH:
+        return
+    from multiprocessing import util
+
+    with _guard:
+        tempfile.tempdir = "/tmp"
+        try:
+            util.get_temp_dir()  # made once, and handed on to children
+        finally:
+            tempfile.tempdir = configured
 
 
 def find_leftovers() -> list[Path]:

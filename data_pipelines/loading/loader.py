@@ -21,6 +21,7 @@ from data_pipelines.loading.patches import choose_corner, cut
 from data_pipelines.random_streams import Stream, numpy_generator
 from data_pipelines.shards.index import FOREGROUND, IMAGE, IMAGE_PARTS, MASK, MOMENTS, STATES
 from data_pipelines.shards.reader import ShardReader
+from data_pipelines.temporary import shorten_socket_paths
 
 Assemble = Callable[[Sequence[int], Sequence[int], int], Batch]
 """Builds a batch from row numbers, their positions in the global batch, and the step."""
@@ -203,6 +204,8 @@ def step_loader(
     batches: StepBatches, steps: range, num_processes: int = 0, pin_memory: bool = False
 ) -> Iterable[Batch]:
     """Iterate over the batches of ``steps``, read ahead by ``num_processes`` (0: in this process)."""
+    if num_processes:
+        shorten_socket_paths()
     return DataLoader(
         batches,
         batch_size=None,  # a batch is one item: it is assembled where it is read

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,36 @@ def test_folders_without_a_lock_and_of_others_are_left_alone(own_folder: Path, n
     (own_folder / "elsewhere" / ".lock").touch()
     (own_folder / "unetflow-link").symlink_to(own_folder / "elsewhere")
     assert find_leftovers() == []
+
+
+MEETING = """
+import multiprocessing, tempfile
+from multiprocessing.connection import Listener
+from data_pipelines.temporary import shorten_socket_paths
+
+def listen():
+    with Listener(family="AF_UNIX") as listener:
+        return listener.address
+
+if __name__ == "__main__":
+    before = tempfile.gettempdir()
+    shorten_socket_paths()
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        print(pool.apply(listen))
+    assert tempfile.gettempdir() == before
+"""
+
+
+@pytest.mark.parametrize("length", [10, 120])
+def test_processes_meet_however_long_the_path_of_the_temporary_folder_is(tmp_path: Path, length: int) -> None:
+    (tmp_path / "meeting.py").write_text(MEETING)
+    folder = Path(tempfile.mkdtemp(dir="/tmp")) / ("x" * length)
+    folder.mkdir()
+    try:
+        words = [sys.executable, str(tmp_path / "meeting.py")]
+        environment = os.environ | {"TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    finally:
+        shutil.rmtree(folder.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(folder) if length == 10 else "/tmp/pymp-")
