@@ -19,7 +19,7 @@ from data_pipelines.errors import NOT_RETRYABLE, NOT_RETRYABLE_EXIT_CODE, DataEr
 from data_pipelines.storage import cache_folder
 from flows.cli.base import app, keep_stdout_for_results
 from flows.config.locations import state_folder
-from flows.config.proxies import exempt_loopback
+from flows.config.loopback import exempt_loopback
 
 # They define the commands, in the order in which --help lists them.
 from flows.cli import pipelines, config, schedule, jobs, models, doctor, gc  # noqa: F401 # isort: skip

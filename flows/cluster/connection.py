@@ -14,6 +14,7 @@ from typing import Any
 
 from data_pipelines.errors import ConfigError
 from flows.cluster.folders import local_parent, ray_folder
+from flows.config.loopback import require_loopback
 from flows.config.specs import ComputeSpec
 
 NO_SERVER = "http://127.0.0.1:9"
@@ -63,6 +64,7 @@ def connect_ray(num_cpus: int | None = None) -> None:
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("UNETFLOW_DEBUG"))}
     if not address:
+        require_loopback()
         options |= {
             "address": "local",  # else a Ray that somebody else started on this machine would be joined
             "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),

@@ -2,7 +2,7 @@
 
 locations.py    default folders for storage and state
 run_id.py       one id for all processes of a run
-proxies.py      no proxy between this machine and itself
+loopback.py     a machine that reaches itself, past proxies
 specs.py        compute, registry and notification settings, the same for every pipeline
 pipeline.py     base class of a pipeline's configuration
 load.py         YAML file and overrides to a validated configuration

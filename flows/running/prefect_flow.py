@@ -7,6 +7,7 @@ attribute.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,7 @@ from prefect.tasks import exponential_backoff
 
 from data_pipelines.errors import NOT_RETRYABLE
 from flows.cluster.connection import environment, import_ray
+from flows.config.loopback import require_loopback
 from flows.config.pipeline import PipelineConfig
 from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
 from flows.doctor.servers import require_servers
@@ -62,6 +64,8 @@ def run_flow(config: PipelineConfig) -> RunSummary:
     """Run the flow of the pipeline that ``config`` belongs to."""
     require_servers()
     watch_temporary_servers()
+    if not os.environ.get("PREFECT_API_URL"):
+        require_loopback()
     # Prefect's temporary server takes seconds to start, in a process of its own: time for what stages will import.
     ahead = threading.Thread(target=_import_ahead, args=(config.storage_uri,), name="import-ahead", daemon=True)
     ahead.start()

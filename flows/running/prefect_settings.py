@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from flows.config.locations import state_folder, writable_folder
-from flows.config.proxies import exempt_loopback
+from flows.config.loopback import exempt_loopback
 
 logger = logging.getLogger(__name__)
 

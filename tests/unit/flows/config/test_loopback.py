@@ -1,13 +1,15 @@
-"""A proxy of the environment is not asked for servers of this machine."""
+"""This machine reaches itself: past the proxies of the environment, and by an address to listen on."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import urllib.request
 
 import pytest
 from requests.utils import should_bypass_proxies
 
-from flows.config.proxies import exempt_loopback
+from flows.config.loopback import exempt_loopback
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -41,3 +43,27 @@ def test_all_hosts_exempt_stay_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     exempt_loopback()
     assert urllib.request.getproxies_environment()["no"] == "*"
+
+
+IN_NAMESPACE = ["unshare", "--net", "sh", "-c"]
+
+
+@pytest.mark.skipif(subprocess.run([*IN_NAMESPACE, "true"], capture_output=True).returncode, reason="needs namespaces")
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        ("true", "Network is unreachable"),
+        ("ip link set lo up && ip address del 127.0.0.1/8 dev lo", "Cannot assign requested address"),
+        ("ip link set lo up", ""),
+    ],
+    ids=["down", "IPv6 alone", "up"],
+)
+def test_a_machine_without_a_loopback_address_is_told_what_to_do(before: str, told: str) -> None:
+    """In a network namespace of its own, where the interface is down at first."""
+    ask = "from flows.config.loopback import require_loopback; require_loopback()"
+    words = [*IN_NAMESPACE, f'{before} && exec "$0" -c "{ask}"', sys.executable]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if told:
+        assert f"ConfigError: this machine has no 127.0.0.1 ({told}" in done.stderr
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
