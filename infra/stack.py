@@ -84,8 +84,7 @@ class Service:
 
     def describe(self, fault: str) -> str:
         """Say what is wrong with it, and how its log ends."""
-        lines = self.log.read_text(errors="replace").splitlines()[-15:]
-        return f"{self.name} {fault}; the end of {self.log}:\n" + "\n".join(lines)
+        return f"{self.name} {fault}; {end_of(self.log)}"
 
     def end(self) -> list[psutil.Process]:
         """Ask it to end; returns it and everything it started, some of it in sessions of its own."""
@@ -310,6 +309,26 @@ def ray(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str], clien
     )
 
 
+def end_of(log: Path) -> str:
+    """Return the last lines of a log, and its name."""
+    return f"the end of {log}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+
+
+def make_automation(log: Path, clients: Mapping[str, str]) -> None:
+    """Make Prefect's rule for runs whose process died. Raises StackError with the end of its log."""
+    with log.open("wb") as stream:
+        made = subprocess.run(
+            [sys.executable, "-m", "flows.running.schedule"],
+            env=os.environ | dict(clients),
+            cwd=Path(__file__).parents[1],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if made.returncode:
+        raise StackError(f"Prefect's rule for dead runs could not be made; {end_of(log)}")
+
+
 @contextmanager
 def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[tuple[list[Service], dict[str, str]]]:
     """The stack for the length of the block; hands on its services, and the variables that their clients need."""
@@ -331,6 +350,7 @@ def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[tuple[
             started = time.monotonic()
             service.start(logs / f"{service.name}.log")
             say(f"{service.name:<15} healthy after {time.monotonic() - started:.0f} s")
+        make_automation(logs / "automation.log", clients)
         write_environment(folder / "stack.env", clients)
         yield services, clients
     finally:

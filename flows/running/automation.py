@@ -1,7 +1,7 @@
 """The Prefect server's rule that a run without signs of life becomes Crashed: its process died.
 
-It is made at the first run against a server, and by ``python -m flows.running.schedule``. It concerns runs of this
-project alone, which carry its tag: heartbeats of other flows may be longer than its patience.
+It is made by ``make stack``, at the first run against a server, and by ``python -m flows.running.schedule``. It
+concerns runs of this project alone, which carry its tag: heartbeats of other flows may be longer than its patience.
 """
 
 from __future__ import annotations
