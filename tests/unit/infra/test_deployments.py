@@ -54,7 +54,6 @@ def test_commands_in_comments_and_readmes_name_modules_that_there_are() -> None:
 
     texts = [path.read_text() for path in INFRA.rglob("*") if path.suffix in (".yaml", ".md", ".sh", ".py")]
     modules = {name for text in texts for name in re.findall(r"python -m ((?:flows|unet_models)[\w.]*)", text)}
-    assert modules >= {"flows.running.schedule"}
     assert [name for name in modules if find_spec(name) is None] == []
     files = {
         name for text in texts for name in re.findall(r"\b(?:flows|unet_models|data_pipelines)/[\w/-]+\.\w+", text)
