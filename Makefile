@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 # Else (container images often set it) every process, and each of Ray's is one, compiles thousands of modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-stack test-cluster test-peers check stack bench pictures lock clean
+.PHONY: help demo test test-stack test-cluster test-peers check stack bench goodput pictures lock clean
 
 help:  ## Print this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 16
@@ -41,6 +41,9 @@ stack: .venv/installed-servers  ## Start PostgreSQL, MLflow, Prefect with a work
 
 bench: .venv/installed-test  ## Time this project beside the best peer, in one run.
 	$(BIN)/python -m tests.benchmarks
+
+goodput: .venv/installed-test  ## Split the time of a training, and of one whose workers are killed every minute.
+	$(BIN)/python -m tests.goodput --set train.checkpoint_every_steps=10
 
 pictures: .venv/installed-test  ## Make the pictures of the README from the demo's runs.
 	$(BIN)/python -m tests.pictures
