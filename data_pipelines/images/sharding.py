@@ -32,12 +32,13 @@ from data_pipelines.images.pictures import (
     size_reason,
 )
 from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.shards.damage import map_shard, place_in
 from data_pipelines.shards.incremental import Task, group_by_size, sample_key, shard_missing
 from data_pipelines.shards.index import CAPTION, Row, is_adopted
 from data_pipelines.shards.writer import Sample, shard_name, write_shard
 from data_pipelines.specs import Spec
 
-FORMAT = 2
+FORMAT = 3
 """Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
 MAX_EXAMPLES_PER_SHARD = 1000
 """A few seconds of work: what an interrupted run loses, and the unit that is handed to one core of many."""
@@ -219,10 +220,10 @@ def _build_sample(example: Example, digest: str, data: bytes, spec: CaptionedSpe
 
 def _place_in_tar(tar: str, place: tuple[int, int], picture: Picture) -> Row:
     """Return the columns of a picture that stays in the user's tar."""
-    offset, size = place
+    with open(tar, "rb") as stream:
+        found = place_in(map_shard(stream), *place)
     return {
         "shard": str(storage.local_path(tar)),
-        f"offset:{picture.extension}": offset,
-        f"size:{picture.extension}": size,
         "content_sha256": hashlib.sha256(picture.encoded).hexdigest(),
+        **found.to_columns(picture.extension),
     }

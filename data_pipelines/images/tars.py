@@ -76,8 +76,17 @@ def _iter_members(path: Path, file_id: str) -> Iterator[tarfile.TarInfo]:
                 if not member.isdir() and not posixpath.basename(member.name).startswith("."):
                     num_members += 1
                     yield member
+            _check_end(path, archive.offset)
     except (tarfile.TarError, OSError) as error:
         raise unreadable_archive(path, file_id, f"after {num_members} members: {error}") from None
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """Raise ReadError where an archive goes on: tarfile takes a damaged header for the end."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"the header at byte {offset} is damaged")
 
 
 def _compressed(path: Path, file_id: str) -> DataError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,10 +15,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from data_pipelines.batches import Batch, CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
+from data_pipelines.errors import NOT_RETRYABLE
 from data_pipelines.images.pictures import cut_middle
 from data_pipelines.loading.order import BucketOrder, SampleOrder, rank_positions
 from data_pipelines.loading.patches import choose_corner, cut
 from data_pipelines.random_streams import Stream, numpy_generator
+from data_pipelines.remote_errors import pack_error, unpack_error
 from data_pipelines.shards.index import FOREGROUND, IMAGE, IMAGE_PARTS, MASK, MOMENTS, STATES
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.temporary import shorten_socket_paths
@@ -200,14 +202,37 @@ class StepBatches(Dataset[Batch]):
         return self.assemble([rows[position] for position in positions], list(positions), step)
 
 
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Error that ended a loader process's batch, packed: torch would rebuild it from the text of a traceback."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class _InLoader(Dataset[Batch | _Failed]):
+    """Batches as a loader process sends them."""
+
+    batches: StepBatches
+
+    def __getitem__(self, step: int) -> Batch | _Failed:
+        try:
+            return self.batches[step]
+        except NOT_RETRYABLE as error:
+            return _Failed(pack_error(error))
+
+
 def step_loader(
     batches: StepBatches, steps: range, num_processes: int = 0, pin_memory: bool = False
-) -> Iterable[Batch]:
-    """Iterate over the batches of ``steps``, read ahead by ``num_processes`` (0: in this process)."""
+) -> Iterator[Batch]:
+    """Iterate over the batches of ``steps``, read ahead by ``num_processes`` (0: in this process).
+
+    An error that a retry would only repeat, such as a damaged shard, is raised as a loader process raised it.
+    """
     if num_processes:
         shorten_socket_paths()
-    return DataLoader(
-        batches,
+    loader = DataLoader(
+        _InLoader(batches),
         batch_size=None,  # a batch is one item: it is assembled where it is read
         sampler=steps,
         num_workers=num_processes,
@@ -215,3 +240,7 @@ def step_loader(
         prefetch_factor=4 if num_processes else None,
         multiprocessing_context="forkserver" if num_processes else None,  # forking a process with threads deadlocks
     )
+    for batch in loader:
+        if isinstance(batch, _Failed):
+            raise unpack_error(batch.error)
+        yield batch

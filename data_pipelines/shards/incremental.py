@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import ConfigDict
 
 from data_pipelines import storage
-from data_pipelines.errors import NOT_RETRYABLE, Problem
+from data_pipelines.digests import trusts_stamps
+from data_pipelines.errors import NOT_RETRYABLE, DataError, Problem
 from data_pipelines.progress import track
 from data_pipelines.remote_errors import pack_error, unpack_error
-from data_pipelines.shards.index import Row, is_adopted, read_table
+from data_pipelines.shards.damage import find_damage
+from data_pipelines.shards.index import Row, is_adopted, places_of, read_rows
 from data_pipelines.specs import Spec
 
 logger = logging.getLogger(__name__)
@@ -94,17 +96,22 @@ def shard_missing(
 
     ``digests`` maps sample id to digest, in the order of the data set; ``plan`` groups the ids that are missing into
     tasks; ``body`` writes one shard; rows of earlier runs that are not ``is_usable`` are ignored; ``verb`` and ``unit``
-    appear in the progress display.
+    appear in the progress display. With ``--verify`` the bytes of all known samples are checked, and those of damaged
+    shards are made again; the problems of those that are damaged in the user's own tars are returned.
     """
-    known = {row["digest"]: row for row in iter_known_rows(shards_uri) if is_usable(row)}
-    missing = [sample_id for sample_id, digest in digests.items() if digest not in known]
-    problems: list[Problem] = []
+    wanted = set(digests.values())
+    known = read_known(shards_uri, lambda row: row["digest"] in wanted and is_usable(row), verify=not trusts_stamps())
+    problems = known.problems
+    lost = {problem.case_id for problem in problems}
+    missing = [i for i, digest in digests.items() if digest not in known.rows and i not in lost]
+    tasks = [task for group in _by_former_shard(missing, digests, known.former) for task in plan(group)]
     num_new = 0
-    for finished in _run(plan(missing), body, verb, unit):
-        known |= {row["digest"]: row for row in finished.rows}
+    for finished in _run(tasks, body, verb, unit):
+        known.rows |= {row["digest"]: row for row in finished.rows}
         problems += finished.problems
         num_new += len(finished.rows)
-    return Sharded([known[digest] for digest in digests.values() if digest in known], problems, num_new)
+    rows = [known.rows[digest] for digest in digests.values() if digest in known.rows]
+    return Sharded(rows, problems, num_new)
 
 
 def _run(tasks: Sequence[Task], body: Body | Actors, verb: str, unit: str) -> Iterator[_Finished]:
@@ -158,25 +165,68 @@ class _OnActor:
         return _run_one(row, self.body)
 
 
-def iter_known_rows(shards_uri: str) -> Iterator[Row]:
-    """Iterate over the rows of every finished shard whose tar file is whole, without null columns."""
+@dataclass(slots=True)
+class Known:
+    """Samples of finished shards, by digest."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    """Rows of the sound ones."""
+    former: dict[str, str] = field(default_factory=dict)
+    """Names of the shards of those that are damaged or gone, and are sharded again."""
+    problems: list[Problem] = field(default_factory=list)
+    """Problems of those that are damaged in the user's tars."""
+
+
+def read_known(shards_uri: str, is_wanted: Callable[[Row], bool], *, verify: bool) -> Known:
+    """Read the wanted samples of every finished shard; with ``verify`` all their bytes are checked."""
+    known = Known()
     for name in storage.list_names(shards_uri):
         if not name.endswith(".parquet"):
             continue
         uri = storage.join(shards_uri, name)
-        table = read_table(uri).to_pylist()
-        rows = [{column: value for column, value in row.items() if value is not None} for row in table]
-        written = [row for row in rows if not is_adopted(row["shard"])]
-        if (storage.size(uri.removesuffix(".parquet") + ".tar") or 0) >= max(map(_end, written), default=0):
-            yield from rows
-        else:
-            logger.warning("%s: its tar file is missing or truncated; its samples are sharded again", uri)
+        try:
+            rows = [row for row in read_rows(uri) if is_wanted(row)]
+        except DataError as error:
+            logger.warning("%s: %s; its samples are sharded again", uri, error.problems[0].message)
+            continue
+        adopted, own = ([row for row in rows if is_adopted(row["shard"]) == is_ours] for is_ours in (True, False))
+        _add_own(known, own, uri, shards_uri, verify=verify)
+        _add_adopted(known, adopted, shards_uri, verify=verify)
+    return known
+
+
+def _add_own(known: Known, rows: list[Row], uri: str, shards_uri: str, *, verify: bool) -> None:
+    tar = uri.removesuffix(".parquet") + ".tar"
+    reason = ""
+    if (storage.size(tar) or 0) < max(map(_end, rows), default=0):
+        reason = "it is missing or truncated"
+    elif verify and (damage := next(find_damage(rows, shards_uri), None)):
+        reason = damage.message
+    if reason:
+        logger.warning("%s: %s; its samples are sharded again", tar, reason)
+        known.former |= {row["digest"]: row["shard"] for row in rows}
+    else:
+        known.rows |= {row["digest"]: row for row in rows}
+
+
+def _add_adopted(known: Known, rows: list[Row], shards_uri: str, *, verify: bool) -> None:
+    """Add samples of the user's tars. Damaged ones cannot be made again: the source of their digest is lost."""
+    damaged = {each.case_id: each for each in find_damage(rows, shards_uri)} if verify else {}
+    known.problems += [damage.to_problem(case_id) for case_id, damage in damaged.items()]
+    known.rows |= {row["digest"]: row for row in rows if row["case_id"] not in damaged}
 
 
 def _end(row: Row) -> int:
     """Return the byte of the shard at which the sample's last part ends."""
-    parts = [name.removeprefix("offset:") for name in row if name.startswith("offset:")]
-    return max((row[f"offset:{part}"] + row[f"size:{part}"] for part in parts), default=0)
+    return max((place.end for place in places_of(row).values()), default=0)
+
+
+def _by_former_shard(missing: Sequence[str], digests: Mapping[str, str], former: Mapping[str, str]) -> list[list[str]]:
+    """Group sample ids by the shard that they were in: it gets the same name and bytes again, so no index changes."""
+    groups: dict[str, list[str]] = {}
+    for sample_id in missing:
+        groups.setdefault(former.get(digests[sample_id], ""), []).append(sample_id)
+    return list(groups.values())
 
 
 def group_by_size(

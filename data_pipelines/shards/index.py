@@ -1,18 +1,19 @@
 """Parquet index of shards: its columns and the parts of a sample, declared once.
 
-One row per sample. Beside the columns of ``COLUMNS`` a row has ``offset:EXT`` and ``size:EXT``, in bytes, for each part
-``EXT`` of the sample.
+One row per sample. Beside the columns of ``COLUMNS`` a row has, for each part ``EXT`` of the sample, ``offset:EXT`` and
+``size:EXT`` in bytes, and ``crc32:EXT``, the CRC-32 of the tar header before the part and of the part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines import storage
+from data_pipelines.errors import DataError, broken_rule
 
 Row = dict[str, Any]
 """One row: column to value. The values' types are those of ``COLUMNS``."""
@@ -56,8 +57,8 @@ COLUMNS: dict[str, pa.DataType] = {
 }
 """Column name to type."""
 
-PART_COLUMNS = ("offset:", "size:")
-"""Prefixes of the columns that locate the parts of a sample, int64."""
+PART_COLUMNS = ("offset:", "size:", "crc32:")
+"""Prefixes of the columns that locate and verify the parts of a sample, int64."""
 
 IMAGE, MASK, FOREGROUND = "image.npy", "mask.npy", "foreground.npy"
 """Parts of a volume: (C, *spatial) float32; (*spatial) labels; (N, 1 + ndim) class and voxel of foreground voxels."""
@@ -70,6 +71,29 @@ CAPTION = "txt"
 MOMENTS, STATES = "moments.npy", "states.npy"
 """Parts of an encoded image: posterior mean and log-variance (2C, h, w), text states (L, D), of K captions
 (K, L, D); float16, unscaled."""
+
+
+class Place(NamedTuple):
+    """Place of a part in its shard, and the CRC-32 of the tar header before it and its bytes."""
+
+    offset: int
+    size: int
+    crc32: int
+
+    @property
+    def end(self) -> int:
+        """Byte after the last."""
+        return self.offset + self.size
+
+    def to_columns(self, extension: str) -> Row:
+        """Return the columns of the part ``extension``."""
+        return {f"{name}:{extension}": value for name, value in self._asdict().items()}
+
+
+def places_of(row: Row) -> dict[str, Place]:
+    """Return the parts of a sample, extension to place."""
+    parts = [name.removeprefix("offset:") for name in row if name.startswith("offset:")]
+    return {part: Place(*(row[f"{prefix}{part}"] for prefix in PART_COLUMNS)) for part in parts}
 
 
 def shard_uri(shards_uri: str, name: str) -> str:
@@ -98,15 +122,38 @@ def build_index(rows: Sequence[Mapping[str, Any]], splits: Mapping[str, str]) ->
 
 
 def write_table(uri: str, table: pa.Table) -> None:
-    """Write a table as Parquet."""
+    """Write a table as Parquet, with a checksum of each page."""
     with storage.local_copy_of(uri) as path:
-        pq.write_table(table, path)
+        pq.write_table(table, path, write_page_checksum=True)
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, whole or some of its columns."""
-    fs, path = storage.resolve(uri)
-    return pq.read_table(path, columns=columns, filesystem=fs)
+    """Read a Parquet file, whole or some of its columns. Raises DataError where it is damaged."""
+    source = (
+        pa.memory_map(str(storage.local_path(uri)))
+        if storage.is_local(uri)
+        else pa.BufferReader(storage.read_bytes(uri))
+    )
+    with source:
+        try:
+            return pq.read_table(source, columns=columns, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:  # of the content: the bytes are there
+            raise _damaged(uri, f"not a whole Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def read_rows(uri: str) -> list[Row]:
+    """Read the rows of an index, without null columns. Raises DataError where it is damaged."""
+    table = read_table(uri)
+    if unknown := [name for name in table.column_names if name not in COLUMNS and not name.startswith(PART_COLUMNS)]:
+        raise _damaged(uri, f"no index has the column {unknown[0]!r}")
+    parts = [{name for name in table.column_names if name.startswith(prefix)} for prefix in PART_COLUMNS]
+    if len({frozenset(name.partition(":")[2] for name in names) for names in parts}) > 1:
+        raise _damaged(uri, "a part lacks one of its columns")
+    return [{column: value for column, value in row.items() if value is not None} for row in table.to_pylist()]
+
+
+def _damaged(uri: str, reason: str) -> DataError:
+    return broken_rule("damaged-index", uri, reason, "the same command with --verify writes it again")
 
 
 def _type_of(name: str) -> pa.DataType:

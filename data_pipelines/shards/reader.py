@@ -1,20 +1,29 @@
-"""Random access to the samples of an index: parts by byte offset, arrays memory-mapped from the cached shard."""
+"""Random access to the samples of an index: parts by byte offset, arrays memory-mapped from the cached shard.
+
+Each process checks each part once, when it first reads it: that is all of an image's bytes even where one patch is cut
+out of it. A check of those chunks alone that a patch lies in would have to see every slice of an array.
+"""
 
 from __future__ import annotations
 
 import ast
-import mmap
+import logging
+import os
 import struct
 from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.errors import DataError, broken_rule
-from data_pipelines.shards.index import read_table, shard_uri
+from data_pipelines.shards.damage import Damage, find_part_damage, map_shard, missing_shard
+from data_pipelines.shards.index import PART_COLUMNS, Place, is_adopted, read_table, shard_uri
+
+logger = logging.getLogger(__name__)
 
 OPEN_SHARDS = 64
 """Maximum number of shards that one reader keeps mapped."""
@@ -36,8 +45,12 @@ class ShardReader:
         self.shard_names: list[str] = codes.dictionary.to_pylist()
         self.shard_of = codes.indices.to_numpy()
         extensions = [name.removeprefix("offset:") for name in index.column_names if name.startswith("offset:")]
-        self.places = {ext: (_ints(index[f"offset:{ext}"]), _ints(index[f"size:{ext}"])) for ext in extensions}
+        self.places = {
+            extension: tuple(_ints(index[f"{prefix}{extension}"]) for prefix in PART_COLUMNS)
+            for extension in extensions
+        }
         self._open: OrderedDict[int, memoryview] = OrderedDict()
+        self._sound: dict[str, bytearray] = {}
 
     @classmethod
     def from_uri(cls, index_uri: str, shards_uri: str) -> ShardReader:
@@ -53,12 +66,20 @@ class ShardReader:
         return part in self.places and int(self.places[part][1][row]) >= 0
 
     def read(self, row: int, part: str) -> memoryview:
-        """Return the bytes of a part without copying them. Raises KeyError where the sample has no such part."""
-        offsets, sizes = self.places[part]
+        """Return the bytes of a part without copying them; the first time they are checked against their CRC-32.
+
+        Raises KeyError where the sample has no such part, DataError where the part is damaged or its shard is gone.
+        """
+        offsets, sizes, _ = self.places[part]
         start, length = int(offsets[row]), int(sizes[row])
         if length < 0:
             raise KeyError(f"sample {self.key(row)} has no part {part!r}")
-        return self._shard(int(self.shard_of[row]))[start : start + length]
+        shard = self._shard(int(self.shard_of[row]))
+        sound = self._sound.get(part) or self._sound.setdefault(part, bytearray(self.num_samples))
+        if not sound[row] or len(shard) < start + length:  # or truncated after it was checked
+            shard = self._check(row, part)
+            sound[row] = 1
+        return shard[start : start + length]
 
     def array(self, row: int, part: str) -> np.ndarray:
         """Return a ``.npy`` part as an array over the mapped file: only slices of it are read from disk.
@@ -78,31 +99,62 @@ class ShardReader:
     def _bad_array(self, row: int, part: str, message: str) -> DataError:
         return broken_rule("bad-array", f"{self.key(row)}.{part}", message, "write the shards again")
 
+    def _check(self, row: int, part: str) -> memoryview:
+        """Return the shard, in which the part is sound; a damaged copy in the cache is fetched again, once."""
+        place = Place(*(int(column[row]) for column in self.places[part]))
+        number = int(self.shard_of[row])
+        name = self.shard_names[number]
+        uri = shard_uri(self.shards_uri, name)
+        shard = self._shard(number)
+        reason = find_part_damage(shard, place)
+        if reason and not storage.is_local(uri):
+            logger.warning("%s: its copy in the cache is damaged and fetched again: %s", uri, reason)
+            _cached(name).unlink(missing_ok=True)
+            del self._open[number]
+            shard = self._shard(number)
+            reason = find_part_damage(shard, place)
+        if reason:
+            raise Damage(uri, reason, is_adopted(name), self.key(row), "", part, place.offset, place.size).to_error()
+        return shard
+
     def _shard(self, number: int) -> memoryview:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        with self._path(self.shard_names[number]).open("rb") as stream:
-            view = memoryview(mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ))
+        with self._open_file(self.shard_names[number]) as stream:
+            view = map_shard(stream)
         self._open[number] = view
         if len(self._open) > OPEN_SHARDS:
             self._open.popitem(last=False)  # unmapped once no array refers to it any more
         return view
 
-    def _path(self, name: str) -> Path:
+    def _open_file(self, name: str) -> BinaryIO:
+        """Open a shard, or its copy in the cache. Raises DataError where it is gone."""
         uri = shard_uri(self.shards_uri, name)
-        if storage.is_local(uri):
-            return storage.local_path(uri)
-        path = storage.cache_folder() / "shards" / name  # named by content: the same shard wherever it came from
-        if not path.exists():
+        try:
+            return storage.local_path(uri).open("rb") if storage.is_local(uri) else self._fetch(uri, _cached(name))
+        except FileNotFoundError:
+            raise missing_shard(uri, is_adopted(name)).to_error() from None
+
+    def _fetch(self, uri: str, path: Path) -> BinaryIO:
+        """Open the copy of a remote shard in the cache; where there is none, it is downloaded."""
+        try:
+            stream = path.open("rb")
+        except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
             _evict(path.parent, self.cache_megabytes << 20)
             storage.copy(uri, str(path))
-        path.touch()
-        return path
+            stream = path.open("rb")
+        os.utime(stream.fileno())
+        return stream
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_open": OrderedDict()}
+        return {**self.__dict__, "_open": OrderedDict(), "_sound": {}}  # on another machine, other copies
+
+
+def _cached(name: str) -> Path:
+    """Return the path of a shard's copy in the cache; it is named by content, wherever it came from."""
+    return storage.cache_folder() / "shards" / name
 
 
 @lru_cache(maxsize=4096)

@@ -15,13 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines import storage
+from data_pipelines.shards.damage import BLOCK, map_shard, place_in
 from data_pipelines.shards.index import Row, index_table, write_table
 
 Sample = tuple[Row, Mapping[str, bytes]]
 """Index row (with ``key``) and parts, extension to bytes."""
-
-BLOCK = 512
-"""Bytes that tar aligns headers and members to."""
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
@@ -39,9 +37,9 @@ def shard_name(digests: Iterable[str]) -> str:
 def write_shard(uri: str, samples: Iterable[Sample]) -> list[Row]:
     """Write one shard and, beside it, the Parquet rows of its samples; without samples nothing is written.
 
-    Returns the rows completed by ``shard``, ``content_sha256``, and ``offset:EXT`` and ``size:EXT`` in bytes for each
-    part. A row that has them already points to another tar and comes without parts. The rows are written last: a shard
-    without them is unfinished.
+    Returns the rows completed by ``shard``, ``content_sha256``, and the columns of each part. A row that has them
+    already points to another tar and comes without parts. The rows are written last: a shard without them is
+    unfinished.
     """
     samples = iter(samples)
     first = next(samples, None)
@@ -56,17 +54,21 @@ def write_shard(uri: str, samples: Iterable[Sample]) -> list[Row]:
 def _write_tar(path: Path, name: str, samples: Iterable[Sample]) -> list[Row]:
     from webdataset.writer import TarWriter
 
-    rows = []
+    rows: list[Row] = []
+    spots: list[tuple[Row, str, int, int]] = []
     with path.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0, user="", group="") as writer:
         for row, parts in samples:
-            row = {"shard": name, **row}
+            rows.append(row := {"shard": name, **row})
             hasher = hashlib.sha256()
             for extension, data in sorted(parts.items()):
                 writer.write({"__key__": row["key"], extension: data})
                 padded = -(-len(data) // BLOCK) * BLOCK
-                row[f"offset:{extension}"] = writer.tarstream.offset - padded  # headers of long names take more blocks
-                row[f"size:{extension}"] = len(data)
+                offset = writer.tarstream.offset - padded  # headers of long names take more blocks
+                spots.append((row, extension, offset, len(data)))
                 hasher.update(data)
             row.setdefault("content_sha256", hasher.hexdigest())
-            rows.append(row)
+    with path.open("rb") as finished:
+        shard = map_shard(finished)
+        for row, extension, offset, size in spots:
+            row |= place_in(shard, offset, size).to_columns(extension)
     return rows

@@ -27,7 +27,7 @@ from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, can
 from data_pipelines.volumes.spacing import typical_spacing
 from data_pipelines.volumes.specs import DataSpec
 
-FORMAT = 2
+FORMAT = 3
 """Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
 MAX_CASES_PER_SHARD = 24
 NUM_FOREGROUND_VOXELS = 2000

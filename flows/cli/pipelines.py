@@ -105,8 +105,8 @@ def _run(
     until: str | None = None,
 ) -> None:
     """Run, or with ``dry_run`` plan, the pipeline up to a stage, and print the result."""
+    from data_pipelines.digests import VERIFY_VARIABLE
     from flows.running.execution import plan_pipeline
-    from flows.stages.stage import VERIFY_VARIABLE
 
     if verify:
         os.environ[VERIFY_VARIABLE] = "1"

@@ -11,10 +11,11 @@ from typing import TypedDict
 import pyarrow as pa
 
 from data_pipelines import storage
-from data_pipelines.digests import digest_of
+from data_pipelines.digests import digest_of, trusts_stamps
 from data_pipelines.errors import Problem
 from data_pipelines.notices import Notice, count_notices, log_notices
-from data_pipelines.shards.index import read_table, shard_uri, write_table
+from data_pipelines.shards.damage import find_damage
+from data_pipelines.shards.index import read_rows, read_table, shard_uri, write_table
 from flows.stages.attempt import Attempt
 from flows.stages.record import Figures, Record
 
@@ -99,16 +100,20 @@ def shards_uri(record: Record[IndexFigures]) -> str:
 
 
 def shards_exist(record: Record[IndexFigures]) -> bool:
-    """Check that every shard has its size. Shards are named by content and never rewritten, so sizes are enough.
+    """Check that every shard has its size; with ``--verify`` also that all bytes of its samples are as the index says.
 
-    For tars that are indexed where they lie, the stage's key holds their digests.
+    Shards are named by content and never rewritten. For tars that are indexed where they lie, the stage's key holds
+    their digests.
     """
     for name, size in record.figures.shard_sizes.items():
         uri = shard_uri(shards_uri(record), name)
         if storage.size(uri) != size:
             logger.warning("%s is missing or truncated: sharding runs again", uri)
             return False
-    return True
+    damage = None if trusts_stamps() else next(find_damage(read_rows(record.output("index")), shards_uri(record)), None)
+    if damage:
+        logger.warning("%s: %s: sharding runs again", damage.shard, damage.message)
+    return damage is None
 
 
 def held_out_digest(record: Record[IndexFigures]) -> str:

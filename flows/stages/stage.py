@@ -8,14 +8,13 @@ done = <storage>/<stage>/<key>/record.json            written last; names every 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
 from data_pipelines import storage
-from data_pipelines.digests import digest_of, uri_digests
+from data_pipelines.digests import digest_of, trusts_stamps, uri_digests
 from flows.config.run_id import unique_name
 from flows.stages.attempt import Attempt
 from flows.stages.context import NO_CONTEXT, RunContext
@@ -27,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 3
 """Part of every key; raised when records or outputs change for the same specification."""
-VERIFY_VARIABLE = "UNETFLOW_VERIFY"
-"""Environment variable: hash every output again instead of trusting an unchanged size and modification time."""
 
 
 def always_valid(record: Record[Figures]) -> bool:
@@ -78,9 +75,7 @@ def find_record(stage: Stage[F], root: str, *, check_external: bool = True) -> R
     uri = stage.uri(root)
     if (record := read_record(uri, stage.figures)) is None:
         return None
-    found = uri_digests(
-        [record.output(name) for name in record.outputs], trust_stamps=not os.environ.get(VERIFY_VARIABLE)
-    )
+    found = uri_digests([record.output(name) for name in record.outputs], trust_stamps=trusts_stamps())
     for name, output in record.outputs.items():
         if found.get(record.output(name)) != output.sha256:
             logger.warning("%s: output %s is missing or changed, the stage runs again", uri, name)

@@ -30,7 +30,7 @@ from flows.stages.stage import Stage
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Raised when latents change for the same images and encoders."""
 MAX_IMAGES_PER_SHARD = 1000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from data_pipelines.digests import VERIFY_VARIABLE
 from data_pipelines.errors import ConfigError
 from data_pipelines.images import sharding
 from data_pipelines.images.examples import Example
@@ -306,6 +308,42 @@ def test_bad_images_are_named_and_the_others_sharded(tmp_path: Path) -> None:
         assert all(Path(problem.path).is_file() for problem in sharded.problems)
     (root / "cut.png").write_bytes(picture(1))
     assert ids(shard(root, tmp_path)) == ["a", "cut", "b"]
+
+
+def test_damaged_shard_is_made_again_and_no_index_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_folder(tmp_path / "raw", {f"{i}.png": picture(i) for i in range(6)})
+    options = {"shard_megabytes": 6e-4}  # three images of 8x8
+    first = shard(root, tmp_path, **options)
+    names = [row["shard"] for row in first.rows]
+    assert len(set(names)) == 2
+    contents = {path: path.read_bytes() for path in shards_of(tmp_path).iterdir()}
+    for row in (first.rows[1], first.rows[5]):
+        flip(shards_of(tmp_path) / row["shard"], row["offset:png"] + 50)
+    assert shard(root, tmp_path, **options).num_new == 0
+    monkeypatch.setenv(VERIFY_VARIABLE, "1")
+    again = shard(root, tmp_path, **options)
+    assert (again.num_new, again.rows, again.problems) == (6, first.rows, [])
+    assert {path: path.read_bytes() for path in shards_of(tmp_path).iterdir()} == contents
+
+
+def test_damaged_image_in_a_tar_is_a_problem_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar = write_tar(tmp_path / "raw/0.tar", {f"{i}.png": picture(i, 8, 8) for i in range(3)})
+    stamp = tar.stat()
+    first = shard(tar.parent, tmp_path)
+    flip(tar, first.rows[1]["offset:png"] + 50)
+    os.utime(tar, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    monkeypatch.setenv(VERIFY_VARIABLE, "1")
+    again = shard(tar.parent, tmp_path)
+    assert (ids(again), again.num_new) == (["0/0", "0/2"], 0)
+    assert rules(again) == {"0/1": "damaged-shard"}
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
 
 
 # --- held-out share --------------------------------------------------------------------------------------------------

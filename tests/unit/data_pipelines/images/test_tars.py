@@ -87,6 +87,17 @@ def test_tar_that_is_cut_short_gives_what_comes_before(tmp_path: Path) -> None:
     assert "after 3 members: b.jpg goes beyond the end" in next(p.message for p in found.problems if p.case_id == "t")
 
 
+def test_damaged_header_in_the_middle_is_not_the_end(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "t.tar", {f"{name}.{kind}": b"x" for name in "abc" for kind in ("txt", "jpg")})
+    data = bytearray(path.read_bytes())
+    data[2 * 1024] ^= 1  # the first letter of b.txt
+    path.write_bytes(data)
+    found = find(tmp_path)
+    assert captions(found) == {"t/a": "x"}
+    assert listed(found) == {"t": "unreadable"}
+    assert "after 2 members: the header at byte 2048 is damaged" in found.problems[0].message
+
+
 @pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh9"])
 def test_compressed_tars_are_called_so(tmp_path: Path, magic: bytes) -> None:
     write_tar(tmp_path / "ok.tar", {"a.png": b"x", "a.txt": b"fine"})

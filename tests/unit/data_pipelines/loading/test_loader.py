@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from data_pipelines.batches import VolumeBatch
+from data_pipelines.errors import DataError
 from data_pipelines.loading.loader import (
     CaptionedSamples,
     Captions,
@@ -215,6 +217,45 @@ def test_images_come_alike_from_other_processes(pictures: ShardReader) -> None:
         for image, tokens, key in zip(batch.images, batch.tokens, batch.keys, strict=True):
             assert set(image.flatten().tolist()) == {50 * int(key)}
             assert tokens.tolist() == [int(key), int(key) + 1, int(key) + 2]
+
+
+def flip(reader: ShardReader, row: int, part: str) -> None:
+    """Flip the lowest bit of the last byte of a part, which every decoder takes."""
+    path = Path(reader.shards_uri) / reader.shard_names[int(reader.shard_of[row])]
+    offsets, sizes, _ = reader.places[part]
+    data = bytearray(path.read_bytes())
+    data[int(offsets[row] + sizes[row]) - 1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("part", ["image.npy", "mask.npy", "foreground.npy"])
+def test_flipped_byte_of_a_volume_ends_the_batches_of_every_rank_that_reads_it(shards: ShardReader, part: str) -> None:
+    flip(shards, 3, part)
+    forced = StepBatches(SampleOrder([np.array([3])], seed=0), patches(shards, 1.0, 2), 2)
+    for rank in (0, 1):
+        with pytest.raises(DataError, match=rf"case3\.{part}, .*its CRC-32 is"):
+            list(step_loader(replace(forced, rank=rank, world_size=2), range(1)))
+
+
+@pytest.mark.parametrize("part", ["png", "jpg", "moments.npy", "states.npy"])
+def test_flipped_byte_of_an_image_or_its_latents_ends_the_batch(pictures: ShardReader, part: str) -> None:
+    row = 3 if part == "jpg" else 0
+    flip(pictures, row, part)
+    samples = LatentSamples(pictures) if part.endswith("npy") else ImageSamples(pictures)
+    samples([1], [0], step=0)
+    with pytest.raises(DataError, match=rf"damaged-shard.*\n.*{row}\.{part}, .*its CRC-32 is"):
+        samples([row], [0], step=0)
+
+
+def test_error_of_a_loader_process_keeps_its_kind_and_words(shards: ShardReader) -> None:
+    flip(shards, 0, "mask.npy")
+    batches = batches_of(shards)
+    with pytest.raises(DataError) as here:
+        list(step_loader(batches, range(5)))
+    with pytest.raises(DataError) as there:
+        list(step_loader(batches, range(5), num_processes=1))
+    assert there.value.problems == here.value.problems
+    assert str(there.value) == str(here.value)
 
 
 def test_latents_come_with_their_states(pictures: ShardReader) -> None:

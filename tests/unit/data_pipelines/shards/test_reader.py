@@ -144,3 +144,90 @@ def test_remote_shards_are_fetched_once_into_a_bounded_cache(remote: Mapping[str
     (remote["store"] / "2.tar").unlink()
     again = ShardReader(pa.Table.from_pylist(rows), "mock://store", cache_megabytes=1)
     assert again.array(2, "x.npy")[-1] == 2
+
+
+def place_of(rows: list[dict[str, Any]], row: int, part: str) -> int:
+    return int(rows[row][f"offset:{part}"])
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "place", [0, 40, IMAGE.nbytes + 127, -512, -1], ids=["magic", "shape", "last", "name", "header"]
+)
+def test_flipped_byte_is_named_at_the_first_read(shard: tuple[Path, list[dict[str, Any]]], place: int) -> None:
+    path, rows = shard
+    start = place_of(rows, 1, "image.npy")
+    flip(path, start + place)
+    shards = read_back(path.parent, rows)
+    shards.array(0, "image.npy")
+    for _ in range(2):
+        with pytest.raises(DataError) as caught:
+            shards.array(1, "image.npy")
+    (problem,) = caught.value.problems
+    assert (problem.rule, problem.path) == ("damaged-shard", str(path))
+    size = len(npy_bytes(IMAGE))
+    found, expected = problem.message.split("its CRC-32 is ")[1].split(", the index says ")
+    assert problem.message.startswith(f"b%2E1.image.npy, {size} bytes from byte {start}: ")
+    assert expected == f"{rows[1]['crc32:image.npy']:08x}" != found
+    assert "--verify" in problem.remedy
+    assert "`unetflow verify`" in problem.remedy
+
+
+@pytest.mark.parametrize("size", [0, 4096])
+def test_truncated_shard_is_named_at_the_first_read(shard: tuple[Path, list[dict[str, Any]]], size: int) -> None:
+    path, rows = shard
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(DataError, match=rf"damaged-shard.*\n.*a\.mask\.npy.*the shard ends at byte {size}"):
+        read_back(path.parent, rows).array(0, "mask.npy")
+
+
+def test_shard_truncated_after_a_part_was_checked_is_named_when_it_is_opened_again(
+    shard: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    path, rows = shard
+    shards = read_back(path.parent, rows)
+    shards.array(1, "mask.npy")
+    path.write_bytes(path.read_bytes()[:4096])
+    shards._open.clear()
+    with pytest.raises(DataError, match="the shard ends at byte 4096"):
+        shards.array(1, "mask.npy")
+
+
+def test_shard_that_is_gone_is_named(shard: tuple[Path, list[dict[str, Any]]]) -> None:
+    path, rows = shard
+    path.unlink()
+    with pytest.raises(DataError, match=rf"missing-shard.*\n  {path}: there is no such file"):
+        read_back(path.parent, rows).array(0, "image.npy")
+
+
+def test_another_process_checks_again(shard: tuple[Path, list[dict[str, Any]]]) -> None:
+    path, rows = shard
+    shards = read_back(path.parent, rows)
+    shards.read(0, "geometry.json")
+    flip(path, place_of(rows, 0, "geometry.json"))
+    with pytest.raises(DataError, match=r"a\.geometry\.json"):
+        pickle.loads(pickle.dumps(shards)).read(0, "geometry.json")
+
+
+def test_damaged_copy_in_the_cache_is_fetched_again(
+    remote: Mapping[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = write_shard(str(remote["store"] / "0.tar"), [({"key": "k"}, {"txt": b"text"})])
+    shards = ShardReader(pa.Table.from_pylist(rows), "mock://store")
+    shards.read(0, "txt")
+    flip(remote["cache"] / "0.tar", place_of(rows, 0, "txt"))
+    again = pickle.loads(pickle.dumps(shards))
+    assert bytes(again.read(0, "txt")) == b"text"
+    assert "mock://store/0.tar: its copy in the cache is damaged and fetched again" in caplog.text
+    flip(remote["store"] / "0.tar", place_of(rows, 0, "txt"))
+    (remote["cache"] / "0.tar").unlink()
+    with pytest.raises(DataError, match=r"mock://store/0\.tar: k\.txt, 4 bytes from byte 512"):
+        pickle.loads(pickle.dumps(shards)).read(0, "txt")
+    (remote["store"] / "0.tar").unlink()
+    with pytest.raises(DataError, match=r"missing-shard.*\n  mock://store/0\.tar: there is no such file"):
+        pickle.loads(pickle.dumps(shards)).read(0, "txt")

@@ -111,7 +111,7 @@ def test_failure_between_samples_leaves_no_files(tmp_path: Path) -> None:
 
 
 def test_shard_appears_before_the_rows_that_vouch_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr("data_pipelines.shards.index.pq.write_table", fail)

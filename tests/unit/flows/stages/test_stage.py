@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.digests import VERIFY_VARIABLE
 from flows.stages.attempt import Attempt
 from flows.stages.context import RunContext
-from flows.stages.stage import FORMAT, VERIFY_VARIABLE, Stage, find_record, run_stage
+from flows.stages.stage import FORMAT, Stage, find_record, run_stage
 from tests.support.records import CountFigures, CountingStages, finished, record_file
 
 
