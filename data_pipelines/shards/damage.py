@@ -81,8 +81,11 @@ def find_part_damage(shard: memoryview, place: Place) -> str:
     """Return what is wrong with a part; empty where it is as it was written."""
     if len(shard) < place.end:
         return f"the shard ends at byte {len(shard)}"
-    found = place_in(shard, place.offset, place.size).crc32
-    return "" if found == place.crc32 else f"its CRC-32 is {found:08x}, the index says {place.crc32:08x}"
+    return _compare(place_in(shard, place.offset, place.size).crc32, place.crc32)
+
+
+def _compare(found: int, expected: int) -> str:
+    return "" if found == expected else f"its CRC-32 is {found:08x}, the index says {expected:08x}"
 
 
 def find_damage(rows: Iterable[Row], shards_uri: str) -> Iterator[Damage]:
@@ -94,7 +97,7 @@ def find_damage(rows: Iterable[Row], shards_uri: str) -> Iterator[Damage]:
         uri = shard_uri(shards_uri, name)
         try:
             with storage.local_file(uri) as path, path.open("rb") as stream:
-                yield from _find_in_shard(map_shard(stream), uri, samples)
+                yield from _find_in_shard(stream, uri, samples)
         except FileNotFoundError:
             yield missing_shard(uri, is_adopted(name))
 
@@ -104,17 +107,21 @@ def missing_shard(uri: str, is_adopted: bool) -> Damage:
     return Damage(uri, "there is no such file", is_adopted)
 
 
-def _find_in_shard(shard: memoryview, uri: str, samples: Iterable[Row]) -> Iterator[Damage]:
+def _find_in_shard(stream: BinaryIO, uri: str, samples: Iterable[Row]) -> Iterator[Damage]:
     for row in samples:
         for part, place in places_of(row).items():
-            if reason := find_part_damage(shard, place):
-                yield Damage(
-                    shard=uri,
-                    reason=reason,
-                    is_adopted=is_adopted(row["shard"]),
-                    key=row["key"],
-                    case_id=row.get("case_id", ""),
-                    part=part,
-                    offset=place.offset,
-                    size=place.size,
-                )
+            if reason := _read_damage(stream, place):
+                adopted, case_id = is_adopted(row["shard"]), row.get("case_id", "")
+                yield Damage(uri, reason, adopted, row["key"], case_id, part, place.offset, place.size)
+
+
+def _read_damage(stream: BinaryIO, place: Place) -> str:
+    """Return what is wrong with a part. It is read, not mapped: of a bad sector a process that maps it would die."""
+    try:
+        stream.seek(place.offset - BLOCK)
+        block = stream.read(BLOCK + place.size)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    if len(block) < BLOCK + place.size:
+        return f"the shard ends at byte {os.fstat(stream.fileno()).st_size}"
+    return _compare(zlib.crc32(block), place.crc32)

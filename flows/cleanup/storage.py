@@ -48,7 +48,7 @@ def find_in_storage(root: str, registered: set[str], before: float) -> Iterator[
     ``registered`` are keys of stages that registered versions came from; ``before`` is the time, in seconds since 1970,
     since which nothing in a folder may have been written.
     """
-    stages = list(_iter_stages(root))
+    stages = list(iter_stages(root))
     named = _read_records(stages)
     for uri in stages:
         if uri in named.unreadable or (uri.rsplit("/", 1)[1] in registered and uri not in named.finished):
@@ -61,7 +61,7 @@ def find_in_storage(root: str, registered: set[str], before: float) -> Iterator[
     yield from _find_statuses(root, before)
 
 
-def _iter_stages(root: str) -> Iterator[str]:
+def iter_stages(root: str) -> Iterator[str]:
     """Yield the folders of all stages: those that are named by a key. Other folders are not ours."""
     for stage in storage.list_names(root):
         if storage.size(storage.join(root, stage)) is not None:  # a file

@@ -7,6 +7,7 @@ jobs.py        submit, status, cancel
 schedule.py    serve
 models.py      predict, models, champion
 doctor.py      doctor
+verify.py      verify
 gc.py          gc
 tables.py      results as text
 main.py        entry point: errors to messages and exit codes

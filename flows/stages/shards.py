@@ -22,6 +22,10 @@ from flows.stages.record import Figures, Record
 logger = logging.getLogger(__name__)
 
 
+FOLDERS = ("shards", "latents")
+"""Folders of the storage that hold folders of shards, which runs share."""
+
+
 class IndexFigures(Figures):
     """Figures of a stage that leaves an index of shards."""
 

@@ -35,10 +35,10 @@ class CheckpointSearch:
     unusable: list[UnusableCheckpoint] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[str, CheckpointMarker]]:
-        for step, attempt, name in sorted(_iter_folders(self.stage_uri), reverse=True):
+        for step, attempt, name in sorted(iter_checkpoints(self.stage_uri), reverse=True):
             uri = storage.join(self.stage_uri, attempt, name)
             try:
-                marker = _read(uri, step)
+                marker = read_checkpoint(uri, step)
             except WeightsError as error:
                 self.unusable.append(UnusableCheckpoint(name=f"{attempt}/{name}", step=step, reason=str(error)))
                 logger.warning("checkpoint %s is unusable and was passed over", self.unusable[-1])
@@ -46,7 +46,7 @@ class CheckpointSearch:
                 yield uri, marker
 
 
-def _iter_folders(stage_uri: str) -> Iterator[tuple[int, str, str]]:
+def iter_checkpoints(stage_uri: str) -> Iterator[tuple[int, str, str]]:
     """Yield step, attempt and name of every folder that is named like a checkpoint."""
     for attempt in storage.list_names(stage_uri):
         if attempt == RECORD:
@@ -56,7 +56,8 @@ def _iter_folders(stage_uri: str) -> Iterator[tuple[int, str, str]]:
                 yield int(match[1]), attempt, name
 
 
-def _read(uri: str, step: int) -> CheckpointMarker:
+def read_checkpoint(uri: str, step: int) -> CheckpointMarker:
+    """Read the marker of the checkpoint after ``step`` steps. Raises WeightsError, which says what is wrong with it."""
     with storage.local_folder(uri) as folder:
         marker = check_checkpoint(folder)
     if marker.step != step:

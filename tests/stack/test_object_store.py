@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from data_pipelines.errors import DataError
+from data_pipelines.shards.index import index_table
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.shards.writer import write_shard
 from flows.stages.lock import hold_lock
+from flows.verification.storage import verify_storage
 from tests.support.configs import TINY_PHANTOMS, TINY_SHAPES
 from tests.support.object_store import BUCKET, ObjectStore
 from tests.support.project import Project
@@ -64,3 +70,28 @@ def test_one_holder_of_a_lock_at_a_time(store: ObjectStore) -> None:
     for thread in threads:
         thread.join()
     assert most == [1] * 4
+
+
+def test_damage_is_named_at_the_first_read_and_by_verify(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path / "cache"))
+    root = f"s3://{BUCKET}/damaged"
+    rows = write_shard(f"{root}/shards/a/0.tar", [({"key": "k"}, {"txt": b"text"}), ({"key": "l"}, {"txt": b"more"})])
+    data = bytearray(store.client.get_object(Bucket=BUCKET, Key="damaged/shards/a/0.tar")["Body"].read())
+    reader = ShardReader(index_table(rows), f"{root}/shards/a")
+    assert bytes(reader.read(1, "txt")) == b"more"
+    data[rows[1]["offset:txt"]] ^= 1
+    store.client.put_object(Bucket=BUCKET, Key="damaged/shards/a/0.tar", Body=bytes(data))
+    _, (fault,) = verify_storage(root)
+    assert fault.uri == f"{root}/shards/a/0.tar", "storage itself is read, not the copy in the cache"
+    assert fault.message.startswith("l.txt, 4 bytes from byte ")
+    (tmp_path / "cache" / "shards" / "0.tar").unlink()
+    with pytest.raises(DataError, match=r"s3://.*0\.tar: l\.txt, 4 bytes from byte"):
+        pickle.loads(pickle.dumps(reader)).read(1, "txt")
+    store.client.delete_object(Bucket=BUCKET, Key="damaged/shards/a/0.tar")
+    (tmp_path / "cache" / "shards" / "0.tar").unlink()
+    with pytest.raises(DataError, match="missing-shard"):
+        pickle.loads(pickle.dumps(reader)).read(1, "txt")
+    _, (fault,) = verify_storage(root)
+    assert fault.message == "there is no such file"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.digests import VERIFY_VARIABLE
 from data_pipelines.errors import Problem
 from data_pipelines.shards.writer import write_shard
 from flows.stages.attempt import Attempt
@@ -72,3 +73,20 @@ def test_the_digest_of_held_out_samples_ignores_the_others(tmp_path: Path) -> No
     more = held_out_digest(sharded(tmp_path / "b", ["train", "val", "train"]))
     other = held_out_digest(sharded(tmp_path / "c", ["val", "val"]))
     assert first == more != other
+
+
+def test_flipped_byte_makes_sharding_run_again_where_all_bytes_are_to_be_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = sharded(tmp_path, ["train"])
+    path = tmp_path / "shards" / "a" / "0.tar"
+    data = bytearray(path.read_bytes())
+    data[512] ^= 1
+    path.write_bytes(data)
+    assert shards_exist(record), "size and time are trusted"
+    monkeypatch.setenv(VERIFY_VARIABLE, "1")
+    assert not shards_exist(record)
+    assert "c0.txt, 1 bytes from byte 512" in caplog.text
+    path.unlink()
+    sharded(tmp_path, ["train"])
+    assert shards_exist(record)
