@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.train import UserCallback
 
+from data_pipelines.errors import NOT_RETRYABLE
 from data_pipelines.progress import Progress
 from flows.metrics import parse_metric_name
 from flows.training.clock import LoopReport, LoopTimes
@@ -49,7 +50,14 @@ class WriteReports(UserCallback):
         self._append(row | {"checkpoint": checkpoint is not None, TIMES: times, AT: time.monotonic()})
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Write down which workers failed; training restarts from the last checkpoint."""
+        """Write down which workers failed; training restarts from the last checkpoint.
+
+        An error that a restart would only repeat is raised, which ends the training: Ray restarts the workers for any
+        error of theirs, but not for one of a callback.
+        """
+        for error in worker_exceptions.values():
+            if isinstance(error, NOT_RETRYABLE):
+                raise error
         self._append({"failed_workers": sorted(worker_exceptions)})
 
     def _append(self, row: dict[str, Any]) -> None:

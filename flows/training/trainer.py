@@ -56,7 +56,7 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
     """Train ``task`` into the attempt. Raises the error of a worker: a user's mistake, or OSError for a full disk."""
     began = time.monotonic()
     connect_workers(config.compute)  # before Ray is imported, which reads its settings then
-    from ray.train.v2.api.exceptions import WorkerGroupError
+    from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
     from flows.training.progress import FollowReports
 
@@ -81,6 +81,8 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
         ):
             try:
                 trainer.fit()
+            except ControllerError as error:  # of a worker, that ends the training, see WriteReports
+                raise error.controller_failure from None
             except WorkerGroupError as error:
                 raise _reason(list(error.worker_failures.values()), attempt, task, listener.start) or error from None
     logger.info("%s: %s", name, history.times.describe())

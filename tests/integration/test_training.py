@@ -15,7 +15,8 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from data_pipelines.errors import TrainingDiverged
+from data_pipelines.errors import DataError
+from data_pipelines.shards.index import read_rows
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.shard import shard_stage
 from flows.pipelines.segmentation.train import train_stage
@@ -114,12 +115,22 @@ def test_stopped_and_started_again_gives_the_same_bits(
     assert record.figures.resumes == ()
 
 
-def test_a_mistake_found_on_a_worker_keeps_its_type_and_words(tmp_path: Path) -> None:
-    """So it is told as one, and not tried again."""
-    config = configure(tmp_path, 2, optimizer={"learning_rate": 1e30})
-    once = config.model_copy(update={"compute": config.compute.model_copy(update={"max_failures": 0})})
-    with pytest.raises(TrainingDiverged, match=r"before step \d .*: lower train.optimizer.learning_rate"):
-        train(once)
+def test_flipped_byte_of_a_shard_ends_the_training_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The error of one rank keeps its type and words, and the workers are not started again for it."""
+    config = configure(tmp_path, 2)
+    assert config.compute.max_failures
+    shards = run_stage(shard_stage(config.data, config.storage_uri), config.storage_uri).record
+    row = next(row for row in read_rows(shards.output("index")) if row["split"] == "train")
+    path = tmp_path / shards.figures.shards / row["shard"]
+    data = bytearray(path.read_bytes())
+    data[row["offset:mask.npy"] + row["size:mask.npy"] // 2] ^= 64
+    path.write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        train(config)
+    (problem,) = caught.value.problems
+    assert (problem.rule, problem.path) == ("damaged-shard", str(path))
+    assert problem.message.startswith(f"{row['key']}.mask.npy, {row['size:mask.npy']} bytes from byte ")
+    assert not any("restarting" in message for message in caplog.messages)
 
 
 def test_a_finished_training_without_its_record_is_not_trained_again(
