@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from pydantic import ValidationError, field_validator
+from pydantic import field_validator
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
@@ -15,6 +16,8 @@ from flows.metrics import check_metric_names
 logger = logging.getLogger(__name__)
 
 RECORD = "record.json"
+SEAL = "own_sha256"
+"""Entry of a record's file: digest of all others."""
 OBSERVATIONS = {"curves", "checkpoint", "notices"}
 """Outputs that describe how a stage went, such as the pace of a training; later stages do not depend on them."""
 
@@ -105,8 +108,27 @@ def read_record(uri: str, figures: type[F]) -> Record[F] | None:
     except FileNotFoundError:
         return None
     try:
-        record = Record[figures].model_validate_json(text)  # type: ignore[valid-type]  # a class at run time
-    except (ValidationError, KeyError) as error:  # KeyError: a metric that the table no longer has
+        content = json.dumps(open_seal(text))
+        record = Record[figures].model_validate_json(content)  # type: ignore[valid-type]  # a class at run time
+    except (ValueError, KeyError) as error:  # KeyError: a metric that the table no longer has
         logger.warning("%s: invalid record, the stage runs again: %s", uri, error)
         return None
     return record.model_copy(update={"uri": uri})  # the storage may have moved as a whole
+
+
+def write_record(record: Record[Figures]) -> None:
+    """Write the record into its stage's folder, with the digest of its own content."""
+    values = json.loads(record.model_dump_json())
+    text = json.dumps(values | {SEAL: digest_of(values)}, indent=1)
+    storage.write_bytes(storage.join(record.uri, RECORD), text.encode())
+
+
+def open_seal(text: bytes) -> dict[str, Any]:
+    """Parse the JSON of a record. Raises ValueError where it is none, or another than was written."""
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    seal = values.pop(SEAL, None)
+    if seal not in (None, digest_of(values)):  # None: of an earlier version
+        raise ValueError("it is damaged: its SHA-256 is another")
+    return values

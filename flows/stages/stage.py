@@ -19,7 +19,7 @@ from flows.config.run_id import unique_name
 from flows.stages.attempt import Attempt
 from flows.stages.context import NO_CONTEXT, RunContext
 from flows.stages.lock import hold_lock
-from flows.stages.record import RECORD, F, Figures, Record, read_record
+from flows.stages.record import F, Figures, Record, read_record, write_record
 from flows.stages.status import keep_status
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def run_stage(stage: Stage[F], root: str, context: RunContext = NO_CONTEXT) -> D
         with keep_status(uri, context.pipeline, context.model) as status:
             record = _compute(stage, Attempt(uri, stage.key, unique_name(), status=status), context)
             require_lock()
-            storage.write_bytes(storage.join(uri, RECORD), record.model_dump_json(indent=1).encode())
+            write_record(record)
             return Done(record, cached=False)
 
 

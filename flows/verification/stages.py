@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from data_pipelines.shards.index import shard_uri
 from flows.cleanup.rubbish import examine_folder
 from flows.cleanup.storage import iter_stages
 from flows.stages.lock import try_lock
-from flows.stages.record import RECORD, Output
+from flows.stages.record import RECORD, Output, open_seal
 from flows.training.checkpoints import iter_checkpoints, read_checkpoint
 from flows.verification.fault import RUN_AGAIN, Check, Fault
 
@@ -39,7 +38,7 @@ def _is_running(stage_uri: str) -> bool:
 
 def _read(stage_uri: str) -> tuple[dict[str, Output], Mapping[str, Any]]:
     """Read the outputs and the figures of any stage's record. Raises ValueError where it cannot be read."""
-    values = json.loads(storage.read_bytes(storage.join(stage_uri, RECORD)))
+    values = open_seal(storage.read_bytes(storage.join(stage_uri, RECORD)))
     try:
         if values["key"] != stage_uri.rsplit("/", 1)[1]:
             raise ValueError(f"it is of the stage {values['key']}")

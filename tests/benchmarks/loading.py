@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,37 @@ def run(folder: Path) -> None:
     rates = alternate({name: build() for name, build in _patch_contenders(volumes).items()}, rounds=3)
     title = f"patches of {PATCH} from volumes of {VOLUME}, {NUM_WORKERS} loader workers"
     print(table(title, "patches/s", rates, "unetflow", ">= 2"), flush=True)
+    print(check_cost(jpegs, volumes), flush=True)
+
+
+def check_cost(jpegs: Path, volumes: Path) -> str:
+    """Compare the CPU time of the first reads of all samples, which check them, with that of later reads."""
+    lines = ["CPU s to read all samples once, one process: first (checks each part), later"]
+    for name, folder, build in (
+        ("JPEGs", jpegs, ImageSamples),
+        ("patches", volumes, lambda reader: VolumePatches(reader, PATCH, 0, PATCH_BATCH, 1 / 3)),
+    ):
+        passes = []
+        for _ in range(3):
+            reader = _open(folder)
+            batches = StepBatches(_order(reader), build(reader), PATCH_BATCH)
+            passes.append([_cpu_seconds(batches, number, reader.num_samples) for number in range(2)])
+        first, later = np.min(passes, axis=0)
+        megabytes = sum(path.stat().st_size for path in folder.glob("*.tar")) / 1e6
+        lines.append(f"  {name} of {reader.num_samples} samples, {megabytes:.0f} MB: {first:.3f}, {later:.3f}")
+    return "\n".join(lines)
+
+
+def _cpu_seconds(batches: StepBatches, number: int, num_samples: int) -> float:
+    started = time.process_time()
+    steps = num_samples // PATCH_BATCH
+    for step in range(number * steps, (number + 1) * steps):
+        batches[step]
+    return time.process_time() - started
+
+
+def _open(folder: Path) -> ShardReader:
+    return ShardReader.from_uri(str(folder / "index" / "index.parquet"), str(folder))
 
 
 def write_jpegs(folder: Path) -> Path:
@@ -81,7 +113,7 @@ def _image_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
     shards = sorted(str(path) for path in folder.glob("*.tar"))
 
     def ours() -> Callable[[], int]:
-        reader = ShardReader.from_uri(str(folder / "index" / "index.parquet"), str(folder))
+        reader = _open(folder)
         batches = StepBatches(_order(reader), ImageSamples(reader), IMAGE_BATCH)
         return _stream(lambda: step_loader(batches, range(10**6), NUM_WORKERS), NUM_IMAGES, lambda b: len(b.keys))
 
@@ -138,7 +170,7 @@ def _patch_contenders(folder: Path) -> dict[str, Callable[[], Callable[[], int]]
     shards = sorted(str(path) for path in folder.glob("*.tar"))
 
     def ours() -> Callable[[], int]:
-        reader = ShardReader.from_uri(str(folder / "index" / "index.parquet"), str(folder))
+        reader = _open(folder)
         patches = VolumePatches(reader, PATCH, 0, PATCH_BATCH, 1 / 3)
         batches = StepBatches(_order(reader), patches, PATCH_BATCH)
         return _stream(lambda: step_loader(batches, range(10**6), NUM_WORKERS), NUM_VOLUMES, len)

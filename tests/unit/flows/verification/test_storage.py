@@ -81,6 +81,12 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(data)
 
 
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 def test_sound_storage_is_counted(stored: Stored) -> None:
     (stored.root / "shards" / "a" / "unfinished.tar").write_bytes(b"half")
     checked, faults = verify_storage(str(stored.root))
@@ -104,7 +110,8 @@ DAMAGES: dict[str, tuple[Callable[[Stored], object], str, str]] = {
     "short": (lambda s: s.index.write_bytes(b"PAR1"), "output", "has 4 of "),
     "no output": (lambda s: s.index.unlink(), "output", "is missing"),
     "record": (lambda s: s.record.write_text(s.record.read_text()[:-9]), "record", "cannot be read: "),
-    "no record": (lambda s: s.record.write_text("[]"), "record", "cannot be read: it is no record"),
+    "figure": (lambda s: replace(s.record, '"num_train": 3', '"num_train": 2'), "record", "its SHA-256 is another"),
+    "no record": (lambda s: s.record.write_text("[]"), "record", "cannot be read: it is no JSON object"),
     "weights": (lambda s: flip(s.checkpoint / MODEL, 2000), "checkpoint", "model.safetensors is damaged"),
     "other step": (lambda s: s.checkpoint.rename(s.checkpoint.with_name("step-00000009")), "checkpoint", "of step 3"),
 }
