@@ -109,9 +109,11 @@ def _follow(client: JobSubmissionClient, job_id: str, as_json: bool) -> None:
     relay = Relay()
     try:
         require_success(follow(client, job_id, relay))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         sys.stderr.write(f"\ndetached; {job_id} continues\n{_next_steps(job_id)}")
-        os._exit(130)  # the thread that reads the log would keep the interpreter waiting
+        os._exit(
+            stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
+        )  # the thread that reads the log would keep the interpreter waiting
     if relay.result is None:
         return
     summary = RunSummary.model_validate(relay.result)

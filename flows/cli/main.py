@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import typer
 
@@ -26,8 +27,8 @@ from flows.cli import pipelines, config, schedule, jobs, models, doctor, verify,
 
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 """Errors of a folder that cannot be made or written to."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM."""
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C; after SIGTERM it is 143."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os._exit(code)
 
     atexit.register(leave)  # first, so it runs last: taking torch, Ray and Prefect apart would take seconds
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else Prefect's temporary server would outlive this
+    signal.signal(signal.SIGTERM, _terminate)  # else Prefect's temporary server would outlive this
     given = sys.argv[1:] if arguments is None else arguments
     if given and "--help" not in given:
         keep_stdout_for_results()
@@ -50,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     exempt_loopback()
     code = run_command(given)
     sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -62,9 +67,9 @@ def run_command(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         error.show() if hasattr(error, "show") else sys.stderr.write(f"unetflow: {error}\n")
         return error.exit_code
-    except (KeyboardInterrupt, SystemExit, typer.Abort):  # SIGTERM is one of them, whether Ray handles it or we do
+    except (KeyboardInterrupt, SystemExit, typer.Abort) as stop:
         sys.stderr.write("unetflow: stopped; the same command resumes from the last checkpoint\n")
-        return INTERRUPTED
+        return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else INTERRUPTED
     except Exception as error:
         if os.environ.get("UNETFLOW_DEBUG") or not _is_told(error):
             raise
@@ -105,3 +110,5 @@ def _configure_logging() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     for name in ("flows", "data_pipelines", "unet_models"):
         logging.getLogger(name).setLevel(logging.INFO)
+    if not os.environ.get("UNETFLOW_DEBUG"):
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # a line per retry; what failed in the end is told by us

@@ -42,6 +42,7 @@ def import_ray() -> None:
         # Its C++ core reports every actor of Ray Data as an error ("has constructor arguments in the object store").
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")  # of five: notices are often of 30 seconds
     if not address and "RAY_AUTH_MODE" not in os.environ:
         # A local Ray switches token authentication on by itself; without this it would write one to ~/.ray, 0644.
         os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
@@ -74,11 +75,12 @@ def connect_ray(num_cpus: int | None = None) -> None:
         }
     # Without a dashboard, the helper that Ray Train starts beside each training looks for it for 40 seconds, and a
     # training that ends sooner waits 12 for the helper. Ray's processes inherit this address: it finds out at once.
-    with environment({} if address else {"RAY_API_SERVER_ADDRESS": NO_SERVER}), _without_log_level_line():
+    with (
+        environment({} if address else {"RAY_API_SERVER_ADDRESS": NO_SERVER}),
+        _without_log_level_line(),
+        _own_sigterm_handler(),
+    ):
         ray.init(**options)
-    if threading.current_thread() is threading.main_thread():
-        # Below Python's handler Ray installs one that aborts a process still alive after three seconds: remove it.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     ray.data.DataContext.get_current().enable_progress_bars = False  # stages show their own
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
@@ -95,6 +97,47 @@ def connect_workers(compute: ComputeSpec) -> None:
                 f"compute.num_workers={compute.num_workers} needs {number} {kind}s, the Ray cluster has "
                 f"{available.get(kind, 0):g}: lower compute.num_workers or compute.threads_per_worker, or add nodes"
             )
+
+
+def count_free_workers(resources: Mapping[str, float]) -> int:
+    """Count the workers, of ``resources`` each, that nodes have room for beside what runs; none on drained nodes."""
+    from ray._private import state
+
+    leaving = state.state.get_draining_nodes()
+    return sum(
+        int(min(free.get(kind, 0) // number for kind, number in resources.items()))
+        for node, free in state.available_resources_per_node().items()
+        if node not in leaving
+    )
+
+
+def own_node_id() -> str:
+    """Return Ray's id of the node that this process is connected to."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def log_folder() -> str:
+    """Return the folder of Ray's log files on this machine."""
+    from ray._private import worker
+
+    node = worker._global_node
+    return str(node.get_logs_dir_path()) if node is not None else "/tmp/ray/session_latest/logs"
+
+
+@contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM that there is: Ray installs one that exits, and below it one that aborts a process
+    still alive after three seconds. Where there is none, the exiting one stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if callable(before) else signal.getsignal(signal.SIGTERM))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 import sys
 import threading
@@ -29,6 +30,9 @@ FORGOTTEN = "A head that is restarted forgets its jobs: `unetflow submit CONFIG.
 DRIVER_MEMORY = 1 << 30
 """Bytes that a driver reserves on its node: Ray then places it like any work, where it would crowd the head, and
 takes no CPU from the workers."""
+STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
+END_SECONDS = 15.0
+"""Time that a stopped job has beyond the grace of a training: to tell Prefect and MLflow, and to remove its files."""
 RAY_LINE = re.compile(
     r"^\[?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+.*(\tINFO |\tWARNING | I \d)|^Running entrypoint for job "
 )
@@ -54,6 +58,8 @@ class JobRequest:
     variables: dict[str, str]
     """Environment variables beside the forwarded ones."""
     install: bool = False
+    grace_seconds: float = 0.0
+    """Time that a training in it may take to save a checkpoint when it is stopped."""
 
 
 def ensure_job(client: JobSubmissionClient, request: JobRequest, folder: Path) -> tuple[str, bool]:
@@ -62,7 +68,9 @@ def ensure_job(client: JobSubmissionClient, request: JobRequest, folder: Path) -
     if attempts and not attempts[-1][1].status.is_terminal():
         return str(attempts[-1][1].submission_id), False
     job_id = f"{request.name}-{attempts[-1][0] + 1 if attempts else 1}"
-    environment = runtime_environment(folder, request.variables, install=request.install)
+    # Ray kills a stopped job after three seconds.
+    variables = request.variables | {STOP_VARIABLE: str(math.ceil(request.grace_seconds + END_SECONDS))}
+    environment = runtime_environment(folder, variables, install=request.install)
     return job_id, retry_connection(lambda: _submit(client, job_id, request, environment), job_id)
 
 
@@ -114,6 +122,11 @@ def job_info(client: JobSubmissionClient, job_id: str) -> JobDetails:
                 f"{job_id}: the cluster has no such job; `unetflow status` lists those it has. {FORGOTTEN}"
             ) from None
         raise
+
+
+def stop_seconds(info: JobDetails) -> float:
+    """Return how long the cluster waits for a stopped job to end by itself."""
+    return float(((info.runtime_env or {}).get("env_vars") or {}).get(STOP_VARIABLE, END_SECONDS))
 
 
 def require_success(info: JobDetails) -> None:

@@ -29,6 +29,9 @@ class ComputeSpec(Spec):
     """Prefetching processes per worker; 0 (default) reads in the worker itself, enough for small volumes."""
     max_failures: int = Field(default=2, ge=0)
     """Restarts of the training workers, from the last checkpoint, after a worker died."""
+    stop_grace_seconds: float = Field(default=30.0, ge=0)
+    """Time, in seconds, that training may take to save a checkpoint after SIGTERM, Ctrl-C or ``unetflow cancel``; the
+    default is that of Kubernetes (``terminationGracePeriodSeconds``). 0: it ends at once."""
     retries: int = Field(default=2, ge=0)
     """Retries of a failed stage by Prefect."""
     retry_delay_seconds: float = Field(default=10.0, ge=0)
@@ -50,6 +53,11 @@ class ComputeSpec(Spec):
     def num_cpus(self) -> int:
         """CPUs that all workers reserve together."""
         return self.max_workers * self.threads_per_worker
+
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """Resources that Ray reserves for each worker, by Ray's names."""
+        return {"CPU": float(self.threads_per_worker)} | ({"GPU": 1.0} if self.use_gpu else {})
 
     @property
     def required_resources(self) -> dict[str, int]:

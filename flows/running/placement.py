@@ -46,6 +46,7 @@ def run_as_job(stage: Stage[F], config: PipelineConfig, address: str, owner: str
         entrypoint=f"python -m {entry_module} stage {stage.name} {CONFIG}",
         metadata={STAGE_TAG: stage.name, OWNER_TAG: owner, RUN_TAG: current_run_id()},
         variables={RUN_ID_VARIABLE: current_run_id()},
+        grace_seconds=config.compute.stop_grace_seconds,
     )
     with packed(config, entry_module) as folder:
         job_id, new = ensure_job(client, request, folder)

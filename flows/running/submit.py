@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Literal
 
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
-from flows.cluster.job import OWNER_TAG, PIPELINE_TAG, RUN_TAG, STAGE_TAG, JobRequest, ensure_job, job_info
+from flows.cluster.job import (
+    OWNER_TAG,
+    PIPELINE_TAG,
+    RUN_TAG,
+    STAGE_TAG,
+    JobRequest,
+    ensure_job,
+    job_info,
+    stop_seconds,
+)
 from flows.cluster.jobs_api import AUTO, connect, is_loopback
 from flows.cluster.package import CONFIG, CREDENTIALS, folder_digest, packed
 from flows.config.pipeline import PipelineConfig
@@ -31,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 60.0
-"""Time that a cancelled job may take to end."""
+"""Time that a cancelled job may take to end, beyond what the cluster waits before it kills the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +116,11 @@ def _stop(client: JobSubmissionClient, ids: Iterable[str]) -> list[str]:
     running = [each for each in ids if not client.get_job_status(each).is_terminal()]
     for each in running:
         client.stop_job(each)
-    deadline = time.monotonic() + STOP_SECONDS
+    seconds = STOP_SECONDS + max((stop_seconds(job_info(client, each)) for each in running), default=0.0)
+    deadline = time.monotonic() + seconds
     while left := [each for each in running if not client.get_job_status(each).is_terminal()]:
         if time.monotonic() > deadline:
-            raise TimeoutError(
-                f"{', '.join(left)} did not end within {STOP_SECONDS:g} s; ask again, or look at the node"
-            )
+            raise TimeoutError(f"{', '.join(left)} did not end within {seconds:g} s; ask again, or look at the node")
         time.sleep(0.5)
     return running
 

@@ -4,6 +4,11 @@ task.py         what a task must say: the network, its objective, its batches, i
 held_out.py     the samples of an index by split and bucket; the loss of held-out samples
 stage.py        the stage: plans it, selects the checkpoint
 trainer.py      starts the workers and follows them
+listener.py     passes reports on to MLflow, the history, the status
+groups.py       one group of workers after the other: signals, drained nodes, growth
+stop.py         requests to stop, and signals that wait for a checkpoint
+worker_stop.py  how requests reach the workers
+failures.py     failures of workers in words
 space.py        space that checkpoints need
 worker.py       what each worker runs: resume, loop, report
 progress.py     from the workers' reports to the terminal and to MLflow

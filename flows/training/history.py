@@ -47,6 +47,8 @@ class Start(Spec):
     """Newer checkpoints that were passed over."""
     checkpoint_bytes: int = 0
     """Size of one checkpoint of this training."""
+    num_workers: int = 0
+    """Number of workers in the group; 0: unknown."""
 
 
 class Resume(Spec):

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from ray.train import UserCallback
 
-from data_pipelines.errors import NOT_RETRYABLE
 from data_pipelines.progress import Progress
 from flows.metrics import parse_metric_name
 from flows.training.clock import LoopReport, LoopTimes
+from flows.training.failures import describe_failures, final_error
 from flows.training.history import Start
 
 if TYPE_CHECKING:
@@ -50,15 +50,13 @@ class WriteReports(UserCallback):
         self._append(row | {"checkpoint": checkpoint is not None, TIMES: times, AT: time.monotonic()})
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Write down which workers failed; training restarts from the last checkpoint.
+        """Write down which workers failed, and how; training restarts from the last checkpoint.
 
-        An error that a restart would only repeat is raised, which ends the training: Ray restarts the workers for any
-        error of theirs, but not for one of a callback.
+        Raises an error that a restart would only repeat: the controller then ends the training with it.
         """
-        for error in worker_exceptions.values():
-            if isinstance(error, NOT_RETRYABLE):
-                raise error
-        self._append({"failed_workers": sorted(worker_exceptions)})
+        if final := final_error(worker_exceptions.values()):
+            raise final
+        self._append({"failed_workers": describe_failures(worker_exceptions)})
 
     def _append(self, row: dict[str, Any]) -> None:
         with open(self.path, "a") as stream:
@@ -112,7 +110,8 @@ class FollowReports:
         rows: list[CurveRow] = []
         for row in self._new_lines():
             if "failed_workers" in row:
-                logger.warning("training workers %s failed; restarting from the last checkpoint", row["failed_workers"])
+                for failure in row["failed_workers"]:
+                    logger.warning("%s; restarting from the last checkpoint", failure)
             elif START in row:
                 self._pass_on(rows)  # first: they are what was trained before
                 rows = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
@@ -27,8 +28,10 @@ from flows.training.clock import LoopClock
 from flows.training.curves import CurveRow
 from flows.training.history import Start
 from flows.training.progress import START, TIMES
-from flows.training.space import check_space, num_checkpoints
+from flows.training.space import check_space, is_full, num_checkpoints
+from flows.training.stop import Stopped, StopReason
 from flows.training.task import TrainingTask, Validate
+from flows.training.worker_stop import drained_nodes, stop_reason
 from unet_models.distributed import world_size
 from unet_models.specs.loop import LoopSpec
 from unet_models.training.checkpoint import estimate_bytes, load_checkpoint, save_checkpoint
@@ -55,8 +58,11 @@ class WorkerConfig(TypedDict):
     job: str
 
 
-def train_worker(config: WorkerConfig) -> None:
-    """Train from the newest complete checkpoint of any attempt, or from the start, to the last step."""
+def train_worker(config: WorkerConfig) -> str | None:
+    """Train from the newest complete checkpoint of any attempt, or from the start, to the last step.
+
+    Returns JSON of ``Stopped`` where the workers were asked to stop before it.
+    """
     job = TrainJob.model_validate_json(config["job"])
     task = config["task_type"].model_validate_json(config["task"])
     spec = task.spec
@@ -70,12 +76,15 @@ def train_worker(config: WorkerConfig) -> None:
     state = build_state(training.model, spec, device)
     hooks = RayHooks(spec, training.validate, rank, _resume(job, spec, state))
     if state.step == spec.num_steps:  # an earlier attempt's last checkpoint is complete: the stage finds it
-        return
+        return None
     if rank == 0:
         check_space(job.stage_uri, estimate_bytes(state, spec.optimizer), num_checkpoints(spec, state.step))
     steps = range(state.step, spec.num_steps)
     loader = step_loader(training.batches, steps, job.loader_processes, pin_memory=device.type == "cuda")
-    fit(state, training.objective, hooks.clock.waiting(loader), spec, hooks)
+    reason = StopReason(fit(state, training.objective, hooks.clock.waiting(loader), spec, hooks))
+    if reason is StopReason.NONE:
+        return None
+    return Stopped(step=state.step, reason=reason, drained_nodes=drained_nodes()).model_dump_json()
 
 
 @dataclass(slots=True)
@@ -115,7 +124,12 @@ class RayHooks:
                 checkpoint=checkpoint,
                 checkpoint_dir_name=checkpoint_name(state.step),
                 checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+                checkpoint_upload_fn=_upload,
             )
+
+    def stop_reason(self) -> int:
+        """Return why this worker is to stop."""
+        return stop_reason()
 
     def _save(self, state: TrainState, metrics: dict[str, float]) -> Path:
         """Write a checkpoint to a temporary folder, which Ray removes after the upload; one that fails is removed."""
@@ -134,6 +148,19 @@ class RayHooks:
 
     def _row(self, step: int, metrics: dict[str, float]) -> dict[str, object]:
         return {"step": step, **metrics, TIMES: self.clock.read().model_dump()}
+
+
+def _upload(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+    """Copy a checkpoint to the storage. Where a disk is full, both the copy and what was copied are removed."""
+    target = ray.train.get_context().get_storage()
+    try:
+        return target.persist_current_checkpoint(checkpoint, name)
+    except OSError as error:
+        if is_full(error):  # after other errors Ray may try again
+            shutil.rmtree(checkpoint.path, ignore_errors=True)
+            with suppress(OSError):
+                target.storage_filesystem.delete_dir(target.build_checkpoint_path_from_name(name))
+        raise
 
 
 def _load_warm_start(model: nn.Module, uri: str) -> None:
@@ -169,7 +196,9 @@ def _resume(job: TrainJob, spec: LoopSpec, state: TrainState) -> list[CurveRow]:
     if newest.uri:
         with storage.local_folder(newest.uri) as folder:
             load_checkpoint(folder, state)
-    start = newest.start.model_copy(update={"checkpoint_bytes": estimate_bytes(state, spec.optimizer)})
+    start = newest.start.model_copy(
+        update={"checkpoint_bytes": estimate_bytes(state, spec.optimizer), "num_workers": world_size()}
+    )
     ray.train.report({START: start.model_dump_json()})
     return newest.curves
 

@@ -39,9 +39,13 @@ SPEC = TrainSpec(
 
 @dataclass
 class Recorder:
-    """Hooks that record their calls; with a folder, they save each checkpoint there."""
+    """Hooks that record their calls; with a folder, they save each checkpoint there. ``stop_at`` asks to stop in the
+    step after it."""
 
     folder: Path | None = None
+    stop_at: int | None = None
+    stop_as: int = 1
+    num_asked: int = 0
     metrics: list[dict[str, float]] = field(default_factory=list)
     calls: list[tuple[str, int]] = field(default_factory=list)
 
@@ -58,6 +62,10 @@ class Recorder:
         self.metrics.append(metrics)
         if self.folder is not None:
             save_checkpoint(self.folder / str(state.step), state, spec={}, curves=[], metrics=metrics)
+
+    def stop_reason(self) -> int:
+        self.num_asked += 1
+        return self.stop_as if self.stop_at is not None and self.num_asked > self.stop_at else 0
 
     @property
     def losses(self) -> list[float]:

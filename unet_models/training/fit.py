@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data_pipelines.batches import Batch
 from data_pipelines.errors import TrainingDiverged
 from data_pipelines.random_streams import Stream, seed_torch
-from unet_models.distributed import rank, sum_over_ranks, world_size
+from unet_models.distributed import MaximumOverRanks, rank, sum_over_ranks, world_size
 from unet_models.precision import autocast
 from unet_models.specs.loop import LoopSpec
 from unet_models.training.objectives import Objective
@@ -41,11 +41,18 @@ class Hooks(Protocol):
         """Save ``state`` and its metrics, those of validation included where this step was validated."""
         ...
 
+    def stop_reason(self) -> int:
+        """Return why this rank was asked to stop, as a number; 0: it was not. The highest one of all ranks counts."""
+        ...
+
 
 def fit(
     state: TrainState, objective: Objective[AnyBatch], batches: Iterable[AnyBatch], spec: LoopSpec, hooks: Hooks
-) -> None:
+) -> int:
     """Train from ``state.step`` to ``spec.num_steps``. ``batches`` starts at that step and gives this rank's share.
+
+    Returns 0; or why a rank was asked to stop, and then ``state`` is saved at the end of the step during which it was
+    asked, or of the next one: all ranks stop at the same step.
 
     Raises TrainingDiverged where the mean loss, a validation figure or a weight that would be saved is not finite.
     """
@@ -53,10 +60,13 @@ def fit(
     model = _wrap(state.model, spec)
     meter = _Meter(spec.global_batch_size, device)
     metrics: dict[str, float] = {}
+    stop = MaximumOverRanks(device)
     for batch in batches:
+        stop.start(hooks.stop_reason())
         meter.add(train_step(model, state, objective, batch.to(device), spec))
         is_last = state.step == spec.num_steps
-        is_saved = state.step % spec.checkpoint_every_steps == 0 or is_last
+        reason = 0 if is_last else stop.finish()
+        is_saved = state.step % spec.checkpoint_every_steps == 0 or is_last or reason != 0
         if (
             state.step % spec.log_every_steps == 0 or is_saved
         ):  # so that no checkpoint follows a loss that is not finite
@@ -70,8 +80,9 @@ def fit(
             check_weights(state)
             hooks.checkpoint(state, metrics | measured)
             meter.restart_clock()
-        if is_last:
-            break
+        if is_last or reason:
+            return reason
+    return 0
 
 
 def train_step(

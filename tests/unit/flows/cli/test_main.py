@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from data_pipelines.errors import (
     UserError,
 )
 from flows.cli import pipelines, run_command
+from flows.cli.main import _configure_logging
 from flows.cluster.job import JobFailedError
 from flows.config.locations import state_folder
 from flows.doctor import servers
@@ -66,12 +68,23 @@ def test_the_exit_code_tells_a_mistake_from_what_may_pass(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(15)], ids=["Ctrl-C", "SIGTERM to Ray"])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
 def test_a_stopped_command_says_that_it_can_be_resumed(
-    fail: Fail, error: BaseException, capfd: pytest.CaptureFixture[str]
+    fail: Fail, error: BaseException, code: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert fail(error) == 130
+    assert fail(error) == code
     assert "unetflow: stopped; the same command resumes from the last checkpoint" in capfd.readouterr().err
+
+
+def test_retries_of_requests_are_no_lines_of_the_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = logging.getLogger("urllib3").level
+    try:
+        for debug, shown in (("1", True), ("", False)):
+            monkeypatch.setenv("UNETFLOW_DEBUG", debug)
+            _configure_logging()
+            assert logging.getLogger("urllib3.connectionpool").isEnabledFor(logging.WARNING) is shown
+    finally:
+        logging.getLogger("urllib3").setLevel(before)
 
 
 def test_what_the_server_of_mlflow_says_is_a_line(fail: Fail, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,14 @@
-"""Variables that are set for the length of a block."""
+"""Variables that are set for the length of a block, and the handler of SIGTERM around the start of Ray."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
-from flows.cluster.connection import environment
+from flows.cluster.connection import _own_sigterm_handler, environment
+from tests.support.signals import deliver, delivered_signals
 
 
 def test_variables_are_as_before_after_the_block_even_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,3 +19,17 @@ def test_variables_are_as_before_after_the_block_even_where_it_fails(monkeypatch
         raise RuntimeError
     assert os.environ["UNETFLOW_TEST_SET"] == "before"
     assert "UNETFLOW_TEST_UNSET" not in os.environ
+
+
+def test_a_handler_of_sigterm_outlives_the_start_of_ray() -> None:
+    def exits(*_: object) -> None:
+        """The handler that Ray sets."""
+
+    with delivered_signals():
+        with _own_sigterm_handler():
+            signal.signal(signal.SIGTERM, exits)
+        assert signal.getsignal(signal.SIGTERM) is deliver
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with _own_sigterm_handler():
+            signal.signal(signal.SIGTERM, exits)
+        assert signal.getsignal(signal.SIGTERM) is exits, "the default would leave Ray's processes behind"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from data_pipelines.errors import ConfigError, UserError
-from flows.cluster.job import JobFailedError, JobRequest, Relay, ensure_job, job_info, require_success
+from flows.cluster.job import JobFailedError, JobRequest, Relay, ensure_job, job_info, require_success, stop_seconds
 
 
 class Cluster:
@@ -17,6 +18,7 @@ class Cluster:
 
     def __init__(self, **jobs: str) -> None:
         self.jobs = jobs
+        self.environments: dict[str, dict[str, Any]] = {}
 
     def list_jobs(self) -> list[Any]:
         ended = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -25,10 +27,11 @@ class Cluster:
             for name, state in self.jobs.items()
         ]
 
-    def submit_job(self, submission_id: str, **_: Any) -> None:
+    def submit_job(self, submission_id: str, runtime_env: dict[str, Any], **_: Any) -> None:
         if submission_id in self.jobs:
             raise RuntimeError(f"Job with submission_id {submission_id} already exists.")
         self.jobs[submission_id] = "PENDING"
+        self.environments[submission_id] = runtime_env
 
     def get_job_info(self, job_id: str) -> Any:
         raise RuntimeError("Request failed with status code 404: no such job")
@@ -60,6 +63,18 @@ def test_the_same_job_submitted_a_moment_earlier_is_followed(tmp_path: Path) -> 
 
     cluster: Any = Late(**{"train-abc-1": "RUNNING"})
     assert ensure_job(cluster, REQUEST, tmp_path) == ("train-abc-1", False)
+
+
+def test_a_stopped_job_has_time_to_save_a_checkpoint(tmp_path: Path) -> None:
+    """Ray kills it after three seconds otherwise."""
+    cluster: Any = Cluster()
+    job_id, _ = ensure_job(cluster, replace(REQUEST, grace_seconds=30.5), tmp_path)
+    info: Any = SimpleNamespace(runtime_env=cluster.environments[job_id])
+    assert info.runtime_env["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "46"
+    assert stop_seconds(info) == 46
+    for other in (None, {}, {"env_vars": None}):
+        info.runtime_env = other
+        assert stop_seconds(info) == 15
 
 
 def test_a_job_that_does_not_exist_is_named() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow.fs import LocalFileSystem
 
 from data_pipelines import temporary
 from flows.training import worker
@@ -59,3 +61,27 @@ def test_only_the_first_rank_writes(reports: list[Any], tmp_path: Path) -> None:
     assert second is None
     assert Path(first.path).parent.parent == tmp_path
     assert check_checkpoint(Path(first.path)).step == 0
+
+
+@pytest.mark.parametrize(("number", "is_removed"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
+def test_a_checkpoint_that_fills_the_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_removed: bool
+) -> None:
+    """After other errors Ray may try again, with the files of the temporary folder."""
+    local, copied = tmp_path / "local", tmp_path / "step-00000001"
+    for folder in (local, copied):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+
+    def fill_disk(*_: object) -> None:
+        raise OSError(number, "cannot write")
+
+    target = SimpleNamespace(
+        persist_current_checkpoint=fill_disk,
+        storage_filesystem=LocalFileSystem(),
+        build_checkpoint_path_from_name=lambda name: str(tmp_path / name),
+    )
+    monkeypatch.setattr(worker.ray.train, "get_context", lambda: SimpleNamespace(get_storage=lambda: target))
+    with pytest.raises(OSError, match="cannot write"):
+        worker._upload(worker.ray.train.Checkpoint(str(local)), copied.name)
+    assert [local.exists(), copied.exists()] == [not is_removed] * 2

@@ -63,6 +63,24 @@ def test_stopped_after_any_step_training_ends_at_the_same_bits(tmp_path: Path, n
         assert_identical(resumed, whole)
 
 
+def test_a_stop_saves_the_step_it_was_asked_in_and_changes_no_bit(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"num_steps": 4, "validate_every_steps": 2})
+    _, undisturbed = trained(spec)
+    stopped, hooks = fresh(spec), Recorder(tmp_path, stop_at=2, stop_as=3)
+    assert fit(stopped, Segmentation(spec), batches(spec), spec, hooks) == 3
+    assert stopped.step == 3
+    assert hooks.calls[-2:] == [("log", 3), ("checkpoint", 3)], "no validation but where one is due"
+    resumed = fresh(spec, seed=99)
+    load_checkpoint(tmp_path / "3", resumed)
+    assert fit(resumed, Segmentation(spec), batches(spec, 3), spec, Recorder()) == 0
+    assert_identical(resumed, undisturbed)
+
+
+def test_a_stop_asked_in_the_last_step_is_the_end(tmp_path: Path) -> None:
+    state = fresh(SPEC)
+    assert fit(state, Segmentation(SPEC), batches(SPEC), SPEC, Recorder(stop_at=SPEC.num_steps - 1)) == 0
+
+
 def test_looking_at_the_state_does_not_change_training(tmp_path: Path) -> None:
     spec = RESUMED["adamw with average"]
     often = spec.model_copy(update={"validate_every_steps": 1, "checkpoint_every_steps": 2, "log_every_steps": 3})

@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.support.training import SPEC, trained
+from tests.support.training import SPEC, Recorder, batches, fresh, trained
 from unet_models.distributed import rank as own_rank
 from unet_models.distributed import sum_over_ranks, world_size
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.segmentation import LossSpec
+from unet_models.training.fit import fit
 from unet_models.training.losses import contrastive_loss, segmentation_loss
+from unet_models.training.objectives import Segmentation
 
 SHARED = {
     "even": SPEC,
@@ -82,6 +84,12 @@ def one_of_two_ranks(rank: int, folder: str) -> None:
         losses, state = trained(spec, rank, 2)
         Path(folder, f"train-{name}-{rank}.json").write_text(json.dumps(losses))
         save_file({k: v.contiguous() for k, v in state.model.state_dict().items()}, f"{folder}/train-{name}-{rank}")
+    state, asked = fresh(SPEC), Recorder(stop_at=2 if rank else 1, stop_as=rank + 1)
+    reason = fit(state, Segmentation(SPEC), batches(SPEC, 0, rank, 2), SPEC, asked)
+    Path(folder, f"stop-{rank}.json").write_text(json.dumps([reason, state.step]))
+    asked = Recorder(stop_at=None if rank else 0)
+    reason = fit(state, Segmentation(SPEC), batches(SPEC, state.step, rank, 2), SPEC, asked)
+    Path(folder, f"stop-again-{rank}.json").write_text(json.dumps([reason, state.step]))
     dist.destroy_process_group()
 
 
@@ -101,6 +109,13 @@ def test_ranks_know_their_number_and_sums_leave_the_values_alone(two_ranks: Path
         assert found["address"].tolist() == [rank, 2]
         assert found["sum"].tolist() == [3, 30]
         assert found["values"].tolist() == [rank + 1, 10 * (rank + 1)]
+
+
+def test_a_stop_of_one_rank_stops_both_at_the_same_step(two_ranks: Path) -> None:
+    """The first was asked a step before the second, then the second alone was not asked."""
+    for rank in range(2):
+        assert json.loads((two_ranks / f"stop-{rank}.json").read_text()) == [1, 2]
+        assert json.loads((two_ranks / f"stop-again-{rank}.json").read_text()) == [1, 3]
 
 
 def test_one_process_is_one_rank() -> None:
