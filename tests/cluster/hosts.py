@@ -149,6 +149,13 @@ class TwoHosts:
         self.start(self.second, self.folder / "node.log", *node)
         self.wait_for_nodes(2)
 
+    def drain(self, node_id: str, seconds: int) -> None:
+        """Announce that a node will be taken away, as a cloud does."""
+        words = [str(BIN / "ray"), "drain-node", "--address", f"{self.first.address}:{PORT}", "--node-id", node_id]
+        words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test"]
+        words += ["--deadline-remaining-seconds", str(seconds)]
+        subprocess.run(self.first.command(*words), env=self.environment, check=True, capture_output=True)
+
     def wait_for_nodes(self, count: int) -> None:
         """Until so many nodes live."""
         wait_for(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -40,13 +41,13 @@ registry: {{name: two-hosts, export: []}}
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[TwoHosts]:
     with two_hosts() as cluster:
+        (cluster.folder / "segmentation.yaml").write_text(SEGMENTATION)
         yield cluster
 
 
 @pytest.fixture(scope="module")
 def segmentation(hosts: TwoHosts) -> dict[str, Any]:
     """The undisturbed run that the others are compared with."""
-    (hosts.folder / "segmentation.yaml").write_text(SEGMENTATION)
     return hosts.unetflow("run", "segmentation.yaml")
 
 
@@ -107,6 +108,29 @@ def test_diffusion_uses_both_hosts(hosts: TwoHosts) -> None:
     assert hosts.hosts_of("actors", "Drawer") == both
 
 
+def test_a_drained_host_costs_no_step_and_the_group_grows_when_it_is_back(hosts: TwoHosts, report: list[str]) -> None:
+    """Then SIGTERM to the run, which takes a checkpoint on the cluster, too."""
+    endless = ("train.num_steps=100000", "train.checkpoint_every_steps=100000")
+    training = start_training(hosts, "drained", "compute.num_workers=[1,2]", *endless)
+    wait_while(training, lambda: steps_told(hosts, "drained")[0][-1:] > [20])
+    nodes = [node["node_id"] for node in hosts.state("nodes") if node["node_ip"] == hosts.second.address]
+    drained = time.monotonic()
+    hosts.drain(nodes[0], 60)
+    wait_while(training, lambda: "training goes on with 1 worker\n" in log_of(training))
+    report.append(f"host drained: {time.monotonic() - drained:.0f} s until training starts with one worker")
+    hosts.wait_for_nodes(1)
+    back = time.monotonic()
+    hosts.start_second()
+    wait_while(training, lambda: "training goes on with 2 workers\n" in log_of(training))
+    report.append(f"host back: {time.monotonic() - back:.0f} s until training starts with two workers")
+    training.send_signal(signal.SIGTERM)
+    assert training.wait() == 128 + signal.SIGTERM, log_of(training)
+    said = log_of(training)
+    assert re.search(r"checkpoint at step \d+: Ray is about to take a node away; training goes on", said)
+    assert re.search(r"checkpoint at step \d+: the cluster has room for more workers; training goes on", said)
+    assert re.findall(r"resumed at step \d+; .*; (\d+) steps? repeated", said) == ["0", "0"]
+
+
 def test_a_host_cut_off_is_done_without(hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]) -> None:
     training = start_training(hosts, "cut", "compute.num_workers=[1,2]")
     wait_while(training, lambda: steps_told(hosts, "cut")[0][-1:] > [50])
@@ -132,12 +156,13 @@ def report(request: pytest.FixtureRequest) -> Iterator[list[str]]:
         print("\n" + "\n".join(lines))
 
 
-def start_training(hosts: TwoHosts, name: str, override: str) -> subprocess.Popen[bytes]:
+def start_training(hosts: TwoHosts, name: str, *overrides: str) -> subprocess.Popen[bytes]:
     """Training from scratch, in a storage and with temporary files of its own."""
     temporary = hosts.folder / f"{name}-tmp"
     temporary.mkdir()
     environment = hosts.environment | {"UNETFLOW_STORAGE": str(hosts.folder / name), "TMPDIR": str(temporary)}
-    command = hosts.first.command(str(BIN / "unetflow"), "train", "segmentation.yaml", "--set", override)
+    options = [word for override in overrides for word in ("--set", override)]
+    command = hosts.first.command(str(BIN / "unetflow"), "train", "segmentation.yaml", *options)
     with (temporary / "log").open("wb") as stream:
         process = subprocess.Popen(
             command, env=environment, cwd=hosts.folder, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True

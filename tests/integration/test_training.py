@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,36 +151,57 @@ def test_a_finished_training_without_its_record_is_not_trained_again(
     assert len(list(stage.glob("*/step-00000006"))) == 1
 
 
-def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval(
-    reference: tuple[Record, Path], tmp_path: Path
-) -> None:
-    """SIGKILL to one rank in mid-training: Ray starts the group again and the weights end the same, bit for bit."""
-    killed: list[int] = []
+@contextmanager
+def signalled_worker(root: Path, number: signal.Signals) -> Iterator[list[int]]:
+    """Send a signal to one rank as soon as the checkpoint of step 2 is there; yields the process ids that got it."""
+    signalled: list[int] = []
 
-    def kill_one_worker() -> None:
+    def signal_one_worker() -> None:
         workers: list[psutil.Process] = []
         for _ in range(60_000):  # at most five minutes
-            if not workers:  # found beforehand, so that the kill comes at once
+            if not workers:  # found beforehand, so that the signal comes at once
                 children = psutil.Process().children(recursive=True)
                 workers = [process for process in children if "RayTrainWorker" in " ".join(_cmdline(process))]
-            elif any((tmp_path / "train").glob("*/*/step-00000002/checkpoint.json")):
-                workers[0].send_signal(signal.SIGKILL)
-                killed.append(workers[0].pid)
+            elif any((root / "train").glob("*/*/step-00000002/checkpoint.json")):
+                workers[0].send_signal(number)
+                signalled.append(workers[0].pid)
                 return
             time.sleep(0.005)
 
-    killer = threading.Thread(target=kill_one_worker)
-    killer.start()
-    # Extra checkpoints' metrics and pace do not enter the key; slow validation keeps the run alive long enough.
-    done, _ = train(configure(tmp_path, 2, validate_every_steps=1))
-    killer.join()
-    assert killed, "the training was over before a worker could be killed"
+    thread = threading.Thread(target=signal_one_worker)
+    thread.start()
+    yield signalled
+    thread.join()
+    assert signalled, "the training was over before a worker could be signalled"
+
+
+def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval(
+    reference: tuple[Record, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGKILL to one rank in mid-training: Ray starts the group again and the weights end the same, bit for bit."""
+    with signalled_worker(tmp_path, signal.SIGKILL):
+        # Extra checkpoints' metrics and pace do not enter the key; slow validation keeps the run alive long enough.
+        done, _ = train(configure(tmp_path, 2, validate_every_steps=1))
     (resume,) = done.record.figures.resumes
     assert resume.step >= 1
     assert resume.repeated_steps <= 2, "one checkpoint interval, and the checkpoint that was being uploaded"
     times = done.record.figures.times
     assert times.retry > 0
     assert sum(times.parts.values()) == pytest.approx(times.wall, rel=0.01)
+    assert re.search(r"training worker \d was killed, or crashed; restarting from the last checkpoint", caplog.text)
+    assert_same_weights(done.record, reference[0])
+
+
+def test_sigterm_to_a_worker_costs_no_step(
+    reference: tuple[Record, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The group takes a checkpoint between those of the configuration, and another group goes on from there."""
+    with signalled_worker(tmp_path, signal.SIGTERM):
+        done, _ = train(configure(tmp_path, 2, validate_every_steps=1, checkpoint_every_steps=2))
+    (resume,) = done.record.figures.resumes
+    assert f"train: checkpoint at step {resume.step}: a training worker received SIGTERM" in caplog.text
+    assert resume.repeated_steps == 0
+    assert resume.step > 2
     assert_same_weights(done.record, reference[0])
 
 
