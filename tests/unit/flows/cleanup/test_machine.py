@@ -12,6 +12,7 @@ import pytest
 
 from data_pipelines import temporary
 from flows.cleanup.machine import find_sessions, find_temporary
+from flows.cluster import folders
 
 
 @pytest.fixture
@@ -45,6 +46,7 @@ def test_temporary_folders_go_by_lock_or_by_age(tmp_path: Path, monkeypatch: pyt
 
 def test_sessions_of_living_or_recent_rays_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead_pid: int) -> None:
     monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path))
+    monkeypatch.setattr(folders, "_short_parent", lambda: tmp_path / "short")
     rays = tmp_path / "run" / "ray"
     base = "session_2026-01-01_00-00-0"
     ended = old(rays / f"{base}1_000000_{dead_pid}")
