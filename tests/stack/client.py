@@ -24,8 +24,8 @@ NUM_CASES = 6
 class Client:
     """Another shell, which has only the printed variables."""
 
-    def __init__(self, folder: Path, variables: dict[str, str]) -> None:
-        self.folder, self.variables = folder, variables
+    def __init__(self, folder: Path, variables: dict[str, str], stack_pid: int) -> None:
+        self.folder, self.variables, self.stack_pid = folder, variables, stack_pid
         self.raw = write_dataset(folder / "raw", *(f"case{number}" for number in range(NUM_CASES)))
         self.config = folder / "boxes.yaml"
         self.config.write_text(yaml.safe_dump(self.values()))

@@ -37,7 +37,7 @@ def client() -> Iterator[Client]:
         )
     try:
         wait_for(lambda: "Ctrl-C stops" in log.read_text(), lambda: log.read_text(), 300, alive=stack)
-        yield Client(folder, read_variables(folder / "s" / "stack.env"))
+        yield Client(folder, read_variables(folder / "s" / "stack.env"), stack.pid)
         started = [stack.pid, *(process.pid for process in psutil.Process(stack.pid).children(recursive=True))]
         stack.send_signal(signal.SIGINT)
         assert stack.wait(timeout=90) == 0, log.read_text()

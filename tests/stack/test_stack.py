@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,19 @@ VARIABLES = ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STR
 def test_secrets_are_the_users_alone(client: Client) -> None:
     for name in ("stack.env", "secrets.env", "mlflow-auth.ini"):
         assert (client.folder / "s" / name).stat().st_mode & 0o077 == 0, name
+
+
+def test_every_server_listens_on_loopback_alone(client: Client) -> None:
+    import psutil
+
+    stack = psutil.Process(client.stack_pid)
+    listening = set()
+    for process in (stack, *stack.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            opened = process.net_connections("tcp")
+            listening |= {(process.name(), one.laddr.ip) for one in opened if one.status == psutil.CONN_LISTEN}
+    assert {"gcs_server", "raylet"} <= {name for name, _ in listening}
+    assert {ip for _, ip in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
@@ -84,6 +98,15 @@ def test_submitted_detached_submitted_again_and_followed_to_a_registered_model(c
     out, _ = client.run("status", "--json")
     states = {row["what"]: row["state"] for row in json.loads(out)}
     assert states == dict.fromkeys(["pipeline boxes", "shard", "train", "evaluate", "register"], "succeeded")
+
+
+def test_no_file_of_ray_holds_credentials_of_the_jobs(client: Client) -> None:
+    (folder,) = (client.folder / "s").glob("ray")
+    logs = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "runtime_env_agent.log" for path in logs)
+    for name in ("MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING"):
+        secret = client.variables[name].rpartition(":")[2].encode()
+        assert [path for path in logs if secret in path.read_bytes()] == [], name
 
 
 def test_versions_tell_where_they_come_from(client: Client) -> None:
