@@ -33,15 +33,12 @@ class Pace:
     """How often a claim is renewed, and when it counts as lost. Seconds."""
 
     renew: float = 10.0
-    lost: float = 40.0
-    """Time without a renewal after which a holder counts itself as lost."""
-    dead: float = 60.0
-    """Time without a renewal after which others take over; longer than ``lost``."""
+    lost: float = 90.0
+    """Time without a renewal after which a holder counts itself as lost; a store may be out of order for a minute."""
+    dead: float = 120.0
+    """Time without a renewal after which others take over; longer than ``lost``, and than a network file system may
+    show an old time stamp."""
     poll: float = 2.0
-
-
-CACHED = Pace(lost=80.0, dead=150.0)
-"""Pace of network file systems, which may show attributes that are a minute old."""
 
 
 class LeaseLostError(TimeoutError):

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import IO
 
 from data_pipelines import storage
-from flows.stages.lease import CACHED, Pace, hold_lease, try_lease
+from flows.stages.lease import Pace, hold_lease, try_lease
 
 logger = logging.getLogger(__name__)
 
 FILE = ".lock"
+PACE = Pace()
 UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """Errors of ``flock`` on a file system without it, such as NFS whose server has no lock daemon."""
 
@@ -28,7 +29,7 @@ def hold_lock(uri: str) -> Iterator[Callable[[], None]]:
     """
     lock = _flock(storage.local_path(uri), wait=True) if storage.is_local(uri) else None
     if lock is None:
-        with hold_lease(uri, _pace(uri)) as lease:
+        with hold_lease(uri, PACE) as lease:
             yield lease.require
         return
     with lock:
@@ -44,15 +45,11 @@ def try_lock(uri: str) -> Iterator[bool]:
         yield False
         return
     if lock is None:
-        with try_lease(uri, _pace(uri)) as is_held:
+        with try_lease(uri, PACE) as is_held:
             yield is_held
         return
     with lock:
         yield True
-
-
-def _pace(uri: str) -> Pace:
-    return CACHED if storage.is_local(uri) else Pace()
 
 
 def _flock(folder: Path, *, wait: bool) -> IO[str] | None:

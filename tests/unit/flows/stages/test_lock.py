@@ -42,7 +42,7 @@ def test_a_lock_that_is_held_is_not_free(tmp_path: Path) -> None:
 
 def test_without_locks_two_at_once_compute_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_locks(monkeypatch)
-    monkeypatch.setattr(lock, "CACHED", Pace(poll=0.01))
+    monkeypatch.setattr(lock, "PACE", Pace(poll=0.01))
     stages = CountingStages()
     threads = [threading.Thread(target=run_stage, args=(stages.plan(), str(tmp_path))) for _ in range(3)]
     for thread in threads:
