@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -82,13 +81,17 @@ def test_submitted_detached_submitted_again_and_followed_to_a_registered_model(c
     job_id, new = json.loads(out).values()
     assert new
     follower = client.start("status", job_id, "--follow")
-    time.sleep(3)
+    assert follower.stderr is not None
+    said = follower.stderr.readline()  # of the job's output: it follows
     follower.send_signal(signal.SIGINT)
-    _, said = follower.communicate(timeout=30)
-    assert follower.returncode == 130
+    said += follower.stderr.read()
+    follower.communicate()  # closes its pipes
+    assert follower.returncode == 130, said
     assert f"unetflow status {job_id} --follow" in said
     killed = client.start("submit", str(client.config), "--follow")  # the same job: it runs
-    time.sleep(3)
+    assert killed.stderr is not None
+    assert "not sent, jobs use the credentials of their nodes" in killed.stderr.readline()
+    assert killed.stderr.readline() == f"{job_id}: exists already\n"
     killed.kill()
     killed.communicate()
     out, said = client.run("status", job_id, "--follow", "--json")
