@@ -17,6 +17,9 @@ from flows.cluster.folders import local_parent, ray_folder
 from flows.config.loopback import require_loopback
 from flows.config.specs import ComputeSpec
 
+LOST_HEAD_SECONDS = 10
+"""Time for which the processes of a local Ray, this one among them, look for its head once that is gone: it never comes
+back, and they would stay for a minute after a run that was killed."""
 NO_SERVER = "http://127.0.0.1:9"
 """Address at which nothing listens."""
 LOG_LEVEL_LINE = b"Set ray log level from environment variable"
@@ -48,6 +51,7 @@ def import_ray() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
     if not address:
         os.environ.update(LOOPBACK_ONLY)
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(LOST_HEAD_SECONDS))
         # An actor that asks the cloud provider whether this node will be taken away; a process more at every training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     import ray.data
