@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 # Else (container images often set it) every process, and each of Ray's is one, compiles thousands of modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-stack test-cluster test-peers check stack bench goodput pictures lock clean
+.PHONY: help demo test test-stack test-cluster test-peers soak check stack bench goodput pictures lock clean
 
 help:  ## Print this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 16
@@ -28,6 +28,9 @@ test-cluster: .venv/installed-test  ## Run both pipelines over two hosts made of
 test-peers: .venv/installed-test  ## Compare networks with nnU-Net's own, of the same weights.
 	$(BIN)/python -m pip install --quiet --no-deps dynamic-network-architectures==0.4.4
 	$(BIN)/python -m pytest tests/peers
+
+soak: .venv/installed-test  ## Strike pipelines with 200 random faults, for 40 minutes at most.
+	$(BIN)/python -m tests.soak $(SOAK)
 
 check: .venv/installed-test  ## Lint, types, layers and circles of imports, documentation.
 	$(BIN)/ruff format --check .
