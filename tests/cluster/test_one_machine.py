@@ -1,17 +1,33 @@
-"""Faults of a run on one machine, with servers of its own: nothing is lost, nothing is made twice."""
+"""Faults of a run on one machine, with servers of its own: nothing is lost, nothing is made twice.
+
+Tests with the mark ``figures`` are left to ``make test-cluster``.
+"""
 
 from __future__ import annotations
 
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.faults import WORKER, FaultRow, StruckProject, flip, struck_project, truncate
+from tests.support.faults import (
+    WORKER,
+    FaultRow,
+    StruckProject,
+    StruckRun,
+    flip,
+    struck_project,
+    truncate,
+)
+from tests.support.machine import Machine
+from tests.support.object_store import BUCKET
+from tests.support.skewed_clock import SKEW_SECONDS, build_skewed_clock
 
 CHECKPOINT_EVERY, LOG_EVERY = 20, 5
 CONFIG = f"""
@@ -49,6 +65,7 @@ def project() -> Iterator[StruckProject]:
         yield found
 
 
+@pytest.mark.figures
 def test_a_run_killed_at_each_boundary_and_in_mid_stage(
     project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]
 ) -> None:
@@ -168,5 +185,152 @@ def test_a_worker_dies_and_its_run_is_frozen_while_another_is_started(
             when=when,
             weights=weights,
             seen=second.last_line("another process"),
+        ),
+    ]
+
+
+@pytest.mark.figures
+def test_two_runs_at_the_same_second(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
+    """Seen to fail without the lock of a stage: two records of one key, two versions."""
+    runs = [project.start("register") for _ in range(2)]
+    assert [run.finish() for run in runs] == [0, 0], [run.said for run in runs]
+    weights = project.audit(undisturbed, STAGES)
+    assert weights == "bitwise"
+    seen = next(line for run in runs if (line := run.last_line("another process")))
+    rows.append(FaultRow(broken="two runs at the same second", when="start", weights=weights, seen=seen))
+
+
+def _resume(project: StruckProject, run: StruckRun) -> str:
+    """Start the same command again unless the run came to its end; return the line of the last resume."""
+    if run.process.returncode != 0:
+        run = project.start("register")
+        assert run.finish() == 0, run.said
+    return run.last_line(RESUMED)
+
+
+@pytest.mark.figures
+def test_told_to_stop_and_started_again_with_the_clock_set_back(
+    project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]
+) -> None:
+    """SIGTERM, then the same command where the time of day is five minutes earlier.
+
+    Seen to fail where the newest attempt, by the time in its name, was resumed alone.
+    """
+    library = build_skewed_clock(project.home)
+    if library is None:
+        pytest.skip("no C compiler, which the library that shifts the clock needs")
+    run = project.start("register")
+    run.wait_until(lambda: len(project.checkpoints()) >= 2)
+    run.strike(signal.SIGTERM)
+    told = time.monotonic()
+    code = run.finish()
+    detected = time.monotonic() - told
+    assert run.left_processes() == []
+    started = time.monotonic()
+    skewed = project.start("register", LD_PRELOAD=str(library))
+    skewed.wait_until(lambda: RESUMED in skewed.said)
+    again = time.monotonic() - started
+    line = skewed.last_line(RESUMED)
+    assert _repeated(line) <= 1
+    assert skewed.finish() == 0, skewed.said
+    attempts = {path.parent.name for path in project.checkpoints()}
+    assert project.checkpoints()[-1].parent.name == min(attempts), "the later attempt has the earlier name"
+    weights = project.audit(undisturbed, STAGES)
+    assert weights == "bitwise"
+    seen = f"exit code {code}: {run.last_line('unetflow:')}"
+    rows += [
+        FaultRow(
+            broken="run's process: SIGTERM",
+            when="training at step 40",
+            detected=detected,
+            again=again,
+            repeated=_repeated(line),
+            weights=weights,
+            seen=seen,
+        ),
+        FaultRow(
+            broken=f"clock of all processes {SKEW_SECONDS} s back", when="second start", weights=weights, seen=line
+        ),
+    ]
+
+
+@pytest.mark.figures
+def test_the_storage_fills_up(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
+    """Seen to fail where half a checkpoint counts as one."""
+    project.storage.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", project.storage], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system of its own can be mounted here: {mounted.stderr.decode()}")
+    try:
+        run = project.start("register")
+        run.wait_until(lambda: len(project.checkpoints()) >= 2)
+        filled = time.monotonic()
+        with suppress(OSError), (project.storage / "filler").open("wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(1 << 16))
+        code = run.finish()
+        seconds = time.monotonic() - filled
+        assert code == 1
+        assert "Traceback" not in run.said
+        (project.storage / "filler").unlink()
+        line = _resume(project, run)
+        weights = project.audit(undisturbed, STAGES)
+    finally:
+        subprocess.run(["umount", project.storage], check=True)
+    assert weights == "bitwise"
+    rows.append(
+        FaultRow(
+            broken="storage full",
+            when="training at step 40",
+            detected=seconds,
+            repeated=_repeated(line) if line else None,
+            weights=weights,
+            seen=run.last_line("disk space") or run.last_line("unetflow:"),
+        )
+    )
+
+
+@pytest.mark.figures
+def test_the_servers_fail(
+    project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow], tmp_path: Path
+) -> None:
+    """The object store answers 503 for 30 s, and MLflow is killed, both in training; MLflow is missing at registration.
+
+    Seen to fail where a report to MLflow that fails ends the training.
+    """
+    with Machine(tmp_path) as machine:
+        project.root = f"s3://{BUCKET}/struck"
+        patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+        project.extra = patience | {"MLFLOW_TRACKING_URI": machine.mlflow.url}
+        run = project.start("register")
+        run.wait_until(lambda: project.reached() >= 40)
+        when = f"training at step {project.reached()}"
+        machine.mlflow.kill()
+        machine.store.is_refusing = True
+        time.sleep(30)
+        machine.store.is_refusing = False
+        code = run.finish()
+        assert code != 0, "registered without MLflow"
+        assert "Traceback" not in run.said
+        machine.mlflow.start()
+        line = _resume(project, run)
+        weights = project.audit(undisturbed, STAGES)
+    assert weights == "bitwise"
+    assert machine.store.num_refused > 0
+    refused = run.last_line(RESUMED) or line
+    rows += [
+        FaultRow(
+            broken="object store: 503 for 30 s",
+            when=when,
+            repeated=_repeated(refused) if refused else 0,
+            weights=weights,
+            seen=refused or "nothing: requests are repeated",
+        ),
+        FaultRow(
+            broken="MLflow killed",
+            when=f"{when}, and at registration",
+            repeated=0,
+            weights=weights,
+            seen=run.last_line("unetflow:")[:160],
         ),
     ]
