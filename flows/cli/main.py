@@ -6,6 +6,7 @@ import atexit
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -73,16 +74,28 @@ def run_command(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("UNETFLOW_DEBUG") or not _is_told(error):
             raise
-        sys.stderr.write(f"unetflow: {error}{_hint(error)}\n")
+        sys.stderr.write(f"unetflow: {_told(error)}\n")
         if isinstance(error, DataError) and error.is_abridged:
             sys.stderr.write(f"all {len(error.problems)} of them: {_write_problems(error)}\n")
         return NOT_RETRYABLE_EXIT_CODE if isinstance(error, NOT_RETRYABLE) else 1
     return returned if isinstance(returned, int) else 0  # the code of a typer.Exit
 
 
+_MLFLOW_IS_GONE = re.compile(r"API request to (\w+://[^/\s]+)\S* failed with exception")
+
+
 def _is_told(error: Exception) -> bool:
     """Tell whether an error is a message: a user's mistake, or what an operating system or MLflow's server says."""
     return isinstance(error, (*NOT_RETRYABLE, OSError)) or type(error).__module__ == "mlflow.exceptions"
+
+
+def _told(error: Exception) -> str:
+    """Return what the user is told; of a server that is gone, MLflow passes on what urllib3 says."""
+    if gone := _MLFLOW_IS_GONE.match(str(error)):
+        return (
+            f"MLflow does not answer any more at {gone[1]}: start it, then the same command goes on from what is done"
+        )
+    return f"{error}{_hint(error)}"
 
 
 def _hint(error: Exception) -> str:

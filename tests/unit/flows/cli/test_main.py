@@ -94,6 +94,22 @@ def test_what_the_server_of_mlflow_says_is_a_line(fail: Fail, capfd: pytest.Capt
     assert capfd.readouterr().err == "unetflow: PERMISSION_DENIED: not yours\n"
 
 
+def test_a_server_of_mlflow_that_is_gone_is_a_line(
+    fail: Fail, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    address = "http://127.0.0.1:9"  # at which nothing listens
+    with pytest.raises(MlflowException) as raised:
+        MlflowClient(address, address).get_registered_model("tiny")
+    assert fail(raised.value) == 1
+    said = capfd.readouterr().err
+    assert f"unetflow: MLflow does not answer any more at {address}: start it, then the same command goes on" in said
+    assert "HTTPConnectionPool" not in said
+
+
 def test_a_read_only_home_is_a_line_with_the_variables_to_set(
     fail: Fail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
