@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,19 @@ class ConvBlock(nn.Module):
         return self.dropout(self.activation(self.norm(self.conv(x))))
 
 
+class Blocks(nn.Sequential):
+    """Blocks of one resolution, the first one strided; a subclass names their type."""
+
+    block: ClassVar[Callable[..., nn.Module]]
+    """Class of a block: spec, number of axes, input channels, output channels, stride."""
+
+    def __init__(
+        self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, num_blocks: int, stride: Stride = 1
+    ) -> None:
+        first = self.block(spec, ndim, in_channels, out_channels, stride)
+        super().__init__(first, *(self.block(spec, ndim, out_channels, out_channels) for _ in range(num_blocks - 1)))
+
+
 class Upsample(nn.Module):
     """Upsampling to the resolution and channels of the next finer stage."""
 
@@ -135,6 +148,17 @@ def build_depthwise(spec: UNetSpec, ndim: int, channels: int, stride: Stride = 1
     return CONV[ndim](
         channels, channels, spec.kernel_size, stride=stride, padding=spec.kernel_size // 2, groups=channels, bias=bias
     )
+
+
+def build_shortcut(spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride) -> nn.Sequential:
+    """Build the shortcut of ResNet-D (He 2019): averaged where it strides, projected where channels change."""
+    shortcut = nn.Sequential()
+    if not is_one(stride):
+        shortcut.append(AVG_POOL[ndim](stride, stride))
+    if in_channels != out_channels:
+        shortcut.append(CONV[ndim](in_channels, out_channels, 1, bias=False))
+        shortcut.append(build_norm(spec, ndim, out_channels))
+    return shortcut
 
 
 def is_one(stride: Stride) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unet_models.networks.layers import (
     CONV,
     DROPOUT,
+    Blocks,
     Stride,
     build_activation,
     build_depthwise,
@@ -42,11 +46,7 @@ class Block(nn.Module):
         return x + features if self.has_shortcut else features
 
 
-class Stage(nn.Sequential):
+class Stage(Blocks):
     """Inverted residuals, the first one strided."""
 
-    def __init__(
-        self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, num_blocks: int, stride: Stride = 1
-    ) -> None:
-        first = Block(spec, ndim, in_channels, out_channels, stride)
-        super().__init__(first, *(Block(spec, ndim, out_channels, out_channels) for _ in range(num_blocks - 1)))
+    block: ClassVar[Callable[..., nn.Module]] = Block

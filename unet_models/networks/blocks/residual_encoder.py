@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unet_models.networks.layers import (
-    AVG_POOL,
-    CONV,
+    Blocks,
     ConvBlock,
     Stride,
     build_activation,
     build_conv,
     build_norm,
-    is_one,
+    build_shortcut,
 )
 from unet_models.specs.networks import UNetSpec
 
@@ -29,23 +31,14 @@ class Block(nn.Module):
         self.conv2 = build_conv(spec, ndim, out_channels, out_channels)
         self.norm2 = build_norm(spec, ndim, out_channels)
         self.activation = build_activation(spec)
-        self.shortcut = nn.Sequential()
-        if not is_one(stride):
-            self.shortcut.append(AVG_POOL[ndim](stride, stride))
-        if in_channels != out_channels:
-            self.shortcut.append(CONV[ndim](in_channels, out_channels, 1, bias=False))
-            self.shortcut.append(build_norm(spec, ndim, out_channels))
+        self.shortcut = build_shortcut(spec, ndim, in_channels, out_channels, stride)
 
     def forward(self, x: Float[Tensor, "batch in_channels *spatial"]) -> Float[Tensor, "batch out_channels *strided"]:
         """Apply the block; its stride must divide each spatial size."""
         return self.activation(self.norm2(self.conv2(self.conv1(x))) + self.shortcut(x))
 
 
-class Stage(nn.Sequential):
+class Stage(Blocks):
     """Residual blocks, the first one strided."""
 
-    def __init__(
-        self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, num_blocks: int, stride: Stride = 1
-    ) -> None:
-        first = Block(spec, ndim, in_channels, out_channels, stride)
-        super().__init__(first, *(Block(spec, ndim, out_channels, out_channels) for _ in range(num_blocks - 1)))
+    block: ClassVar[Callable[..., nn.Module]] = Block

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unet_models.networks.layers import (
-    AVG_POOL,
     CONV,
     DROPOUT,
+    Blocks,
     Stride,
     build_activation,
     build_depthwise,
     build_norm,
-    is_one,
+    build_shortcut,
 )
 from unet_models.specs.networks import UNetSpec
 
@@ -54,12 +56,7 @@ class Block(nn.Module):
             build_norm(spec, ndim, out_channels),
             DROPOUT[ndim](spec.dropout) if spec.dropout else nn.Identity(),
         )
-        self.shortcut = nn.Sequential()
-        if not is_one(stride):
-            self.shortcut.append(AVG_POOL[ndim](stride, stride))
-        if in_channels != out_channels:
-            self.shortcut.append(CONV[ndim](in_channels, out_channels, 1, bias=False))
-            self.shortcut.append(build_norm(spec, ndim, out_channels))
+        self.shortcut = build_shortcut(spec, ndim, in_channels, out_channels, stride)
         self.activation = build_activation(spec)
 
     def forward(self, x: Float[Tensor, "batch in_channels *spatial"]) -> Float[Tensor, "batch out_channels *strided"]:
@@ -67,11 +64,7 @@ class Block(nn.Module):
         return self.activation(self.convs(x) + self.shortcut(x))
 
 
-class Stage(nn.Sequential):
+class Stage(Blocks):
     """ShuffleNet units, the first one strided."""
 
-    def __init__(
-        self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, num_blocks: int, stride: Stride = 1
-    ) -> None:
-        first = Block(spec, ndim, in_channels, out_channels, stride)
-        super().__init__(first, *(Block(spec, ndim, out_channels, out_channels) for _ in range(num_blocks - 1)))
+    block: ClassVar[Callable[..., nn.Module]] = Block
