@@ -1,4 +1,4 @@
-"""What a stage is computed for, and on what."""
+"""Pipeline and reserved resources of a stage, for its run and its cost."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ FORGOTTEN_SECONDS = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often a claim is renewed, and when it counts as lost. Seconds."""
+    """Times of a claim, in seconds: between renewals, and until it counts as lost."""
 
     renew: float = 10.0
     lost: float = 90.0

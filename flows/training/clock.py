@@ -39,7 +39,7 @@ class LoopTimes(Spec):
 
 
 class LoopReport(NamedTuple):
-    """What a report to Ray Train says of the loop."""
+    """Progress of the loop in a report to Ray Train."""
 
     at: float
     """Time of the report, on the monotonic clock of the driver's machine, in seconds."""

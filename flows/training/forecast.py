@@ -1,4 +1,4 @@
-"""How long a training will still take, by its recent pace."""
+"""Time that a training will still take, by its recent pace."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_a_run_killed_at_each_boundary_and_in_mid_stage(
 ) -> None:
     """SIGKILL after each record and in mid-stage; checkpoints damaged before it goes on.
 
-    Seen to fail without ``find_registered`` in registration (two versions), without the check of digests in
+    Must fail without ``find_registered`` in registration (two versions), without the check of digests in
     ``check_checkpoint`` (other weights), and without the watcher of Prefect's server (a process left).
     """
     repeated, runs = [], []
@@ -149,7 +149,7 @@ def test_a_worker_dies_and_its_run_is_frozen_while_another_is_started(
 ) -> None:
     """A worker gets SIGKILL; then everything is stopped, the same command is started, and the first one goes on.
 
-    Seen to fail without the lock of a stage: two trainings, two versions.
+    Must fail without the lock of a stage: two trainings, two versions.
     """
     run = project.start("register")
     run.wait_until(lambda: len(project.checkpoints()) >= 2)
@@ -191,7 +191,7 @@ def test_a_worker_dies_and_its_run_is_frozen_while_another_is_started(
 
 @pytest.mark.figures
 def test_two_runs_at_the_same_second(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
-    """Seen to fail without the lock of a stage: two records of one key, two versions."""
+    """Must fail without the lock of a stage: two records of one key, two versions."""
     runs = [project.start("register") for _ in range(2)]
     assert [run.finish() for run in runs] == [0, 0], [run.said for run in runs]
     weights = project.audit(undisturbed, STAGES)
@@ -214,7 +214,7 @@ def test_told_to_stop_and_started_again_with_the_clock_set_back(
 ) -> None:
     """SIGTERM, then the same command where the time of day is five minutes earlier.
 
-    Seen to fail where the newest attempt, by the time in its name, was resumed alone.
+    Must fail where the newest attempt, by the time in its name, was resumed alone.
     """
     library = build_skewed_clock(project.home)
     if library is None:
@@ -256,7 +256,7 @@ def test_told_to_stop_and_started_again_with_the_clock_set_back(
 
 @pytest.mark.figures
 def test_the_storage_fills_up(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
-    """Seen to fail where half a checkpoint counts as one."""
+    """Must fail where half a checkpoint counts as one."""
     project.storage.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", project.storage], capture_output=True)
     if mounted.returncode:
@@ -296,7 +296,7 @@ def test_the_servers_fail(
 ) -> None:
     """The object store answers 503 for 30 s, and MLflow is killed, both in training; MLflow is missing at registration.
 
-    Seen to fail where a report to MLflow that fails ends the training.
+    Must fail where a report to MLflow that fails ends the training.
     """
     with Machine(tmp_path) as machine:
         project.root = f"s3://{BUCKET}/struck"
