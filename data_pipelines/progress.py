@@ -24,15 +24,22 @@ class Display(Protocol):
         """Show the number of completed units."""
         ...
 
+    def expect(self, total: int) -> None:
+        """Set the number of units there are."""
+        ...
+
     def close(self) -> None:
         """Close the display, leaving its last state visible."""
         ...
 
 
 class Progress:
-    """``with Progress("shard", 200, "cases") as progress:`` then ``progress.update(17)``."""
+    """``with Progress("shard", 200, "cases") as progress:`` then ``progress.update(17)``.
 
-    def __init__(self, title: str, total: int, unit: str) -> None:
+    Where the total is not known yet, it is None, and ``expect`` sets it.
+    """
+
+    def __init__(self, title: str, total: int | None, unit: str) -> None:
         kind = _Bar if sys.stderr.isatty() else _Lines
         self._display: Display = kind(title, total, unit)
 
@@ -41,6 +48,10 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._display.close()
+
+    def expect(self, total: int) -> None:
+        """Set the number of units there are."""
+        self._display.expect(total)
 
     def update(self, completed: int, remark: str = "") -> None:
         """Report that ``completed`` units are done; ``remark``, such as a loss, follows the count."""
@@ -60,17 +71,22 @@ def track(items: Iterable[tuple[int, T]], title: str, unit: str, total: int) -> 
 class _Lines:
     """A log line every few seconds, for logs and pipes."""
 
-    def __init__(self, title: str, total: int, unit: str) -> None:
+    def __init__(self, title: str, total: int | None, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.last_line = -math.inf  # the first update is logged at once
         self.completed = 0
 
+    def expect(self, total: int) -> None:
+        self.total = total
+
     def show(self, completed: int, remark: str) -> None:
         went_back = completed < self.completed  # after a restart: logged at once
         self.completed = completed
-        if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES or completed >= self.total or went_back:
+        is_done = self.total is not None and completed >= self.total
+        if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES or is_done or went_back:
             self.last_line = time.monotonic()
-            text = f"{completed}/{self.total} {self.unit}" + (f", {remark}" if remark else "")
+            text = f"{completed}/{'?' if self.total is None else self.total} {self.unit}"
+            text += f", {remark}" if remark else ""
             logger.info("%s: %s", self.title, text)
 
     def close(self) -> None:
@@ -80,7 +96,7 @@ class _Lines:
 class _Bar:
     """A live bar on a terminal."""
 
-    def __init__(self, title: str, total: int, unit: str) -> None:
+    def __init__(self, title: str, total: int | None, unit: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
@@ -89,6 +105,9 @@ class _Bar:
         self.progress = RichProgress(*columns, TextColumn("{task.description}"), console=Console(stderr=True))
         self.task = self.progress.add_task("", total=total)
         self.progress.start()
+
+    def expect(self, total: int) -> None:
+        self.progress.update(self.task, total=total)
 
     def show(self, completed: int, remark: str) -> None:
         self.progress.update(self.task, completed=completed, description=remark)

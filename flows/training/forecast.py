@@ -19,9 +19,10 @@ class Forecast:
         self._recent: deque[LoopReport] = deque(maxlen=NUM_RECENT)
         self._first_step = 0
 
-    def start(self, step: int) -> None:
-        """Note that workers start after ``step``: their pace is their own."""
+    def start(self, step: int, num_steps: int) -> None:
+        """Note that workers start after ``step`` of ``num_steps``: their pace is their own."""
         self._recent.clear()
+        self._spec = self._spec.model_copy(update={"num_steps": num_steps})
         self._first_step = step
 
     def add(self, report: LoopReport) -> None:

@@ -49,6 +49,17 @@ class Start(Spec):
     """Size of one checkpoint of this training."""
     num_workers: int = 0
     """Number of workers in the group; 0: unknown."""
+    num_steps: int = 0
+    """Optimizer steps of the whole training; 0: unknown."""
+    seconds_per_step: float = 0.0
+    """Measured pace from which the steps within a time were counted; 0: their number was known."""
+
+    def describe_pace(self) -> str:
+        """Return the line for people where the number of steps was counted."""
+        return (
+            f"{self.num_steps} steps, at {self.seconds_per_step:.3g} s each, fit into the time (train.within; "
+            "train.num_steps is not used)"
+        )
 
 
 class Resume(Spec):

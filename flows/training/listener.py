@@ -84,9 +84,11 @@ class Listener:
             plural = "" if start.num_workers == 1 else "s"
             logger.warning("%s: training goes on with %d worker%s", self.name, start.num_workers, plural)
         self.ledger.start(start.step)
-        self.forecast.start(start.step)
+        self.forecast.start(start.step, start.num_steps)
         self.stall.report()
-        self.status.update(step=start.step, seconds_left=None, steps_per_second=None)
+        self.status.update(step=start.step, num_steps=start.num_steps, seconds_left=None, steps_per_second=None)
+        if start.seconds_per_step:
+            logger.info("%s: %s", self.name, start.describe_pace())
         if resume := self.history.start(start):
             logger.warning("%s: %s", self.name, resume.describe())
             self.run.tag(resume_tags(self.history.resumes))

@@ -85,7 +85,7 @@ class FollowReports:
         self.shown = ("train/loss", task.score, "samples_per_second")
         self.known: CurveRow = {}
         self.position = 0
-        self.progress = Progress(name, task.spec.num_steps, "steps")
+        self.progress = Progress(name, None if task.spec.within else task.spec.num_steps, "steps")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="training-progress", daemon=True)
 
@@ -115,7 +115,9 @@ class FollowReports:
             elif START in row:
                 self._pass_on(rows)  # first: they are what was trained before
                 rows = []
-                self.on_start(Start.model_validate_json(row[START]))
+                start = Start.model_validate_json(row[START])
+                self.progress.expect(start.num_steps)
+                self.on_start(start)
             else:
                 times, is_checkpoint = LoopTimes(**row.pop(TIMES)), row.pop("checkpoint")
                 self.on_times(LoopReport(row.pop(AT), row["step"], times, is_checkpoint))

@@ -66,7 +66,7 @@ def training_stage(
         if start is not None:
             task = task.model_copy(update={"warm_start_uri": start.uri})
         trained = train(name, task, config, attempt)
-        marker, unusable = _select_checkpoint(attempt, task)
+        marker, unusable = _select_checkpoint(attempt, task, trained.num_steps)
         write_trained_on(attempt, task.index_uri, start.trained_on if start else None)
         finish(attempt)
         return TrainingFigures(
@@ -84,7 +84,9 @@ def training_stage(
     return Stage(name, identity, inputs, compute, TrainingFigures, uses_gpu=True)
 
 
-def _select_checkpoint(attempt: Attempt, task: TrainingTask) -> tuple[CheckpointMarker, tuple[UnusableCheckpoint, ...]]:
+def _select_checkpoint(
+    attempt: Attempt, task: TrainingTask, num_steps: int
+) -> tuple[CheckpointMarker, tuple[UnusableCheckpoint, ...]]:
     """Declare the selected checkpoint's files and the curves as outputs; also return what was passed over.
 
     Checkpoints of any attempt count.
@@ -95,9 +97,9 @@ def _select_checkpoint(attempt: Attempt, task: TrainingTask) -> tuple[Checkpoint
     search = CheckpointSearch(attempt.stage_uri)
     checkpoints = iter(search)
     newest = next(checkpoints, None)
-    if newest is None or newest[1].step != task.spec.num_steps:  # an earlier one would be another model
+    if newest is None or newest[1].step != num_steps:  # an earlier one would be another model
         raise OSError(
-            f"training ended, but {attempt.stage_uri} holds no usable checkpoint of step {task.spec.num_steps}: "
+            f"training ended, but {attempt.stage_uri} holds no usable checkpoint of step {num_steps}: "
             f"{describe_unusable(tuple(search.unusable))}; the same command resumes"
         )
     uri, marker = newest

@@ -47,6 +47,8 @@ class Trained:
     """Wall time of all attempts."""
     earlier_seconds: float
     """Wall time of the attempts before."""
+    num_steps: int
+    """Optimizer steps of the whole training."""
 
 
 def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attempt) -> Trained:
@@ -70,7 +72,6 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
         attempt.status,
         Start(step=0),
     )
-    attempt.status.update(num_steps=task.spec.num_steps)
     with listener, temporary_folder("train") as folder:
         reports = folder / "reports.jsonl"
         stop = StopFile(folder / "stop")
@@ -86,14 +87,16 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
                 remove_leftovers()  # of the workers, which Ray kills
                 raise _explain(error, attempt, task, listener.start) from None
     logger.info("%s: %s", name, history.times.describe())
-    return Trained(listener.run.run_id, history.resumes, history.times, history.earlier.times.wall)
+    times, earlier = history.times, history.earlier.times.wall
+    return Trained(listener.run.run_id, history.resumes, times, earlier, listener.start.num_steps)
 
 
 def _explain(error: Exception, attempt: Attempt, task: TrainingTask, start: Start) -> Exception:
     """Return what the user is told."""
     found = explain(error)
     if is_full(found):
-        return full_disk(found, attempt.stage_uri, start.checkpoint_bytes, num_checkpoints(task.spec, start.step))
+        spec = task.spec.model_copy(update={"num_steps": start.num_steps})
+        return full_disk(found, attempt.stage_uri, start.checkpoint_bytes, num_checkpoints(spec, start.step))
     return found
 
 

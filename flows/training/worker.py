@@ -19,15 +19,15 @@ from torch import nn
 
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
-from data_pipelines.loading.loader import step_loader
 from data_pipelines.specs import Spec
 from data_pipelines.temporary import make_folder, remove_leftovers
 from flows.metrics import check_metric_names
 from flows.training.checkpoints import CheckpointSearch, checkpoint_name
 from flows.training.clock import LoopClock
 from flows.training.curves import CurveRow
-from flows.training.history import Start
+from flows.training.history import Start, UnusableCheckpoint
 from flows.training.progress import START, TIMES
+from flows.training.schedule import Schedule, plan_steps, read_steps
 from flows.training.space import check_space, is_full, num_checkpoints
 from flows.training.stop import Stopped, StopReason
 from flows.training.task import TrainingTask, Validate
@@ -65,22 +65,25 @@ def train_worker(config: WorkerConfig) -> str | None:
     """
     job = TrainJob.model_validate_json(config["job"])
     task = config["task_type"].model_validate_json(config["task"])
-    spec = task.spec
     rank = ray.train.get_context().get_world_rank()
     remove_leftovers()
     device = _prepare_device(job)
+    newest = _find_newest(job.stage_uri, rank)
+    schedule = plan_steps(task, newest.num_steps, job.loader_processes, device, rank)
+    task = task.model_copy(update={"spec": schedule.spec})
+    spec = task.spec
     torch.manual_seed(spec.seed)
     training = task.open(device, rank)
     if task.warm_start_uri:
         _load_warm_start(training.model, task.warm_start_uri)
     state = build_state(training.model, spec, device)
-    hooks = RayHooks(spec, training.validate, rank, _resume(job, spec, state))
+    _resume(newest, schedule, state)
+    hooks = RayHooks(spec, training.validate, rank, newest.curves)
     if state.step == spec.num_steps:  # an earlier attempt's last checkpoint is complete: the stage finds it
         return None
     if rank == 0:
         check_space(job.stage_uri, estimate_bytes(state, spec.optimizer), num_checkpoints(spec, state.step))
-    steps = range(state.step, spec.num_steps)
-    loader = step_loader(training.batches, steps, job.loader_processes, pin_memory=device.type == "cuda")
+    loader = read_steps(training, range(state.step, spec.num_steps), job.loader_processes, device)
     reason = StopReason(fit(state, training.objective, hooks.clock.waiting(loader), spec, hooks))
     if reason is StopReason.NONE:
         return None
@@ -184,39 +187,48 @@ def _prepare_device(job: TrainJob) -> torch.device:
     return device
 
 
-def _resume(job: TrainJob, spec: LoopSpec, state: TrainState) -> list[CurveRow]:
-    """Load the newest usable checkpoint, if any, and report where training starts; return the curves up to there."""
-    found: list[_Found | None] = [None]
-    if ray.train.get_context().get_world_rank() == 0:
-        found = [_find_start(job.stage_uri)]
-    if world_size() > 1:
-        dist.broadcast_object_list(found, src=0)  # one rank looks: all must start from the same step
-    (newest,) = found
-    assert newest is not None
+def _resume(newest: _Newest, schedule: Schedule, state: TrainState) -> None:
+    """Load the newest usable checkpoint, if any, and report where training starts."""
     if newest.uri:
         with storage.local_folder(newest.uri) as folder:
             load_checkpoint(folder, state)
-    start = newest.start.model_copy(
-        update={"checkpoint_bytes": estimate_bytes(state, spec.optimizer), "num_workers": world_size()}
+    start = Start(
+        step=state.step,
+        unusable=newest.unusable,
+        checkpoint_bytes=estimate_bytes(state, schedule.spec.optimizer),
+        num_workers=world_size(),
+        num_steps=schedule.spec.num_steps,
+        seconds_per_step=schedule.seconds_per_step,
     )
     ray.train.report({START: start.model_dump_json()})
-    return newest.curves
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """The checkpoint to start from; ``uri`` is empty where there is none."""
+class _Newest:
+    """The newest usable checkpoint, from which training starts; ``uri`` is empty where there is none."""
 
-    uri: str
-    start: Start
-    curves: list[CurveRow]
+    uri: str = ""
+    unusable: tuple[UnusableCheckpoint, ...] = ()
+    curves: list[CurveRow] = field(default_factory=list)
+    num_steps: int | None = None
+    """Steps of the training that saved it."""
 
 
-def _find_start(stage_uri: str) -> _Found:
+def _find_newest(stage_uri: str, rank: int) -> _Newest:
+    """Find the newest usable checkpoint of any attempt; one rank looks: all must start from the same step."""
+    found = [_look_for_newest(stage_uri) if rank == 0 else _Newest()]
+    if world_size() > 1:
+        dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def _look_for_newest(stage_uri: str) -> _Newest:
     search = CheckpointSearch(stage_uri)
     uri, marker = next(iter(search), ("", None))
-    start = Start(step=marker.step if marker else 0, unusable=tuple(search.unusable))
-    return _Found(uri, start, list(marker.curves) if marker else [])
+    if marker is None:
+        return _Newest(unusable=tuple(search.unusable))
+    saved = LoopSpec.model_validate(marker.spec, extra="ignore")
+    return _Newest(uri, tuple(search.unusable), list(marker.curves), saved.num_steps)
 
 
 def worker_environment(threads: int) -> dict[str, str]:

@@ -69,6 +69,15 @@ def losses(record: Record) -> list[float]:
     return [row["train/loss"] for row in read_curves(record) if "train/loss" in row]
 
 
+def test_training_within_a_time_is_that_of_as_many_steps(tmp_path: Path) -> None:
+    """The pace is measured with a network of its own: the weights are those of a run that was told the number."""
+    few = {"validate_every_steps": 1000, "checkpoint_every_steps": 1000}
+    timed, _ = train(configure(tmp_path, 1, within="1s", num_steps=100_000, **few))
+    counted, _ = train(configure(tmp_path, 1, num_steps=timed.record.figures.step, **few))
+    assert 1 <= timed.record.figures.step < 100_000
+    assert timed.record.outputs["weights"].sha256 == counted.record.outputs["weights"].sha256
+
+
 def test_one_worker_and_two_workers_agree(reference: tuple[Record, Path], tmp_path: Path) -> None:
     """The same global batch, shared 3 or 1 + 2: the loss curves differ by float rounding alone."""
     alone, _ = train(configure(tmp_path, 1))

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from data_pipelines.specs import Spec
+from data_pipelines.specs import Duration, Spec
 
 
 class OptimizerSpec(Spec):
@@ -42,6 +42,11 @@ class LoopSpec(Spec):
     accumulated. None: no splitting."""
     num_steps: int = Field(default=1000, ge=1)
     """Optimizer steps of the whole training."""
+    within: Duration | None = None
+    """Wall time of the training, such as ``30m``, in seconds or as ``1h30m``; where it is set, ``num_steps`` is not
+    used. The pace is measured before the training begins, for at most a minute, and sets the number of steps, so that
+    the learning-rate schedule ends on time; the record holds the number, and ``num_steps`` of that value trains the
+    same weights. None: ``num_steps`` steps, however long they take."""
     seed: int = 0
     """Random seed. Batch order and all random numbers are functions of (seed, step, position in the batch) alone."""
     optimizer: OptimizerSpec = OptimizerSpec()

@@ -59,7 +59,7 @@ def test_what_was_passed_over_for_the_best_model_is_returned(tmp_path: Path) -> 
     (save(tmp_path, "a", last - 1, dice=0.9) / MODEL).unlink()
     save(tmp_path, "a", last - 2, dice=0.7)
     attempt = Attempt(str(tmp_path), "key", "b")
-    marker, unusable = _select_checkpoint(attempt, task(select="best"))
+    marker, unusable = _select_checkpoint(attempt, task(select="best"), last)
     assert marker.step == last - 2
     assert [(each.step, each.reason) for each in unusable] == [(last - 1, "model.safetensors is missing")]
     assert attempt.outputs["weights"].uri == f"a/{checkpoint_name(last - 2)}/{MODEL}"
@@ -72,4 +72,4 @@ def test_an_earlier_checkpoint_never_stands_for_the_last_one(tmp_path: Path) -> 
     with pytest.raises(
         OSError, match=r"no usable checkpoint of step 5: 1 checkpoint unusable \(a/step-00000005: model"
     ):
-        _select_checkpoint(Attempt(str(tmp_path), "key", "b"), task())
+        _select_checkpoint(Attempt(str(tmp_path), "key", "b"), task(), SPEC.num_steps)

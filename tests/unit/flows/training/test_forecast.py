@@ -32,7 +32,7 @@ def reports(first_step: int = 0) -> Iterator[LoopReport]:
 @pytest.mark.parametrize("first_step", [0, 300])
 def test_the_error_is_below_a_tenth_after_a_tenth(first_step: int) -> None:
     forecast = Forecast(SPEC)
-    forecast.start(first_step)
+    forecast.start(first_step, SPEC.num_steps)
     all_reports = list(reports(first_step))
     end = all_reports[-1].at
     for report in all_reports[:-1]:
@@ -49,13 +49,13 @@ def test_nothing_is_known_before_the_first_report_of_new_workers() -> None:
     first, *_ = reports()
     forecast.add(first)
     assert forecast.seconds_left is not None
-    forecast.start(5)
+    forecast.start(5, SPEC.num_steps)
     assert (forecast.seconds_left, forecast.seconds_between_reports) == (None, None)
 
 
 def test_a_change_of_pace_is_followed() -> None:
     forecast = Forecast(SPEC)
-    forecast.start(0)
+    forecast.start(0, SPEC.num_steps)
     elapsed = 0.0
     for step in range(10, 801, 10):
         elapsed += 10 if step <= 400 else 40

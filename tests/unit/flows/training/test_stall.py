@@ -64,5 +64,5 @@ def test_nothing_is_told_without_a_factor_before_the_first_step_and_after_the_la
     ended.report(300, pace=1)
     assert ended.wait(1e6) == 0
     starting = Training(monkeypatch, pace=1)
-    starting.forecast.start(30)
+    starting.forecast.start(30, 300)
     assert starting.wait(1e6) == 0

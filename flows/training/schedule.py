@@ -1,0 +1,54 @@
+"""Number of steps of a training: as configured, or as many as fit into the time that it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from data_pipelines.batches import Batch
+from data_pipelines.loading.loader import step_loader
+from flows.training.task import Training, TrainingTask
+from unet_models.specs.loop import LoopSpec
+from unet_models.training.pace import measure_pace
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Settings of the loop with the number of steps that is trained."""
+
+    spec: LoopSpec
+    seconds_per_step: float = 0.0
+    """Measured pace from which the steps were counted; 0: their number was known."""
+
+
+def plan_steps(
+    task: TrainingTask, known_steps: int | None, loader_processes: int, device: torch.device, rank: int
+) -> Schedule:
+    """Return the settings with the steps to train; every rank must call it, and gets the same.
+
+    A training that has begun keeps the number of its checkpoints, ``known_steps``. Else, with ``within``, the pace is
+    measured with a network and batches of its own: what is trained afterwards does not depend on it.
+    """
+    spec = task.spec
+    if spec.within is None:
+        return Schedule(spec)
+    if known_steps is not None:
+        return Schedule(spec.model_copy(update={"num_steps": known_steps}))
+    training = task.open(device, rank)
+    pace = measure_pace(
+        training.model,
+        training.objective,
+        lambda steps: read_steps(training, steps, loader_processes, device),
+        training.validate,
+        spec,
+        device,
+    )
+    num_steps = pace.count_steps(spec.within, spec.validate_every_steps)
+    return Schedule(spec.model_copy(update={"num_steps": num_steps}), pace.step_seconds)
+
+
+def read_steps(training: Training, steps: range, loader_processes: int, device: torch.device) -> Iterator[Batch]:
+    """Iterate over this rank's batches of ``steps``."""
+    return step_loader(training.batches, steps, loader_processes, pin_memory=device.type == "cuda")
