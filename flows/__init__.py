@@ -11,9 +11,11 @@ cluster                Ray: connection, actors, jobs
 registry               MLflow: tracking, gate, registration, versions and champions
 training               any training on Ray Train
 report                 blocks and charts of the HTML reports
+tuning                 search over the settings of a training, on Ray Tune
 pipelines              one folder per pipeline, and the catalog of them
 doctor                 what is wrong with an installation and its servers
 cleanup                what nobody needs any more
 running                execution, Prefect flows, jobs, schedules, prediction, notification
+ablation               variants of one configuration, compared
 cli                    the command line
 """

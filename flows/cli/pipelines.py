@@ -48,7 +48,7 @@ def demo(
         if name not in demos:
             raise ConfigError(f"demo {name}: there is no such demo; choose {' or '.join(demos)}")
     for name in names or demos:
-        _run(load_config(demos[name], overrides or ()), as_json=as_json)
+        run_config(load_config(demos[name], overrides or ()), as_json=as_json)
 
 
 @app.command(rich_help_panel=PIPELINE_PANEL)
@@ -56,7 +56,7 @@ def run(
     config: Config, overrides: Set = None, as_json: Json = False, dry_run: DryRun = False, verify: Verify = False
 ) -> None:
     """Run the whole pipeline as a Prefect flow; stages that are done are cache hits."""
-    _run(load_config(config, overrides or ()), as_json=as_json, dry_run=dry_run, verify=verify)
+    run_config(load_config(config, overrides or ()), as_json=as_json, dry_run=dry_run, verify=verify)
 
 
 def add_stage_commands() -> None:
@@ -75,7 +75,7 @@ def _add_stage_command(name: str, about: str) -> None:
         config: Config, overrides: Set = None, as_json: Json = False, dry_run: DryRun = False, verify: Verify = False
     ) -> None:
         loaded = load_config(config, overrides or ())
-        _run(loaded, as_json=as_json, dry_run=dry_run, verify=verify, until=name)
+        run_config(loaded, as_json=as_json, dry_run=dry_run, verify=verify, until=name)
 
     command.__doc__ = f"{about} Runs the stages before it where they are not done; without Prefect."
     app.command(name, rich_help_panel=STAGE_PANEL)(command)
@@ -89,14 +89,14 @@ def stage(name: str, config: Config) -> None:
     require_login()  # else a node without credentials would say so after the training
     # The pipeline that submitted the job has reported the cache hits.
     logging.getLogger("flows.stages.stage").addFilter(lambda record: "cache hit" not in record.msg)
-    _run(load_config(config), as_json=True, until=name)
+    run_config(load_config(config), as_json=True, until=name)
 
 
 def _demo_config(name: str) -> Path:
     return Path(str(files("flows") / "configs" / f"demo_{name}.yaml"))
 
 
-def _run(
+def run_config(
     config: PipelineConfig,
     *,
     as_json: bool,

@@ -58,6 +58,15 @@ def import_ray() -> None:
     import ray.train.torch  # noqa: F401
 
 
+def import_tune() -> Any:
+    """Import Ray Tune, which neither prints tables of its own nor writes files per trial that nobody reads."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    from ray import tune
+
+    return tune
+
+
 def connect_ray(num_cpus: int | None = None) -> None:
     """Connect to Ray or start it, once per process. The files of a local one lie in a folder that is this user's alone;
     raises ConfigError where it is not."""

@@ -82,17 +82,25 @@ class PlannedStage:
 def run_pipeline(config: PipelineConfig, run: RunStage = run_or_submit, until: str | None = None) -> RunSummary:
     """Run every step up to ``until`` (None: all). Raises ConfigError where the pipeline has no such step."""
     started = time.perf_counter()
-    pipeline = pipeline_of(config)
-    steps = pipeline.steps_until(until)
-    pipeline.check(config)
-    records: dict[str, Record[Figures]] = {}
-    done: list[Done[Figures]] = []
     with environment({RUN_ID_VARIABLE: current_run_id() or unique_name()}):
         logger.info("run %s: %s, %s", current_run_id(), config.pipeline, config.registry.name)
-        for step in steps:
-            done.append(run(step.plan(config, records), config))
-            records[step.name] = done[-1].record
-        return summarise(config, done, time.perf_counter() - started)
+        done = run_steps(config, run, until)
+        return summarise(config, list(done.values()), time.perf_counter() - started)
+
+
+def run_steps(
+    config: PipelineConfig, run: RunStage = run_or_submit, until: str | None = None
+) -> dict[str, Done[Figures]]:
+    """Run every step up to ``until`` (None: all); return what each came to, by its name."""
+    pipeline = pipeline_of(config)
+    steps = pipeline.steps_of(config, until)
+    pipeline.check(config)
+    records: dict[str, Record[Figures]] = {}
+    done: dict[str, Done[Figures]] = {}
+    for step in steps:
+        done[step.name] = run(step.plan(config, records), config)
+        records[step.name] = done[step.name].record
+    return done
 
 
 def plan_pipeline(
@@ -103,7 +111,7 @@ def plan_pipeline(
     ``check_external`` also checks effects outside the outputs, such as the model version in MLflow.
     """
     pipeline = pipeline_of(config)
-    steps = pipeline.steps_until(until)
+    steps = pipeline.steps_of(config, until)
     pipeline.check(config)
     records: dict[str, Record[Figures]] = {}
     planned: list[PlannedStage] = []

@@ -5,7 +5,7 @@ Light to import: the command line reads the pipelines at every start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,11 @@ def accept(config: PipelineConfig) -> None:
     """Accept any valid configuration: the pipeline needs no further checks."""
 
 
+def always(config: PipelineConfig) -> bool:
+    """Accept any configuration: the step belongs to every run."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One stage of a pipeline."""
@@ -33,6 +38,32 @@ class Step:
     """Plan the stage from the pipeline's configuration and the records of the earlier steps."""
     about: str
     """Help text of the command that runs the pipeline up to this step."""
+    is_wanted: Callable[[Any], bool] = always
+    """Tell whether runs of a configuration have this step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over seeds, and over cases where there are, with the ends of its 95 % interval (NaN: unknown)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """Variants of a configuration that are compared under one budget."""
+
+    name: str
+    about: str
+    """Help text: what is left out."""
+    variants: Callable[[Any], dict[str, Any]]
+    """Name to configuration; the first is the reference. Raises ConfigError where there is nothing to leave out."""
+    estimate: Callable[[Sequence[Record[Any]]], dict[str, Estimate]]
+    """Metric to its estimate, from the evaluations of all seeds of a variant."""
+    quality: str
+    """Validation metric by which the steps until a quality are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +78,20 @@ class Pipeline:
     entry_module: str = "flows.cli"
     """Module that ``python -m`` runs in a job of the cluster. A pipeline defined outside this package names its own: a
     module that adds itself to ``PIPELINES`` and calls ``flows.cli.main``; it, or its package, travels with the job."""
+    ablations: tuple[Ablation, ...] = ()
+    """What ``unetflow ablate`` can compare."""
 
     @property
     def step_names(self) -> tuple[str, ...]:
         """Names of the steps, in order."""
         return tuple(step.name for step in self.steps)
 
-    def steps_until(self, last: str | None) -> tuple[Step, ...]:
-        """Return the steps up to ``last``, inclusive; None: all. Raises ConfigError where there is no such step."""
+    def steps_of(self, config: PipelineConfig, last: str | None = None) -> tuple[Step, ...]:
+        """Return the steps of a run up to ``last``, inclusive; None: all. Raises ConfigError where there is none."""
+        steps = tuple(step for step in self.steps if step.is_wanted(config))
+        names = [step.name for step in steps]
         if last is None:
-            return self.steps
-        if last not in self.step_names:
-            raise ConfigError(f"pipeline {self.name} has no stage {last}; it has {', '.join(self.step_names)}")
-        return self.steps[: self.step_names.index(last) + 1]
+            return steps
+        if last not in names:
+            raise ConfigError(f"this run of pipeline {self.name} has no stage {last}; it has {', '.join(names)}")
+        return steps[: names.index(last) + 1]

@@ -13,18 +13,20 @@ Count = Annotated[int, Field(ge=1)]
 Skip = Literal["concat", "add", "gated", "gated_coarse", "none"]
 
 
-def _names(folder: str) -> Any:
-    """Return the type of a name of a file in a folder of the networks: a new file is a new choice."""
+def _names(folder: str) -> tuple[str, ...]:
+    """Return the names of the files in a folder of the networks: a new file is a new choice."""
     files = (Path(__file__).parents[1] / "networks" / folder).glob("[!_]*.py")
-    return Literal[tuple(sorted(path.stem for path in files))]
+    return tuple(sorted(path.stem for path in files))
 
+
+BLOCKS, DECODERS = _names("blocks"), _names("decoders")
 
 if TYPE_CHECKING:
     Block = str
     Decoder = str
 else:
-    Block = _names("blocks")
-    Decoder = _names("decoders")
+    Block = Literal[BLOCKS]
+    Decoder = Literal[DECODERS]
 
 
 class UNetSpec(Spec):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from data_pipelines.volumes.specs import DataSpec
 from flows.config.pipeline import PipelineConfig
+from flows.tuning.spec import SearchSpec
 from unet_models.specs.segmentation import PredictSpec, TrainSpec
 
 
@@ -25,6 +26,8 @@ class SegmentationConfig(PipelineConfig):
     """Name of the pipeline."""
     data: DataSpec = DataSpec()
     """Raw data to shards."""
+    search: SearchSpec | None = None
+    """Search over the network before it is trained, as ``unetflow search`` does. None: the network as configured."""
     train: TrainSpec = TrainSpec()
     """Shards to checkpoint."""
     evaluate: EvaluateSpec = EvaluateSpec()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flows.pipelines.segmentation.ablation import SKIPS
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.stages.pipeline import Pipeline, Records, Step
 
 if TYPE_CHECKING:
+    from flows.pipelines.segmentation.search.stage import SearchFigures
     from flows.pipelines.segmentation.shard import VolumeShardFigures
     from flows.registry.register import RegistrationFigures
     from flows.stages.record import EvaluationFigures
@@ -22,25 +24,46 @@ def plan_shard(config: SegmentationConfig, done: Records) -> Stage[VolumeShardFi
     return shard_stage(config.data, config.storage_uri, config.compute.num_cpus)
 
 
+def has_search(config: SegmentationConfig) -> bool:
+    """Tell whether the network is searched for."""
+    return config.search is not None
+
+
+def plan_search(config: SegmentationConfig, done: Records) -> Stage[SearchFigures]:
+    """Plan the search: shards to the settings of the network."""
+    from flows.pipelines.segmentation.search.stage import search_stage
+
+    return search_stage(config, done["shard"])
+
+
+def _chosen(config: SegmentationConfig, done: Records) -> SegmentationConfig:
+    """Return the configuration with what a search has found."""
+    if "search" not in done:
+        return config
+    from flows.pipelines.segmentation.search.stage import apply_search
+
+    return apply_search(config, done["search"].figures)
+
+
 def plan_train(config: SegmentationConfig, done: Records) -> Stage[TrainingFigures]:
     """Plan training: shards to a checkpoint."""
     from flows.pipelines.segmentation.train import train_stage
 
-    return train_stage(config, done["shard"])
+    return train_stage(_chosen(config, done), done["shard"])
 
 
 def plan_evaluate(config: SegmentationConfig, done: Records) -> Stage[EvaluationFigures]:
     """Plan evaluation: checkpoint to scores and a report."""
     from flows.pipelines.segmentation.evaluate import evaluate_stage
 
-    return evaluate_stage(config, done["shard"], done["train"])
+    return evaluate_stage(_chosen(config, done), done["shard"], done["train"])
 
 
 def plan_register(config: SegmentationConfig, done: Records) -> Stage[RegistrationFigures]:
     """Plan registration: checkpoint and scores to a registered model."""
     from flows.pipelines.segmentation.register import register_model
 
-    return register_model(config, done["shard"], done["train"], done["evaluate"])
+    return register_model(_chosen(config, done), done["shard"], done["train"], done["evaluate"])
 
 
 SEGMENTATION = Pipeline(
@@ -48,8 +71,10 @@ SEGMENTATION = Pipeline(
     config=SegmentationConfig,
     steps=(
         Step("shard", plan_shard, "Raw data to shards."),
+        Step("search", plan_search, "Shards to the best network within a time.", has_search),
         Step("train", plan_train, "Shards to a checkpoint."),
         Step("evaluate", plan_evaluate, "Checkpoint to scores and a report."),
         Step("register", plan_register, "Checkpoint and scores to a registered model."),
     ),
+    ablations=(SKIPS,),
 )

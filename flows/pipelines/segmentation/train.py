@@ -14,23 +14,29 @@ from flows.training.figures import TrainingFigures
 from flows.training.stage import training_stage
 
 if TYPE_CHECKING:
+    from flows.pipelines.segmentation.task import SegmentationTask
     from flows.training.task import TrainingTask
 
 
 def train_stage(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> Stage[TrainingFigures]:
     """Plan the stage."""
 
-    def build_task(attempt: Attempt) -> TrainingTask:
-        from data_pipelines.shards.index import read_table
-        from flows.pipelines.segmentation.augmentation import fit_augmentation
-        from flows.pipelines.segmentation.task import SegmentationTask
+    def describe(attempt: Attempt) -> TrainingTask:
+        return build_task(config, shards)
 
-        return SegmentationTask(
-            spec=fit_augmentation(config.train, read_table(shards.output("index"))),
-            index_uri=shards.output("index"),
-            shards_uri=shards_uri(shards),
-            num_channels=len(shards.figures.channels),
-            classes=shards.figures.classes,
-        )
+    return training_stage("train", config, config.train, (shards,), describe)
 
-    return training_stage("train", config, config.train, (shards,), build_task)
+
+def build_task(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> SegmentationTask:
+    """Describe the training for its workers."""
+    from data_pipelines.shards.index import read_table
+    from flows.pipelines.segmentation.augmentation import fit_augmentation
+    from flows.pipelines.segmentation.task import SegmentationTask
+
+    return SegmentationTask(
+        spec=fit_augmentation(config.train, read_table(shards.output("index"))),
+        index_uri=shards.output("index"),
+        shards_uri=shards_uri(shards),
+        num_channels=len(shards.figures.channels),
+        classes=shards.figures.classes,
+    )

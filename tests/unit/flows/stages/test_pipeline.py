@@ -6,11 +6,17 @@ import pytest
 
 from data_pipelines.errors import ConfigError
 from flows.pipelines.catalog import PIPELINES
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.tuning.spec import SearchSpec
 
 
 def test_steps_up_to_one() -> None:
     pipeline = PIPELINES["segmentation"]
-    assert [step.name for step in pipeline.steps_until("train")] == ["shard", "train"]
-    assert pipeline.steps_until("register") == pipeline.steps_until(None) == pipeline.steps
-    with pytest.raises(ConfigError, match="pipeline segmentation has no stage encode; it has shard, train, evaluate"):
-        pipeline.steps_until("encode")
+    assert [step.name for step in pipeline.steps_of(SegmentationConfig(), "train")] == ["shard", "train"]
+    everything = pipeline.steps_of(SegmentationConfig(search=SearchSpec()))
+    assert everything == pipeline.steps
+    assert [step.name for step in everything if step not in pipeline.steps_of(SegmentationConfig())] == ["search"]
+    with pytest.raises(
+        ConfigError, match="run of pipeline segmentation has no stage encode; it has shard, train, evaluate"
+    ):
+        pipeline.steps_of(SegmentationConfig(), "encode")

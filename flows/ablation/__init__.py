@@ -1,0 +1,7 @@
+"""Ablation: variants of one configuration, several seeds each, trained and evaluated under the same budget.
+
+run.py       every variant and seed as a trial of Ray Tune: the pipeline up to its evaluation
+summary.py   means and intervals per variant, steps until a quality
+page.py      report
+table.py     the same as text
+"""

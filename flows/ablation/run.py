@@ -1,0 +1,108 @@
+"""Every variant and seed as a trial of Ray Tune: the pipeline up to its evaluation, whose stages are cache hits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipelines.errors import NOT_RETRYABLE, ConfigError
+from data_pipelines.progress import Progress
+from data_pipelines.remote_errors import pack_error, unpack_error
+from data_pipelines.temporary import temporary_folder
+from flows.cluster.connection import connect_workers, import_tune
+from flows.config.pipeline import PipelineConfig
+from flows.pipelines.catalog import pipeline_of
+from flows.running.execution import plan_pipeline, run_steps
+from flows.stages.pipeline import Ablation
+from flows.stages.record import Figures, Record
+
+logger = logging.getLogger(__name__)
+
+LAST = "evaluate"
+"""Step up to which each variant runs."""
+TINY = {"memory": 1.0}
+"""What a trial reserves: it only waits for its stages, which reserve their own CPUs and GPUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class AblationRun:
+    """One variant with one seed, and the records of its stages by step."""
+
+    variant: str
+    seed: int
+    config: PipelineConfig
+    records: Mapping[str, Record[Figures]]
+
+
+def find_ablation(config: PipelineConfig, name: str) -> Ablation:
+    """Return an ablation of the pipeline. Raises ConfigError where it has none of that name."""
+    found = {each.name: each for each in pipeline_of(config).ablations}
+    if name not in found:
+        choices = ", ".join(found) or "nothing"
+        raise ConfigError(f"ablate {name}: pipeline {config.pipeline} can compare {choices}")
+    return found[name]
+
+
+def run_ablation(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int]) -> list[AblationRun]:
+    """Train and evaluate every variant with every seed; what is done already is not done again."""
+    config = config.model_copy(update={"storage": config.storage_uri})
+    planned = [
+        (variant, seed, with_seed(changed, seed))
+        for variant, changed in ablation.variants(config).items()
+        for seed in seeds
+    ]
+    run_steps(config, until=pipeline_of(config).steps_of(config)[0].name)  # once, not by several trials at a time
+    missing = [number for number, (_, _, each) in enumerate(planned) if not all(s.done for s in _plan(each))]
+    if missing:
+        _tune([each for _, _, each in planned], missing)
+    return [AblationRun(variant, seed, each, _records(each)) for variant, seed, each in planned]
+
+
+def with_seed(config: PipelineConfig, seed: int) -> PipelineConfig:
+    """Return the configuration with another seed of its training."""
+    train = config.train  # type: ignore[attr-defined]  # ablations are of pipelines that train
+    return config.model_copy(update={"train": train.model_copy(update={"seed": seed})})
+
+
+def _plan(config: PipelineConfig) -> list[Any]:
+    return plan_pipeline(config, LAST)
+
+
+def _records(config: PipelineConfig) -> dict[str, Record[Figures]]:
+    return {planned.name: planned.record for planned in _plan(config) if planned.record is not None}
+
+
+def _tune(configs: Sequence[PipelineConfig], numbers: Sequence[int]) -> None:
+    """Run the pipelines of ``numbers``, as many at a time as the cluster has room for."""
+    connect_workers(configs[0].compute)
+    tune = import_tune()
+    import ray
+
+    from flows.ablation.listener import RunListener
+
+    def trainable(values: dict[str, Any]) -> None:
+        try:
+            run_steps(configs[values["number"]], until=LAST)
+        except NOT_RETRYABLE as error:
+            tune.report({"error": pack_error(error)})
+        else:
+            tune.report({"error": ""})
+
+    room = int(ray.cluster_resources().get("CPU", 1)) // configs[0].compute.num_cpus
+    with temporary_folder("ablation") as folder, Progress("ablate", len(numbers), "runs") as progress:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, tune.PlacementGroupFactory([TINY])),
+            param_space={"number": tune.grid_search(list(numbers))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=max(1, room)),
+            run_config=tune.RunConfig(
+                storage_path=str(folder), name="runs", verbose=0, callbacks=[RunListener(progress)]
+            ),
+        )
+        results = tuner.fit()
+    for result in results:
+        if result.error is not None:
+            raise result.error
+        if result.metrics["error"]:
+            raise unpack_error(result.metrics["error"])

@@ -1,0 +1,87 @@
+"""What each variant came to: estimates over seeds and cases, and steps until a quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from flows.ablation.run import AblationRun
+from flows.metrics import Metric, parse_metric_name
+from flows.stages.pipeline import Ablation, Estimate
+from flows.training.curves import curves_by_name, read_curves
+
+SHARE = 0.95
+"""Share of the reference's final validation score (from that of its first validation on) that counts as reached."""
+
+Curve = Sequence[tuple[float, float]]
+"""Step and validation score."""
+
+
+@dataclass(frozen=True, slots=True)
+class VariantSummary:
+    """A variant over all its seeds."""
+
+    name: str
+    num_seeds: int
+    estimates: dict[str, Estimate]
+    """Metric to its estimate."""
+    steps: float
+    """Mean number of steps until the quality; infinite where a seed never reached it."""
+    curve: Curve
+    """Validation score by step, mean over the seeds."""
+
+
+def summarise_runs(ablation: Ablation, runs: Sequence[AblationRun]) -> list[VariantSummary]:
+    """Summarise the runs by variant, the reference first."""
+    names = list(dict.fromkeys(run.variant for run in runs))
+    by_name = {name: [run for run in runs if run.variant == name] for name in names}
+    curves = {name: [_curve(run, ablation.quality) for run in each] for name, each in by_name.items()}
+    metric = parse_metric_name(ablation.quality).metric
+    wanted = wanted_quality(curves[names[0]], metric)
+    return [
+        VariantSummary(
+            name,
+            len(each),
+            ablation.estimate([run.records["evaluate"] for run in each]),
+            mean(steps_until(curve, wanted, metric) for curve in curves[name]),
+            mean_curve(curves[name]),
+        )
+        for name, each in by_name.items()
+    ]
+
+
+def wanted_quality(curves: Sequence[Curve], metric: Metric) -> float:
+    """Return the validation score that counts as reached, by the mean curve of the reference."""
+    reference = mean_curve(curves)
+    first, last = reference[0][1], reference[-1][1]
+    if metric.better == "higher":
+        return SHARE * last
+    return last + (1 - SHARE) * abs(first - last)
+
+
+def steps_until(curve: Curve, wanted: float, metric: Metric) -> float:
+    """Return the first validated step whose score is at least as good; infinity where there is none."""
+    reached = (step for step, value in curve if metric.score(value) >= metric.score(wanted))
+    return next(reached, math.inf)
+
+
+def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
+    """Average curves that were measured at the same steps."""
+    return [(points[0][0], mean(value for _, value in points)) for points in zip(*curves, strict=True)]
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Estimate a mean from one value per seed, with Student's 95 % interval; no interval of one seed."""
+    centre = mean(values)
+    if len(values) == 1:
+        return Estimate(centre, math.nan, math.nan)
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return Estimate(centre, centre - half, centre + half)
+
+
+def _curve(run: AblationRun, name: str) -> Curve:
+    return curves_by_name(read_curves(run.records["train"])).get(name, [])

@@ -1,0 +1,117 @@
+"""Stage ``search``: shards to the best settings of the network, found by many short trainings."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pydantic import JsonValue
+
+from data_pipelines.shards.index import read_table, write_table
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.shard import VolumeShardFigures
+from flows.stages.attempt import Attempt
+from flows.stages.record import Figures, Record
+from flows.stages.stage import Stage
+from flows.tuning.space import describe
+from flows.tuning.spec import SearchSpec
+from flows.tuning.trial import Trial
+
+logger = logging.getLogger(__name__)
+
+
+class SearchFigures(Figures):
+    """Figures of a search."""
+
+    values: dict[str, JsonValue]
+    """What was chosen, by name; empty: the configuration was not beaten."""
+    num_steps: int
+    """Steps that the chosen network trains in the time of the configured one's ``train.num_steps``."""
+    score: float
+    """Validation score of the chosen trial, on cases that neither training nor evaluation holds out."""
+    configured_score: float
+    """That of the configuration as it is, of equal training time."""
+    num_trials: int
+    num_whole: int
+    """Trials that were not ended early."""
+    num_refused: int
+    """Trials that could not be trained, or exceed a limit."""
+
+
+def search_stage(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> Stage[SearchFigures]:
+    """Plan the stage: its key holds the search, the training's settings and the shards."""
+    search = config.search
+    assert search is not None
+
+    def compute(attempt: Attempt) -> SearchFigures:
+        return _search(config, search, shards, attempt)
+
+    identity = {"search": search.model_dump(mode="json"), "train": config.train.model_dump(mode="json")}
+    return Stage("search", identity, (shards,), compute, SearchFigures, uses_gpu=True)
+
+
+def apply_search(config: SegmentationConfig, found: SearchFigures) -> SegmentationConfig:
+    """Return the configuration with what was found, which trains as long as the configured network would.
+
+    Its steps are counted from the paces of both trials, measured side by side; ``train.within`` stays as it is.
+    """
+    from flows.pipelines.segmentation.search.space import apply
+
+    if not found.values:
+        return config
+    changed = apply(config.train, found.values).model_copy(update={"num_steps": found.num_steps})
+    return config.model_copy(update={"train": changed})
+
+
+def overrides(before: SegmentationConfig, after: SegmentationConfig) -> list[str]:
+    """Return the ``--set`` of the command line that train what was found without a search."""
+    return _changes("train", before.train.model_dump(mode="json"), after.train.model_dump(mode="json"))
+
+
+def _changes(name: str, before: Any, after: Any) -> list[str]:
+    if isinstance(before, dict):
+        return [change for key in before for change in _changes(f"{name}.{key}", before[key], after[key])]
+    return [] if before == after else [f"{name}={after}".replace(" ", "")]
+
+
+def _search(
+    config: SegmentationConfig, search: SearchSpec, shards: Record[VolumeShardFigures], attempt: Attempt
+) -> SearchFigures:
+    from flows.pipelines.segmentation.search.page import search_page
+    from flows.pipelines.segmentation.search.space import SEGMENTATION_SPACE
+    from flows.pipelines.segmentation.train import build_task
+    from flows.tuning.inner import inner_split
+    from flows.tuning.run import best_of, run_trials
+
+    task = build_task(config, shards)
+    index = inner_split(read_table(task.index_uri), search.num_folds, config.train.seed)
+    write_table(attempt.uri("index.parquet"), index)
+    task = task.model_copy(update={"index_uri": attempt.uri("index.parquet")})
+    trials = run_trials(task, SEGMENTATION_SPACE, search, config.compute, attempt.stage_uri)
+    figures = _figures(trials, best_of(trials, task.score), config)
+    settings = overrides(config, apply_search(config, figures))
+    attempt.write("report", "report.html", search_page(config, trials, figures.values, settings).encode())
+    logger.info(
+        "search: %d trials, %d to their end: %s (Dice %.4f, as configured %.4f); report %s",
+        figures.num_trials,
+        figures.num_whole,
+        describe(figures.values),
+        figures.score,
+        figures.configured_score,
+        attempt.output("report"),
+    )
+    return figures
+
+
+def _figures(trials: list[Trial], best: Trial, config: SegmentationConfig) -> SearchFigures:
+    configured = next(trial for trial in trials if not trial.values)
+    ratio = configured.outcome.seconds_per_step / best.outcome.seconds_per_step
+    return SearchFigures(
+        values=best.values,
+        num_steps=max(1, round(config.train.num_steps * ratio)),
+        score=best.outcome.score,
+        configured_score=configured.outcome.score,
+        num_trials=len(trials),
+        num_whole=sum(trial.is_whole for trial in trials),
+        num_refused=sum(bool(trial.outcome.refused) for trial in trials),
+    )

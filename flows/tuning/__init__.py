@@ -1,0 +1,9 @@
+"""Search over the settings of a training, as trials of Ray Tune.
+
+space.py     names of settings to their choices, and how a choice changes the settings of a training
+spec.py      budget and limits, as configured
+trial.py     one trial: settings to score, time of a step, parameters, latency
+run.py       all trials, side by side, the bad ones ended early (ASHA)
+inner.py     held-out samples of the search itself, taken from the training samples
+page.py      report: Pareto front, table of trials
+"""

@@ -1,0 +1,59 @@
+"""Listener of a search: keeps every trial that ends, and shows how the search goes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune import Callback
+
+from data_pipelines import storage
+from data_pipelines.progress import Progress
+from flows.tuning.space import Values, describe
+from flows.tuning.trial import Outcome, Trial
+
+logger = logging.getLogger(__name__)
+
+
+class TrialListener(Callback):
+    """Writes each ended trial to the folder ``uri``, and shows the seconds that passed of ``total``."""
+
+    def __init__(self, values: Mapping[int, Values], uri: str, progress: Progress, total: int) -> None:
+        self._values, self._uri, self._progress, self._total = values, uri, progress, total
+        self._shown = -1
+        self._began = time.monotonic()
+        self._num_ended = 0
+        self._whole: dict[int, float] = {}
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Keep the trial's last report, and tell the score of one that trained to its end."""
+        result = trial.last_result or {}
+        number = trial.config["number"]
+        self._num_ended += 1
+        if "score" not in result:  # the time was over before its first report
+            return
+        outcome = Outcome.model_validate({name: result[name] for name in Outcome.model_fields})
+        ended = Trial(number=number, values=dict(self._values[number]), outcome=outcome)
+        storage.write_bytes(storage.join(self._uri, f"{number:05d}.json"), ended.model_dump_json().encode())
+        if ended.is_whole:
+            logger.info("search: trial %d: %.4f: %s", number, outcome.score, describe(ended.values))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tell of a trial whose worker failed."""
+        self._num_ended += 1
+        logger.warning("search: trial %d failed: %s", trial.config["number"], _reason(trial))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Show the time."""
+        seconds = int(time.monotonic() - self._began)
+        if seconds > self._shown:  # Ray calls this several times a second, and after the time is over
+            self._shown = seconds
+            self._progress.update(min(seconds, self._total - 1), f"{self._num_ended} trials ended")
+
+
+def _reason(trial: Any) -> str:
+    """Return the last line of what Ray knows of an error."""
+    error = trial.get_error()
+    return str(error).strip().splitlines()[-1] if error is not None else "unknown"

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from data_pipelines.errors import ConfigError
+from flows.tuning.space import describe, draw
+
+CHOICES = {"width": (8, 16), "block": ("plain", "residual"), "skip": ("concat",)}
+
+
+def test_the_first_trial_is_the_configuration() -> None:
+    assert draw(CHOICES, (), seed=0, number=0) == {}
+    assert describe({}) == "as configured"
+
+
+def test_a_trial_is_drawn_by_seed_and_number_alone() -> None:
+    drawn = [draw(CHOICES, (), seed=3, number=number) for number in range(1, 40)]
+    assert drawn == [draw(CHOICES, (), seed=3, number=number) for number in range(1, 40)]
+    assert {(each["width"], each["block"]) for each in drawn} == {(w, b) for w in (8, 16) for b in CHOICES["block"]}
+    assert drawn != [draw(CHOICES, (), seed=4, number=number) for number in range(1, 40)]
+
+
+def test_what_is_not_searched_over_stays() -> None:
+    assert draw(CHOICES, ("skip",), seed=0, number=1) == {"skip": "concat"}
+    with pytest.raises(ConfigError, match=r"search\.over: there is no depth; choose of width, block, skip"):
+        draw(CHOICES, ("skip", "depth"), seed=0, number=1)
