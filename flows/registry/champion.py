@@ -45,10 +45,7 @@ class Champion:
 
     def fetch_bundle(self, folder: Path) -> Path:
         """Download its files below ``folder``; return the folder that its pipeline wrote."""
-        import mlflow
-
-        fetched = mlflow.artifacts.download_artifacts(f"models:/{self.name}/{self.version}", dst_path=str(folder))
-        return Path(fetched) / "artifacts" / BUNDLE
+        return fetch_bundle(f"models:/{self.name}/{self.version}", folder)
 
     def find_evaluation(self, evaluation_data: str, root: str, figures: type[F]) -> Record[F] | None:
         """Find its own evaluation in this storage, where it was on the same data; None otherwise."""
@@ -65,6 +62,13 @@ class Compared:
     outcome: Comparison | Incomparable
     rows: pa.Table | None = None
     """One row per case: its name, and the scores of both models."""
+
+
+def fetch_bundle(uri: str, folder: Path) -> Path:
+    """Download the files of a registered version below ``folder``; return the folder that its pipeline wrote."""
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder))) / "artifacts" / BUNDLE
 
 
 @contextmanager

@@ -22,6 +22,8 @@ PAGE_SIZE = 1000
 """Entries on one page of a search; the most that MLflow gives."""
 TAG_PREFIX = "unetflow."
 METRICS_TAG, GATE_TAG = f"{TAG_PREFIX}metrics", f"{TAG_PREFIX}gate"
+PIPELINE_FACT = "pipeline"
+"""Name of the pipeline among the facts that a version is registered with."""
 REGISTER_TAG = f"{TAG_PREFIX}register_key"
 """Key of the registration that created a version: a later attempt at it finds the version again."""
 

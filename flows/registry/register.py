@@ -23,7 +23,7 @@ from flows.registry import tracking
 from flows.registry.candidate import Candidate
 from flows.registry.champion import BUNDLE, EVALUATION_TAG
 from flows.registry.decision import Decision, ask_gate, settle
-from flows.registry.models import GATE_TAG, METRICS_TAG, REGISTER_TAG, TAG_PREFIX, find_registered
+from flows.registry.models import GATE_TAG, METRICS_TAG, PIPELINE_FACT, REGISTER_TAG, TAG_PREFIX, find_registered
 from flows.registry.run_logger import CURVES, RUN_TAG, complete_run
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Figures, Record
@@ -235,7 +235,9 @@ def _log_model(config: PipelineConfig, candidate: Candidate, run_id: str) -> str
                 artifacts={BUNDLE: str(files)},
                 code_paths=[str(source_root() / name) for name in PACKAGES],
                 pip_requirements=[f"{name}=={version}" for name, version in versions.items()],
-                metadata={f"{record.stage}_key": record.key for record in candidate.lineage} | dict(candidate.metadata),
+                metadata={PIPELINE_FACT: config.pipeline}
+                | {f"{record.stage}_key": record.key for record in candidate.lineage}
+                | dict(candidate.metadata),
                 signature=described.signature,
                 input_example=described.input_example,
             )

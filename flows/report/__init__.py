@@ -10,6 +10,8 @@ bars.py        parts of a whole as stacked bars, as SVG
 charts.py      several series over the training step, as SVG
 curves.py      training curves to charts, one per quantity
 strip.py       one dot per case, as SVG
+planes.py      which slices of a volume are shown, their orientation and grey levels
 overlays.py    three planes of a volume with truth and prediction, as PNG
+heat.py        three planes of a volume under a map of weights, as PNG
 sections.py    sections that every report has: curves, quarantined input, configuration, lineage
 """

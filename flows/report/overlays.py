@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from flows.report.palette import class_colour
+from flows.report.planes import Plane, choose_slices, enlarged, picture_size, shown_channels, to_bytes, to_png, window
 
 FILL_OPACITY = 0.42
 HAIRLINE_BRIGHTNESS = 0.35
-PLANE_NAMES = ("sagittal", "coronal", "axial")
-"""The plane across each axis of a volume whose axes run right, anterior, superior (RAS+)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """One picture: ``name`` says which plane it is and where."""
-
-    name: str
-    png: bytes
 
 
 def overlay_planes(
@@ -52,22 +40,13 @@ def overlay_planes(
         ValueError: Shapes disagree, or the labels are neither 2-D nor 3-D.
     """
     _check(image, truth, prediction, spacing)
-    channels = _shown_channels(image, truth.ndim)
-    window = _window(channels, truth.ndim)
-    scale = longest_side / max(size * mm for size, mm in zip(truth.shape, spacing, strict=True))
-    if truth.ndim == 2:
-        pixels_per_voxel = spacing[0] * scale, spacing[1] * scale
-        return [Plane("image", _draw(_to_bytes(channels, window), truth, prediction, pixels_per_voxel))]
+    channels = shown_channels(image, truth.ndim)
+    levels = window(channels, truth.ndim)
     planes = []
-    for axis in (2, 1, 0):
-        index = _fullest_slice(truth, prediction, axis)
-        image_plane, truth_plane, prediction_plane = (
-            _as_seen(volume, index, axis) for volume in (channels, truth, prediction)
-        )
-        across, up = (mm * scale for other, mm in enumerate(spacing) if other != axis)
-        name = f"{PLANE_NAMES[axis]}, slice {index + 1} of {truth.shape[axis]}"
-        png = _draw(_to_bytes(image_plane, window), truth_plane, prediction_plane, (up, across))
-        planes.append(Plane(name, png))
+    for chosen in choose_slices([truth > 0, prediction > 0], spacing, longest_side):
+        grey = to_bytes(chosen.of(channels), levels)
+        png = _draw(grey, chosen.of(truth), chosen.of(prediction), chosen.pixels_per_voxel)
+        planes.append(Plane(chosen.name, png))
     return planes
 
 
@@ -88,51 +67,6 @@ def _check(
         raise ValueError(f"spacing must be {truth.ndim} positive numbers of millimetres, got {list(spacing)}")
 
 
-def _shown_channels(image: np.ndarray, ndim: int) -> np.ndarray:
-    """``(*spatial)`` of the first channel, or ``(H, W, 3)`` of a 2-D colour image."""
-    if image.ndim == ndim:
-        return image
-    return np.moveaxis(image, 0, -1) if ndim == 2 and len(image) == 3 else image[0]
-
-
-def _window(channels: np.ndarray, ndim: int) -> tuple[float, float]:
-    """Values shown as black and as white: percentiles of about a million voxels, or 0 and 255 of an 8-bit picture."""
-    if channels.dtype == np.uint8 and ndim == 2:
-        return 0.0, 255.0
-    stride = max(1, round((channels.size / 1e6) ** (1 / ndim)))
-    sample = channels[(slice(None, None, stride),) * ndim].astype(np.float64)
-    sample = sample[np.isfinite(sample)]
-    if not sample.size:
-        return 0.0, 1.0
-    low, high = (float(level) for level in np.percentile(sample, (0.5, 99.5)))
-    if high <= low:  # nearly everything is one value: show what differs from it
-        low, high = float(sample.min()), float(sample.max())
-    return low, high if high > low else low + 1.0
-
-
-def _to_bytes(plane: np.ndarray, window: tuple[float, float]) -> NDArray[np.uint8]:
-    """Grey levels 0-255; NaN is black."""
-    low, high = window
-    levels = np.clip((plane.astype(np.float64) - low) / (high - low), 0, 1)
-    return np.round(np.nan_to_num(levels) * 255).astype(np.uint8)
-
-
-def _fullest_slice(truth: NDArray[np.integer], prediction: NDArray[np.integer], axis: int) -> int:
-    """Index of the slice across ``axis`` with most foreground; the middle one of several that have equally much."""
-    for labels in (truth, prediction):
-        others = tuple(other for other in range(labels.ndim) if other != axis)
-        counts = (labels > 0).sum(axis=others)
-        if counts.max() > 0:
-            candidates = np.flatnonzero(counts == counts.max())
-            return int(candidates[len(candidates) // 2])
-    return truth.shape[axis] // 2
-
-
-def _as_seen(volume: np.ndarray, index: int, axis: int) -> np.ndarray:
-    """One slice, rows from the top, columns from the left: the second remaining axis runs up, the first to the left."""
-    return np.take(volume, index, axis=axis).T[::-1, ::-1]
-
-
 def _draw(
     grey: np.ndarray,
     truth: np.ndarray,
@@ -140,16 +74,9 @@ def _draw(
     pixels_per_voxel: tuple[float, float],
 ) -> bytes:
     """PNG of one plane; ``pixels_per_voxel`` down and to the right."""
-    rows, columns = truth.shape
-    size = max(1, round(columns * pixels_per_voxel[1])), max(1, round(rows * pixels_per_voxel[0]))
-    picture = np.asarray(
-        Image.fromarray(np.ascontiguousarray(grey)).convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    )
-    painted = _blend(picture.astype(np.float32), _enlarged(prediction, size), FILL_OPACITY)
-    outlined = _draw_outline(painted, _enlarged(truth, size))
-    buffer = io.BytesIO()
-    Image.fromarray(np.round(outlined).astype(np.uint8)).save(buffer, format="PNG")
-    return buffer.getvalue()
+    size = picture_size(truth.shape, pixels_per_voxel)
+    painted = _blend(enlarged(grey, size), _enlarged(prediction, size), FILL_OPACITY)
+    return to_png(_draw_outline(painted, _enlarged(truth, size)))
 
 
 def _enlarged(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

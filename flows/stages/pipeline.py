@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from data_pipelines.errors import ConfigError
 from flows.config.pipeline import PipelineConfig
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 Records = Mapping[str, "Record[Any]"]
 """Step name to the record of its stage."""
+
+
+class Explainer(Protocol):
+    """Draws what a registered model looks at."""
+
+    def __call__(self, row: Mapping[str, Any], folder: Path) -> list[Path]:
+        """Write pictures of one input, a row of the model's columns, to ``folder``; return the files.
+
+        Raises DataError or InputError for an input that the model does not take.
+        """
+        ...
 
 
 def accept(config: PipelineConfig) -> None:
@@ -75,6 +87,8 @@ class Pipeline:
     steps: tuple[Step, ...]
     check: Callable[[Any], None] = accept
     """Check of what the configuration names (folders, weights) before anything is computed; raises UserError."""
+    load_explainer: Callable[[Path, str | None], Explainer] | None = None
+    """Load a registered model's files for ``unetflow explain``, limited to the named class; None: it has no such."""
     entry_module: str = "flows.cli"
     """Module that ``python -m`` runs in a job of the cluster. A pipeline defined outside this package names its own: a
     module that adds itself to ``PIPELINES`` and calls ``flows.cli.main``; it, or its package, travels with the job."""

@@ -95,6 +95,17 @@ def test_report_stands_alone(first: dict[str, Any]) -> None:
     assert "liver" in html
 
 
+def test_gates_and_saliency_are_drawn(project: Project, first: dict[str, Any]) -> None:
+    assert "Attention gates" in Path(first["report"]).read_text()
+    image = next(project.home.glob("cache/generated/*/imagesTr/*.nii.gz"))
+    arguments = (first["model_uri"], str(image), str(project.home / "cache" / "explained"), "--class", "kidney")
+    explained = project.run("explain", *arguments)
+    pictures = sorted(Path(explained["output"]).rglob("*.png"))
+    assert [path.parent.name for path in pictures] == [image.name.removesuffix("_0000.nii.gz")] * 5
+    stages = [f"saliency-kidney-stage{stage}" for stage in (1, 2, 3)]
+    assert [path.stem for path in pictures] == ["gates-mean", "gates-stage2", *stages]
+
+
 def test_cases_are_kept_as_parquet(first: dict[str, Any]) -> None:
     table = pq.read_table(Path(first["report"]).parent / "cases.parquet")
     assert {"case_id", "class_name", "dice", "hd95_mm", "surface_dice"} <= set(table.column_names)

@@ -40,6 +40,6 @@ train:
   validate_cases: 2
   checkpoint_every_steps: 3
   log_every_steps: 1
-  model: {channels: [4, 8, 16], deep_supervision: 1}
+  model: {channels: [4, 8, 16], deep_supervision: 1, skip: [concat, gated_coarse]}
 compute: {num_workers: 2}
 """

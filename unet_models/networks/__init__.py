@@ -5,6 +5,7 @@ unet             segmentation U-Nets, 2-D and 3-D: an encoder and a decoder
 blocks/          blocks of encoders and decoders, one file per type
 decoders/        decoders, one file per type
 skips            skip connections and attention gates
+inspection       attention-gate maps and saliency of a segmentation U-Net
 layers           convolution, normalisation, activation, upsampling
 denoiser         denoising U-Net of latent diffusion
 denoiser_blocks  time embedding, residual blocks and levels of the denoiser

@@ -59,12 +59,13 @@ class UNet(SegmentationNetwork):
         In training mode a decoder with deep supervision returns a list of logits, full resolution first, which keep the
         padding, so that each spatial size divides by the strides; otherwise the full-resolution logits alone.
         """
-        logits: list[Tensor] = self.decoder(self.encoder(self._pad(images)))
+        logits: list[Tensor] = self.decoder(self.encoder(self.pad(images)))
         if len(logits) > 1:
             return logits
-        return _crop(logits[0], tuple(images.shape[2:]))
+        return self.crop(logits[0], images)
 
-    def _pad(self, images: Tensor) -> Tensor:
+    def pad(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch channels *padded"]:
+        """Pad images with zeros at the far end of each axis to the sizes that the encoder takes."""
         missing = [-n % d for n, d in zip(images.shape[2:], self.divisor, strict=True)]
         if all(n <= d for n, d in zip(images.shape[2:], self.divisor, strict=True)):
             missing[-1] += self.divisor[-1]  # a coarsest stage of one voxel has no statistics to normalise by
@@ -72,6 +73,9 @@ class UNet(SegmentationNetwork):
             return images
         return F.pad(images, [side for m in reversed(missing) for side in (0, m)])
 
-
-def _crop(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    return x if tuple(x.shape[2:]) == size else x[(slice(None), slice(None), *(slice(n) for n in size))]
+    def crop(
+        self, x: Float[Tensor, "batch features *padded"], images: Tensor
+    ) -> Float[Tensor, "batch features *spatial"]:
+        """Crop what was computed from padded images back to the size of ``images``."""
+        size = images.shape[2:]
+        return x if x.shape[2:] == size else x[(slice(None), slice(None), *(slice(n) for n in size))]

@@ -8,6 +8,7 @@ augmentation.py settings of augmentation that follow from the shards
 train.py        stage: shards to a checkpoint
 bundle.py       what the weights need beside them
 segmenter.py    a file to a label map in the file's own geometry
+explain.py      pictures of attention gates and saliency
 evaluate.py     stage: checkpoint to scores and report
 evaluation/     scoring of cases, the report
 register.py     stage: checkpoint and scores to a registered version

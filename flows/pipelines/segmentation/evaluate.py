@@ -77,7 +77,7 @@ def _evaluate(
     bundle = build_bundle(config, shards.figures)
     scores = score_cases(config, shards, attempt, bundle, training.output("weights"))
     summaries = summarise([score.to_row() for score in scores])
-    write_report(attempt, config, shards, training, summaries, scores)
+    write_report(attempt, config, shards, training, bundle, summaries, scores)
     num_cases = len({score.case_id for score in scores})
     return SegmentationScores(
         metrics=_metrics(summaries), num_cases=num_cases, predictions=f"{attempt.name}/predictions"

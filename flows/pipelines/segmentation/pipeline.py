@@ -9,9 +9,12 @@ from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.stages.pipeline import Pipeline, Records, Step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flows.pipelines.segmentation.search.stage import SearchFigures
     from flows.pipelines.segmentation.shard import VolumeShardFigures
     from flows.registry.register import RegistrationFigures
+    from flows.stages.pipeline import Explainer
     from flows.stages.record import EvaluationFigures
     from flows.stages.stage import Stage
     from flows.training.figures import TrainingFigures
@@ -66,6 +69,13 @@ def plan_register(config: SegmentationConfig, done: Records) -> Stage[Registrati
     return register_model(_chosen(config, done), done["shard"], done["train"], done["evaluate"])
 
 
+def load_explainer(bundle: Path, class_name: str | None) -> Explainer:
+    """Load a registered model to draw its attention gates and saliency."""
+    from flows.pipelines.segmentation.explain import SegmentationExplainer
+
+    return SegmentationExplainer(bundle, class_name)
+
+
 SEGMENTATION = Pipeline(
     name="segmentation",
     config=SegmentationConfig,
@@ -77,4 +87,5 @@ SEGMENTATION = Pipeline(
         Step("register", plan_register, "Checkpoint and scores to a registered model."),
     ),
     ablations=(SKIPS,),
+    load_explainer=load_explainer,
 )

@@ -11,18 +11,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from data_pipelines.errors import InputError, WeightsError
 from data_pipelines.notices import log_notices
-from data_pipelines.volumes.checks import check_finite, check_image, check_varies
+from data_pipelines.volumes.checks import CheckedImage, check_finite, check_image, check_varies
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.images import write_picture
 from data_pipelines.volumes.formats.nifti import write_nifti
-from data_pipelines.volumes.preprocess import Preprocessing, prepare, restore_labels
+from data_pipelines.volumes.preprocess import Prepared, Preprocessing, prepare, restore_labels
 from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle
 from unet_models.networks.build import build_network
 from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_logits
+from unet_models.specs.segmentation import PredictSpec
 
 ARRAY = "image"
 """Name of an array that came from no file, in messages."""
@@ -46,15 +48,19 @@ class Segmenter:
 
     def logits(self, prepared: np.ndarray) -> np.ndarray:
         """Predict the logits (K, *prepared) float32 of a preprocessed image (C, *prepared)."""
-        bundle, image = self.bundle, torch.from_numpy(np.array(prepared)).to(self.device)
-        with autocast(bundle.predict.precision, self.device):
-            logits = predict_logits(self.model, image, bundle.patch_size, bundle.predict, bundle.mirror_axes)
-        if not bool(torch.isfinite(logits).all()):
+        logits = self.predict(self.model, prepared, self.bundle.predict)
+        if not np.isfinite(logits).all():
             raise WeightsError(
-                f"the network's output is not finite in precision {bundle.predict.precision}: its weights are broken, "
-                "or the precision is too low (evaluate.precision=fp32)"
+                f"the network's output is not finite in precision {self.bundle.predict.precision}: its weights are "
+                "broken, or the precision is too low (evaluate.precision=fp32)"
             )
-        return logits.cpu().numpy()
+        return logits
+
+    def predict(self, model: nn.Module, prepared: np.ndarray, spec: PredictSpec) -> np.ndarray:
+        """Predict, window by window, what ``model`` makes (K, *prepared) float32 of a preprocessed image."""
+        bundle, image = self.bundle, torch.from_numpy(np.array(prepared)).to(self.device)
+        with autocast(spec.precision, self.device):
+            return predict_logits(model, image, bundle.patch_size, spec, bundle.mirror_axes).cpu().numpy()
 
     def segment_prepared(self, prepared: np.ndarray, done: Preprocessing) -> np.ndarray:
         """Segment a preprocessed image (C, *prepared); the label map (*stored) is in the case's original geometry."""
@@ -83,10 +89,13 @@ class Segmenter:
 
         Raises DataError for every rule that training would have found broken.
         """
-        bundle = self.bundle
-        checked = check_image(paths, bundle.channels, len(bundle.patch_size), bundle.limits)
-        log_notices(checked.notices)
+        checked = self._read(paths)
         return self._segment(checked.image, checked.geometry).reshape(checked.stored_shape), checked.geometry
+
+    def prepare_files(self, paths: Sequence[str]) -> Prepared:
+        """Read and preprocess an image, as ``segment_files`` does. Raises DataError where training would have."""
+        checked = self._read(paths)
+        return self._prepare(checked.image, checked.geometry)
 
     def segment_to_file(self, paths: Sequence[str], output: str) -> str:
         """Segment and write the label map, as ``.png`` or as NIfTI with the input's affine; return ``output``."""
@@ -98,7 +107,16 @@ class Segmenter:
             write_nifti(output, labels, geometry.affine_array(), geometry.unit_mm)
         return output
 
+    def _read(self, paths: Sequence[str]) -> CheckedImage:
+        bundle = self.bundle
+        checked = check_image(paths, bundle.channels, len(bundle.patch_size), bundle.limits)
+        log_notices(checked.notices)
+        return checked
+
+    def _prepare(self, image: np.ndarray, geometry: Geometry) -> Prepared:
+        return prepare(image, geometry, self.bundle.preprocess, self.bundle.spacing)
+
     def _segment(self, image: np.ndarray, geometry: Geometry) -> np.ndarray:
         """Segment a checked image (C, *spatial)."""
-        prepared = prepare(image, geometry, self.bundle.preprocess, self.bundle.spacing)
+        prepared = self._prepare(image, geometry)
         return self.segment_prepared(prepared.image, prepared.done)

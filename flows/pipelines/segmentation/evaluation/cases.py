@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore
 from flows.report.html import unique_anchors
-from flows.report.overlays import Plane
+from flows.report.planes import Plane
 from flows.report.strip import Dot
 from unet_models.metrics.summary import MEAN_CLASS
 
@@ -24,6 +24,8 @@ class CaseView:
     role: Role
     dice: float
     planes: Sequence[Plane]
+    gates: Mapping[str, bytes] = field(default_factory=dict)
+    """PNG of each map of attention-gate weights, by name; empty where the network has no gates."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ def segmentation_page(page: SegmentationPage) -> str:
         _scores(page.summaries, classes, page.remark),
         _distribution(cases, classes),
         _pictures(page.views, cases, page.classes),
+        *([_gates(page.views)] if any(view.gates for view in page.views) else []),
         training_section({"": page.curves}),
         *([times_section({"": page.times})] if page.times else []),
         _per_case(cases),
@@ -199,6 +200,18 @@ def _pictures(views: Sequence[CaseView], cases: Cases, class_labels: Mapping[str
     if any(len(view.planes) > 1 for view in views):
         intro += " In axial and coronal planes the patient's right is on the left; in sagittal ones anterior is."
     return Section("Cases in pictures", intro, blocks)
+
+
+def _gates(views: Sequence[CaseView]) -> Section:
+    blocks = []
+    for view in {view.case_id: view for view in views}.values():
+        figures = [Figure(png=png, caption=name, alt=f"{view.case_id}, {name}") for name, png in view.gates.items()]
+        blocks.append(FigureRow(figures, f"{ROLES[view.role]}: {view.case_id}"))
+    intro = (
+        "The weights that the attention gates give to the encoder's features: bright where features pass to the "
+        "decoder, dark where the gate holds them back; their mean, and each stage's, full resolution first."
+    )
+    return Section("Attention gates", intro, blocks)
 
 
 def _per_case(cases: Cases) -> Section:

@@ -1,0 +1,82 @@
+"""What a segmentation network looks at: maps as large as its image, predicted window by window like its logits."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unet_models.networks.layers import INTERPOLATION
+from unet_models.networks.skips import AttentionGate
+from unet_models.networks.unet import UNet
+
+
+class GateMaps(nn.Module):
+    """Weights in (0, 1) that the attention gates of a network give to its skip connections (Oktay 2018, fig. 4)."""
+
+    def __init__(self, network: UNet) -> None:
+        """Find the gates; ``levels`` are the stages that have one, 0 at full resolution."""
+        super().__init__()
+        self.network = network
+        skips = list(getattr(network.decoder, "skips", []))[::-1]  # a decoder runs from coarse to fine
+        gates = [(level, skip.gate) for level, skip in enumerate(skips) if isinstance(skip.gate, AttentionGate)]
+        self.levels = tuple(level for level, _ in gates)
+        self.gates = nn.ModuleList(gate for _, gate in gates)
+
+    def forward(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch levels *spatial"]:
+        """Compute one map per gated level, finest first, upsampled linearly to the image."""
+        found: dict[int, Tensor] = {}
+
+        def keep(gate: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+            assert isinstance(gate, AttentionGate)
+            found[id(gate)] = gate.weights(*inputs)
+
+        hooks = [gate.register_forward_hook(keep) for gate in self.gates]
+        try:
+            self.network(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.cat([_at_full_resolution(self.network, found[id(gate)], images) for gate in self.gates], dim=1)
+
+
+class ClassSaliency(nn.Module):
+    """Grad-CAM of a class at every stage of the encoder (Selvaraju 2017, eq. 1-2; for segmentation Vinogradova 2020).
+
+    The score whose gradient weights the channels is the mean logit of the class over the voxels that are predicted as
+    it; where there are none, the map is 0.
+    """
+
+    def __init__(self, network: UNet, class_value: int) -> None:
+        super().__init__()
+        self.network, self.class_value = network, class_value
+
+    def forward(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch stages *spatial"]:
+        """Compute one map per stage, finest first, of values 0 or above, upsampled linearly to the image."""
+        with torch.inference_mode(False), torch.enable_grad():
+            images = images.clone().requires_grad_()  # a tensor of inference mode has no gradient
+            features = self.network.encoder(self.network.pad(images))
+            logits = self.network.crop(self.network.decoder(features)[0], images)
+            of_class = logits.argmax(dim=1) == self.class_value
+            scores = (logits[:, self.class_value] * of_class).flatten(1).sum(1) / of_class.flatten(1).sum(1).clamp(
+                min=1
+            )
+            gradients = torch.autograd.grad(scores.sum(), features, allow_unused=True)
+        maps = [_grad_cam(*pair) for pair in zip(features, gradients, strict=True)]
+        return torch.cat([_at_full_resolution(self.network, map_, images) for map_ in maps], dim=1).detach()
+
+
+def _grad_cam(features: Tensor, gradient: Tensor | None) -> Tensor:
+    """Weight each channel (B, C, *spatial) by its mean gradient; sum to (B, 1, *spatial), negative sums are 0."""
+    if gradient is None:
+        return torch.zeros_like(features[:, :1])
+    weights = gradient.flatten(2).mean(dim=2).reshape(*gradient.shape[:2], *[1] * (gradient.ndim - 2))
+    return F.relu((weights * features).sum(dim=1, keepdim=True))
+
+
+def _at_full_resolution(network: UNet, map_: Tensor, images: Tensor) -> Tensor:
+    size = network.pad(images).shape[2:]
+    if map_.shape[2:] != size:
+        map_ = F.interpolate(map_, size=size, mode=INTERPOLATION[network.ndim], align_corners=False)
+    return network.crop(map_, images)
