@@ -10,8 +10,8 @@ from torch import Tensor
 from data_pipelines.batches import VolumeBatch
 from tests.benchmarks.timing import alternate, table
 from unet_models.networks.build import build_network
-from unet_models.networks.presets import nnunet_hippocampus
 from unet_models.specs.loop import OptimizerSpec
+from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import AugmentSpec, TrainSpec
 from unet_models.training.fit import train_step
 from unet_models.training.objectives import Segmentation
@@ -39,7 +39,7 @@ def _ours(images: Tensor, masks: Tensor) -> Callable[[], int]:
         patch_size=PATCH,
         global_batch_size=len(images),
         num_steps=10**6,
-        model=nnunet_hippocampus(),
+        model=UNetSpec(preset="nnunet"),
         augment=AugmentSpec.nothing(),
         # On a CPU samples go one by one: a batch of one is normalised without copies (see InstanceNorm).
         micro_batch_size=None if images.is_cuda else 1,

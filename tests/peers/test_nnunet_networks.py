@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tests.support.twins import CLOSE, copy_weights, perturbed, swap_inputs
-from unet_models.networks import presets
 from unet_models.networks.build import build_network
+from unet_models.specs.networks import UNetSpec
 
 nnunet = pytest.importorskip("dynamic_network_architectures.architectures.unet")
 
@@ -18,7 +18,7 @@ nnunet = pytest.importorskip("dynamic_network_architectures.architectures.unet")
 @pytest.mark.parametrize(("ndim", "size"), [(2, (16, 24)), (3, (8, 16, 12))])
 def test_the_residual_encoder_is_that_of_nnunet(ndim: int, size: tuple[int, ...]) -> None:
     update = {"channels": (4, 8, 12), "num_blocks": (1, 3, 4), "deep_supervision": 1, "strides": (2, (2,) * ndim)}
-    spec = presets.residual_encoder().model_copy(update=update)
+    spec = UNetSpec(preset="residual_encoder").model_copy(update=update)
     model = perturbed(build_network(spec, 2, 3, ndim))
     twin = nnunet.ResidualEncoderUNet(
         2,

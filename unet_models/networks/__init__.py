@@ -15,5 +15,5 @@ clip             small CLIP (transformers')
 tokenizer        byte-pair tokenizer of the small CLIP
 pretrained       folders of transformers and diffusers, loaded completely or not at all
 inception        Inception-v3 of the FID
-presets          specs of published networks
+presets          specs of published denoisers
 """

@@ -161,6 +161,12 @@ def build_shortcut(spec: UNetSpec, ndim: int, in_channels: int, out_channels: in
     return shortcut
 
 
+def expanded(spec: UNetSpec, channels: int) -> int:
+    """Widen a number of channels by the expansion of a stage's spec (``UNetSpec.at_stage``)."""
+    assert isinstance(spec.expansion, int)
+    return spec.expansion * channels
+
+
 def is_one(stride: Stride) -> bool:
     """Tell whether a stride keeps the resolution."""
     return stride == 1 or (isinstance(stride, tuple) and set(stride) == {1})

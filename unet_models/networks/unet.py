@@ -24,7 +24,13 @@ class Encoder(nn.Module):
             self.pools.append(MAX_POOL[ndim](stride) if pooled else nn.Identity())
             self.stages.append(
                 build_stage(
-                    spec, spec.block, ndim, width, channels, spec.encoder_blocks[i], 1 if pooled or i == 0 else stride
+                    spec.at_stage(i),
+                    spec.block,
+                    ndim,
+                    width,
+                    channels,
+                    spec.encoder_blocks[i],
+                    1 if pooled or i == 0 else stride,
                 )
             )
             width = channels

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from data_pipelines.specs import Spec
+from unet_models.specs.presets import PRESETS
 
 Count = Annotated[int, Field(ge=1)]
 Skip = Literal["concat", "add", "gated", "gated_coarse", "none"]
@@ -24,14 +25,19 @@ BLOCKS, DECODERS = _names("blocks"), _names("decoders")
 if TYPE_CHECKING:
     Block = str
     Decoder = str
+    Preset = str
 else:
     Block = Literal[BLOCKS]
     Decoder = Literal[DECODERS]
+    Preset = Literal[tuple(PRESETS)]
 
 
 class UNetSpec(Spec):
     """Architecture of a segmentation U-Net, ``unet_models.networks.unet.UNet``."""
 
+    preset: Preset | None = None
+    """Published network whose settings are the defaults of the other fields; docs/networks.md lists them. None: the
+    defaults below, the U-Net that nnU-Net plans."""
     channels: tuple[int, ...] = (32, 64, 128, 256)
     """Feature channels of each stage, full resolution first."""
     strides: tuple[int | tuple[int, ...], ...] | None = None
@@ -47,8 +53,9 @@ class UNetSpec(Spec):
     """Block of the decoder's stages. None: that of the encoder."""
     kernel_size: int = Field(default=3, ge=1)
     """Size of the convolutions, odd, on every axis; MedNeXt has 3 or 5."""
-    expansion: int = Field(default=4, ge=1)
-    """Widening inside blocks ``inverted_residual`` (MobileNetV2 has 6) and ``mednext`` (2 to 4)."""
+    expansion: Count | tuple[Count, ...] = 4
+    """Widening inside blocks ``inverted_residual`` (MobileNetV2 has 6) and ``mednext`` (2 to 8): one number, or one per
+    stage, which encoder and decoder share."""
     groups: int = Field(default=4, ge=1)
     """Groups of the convolutions inside blocks ``shuffle``; fewer where they do not divide the channels."""
     norm: Literal["instance", "batch", "group", "none"] = "instance"
@@ -75,6 +82,15 @@ class UNetSpec(Spec):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping a channel after each activation during training; 0: no dropout. The dropped channels
     depend on the number of workers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_preset(cls, given: Any) -> Any:
+        return (
+            {**PRESETS[given["preset"]], **given}
+            if isinstance(given, dict) and given.get("preset") in PRESETS
+            else given
+        )
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
@@ -103,6 +119,10 @@ class UNetSpec(Spec):
         """Blocks of each decoder stage, full resolution first."""
         return _each(self.num_decoder_blocks, len(self.channels) - 1)
 
+    def at_stage(self, stage: int) -> UNetSpec:
+        """Return the spec that blocks of a stage are built from, with its own ``expansion``; 0 is full resolution."""
+        return self.model_copy(update={"expansion": _each(self.expansion, len(self.channels))[stage]})
+
     @property
     def skips(self) -> tuple[Skip, ...]:
         """Skip connection of each decoder stage, full resolution first."""
@@ -110,7 +130,7 @@ class UNetSpec(Spec):
         return kinds
 
     def _check_numbers(self) -> None:
-        stages = {"num_blocks": len(self.channels)}
+        stages = dict.fromkeys(("num_blocks", "expansion"), len(self.channels))
         stages |= dict.fromkeys(("num_decoder_blocks", "skip"), len(self.channels) - 1)
         for name, number in stages.items():
             value = getattr(self, name)

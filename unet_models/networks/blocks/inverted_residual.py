@@ -16,6 +16,7 @@ from unet_models.networks.layers import (
     build_activation,
     build_depthwise,
     build_norm,
+    expanded,
     is_one,
 )
 from unet_models.specs.networks import UNetSpec
@@ -26,7 +27,7 @@ class Block(nn.Module):
 
     def __init__(self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride = 1) -> None:
         super().__init__()
-        hidden = spec.expansion * in_channels
+        hidden = expanded(spec, in_channels)
         self.convs = nn.Sequential(
             CONV[ndim](in_channels, hidden, 1, bias=False),
             build_norm(spec, ndim, hidden),

@@ -14,6 +14,7 @@ from unet_models.networks.layers import (
     build_activation,
     build_depthwise,
     build_norm,
+    expanded,
     is_one,
 )
 from unet_models.specs.networks import UNetSpec
@@ -40,7 +41,7 @@ class Block(nn.Module):
 
     def __init__(self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride = 1) -> None:
         super().__init__()
-        hidden = spec.expansion * in_channels
+        hidden = expanded(spec, in_channels)
         self.filter = build_depthwise(spec, ndim, in_channels, stride)
         self.norm = build_norm(spec, ndim, in_channels)
         self.expand = CONV[ndim](in_channels, hidden, 1)

@@ -21,8 +21,9 @@ class Node(nn.Module):
         super().__init__()
         width, coarse = spec.channels[level : level + 2]
         block = spec.decoder_block or spec.block
-        self.upsample = build_upsample(spec, block, ndim, coarse, width, stride)
-        self.stage = build_stage(spec, block, ndim, (number + 1) * width, width, spec.decoder_blocks[level])
+        own = spec.at_stage(level)
+        self.upsample = build_upsample(own, block, ndim, coarse, width, stride)
+        self.stage = build_stage(own, block, ndim, (number + 1) * width, width, spec.decoder_blocks[level])
 
     def forward(self, before: list[Tensor], coarse: Tensor) -> Tensor:
         """Join the nodes before with the coarser one."""

@@ -18,10 +18,11 @@ class Decoder(nn.Module):
         channels, block = spec.channels, spec.decoder_block or spec.block
         self.upsamples, self.skips, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for i in reversed(range(len(channels) - 1)):
+            own = spec.at_stage(i)
             skip = SkipConnection(spec.skips[i], ndim, channels[i], channels[i + 1], strides[i])
-            self.upsamples.append(build_upsample(spec, block, ndim, channels[i + 1], channels[i], strides[i]))
+            self.upsamples.append(build_upsample(own, block, ndim, channels[i + 1], channels[i], strides[i]))
             self.skips.append(skip)
-            self.stages.append(build_stage(spec, block, ndim, skip.out_channels, channels[i], spec.decoder_blocks[i]))
+            self.stages.append(build_stage(own, block, ndim, skip.out_channels, channels[i], spec.decoder_blocks[i]))
         heads = range(spec.deep_supervision, -1, -1)
         self.heads = nn.ModuleList(CONV[ndim](channels[i], num_classes, 1) for i in heads)
 

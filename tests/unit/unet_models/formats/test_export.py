@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import onnxruntime
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
 
+from tests.support.exports import READERS, Run, assert_equal, by_onnx, perturbed, written
 from unet_models.formats import export
-from unet_models.formats.export import DESCRIPTION, export_networks, export_onnx, export_program
+from unet_models.formats.export import DESCRIPTION, export_networks, export_onnx
 from unet_models.formats.trace import Traced, trace_decoder, trace_denoiser, trace_unet
 from unet_models.networks.autoencoder import build_autoencoder
 from unet_models.networks.build import build_network
@@ -24,60 +23,11 @@ from unet_models.networks.unet import UNet
 from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.networks import DenoiserSpec, UNetSpec
 
-TOLERANCE = 2e-5
-"""Maximum difference relative to the largest output. Measured: below 1e-6, but 7e-6 for images of 2x2 latent pixels."""
-
-Run = Callable[..., Tensor]
-
-
-def perturbed(network: Any) -> Any:
-    """Every weight away from 0 and 1, so that forgetting one shows."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for tensor in network.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.add_(torch.rand_like(tensor) * 0.1)
-    return network.eval()
-
 
 def small_autoencoder() -> Any:
     autoencoder = perturbed(build_autoencoder(AutoencoderSpec(channels=(8, 8, 16)), resolution=16))
     autoencoder.register_to_config(scaling_factor=0.7)
     return autoencoder
-
-
-def by_onnx(path: Path) -> Run:
-    """The file as a function of named inputs."""
-    session = onnxruntime.InferenceSession(path)
-
-    def run(**inputs: Tensor) -> Tensor:
-        (output,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-        return torch.from_numpy(output)
-
-    return run
-
-
-def by_torch(path: Path) -> Run:
-    return torch.export.load(path).module()
-
-
-READERS = {"onnx": by_onnx, "torch_export": by_torch}
-
-
-def written(traced: Traced, folder: Path) -> dict[str, Run]:
-    """Both formats, read back."""
-    export_onnx(traced, folder / "n.onnx")
-    export_program(traced, folder / "n.pt2")
-    return {"onnx": by_onnx(folder / "n.onnx"), "torch_export": by_torch(folder / "n.pt2")}
-
-
-def assert_equal(runs: dict[str, Run], network: Callable[..., Tensor], inputs: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        expected = network(**inputs)
-        assert expected.std() > 0.1 * expected.abs().max(), "outputs that are all alike would say little"
-        for format_, run in runs.items():
-            difference = ((run(**inputs) - expected).abs().max() / expected.abs().max()).item()
-            assert difference <= TOLERANCE, f"{format_}: {difference}"
 
 
 SMALL = {"channels": (8, 16), "attention_levels": (True, False), "num_res_blocks": 1, "num_heads": 2, "num_groups": 4}
@@ -144,30 +94,6 @@ def test_unet_2d_and_sizes_that_are_no_multiple(unet_2d: tuple[UNet, Traced], tm
             runs["onnx"](images=torch.randn(size))
     with pytest.raises(AssertionError, match=">= 8"):  # the network would pad this one
         runs["torch_export"](images=torch.randn(2, 2, 4, 4))
-
-
-FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
-    "residual": (
-        {"block": "residual", "norm": "group", "upsample": "linear", "skip": "gated", "activation": "silu"},
-        3,
-    ),
-    "separable": ({"block": "separable", "norm": "batch", "downsample": "max_pool", "skip": "add", "dropout": 0.5}, 2),
-    "residual encoder": ({"block": "residual_encoder", "decoder_block": "plain"}, 2),
-    "inverted residual": ({"block": "inverted_residual", "skip": "none"}, 2),
-    "shuffle": ({"block": "shuffle", "norm": "batch", "activation": "silu"}, 2),
-    "mednext": ({"block": "mednext", "activation": "gelu", "skip": "add"}, 3),
-    "coarse gates": ({"skip": "gated_coarse"}, 2),
-    "nested": ({"decoder": "nested"}, 2),
-    "fcn": ({"decoder": "fcn", "skip": "add"}, 2),
-}
-
-
-@pytest.mark.parametrize(("family", "ndim"), FAMILIES.values(), ids=FAMILIES.keys())
-def test_other_families(family: dict[str, Any], ndim: int, tmp_path: Path) -> None:
-    network = perturbed(build_network(UNetSpec(channels=(4, 8), **family), 1, 2, ndim))
-    runs = written(trace_unet(network, 1, 2), tmp_path)
-    for size in [(1, 1, 8, 12, 16), (3, 1, 16, 8, 20)]:
-        assert_equal(runs, network, {"images": torch.randn(size[: 2 + ndim])})
 
 
 def test_weights_of_low_precision_are_refused() -> None:

@@ -11,7 +11,6 @@ from monai.networks.nets.attentionunet import AttentionBlock
 from torch import Tensor, nn
 
 from tests.support.twins import CLOSE, copy_weights, in_order_of_use, perturbed, swap_inputs
-from unet_models.networks import presets
 from unet_models.networks.build import build_network
 from unet_models.networks.skips import AttentionGate
 from unet_models.networks.unet import UNet
@@ -50,7 +49,7 @@ def plain_twin(model: UNet, spec: UNetSpec, strides: Any, images: Tensor) -> Any
     ("ndim", "strides", "size"), [(3, (2, 2, 2), (16, 24, 8)), (2, ((2, 1), (2, 2), (1, 2)), (12, 20))]
 )
 def test_the_plain_network_is_that_of_monai(ndim: int, strides: Any, size: tuple[int, ...]) -> None:
-    spec = presets.nnunet_hippocampus().model_copy(update={"channels": (4, 6, 8, 10), "strides": strides})
+    spec = UNetSpec(preset="nnunet").model_copy(update={"channels": (4, 6, 8, 10), "strides": strides})
     model = perturbed(build_network(spec, 2, 3, ndim))
     images = torch.randn(2, 2, *size)
     twin = plain_twin(model, spec, strides, images)
@@ -62,7 +61,7 @@ def test_the_plain_network_is_that_of_monai(ndim: int, strides: Any, size: tuple
 
 @pytest.mark.parametrize(("ndim", "size"), [(2, (16, 24)), (3, (8, 16, 12))])
 def test_mednext_is_that_of_monai(ndim: int, size: tuple[int, ...]) -> None:
-    spec = presets.mednext_small().model_copy(
+    spec = UNetSpec(preset="mednext_s").model_copy(
         update={"channels": (4, 8, 16), "expansion": 3, "kernel_size": 5, "deep_supervision": 0}
     )
     model = perturbed(build_network(spec, 2, 3, ndim))

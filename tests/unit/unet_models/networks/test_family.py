@@ -1,0 +1,112 @@
+"""Every member of the segmentation family: parameters, shapes, gradients, export, weights as a file, compilation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tests.support.exports import assert_equal, perturbed, written
+from tests.support.members import MEMBERS, small
+from unet_models.formats.trace import trace_unet
+from unet_models.networks.build import build_network
+from unet_models.specs.networks import UNetSpec
+
+VGG = 14_714_688 + (9 * 512 + 1) * 512 + 2 * (64 * 2 + 128 * 2 + 256 * 3 + 512 * 7)
+"""Parameters of FCN's encoder: convolutions of VGG-16, one more below them, and normalisation after each."""
+COUNTS = [
+    ({"preset": "fcn_32s"}, 3, 21, 2, VGG + 1 * (512 + 1) * 21),
+    ({"preset": "fcn_16s"}, 3, 21, 2, VGG + 2 * (512 + 1) * 21),
+    ({"preset": "fcn_8s"}, 3, 21, 2, VGG + 3 * (512 + 1) * 21),
+    ({"preset": "unet"}, 1, 2, 2, 31_042_434),
+    # 1x1 in place of 2x2 convolutions: three quarters of those weights are gone.
+    ({"preset": "unet", "upsample": "linear"}, 1, 2, 2, 31_042_434 - 3 * (512 + 128 + 32 + 8) * 1024),
+    ({"preset": "resunet"}, 1, 2, 2, 32_438_082),
+    ({"preset": "attention_unet"}, 1, 2, 2, 32_087_878),
+    ({"preset": "unet_plus_plus"}, 1, 2, 2, 8_360_802),
+    ({"preset": "nnunet"}, 1, 3, 3, 5_602_953),
+    ({"preset": "residual_encoder"}, 1, 2, 3, 102_349_770),
+    ({"preset": "mednext_s"}, 1, 2, 3, 5_551_816),  # Roy 2023, table 3: 5.6 M, 10.5 M, 17.6 M, 61.8 M
+    ({"preset": "mednext_b"}, 1, 2, 3, 10_527_208),
+    ({"preset": "mednext_m"}, 1, 2, 3, 17_549_864),
+    ({"preset": "mednext_l"}, 1, 2, 3, 61_780_168),
+    ({"preset": "mednext_l", "kernel_size": 5}, 1, 2, 3, 62_993_800),  # 63.0 M
+    ({"preset": "mobile_unet"}, 1, 2, 2, 505_758),
+    ({"preset": "shuffle_unet"}, 1, 2, 2, 1_167_018),
+    ({"preset": "separable_unet"}, 1, 2, 2, 1_516_578),
+]
+
+ALIKE = ("fcn_32s", "fcn_16s", "mednext_b", "mednext_m", "mednext_l")
+"""Members whose graphs have the operators of another one's."""
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("fields", "channels", "classes", "ndim", "count"), COUNTS)
+def test_number_of_parameters(fields: dict[str, object], channels: int, classes: int, ndim: int, count: int) -> None:
+    with torch.device("meta"):
+        network = build_network(UNetSpec.model_validate(fields), channels, classes, ndim)
+    assert num_parameters(network) == count
+
+
+def test_every_member_is_counted() -> None:
+    assert {fields["preset"] for fields, *_ in COUNTS} == set(MEMBERS)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("name", MEMBERS)
+def test_one_voxel_over_a_multiple(name: str, ndim: int) -> None:
+    """Logits of the image's size; gradients of all outputs reach every weight."""
+    network = perturbed(build_network(small(name), 2, 3, ndim))
+    images = torch.randn(2, 2, *(9, 13, 8)[:ndim])
+    outputs = network.train()(images)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    torch.stack([output.square().mean() for output in outputs]).sum().backward()
+    reached = {key: parameter.grad for key, parameter in network.named_parameters()}
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in reached.values())
+    assert [key for key, gradient in reached.items() if gradient.ndim > 1 and not gradient.any()] == []
+    logits = network.eval()(images)
+    assert logits.shape == (2, 3, *images.shape[2:])
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in MEMBERS if name not in ALIKE])
+def test_files_compute_what_the_network_does(name: str, tmp_path: Path) -> None:
+    """ONNX, ``torch.export`` and the state dict of a second network, at a size it was not traced with."""
+    ndim = 3 if name in ("nnunet", "mednext_s") else 2
+    spec = small(name, (4, 8)).model_copy(update={"num_blocks": 1, "num_decoder_blocks": 1})
+    network = perturbed(build_network(spec, 1, 2, ndim)).eval()
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    again = build_network(spec, 1, 2, ndim).eval()
+    again.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    runs = written(trace_unet(network, 1, 2), tmp_path) | {"state dict": lambda images: again(images)}
+    assert_equal(runs, network, {"images": torch.randn(3, 1, *(8, 12, 6)[:ndim])})
+
+
+def test_compiled_it_computes_the_same() -> None:
+    """One graph, without breaks, forward and backward; sizes that are padded, too."""
+    network = perturbed(build_network(small("attention_unet"), 1, 2, 2))
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    images = torch.randn(2, 1, 9, 13)
+
+    def gradients(model: object) -> tuple[Tensor, ...]:
+        assert callable(model)
+        return torch.autograd.grad(model(images).square().sum(), list(network.parameters()))
+
+    torch.testing.assert_close(gradients(compiled), gradients(network), rtol=1e-4, atol=1e-4)
+
+
+def test_fields_beside_a_preset_win() -> None:
+    spec = UNetSpec(preset="mednext_b", kernel_size=5, skip="concat")
+    assert (spec.block, spec.expansion, spec.kernel_size, spec.skip) == ("mednext", (2, 3, 4, 4, 4), 5, "concat")
+    assert UNetSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_settings_per_stage_need_one_for_each() -> None:
+    with pytest.raises(ValueError, match="expansion: need one value, or 3 for 3 stages, got 5"):
+        UNetSpec(preset="mednext_b", channels=(4, 6, 8), deep_supervision=0)
