@@ -33,7 +33,7 @@ def read_config(
     try:
         return configs[kind].model_validate(values)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(whole file)'}: {_message(e)}" for e in error.errors()]
+        lines = [f"  {_field(e, values) or '(whole file)'}: {_message(e)}" for e in error.errors()]
         raise ConfigError(f"{path}: {len(lines)} field(s) are wrong:\n" + "\n".join(lines)) from None
 
 
@@ -62,6 +62,19 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from None
+
+
+def _field(error: Any, values: Any) -> str:
+    """Return the field of a pydantic error as ``--set`` takes it, without the name of a chosen alternative."""
+    *parents, leaf = error["loc"] or ("",)
+    names, group = [], values
+    for part in parents:
+        if not isinstance(group, dict) or part in group:
+            names.append(str(part))
+            group = group[part] if isinstance(group, dict) else None
+    if not isinstance(group, dict) or leaf in group or error["type"] == "missing":
+        names.append(str(leaf))
+    return ".".join(names)
 
 
 def _message(error: Any) -> str:

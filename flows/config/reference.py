@@ -29,10 +29,10 @@ def reference_markdown(pipelines: Sequence[tuple[str, type[PipelineConfig]]]) ->
     ]
     for name, model in pipelines:
         lines += ["", f"## Pipeline `{name}`"]
-        for path, group in _groups(model):
-            lines += ["", f"### `{path}`" if path else "### Top level", "", _sentence(group.__doc__), ""]
+        for heading, group in _groups(model):
+            lines += ["", f"### {heading}", "", _sentence(group.__doc__), ""]
             lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
-            lines += [_row(field, info) for field, info in group.model_fields.items() if _model_of(info) is None]
+            lines += [_row(field, info) for field, info in group.model_fields.items() if not _models_of(info)]
     return "\n".join([*lines, "", *metrics_markdown()]) + "\n"
 
 
@@ -55,24 +55,44 @@ def _template_lines(model: type[BaseModel], indent: str) -> Iterator[str]:
     for name, info in model.model_fields.items():
         for line in _wrapped(_sentence(info.description), WIDTH - len(indent)):
             yield f"{indent}# {line}"
-        if (group := _model_of(info)) is not None:
+        if groups := _models_of(info):
             yield f"{indent}{name}:"
-            yield from _template_lines(group, indent + "  ")
+            yield from _template_lines(groups[0], indent + "  ")  # the default among alternatives
         else:
             yield f"{indent}{name}: {_yaml(info.get_default(call_default_factory=True))}"
 
 
-def _groups(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Yield each group of fields with its path, depth first."""
-    yield path, model
+def _groups(model: type[BaseModel], path: str = "", choice: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield each group of fields with its heading, depth first. ``choice`` is the field that chooses the group."""
+    yield (f"`{path}`" if path else "Top level") + choice, model
     for name, info in model.model_fields.items():
-        if (group := _model_of(info)) is not None:
-            yield from _groups(group, f"{path}.{name}" if path else name)
+        groups = _models_of(info)
+        for group in groups:
+            chosen = f" with {_choice(group)}" if len(groups) > 1 else ""
+            yield from _groups(group, f"{path}.{name}" if path else name, chosen)
 
 
-def _model_of(info: FieldInfo) -> type[BaseModel] | None:
-    kind = info.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+def _models_of(info: FieldInfo) -> list[type[BaseModel]]:
+    """Return the class of a group of fields; several where a field of the group chooses among them, else none."""
+    return list(_iter_models(info.annotation))
+
+
+def _iter_models(kind: Any) -> Iterator[type[BaseModel]]:
+    origin = typing.get_origin(kind)
+    if origin is typing.Annotated:
+        yield from _iter_models(typing.get_args(kind)[0])
+    elif origin in (typing.Union, types.UnionType):
+        for each in typing.get_args(kind):
+            yield from _iter_models(each)
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+
+
+def _choice(group: type[BaseModel]) -> str:
+    """Write the field that chooses a group among alternatives: the one of a single allowed value."""
+    fields = group.model_fields.items()
+    name, kind = next((name, info.annotation) for name, info in fields if typing.get_origin(info.annotation) is Literal)
+    return f"`{name}: {typing.get_args(kind)[0]}`"
 
 
 def _row(name: str, info: FieldInfo) -> str:

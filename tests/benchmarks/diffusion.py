@@ -21,11 +21,11 @@ from data_pipelines.images.specs import CaptionedSpec
 from tests.benchmarks.timing import alternate, table
 from unet_models.formats.diffusers_folder import denoiser_config
 from unet_models.networks.autoencoder import build_autoencoder
-from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.denoisers.unet import DenoisingUNet
 from unet_models.precision import autocast
+from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.diffusion import DiffusionSpec, NoiseSpec
 from unet_models.specs.encoders import AutoencoderSpec
-from unet_models.specs.networks import DenoiserSpec
 from unet_models.training.fit import train_step
 from unet_models.training.objectives import NoisePrediction
 from unet_models.training.optimisation import build_optimizer
@@ -52,7 +52,7 @@ def _spec(device: torch.device) -> DiffusionSpec:
         num_steps=10**6,
         compile=on_gpu,
         channels_last=on_gpu,
-        model=DenoiserSpec(
+        model=DenoisingUNetSpec(
             channels=(width, 2 * width, 2 * width),
             attention_levels=(False, True, True),
             num_res_blocks=1,
@@ -80,13 +80,13 @@ def _step() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = _spec(device)
     batch = _batch(spec, device)
-    ours = _trainer(Denoiser(spec.model), spec, batch)
-    contenders = {"unetflow Denoiser": ours, "diffusers UNet2DConditionModel": _diffusers(spec, batch)}
+    ours = _trainer(DenoisingUNet(spec.model), spec, batch)
+    contenders = {"unetflow DenoisingUNet": ours, "diffusers UNet2DConditionModel": _diffusers(spec, batch)}
     for step in contenders.values():
         step()
     rates = alternate(contenders, rounds=7)
     title = f"diffusion training steps, batch {len(batch)} of 4x16x16 latents, bf16, {device.type}"
-    print(table(title, "steps/s", rates, "unetflow Denoiser", ">= 1.11 (step time <= 0.9x)"), flush=True)
+    print(table(title, "steps/s", rates, "unetflow DenoisingUNet", ">= 1.11 (step time <= 0.9x)"), flush=True)
 
 
 def _trainer(model: nn.Module, spec: DiffusionSpec, batch: LatentBatch) -> Callable[[], int]:
@@ -177,7 +177,7 @@ def _cache() -> None:
     clip = build_clip(aligned, tokenizer, 64).to(device).eval()
     images = torch.rand(len(batch), 3, 64, 64, device=device) * 2 - 1
     tokens = torch.zeros(len(batch), TOKENS, dtype=torch.long, device=device)
-    state = build_state(Denoiser(spec.model), spec, device)
+    state = build_state(DenoisingUNet(spec.model), spec, device)
     state.model.train()
     objective = _objective(spec)
 

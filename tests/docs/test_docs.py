@@ -224,10 +224,10 @@ def test_configuration_reference_is_fresh() -> None:
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes``, group by group."""
+    """Return ``base`` with ``changes``, group by group; one of another ``backbone`` has fields of its own."""
     merged = dict(base)
     for name, value in changes.items():
-        both = isinstance(value, dict) and isinstance(base.get(name), dict)
+        both = isinstance(value, dict) and isinstance(base.get(name), dict) and "backbone" not in value
         merged[name] = merge(base[name], value) if both else value
     return merged
 

@@ -7,16 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unet_models.specs.networks import DenoiserSpec
+from unet_models.specs.denoisers import DenoiserSpec, DenoisingUNetSpec, DiTSpec, UViTSpec
 
-SMALL = DenoiserSpec(
+SMALL = DenoisingUNetSpec(
     channels=(8, 16), attention_levels=(True, False), num_res_blocks=1, num_heads=2, context_dim=12, num_groups=4
 )
 
+TRANSFORMER = {"patch_size": 2, "width": 16, "num_layers": 3, "num_heads": 2, "context_dim": 12}
+BACKBONES: dict[str, DenoiserSpec] = {
+    "unet": SMALL,
+    "uvit": UViTSpec(**TRANSFORMER),
+    "dit": DiTSpec(**TRANSFORMER),
+}
+"""A small denoiser of every backbone, conditioned on text."""
 
-def small(**changes: Any) -> DenoiserSpec:
+
+def small(**changes: Any) -> DenoisingUNetSpec:
     """Build the spec of a small denoiser."""
-    return DenoiserSpec(**(SMALL.model_dump() | changes))
+    return DenoisingUNetSpec(**(SMALL.model_dump() | changes))
 
 
 def perturbed(model: nn.Module) -> Any:

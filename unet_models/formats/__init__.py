@@ -1,7 +1,8 @@
 """File formats of networks that other programs read or write.
 
-diffusers_folder   denoiser as a folder of diffusers, read and written
-diffusers_config   DenoiserSpec from and to the config.json of such a folder
+denoiser_folder    denoiser of any backbone as a folder, read and written
+diffusers_folder   denoising U-Net as a folder of diffusers, read and written
+diffusers_config   DenoisingUNetSpec from and to the config.json of such a folder
 clip_folder        CLIP as a folder of transformers, read and written
 clip_config        configuration and tokenizer of such a folder
 trace              network to graph (torch.export), with named inputs and open sizes

@@ -1,6 +1,6 @@
-"""DenoiserSpec from and to the config.json of a ``UNet2DConditionModel`` of diffusers.
+"""DenoisingUNetSpec from and to the config.json of a ``UNet2DConditionModel`` of diffusers.
 
-Needs no diffusers. Only what ``Denoiser`` implements can be read; any other config is an error.
+Needs no diffusers. Only what ``DenoisingUNet`` implements can be read; any other config is an error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from data_pipelines.errors import WeightsError
-from unet_models.specs.networks import DenoiserSpec
+from unet_models.specs.denoisers import DenoisingUNetSpec
 
 CONFIG = "config.json"
 CLASS = "UNet2DConditionModel"
@@ -72,13 +72,13 @@ FIXED: dict[str, Any] = {
     "upcast_attention": False,
     "use_linear_projection": False,
 }
-"""Keys for which ``Denoiser`` supports one value alone, which is also diffusers' default for a missing key."""
+"""Keys for which ``DenoisingUNet`` supports one value alone, which is also diffusers' default for a missing key."""
 
 SYNONYMS = {"act_fn": "swish", "mid_block_only_cross_attention": False}
 """Other spellings of the values of ``FIXED``."""
 
 
-def denoiser_config(spec: DenoiserSpec) -> dict[str, Any]:
+def denoiser_config(spec: DenoisingUNetSpec) -> dict[str, Any]:
     """Build the config of ``spec``, with every key of diffusers.
 
     Raises ValueError where ``context_dim`` is none: diffusers builds these transformer blocks with cross-attention
@@ -104,7 +104,7 @@ def denoiser_config(spec: DenoiserSpec) -> dict[str, Any]:
     }
 
 
-def denoiser_spec(config: dict[str, Any]) -> DenoiserSpec:
+def denoiser_spec(config: dict[str, Any]) -> DenoisingUNetSpec:
     """Build the spec of a config, the inverse of ``denoiser_config``, for any config of diffusers.
 
     ``sample_size`` is ignored, since it does not change the network.
@@ -125,7 +125,7 @@ def denoiser_spec(config: dict[str, Any]) -> DenoiserSpec:
         "dropout": config.get("dropout", 0.0),
     }
     try:
-        return DenoiserSpec.model_validate(fields)
+        return DenoisingUNetSpec.model_validate(fields)
     except ValidationError as error:
         raise WeightsError(f"{CONFIG}: {error}") from None
 

@@ -1,4 +1,4 @@
-"""Denoiser as a folder of diffusers, read and written.
+"""Denoising U-Net as a folder of diffusers, read and written.
 
     config.json                               architecture of a UNet2DConditionModel (``diffusers_config``)
     diffusion_pytorch_model.safetensors       weights, under the names they have here
@@ -9,23 +9,24 @@ Needs no diffusers: the format is two files.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_pipelines.atomic import atomic_file
 from data_pipelines.errors import WeightsError
 from unet_models.formats.diffusers_config import CONFIG, denoiser_config, denoiser_spec
-from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.denoisers.unet import DenoisingUNet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def save_as_diffusers(denoiser: Denoiser, folder: Path, sample_size: int | None = None) -> None:
+def save_as_diffusers(denoiser: DenoisingUNet, folder: Path, sample_size: int | None = None) -> None:
     """Write ``folder`` so that ``diffusers.UNet2DConditionModel.from_pretrained(folder)`` gives the same network.
 
     ``sample_size`` is the default side of the latents that pipelines draw, in latent pixels. Weights keep their
@@ -34,24 +35,29 @@ def save_as_diffusers(denoiser: Denoiser, folder: Path, sample_size: int | None 
     Raises ValueError for a spec without a counterpart in diffusers, see ``denoiser_config``.
     """
     config = denoiser_config(denoiser.spec) | {"sample_size": sample_size}
-    # Contiguous copies: channels-last weights are stored in the order everybody expects.
-    tensors = {k: v.contiguous() for k, v in denoiser.state_dict().items()}
-    with atomic_file(folder / CONFIG) as description, atomic_file(folder / WEIGHTS) as weights:
-        save_file(tensors, weights, metadata={"format": "pt"})
+    with atomic_file(folder / CONFIG) as description:
         description.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_weights(denoiser, folder)
 
 
-def load_from_diffusers(folder: Path) -> Denoiser:
+def write_weights(network: nn.Module, folder: Path) -> None:
+    """Write the file of weights of a folder. Contiguous: channels-last ones in the order everybody expects."""
+    tensors = {k: v.contiguous() for k, v in network.state_dict().items()}
+    with atomic_file(folder / WEIGHTS) as weights:
+        save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def load_from_diffusers(folder: Path) -> DenoisingUNet:
     """Load the network of a folder written by diffusers: in float32, on the CPU, in evaluation mode.
 
     Raises WeightsError where a file is missing or unreadable, weights come in shards or as a pickle, a value of the
     config is not implemented here, or names or shapes of weights are not those of the configured network.
     """
     spec = denoiser_spec(_read_config(folder / CONFIG))
-    weights = _read_weights(folder)
+    weights = read_weights(folder)
     with torch.device("meta"):  # weights are neither initialised nor held twice
-        denoiser = Denoiser(spec)
-    _check_weights(folder / WEIGHTS, weights, denoiser.state_dict())
+        denoiser = DenoisingUNet(spec)
+    check_weights(folder / WEIGHTS, weights, denoiser.state_dict())
     denoiser.to_empty(device="cpu").load_state_dict(weights)
     return denoiser.eval()
 
@@ -68,7 +74,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read the one file of weights of a folder. Raises WeightsError where it is missing or damaged."""
     path = folder / WEIGHTS
     if not path.is_file():
         found = sorted(p.name for p in folder.glob("diffusion_pytorch_model*"))
@@ -82,10 +89,11 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: not a complete safetensors file: {error}") from None
 
 
-def _check_weights(path: Path, got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def check_weights(path: Path, got: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: str = CONFIG) -> None:
+    """Raise WeightsError where names or shapes of weights are not those of the network that ``config`` describes."""
     for problem, names in (("unknown", got.keys() - expected.keys()), ("missing", expected.keys() - got.keys())):
         if names:
-            raise WeightsError(f"{path}: {len(names)} {problem} weights for its {CONFIG}, such as {sorted(names)[:3]}")
+            raise WeightsError(f"{path}: {len(names)} {problem} weights for its {config}, such as {sorted(names)[:3]}")
     for name, tensor in expected.items():
         if got[name].shape != tensor.shape:
             raise WeightsError(f"{path}: {name} must be {tuple(tensor.shape)}, got {tuple(got[name].shape)}")

@@ -73,16 +73,15 @@ def trace_denoiser(network: Denoiser) -> Traced:
     """Trace a denoiser: noisy_latents ``(B, C, h, w)``, timesteps ``(B,)`` and conditions to prediction.
 
     The conditions are those of the spec: encoder_hidden_states ``(B, L, D)``, class_labels ``(B,)``; the prediction is
-    ``(B, C_out, h, w)``. Latents may have any size above the network's total stride. Timesteps are float32, for
-    samplers with fractional timesteps.
+    ``(B, C_out, h, w)``. The sides of latents are those of ``Denoiser.exported_sides``: the graph does not pad.
+    Timesteps are float32, for samplers with fractional timesteps.
 
     Raises ValueError for weights other than float32 on the CPU.
     """
     spec = network.spec
     inputs = {"noisy_latents": Port(("batch", spec.in_channels, "height", "width")), "timesteps": Port(("batch",))}
-    # Smaller latents leave the coarsest level one pixel, which torch specialises on.
-    smallest = 2 ** (len(spec.channels) - 1) + 1
-    axes = {"batch": Axis(), "height": Axis(smallest), "width": Axis(smallest)}
+    side = Axis(*network.exported_sides)
+    axes = {"batch": Axis(), "height": side, "width": side}
     if spec.context_dim is not None:
         inputs["encoder_hidden_states"] = Port(("batch", "tokens", spec.context_dim))
         axes["tokens"] = Axis()

@@ -1,15 +1,17 @@
 """Networks, one per file, and the blocks they share.
 
-build            the segmentation network of a spec
+build            the network of a spec: segmentation networks and denoisers
 unet             segmentation U-Nets, 2-D and 3-D: an encoder and a decoder
 blocks/          blocks of encoders and decoders, one file per type
 decoders/        decoders, one file per type
 skips            skip connections and attention gates
 inspection       attention-gate maps and saliency of a segmentation U-Net
 layers           convolution, normalisation, activation, upsampling
-denoiser         denoising U-Net of latent diffusion
-denoiser_blocks  time embedding, residual blocks and levels of the denoiser
-attention        transformer blocks of the denoiser
+denoiser         base of the denoisers of latent diffusion: one call signature
+denoisers/       denoisers, one file per backbone: U-Net, U-ViT, DiT
+denoiser_blocks  time embedding of the denoisers; residual blocks and levels of the denoising U-Net
+attention        attention and transformer blocks of the denoisers
+patches          patches of latents as tokens and back
 autoencoder      image autoencoder (diffusers' AutoencoderKL) and its patch discriminator
 clip             small CLIP (transformers')
 tokenizer        byte-pair tokenizer of the small CLIP

@@ -1,26 +1,32 @@
-"""Transformer blocks of the denoising U-Net (Rombach 2022, section 3.3 and appendix E.2.1).
+"""Attention and transformer blocks of the denoisers (for the U-Net: Rombach 2022, section 3.3 and appendix E.2.1).
 
 Attributes have the names that diffusers gives them, since they become the names of the tensors in a checkpoint.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+Activation = Literal["geglu", "gelu", "gelu_tanh"]
+"""Activation function of a feed-forward network."""
+
 
 class Attention(nn.Module):
     """Multi-head attention (Vaswani 2017, eq. 1): self-attention, or cross-attention with ``context_dim``."""
 
-    def __init__(self, width: int, num_heads: int, context_dim: int | None = None) -> None:
+    def __init__(self, width: int, num_heads: int, context_dim: int | None = None, *, bias: bool = False) -> None:
+        """``bias`` adds a bias to queries, keys and values."""
         super().__init__()
         self.num_heads = num_heads
         source = width if context_dim is None else context_dim
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(source, width, bias=False)
-        self.to_v = nn.Linear(source, width, bias=False)
+        self.to_q = nn.Linear(width, width, bias=bias)
+        self.to_k = nn.Linear(source, width, bias=bias)
+        self.to_v = nn.Linear(source, width, bias=bias)
         self.to_out = nn.Sequential(nn.Linear(width, width))
 
     def forward(
@@ -68,13 +74,29 @@ class GEGLU(nn.Module):
         return value * F.gelu(gate)
 
 
+class GELU(nn.Module):
+    """Projection and GELU (Hendrycks 2016), exact or by the tanh that approximates it."""
+
+    def __init__(self, width: int, hidden: int, approximate: Literal["none", "tanh"]) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, hidden)
+        self.approximate = approximate
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch hidden"]:
+        return F.gelu(self.proj(x), approximate=self.approximate)
+
+
 class FeedForward(nn.Module):
     """Position-wise feed-forward network with a hidden layer four times as wide."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, activation: Activation = "geglu") -> None:
         super().__init__()
+        hidden = 4 * width
+        first: nn.Module = GEGLU(width, hidden)
+        if activation != "geglu":
+            first = GELU(width, hidden, "tanh" if activation == "gelu_tanh" else "none")
         # The identity takes the place of diffusers' dropout, so that the last layer is number 2 here, too.
-        self.net = nn.Sequential(GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
+        self.net = nn.Sequential(first, nn.Identity(), nn.Linear(hidden, width))
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         return self.net(x)
@@ -83,7 +105,9 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention where there is a context, and feed-forward, each pre-normalised on a shortcut."""
 
-    def __init__(self, width: int, num_heads: int, context_dim: int | None) -> None:
+    def __init__(
+        self, width: int, num_heads: int, context_dim: int | None = None, activation: Activation = "geglu"
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attn1 = Attention(width, num_heads)
@@ -92,10 +116,10 @@ class TransformerBlock(nn.Module):
             self.norm2 = nn.LayerNorm(width)
             self.attn2 = Attention(width, num_heads, context_dim)
         self.norm3 = nn.LayerNorm(width)
-        self.ff = FeedForward(width)
+        self.ff = FeedForward(width, activation)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens width"], context: Float[Tensor, "batch others source"] | None
+        self, x: Float[Tensor, "batch tokens width"], context: Float[Tensor, "batch others source"] | None = None
     ) -> Float[Tensor, "batch tokens width"]:
         x = x + self.attn1(self.norm1(x))
         if self.has_cross_attention:

@@ -1,4 +1,4 @@
-"""Segmentation network of a spec."""
+"""Network of a spec: segmentation networks and denoisers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import math
 from torch import nn
 
 from unet_models.networks.decoders import build_decoder
+from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.denoisers.dit import DiT
+from unet_models.networks.denoisers.unet import DenoisingUNet
+from unet_models.networks.denoisers.uvit import UViT
 from unet_models.networks.layers import strides_per_axis
 from unet_models.networks.unet import Encoder, UNet
+from unet_models.specs.denoisers import DenoiserSpec
 from unet_models.specs.networks import UNetSpec
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -25,6 +30,17 @@ def build_network(spec: UNetSpec, in_channels: int, num_classes: int, ndim: int 
     divisor = tuple(math.prod(stride[axis] for stride in strides) for axis in range(ndim))
     network = UNet(Encoder(spec, ndim, strides, in_channels), build_decoder(spec, ndim, strides, num_classes), divisor)
     return network.apply(_initialise)
+
+
+def build_denoiser(spec: DenoiserSpec) -> Denoiser:
+    """Build the denoiser of ``spec`` with random weights."""
+    match spec.backbone:
+        case "unet":
+            return DenoisingUNet(spec)
+        case "uvit":
+            return UViT(spec)
+        case "dit":
+            return DiT(spec)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Time embedding, residual blocks and levels of the denoising U-Net.
+"""Time embedding of the denoisers; residual blocks and levels of the denoising U-Net.
 
 Attributes have the names that diffusers gives them, since they become the names of the tensors in a checkpoint.
 """
@@ -6,15 +6,16 @@ Attributes have the names that diffusers gives them, since they become the names
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Real
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from unet_models.networks.attention import SpatialTransformer
-from unet_models.specs.networks import DenoiserSpec
+from unet_models.networks.denoiser import run_block
+from unet_models.specs.denoisers import DenoisingUNetSpec
 
 
 def sinusoids(timesteps: Real[Tensor, " batch"], width: int) -> Float[Tensor, "batch width"]:
@@ -29,11 +30,11 @@ def sinusoids(timesteps: Real[Tensor, " batch"], width: int) -> Float[Tensor, "b
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of a timestep, mapped by a network of two layers, four times as wide as the first level."""
+    """``channels`` sinusoids of a timestep, mapped by a network of two layers of ``width``."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.channels, self.width = channels, 4 * channels
+        self.channels, self.width = channels, width
         self.linear_1 = nn.Linear(channels, self.width)
         self.linear_2 = nn.Linear(self.width, self.width)
 
@@ -50,7 +51,7 @@ class ResidualBlock(nn.Module):
     the normalised features after it (Perez 2018; Dhariwal 2021, eq. 2).
     """
 
-    def __init__(self, spec: DenoiserSpec, in_channels: int, out_channels: int) -> None:
+    def __init__(self, spec: DenoisingUNetSpec, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.film = spec.time_conditioning == "film"
         self.norm1 = nn.GroupNorm(spec.num_groups, in_channels)
@@ -101,7 +102,7 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """Residual blocks at one resolution, with a transformer after each of the first ``num_attentions``."""
 
-    def __init__(self, spec: DenoiserSpec, in_channels: list[int], width: int, num_attentions: int) -> None:
+    def __init__(self, spec: DenoisingUNetSpec, in_channels: list[int], width: int, num_attentions: int) -> None:
         super().__init__()
         self.gradient_checkpointing = spec.gradient_checkpointing
         self.resnets = nn.ModuleList(ResidualBlock(spec, before, width) for before in in_channels)
@@ -116,16 +117,14 @@ class Level(nn.Module):
         return self._run(self.attentions[index], x, context) if index < len(self.attentions) else x
 
     def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
-        if self.gradient_checkpointing and self.training:
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
+        return run_block(block, *inputs, recompute=self.gradient_checkpointing)
 
 
 class EncoderLevel(Level):
     """Level of the encoder: returns the features of the skip connections."""
 
     def __init__(
-        self, spec: DenoiserSpec, before: int, width: int, *, has_attention: bool, has_downsample: bool
+        self, spec: DenoisingUNetSpec, before: int, width: int, *, has_attention: bool, has_downsample: bool
     ) -> None:
         num = spec.num_res_blocks
         super().__init__(spec, [before] + [width] * (num - 1), width, num if has_attention else 0)
@@ -148,7 +147,7 @@ class EncoderLevel(Level):
 class Middle(Level):
     """Residual block, transformer and residual block at the lowest resolution."""
 
-    def __init__(self, spec: DenoiserSpec, width: int) -> None:
+    def __init__(self, spec: DenoisingUNetSpec, width: int) -> None:
         super().__init__(spec, [width, width], width, num_attentions=1)
 
     def forward(
@@ -166,7 +165,14 @@ class DecoderLevel(Level):
     """Level of the decoder: joins one skip connection before each residual block, then upsamples."""
 
     def __init__(
-        self, spec: DenoiserSpec, before: int, skips: list[int], width: int, *, has_attention: bool, has_upsample: bool
+        self,
+        spec: DenoisingUNetSpec,
+        before: int,
+        skips: list[int],
+        width: int,
+        *,
+        has_attention: bool,
+        has_upsample: bool,
     ) -> None:
         inputs = [before] + [width] * (len(skips) - 1)
         joined = [x + skip for x, skip in zip(inputs, skips, strict=True)]
@@ -189,8 +195,11 @@ class DecoderLevel(Level):
         return x
 
 
-def zero_weights(conv: nn.Conv2d) -> nn.Conv2d:
-    """Set weights and bias to zero, so that the branch of ``conv`` contributes nothing at first (Dhariwal 2021)."""
-    for parameter in conv.parameters():
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def zero_weights(layer: Layer) -> Layer:
+    """Set weights and bias to zero, so that the branch of ``layer`` contributes nothing at first (Dhariwal 2021)."""
+    for parameter in layer.parameters():
         nn.init.zeros_(parameter)
-    return conv
+    return layer

@@ -58,7 +58,7 @@ def sample_latents(
 
 
 class GuidedDenoiser:
-    """Denoiser with classifier-free guidance (Ho 2022, eq. 6).
+    """DenoisingUNet with classifier-free guidance (Ho 2022, eq. 6).
 
     The prediction is ``n + g (p - n)``, with p and n those with the prompt and with the negative prompt, and g the
     guidance scale of each image. Both predictions come from one forward pass; where no image is guided, that with the

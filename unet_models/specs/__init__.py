@@ -1,6 +1,7 @@
 """Configuration of networks, training and sampling. Light to import: no torch.
 
-networks       segmentation U-Net and denoiser
+networks       segmentation U-Net
+denoisers      denoisers of latent diffusion, one class per backbone
 loop           settings of every training: optimizer, precision, validation, checkpoints
 segmentation   loss, augmentation, training and sliding-window prediction of a segmentation U-Net
 diffusion      noise schedule, training and sampling of a latent-diffusion model

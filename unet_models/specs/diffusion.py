@@ -9,8 +9,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from data_pipelines.specs import Spec
+from unet_models.specs.denoisers import DenoiserSpec, DenoisingUNetSpec
 from unet_models.specs.loop import ModelTrainSpec
-from unet_models.specs.networks import DenoiserSpec
 
 MIN_SIGNAL = 1e-6
 """Share of signal at the last timestep that predicting the noise needs: below it, an error of the predicted noise is
@@ -66,9 +66,9 @@ def _cosine_alpha(time: float) -> float:
 
 
 class DiffusionSpec(ModelTrainSpec):
-    """Training of a latent-diffusion U-Net."""
+    """Training of the denoiser of latent diffusion."""
 
-    model: DenoiserSpec = DenoiserSpec()
+    model: DenoiserSpec = DenoisingUNetSpec()
     """Architecture of the network."""
     noise: NoiseSpec = NoiseSpec()
     """Diffusion process."""

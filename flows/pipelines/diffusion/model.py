@@ -14,8 +14,8 @@ from flows.pipelines.diffusion.encoders.given import network_folder
 from flows.pipelines.diffusion.shard import ImageShardFigures
 from flows.stages.record import Figures, Record
 from flows.training.figures import TrainingFigures
+from unet_models.specs.denoisers import DenoiserSpec
 from unet_models.specs.diffusion import Bundle, SampleSpec
-from unet_models.specs.networks import DenoiserSpec
 
 if TYPE_CHECKING:
     from unet_models.networks.denoiser import Denoiser
@@ -68,9 +68,9 @@ def assemble(ingredients: Ingredients, folder: Path) -> Denoiser:
     from safetensors.torch import load_file
 
     from flows.pipelines.diffusion.text_to_image import write_pipeline
-    from unet_models.networks.denoiser import Denoiser
+    from unet_models.networks.build import build_denoiser
 
-    denoiser = Denoiser(ingredients.model)
+    denoiser = build_denoiser(ingredients.model)
     with storage.local_file(ingredients.weights_uri) as weights:
         denoiser.load_state_dict(load_file(weights))
     with (

@@ -48,7 +48,7 @@ def register_model(
         denoiser = assemble(gather(config, trained), folder)
         if config.registry.export:
             networks = {
-                "unet": lambda: trace_denoiser(denoiser),
+                config.train.model.backbone: lambda: trace_denoiser(denoiser),
                 "vae_decoder": lambda: trace_decoder(load_autoencoder(folder / "vae")),
             }
             write_exports(folder, networks, config.registry)
@@ -83,9 +83,10 @@ def model_card(config: DiffusionConfig, trained: Trained, evaluation: Generation
     return "\n".join(
         [
             f"# {config.registry.name}",
-            f"Draws {shards.resolution}x{shards.resolution} images for prompts: a latent-diffusion U-Net "
-            f"({config.train.noise.prediction_type}), trained for {trained.training.figures.step} steps on "
-            f"{shards.num_train} images of {shards.dataset}, cut to {', '.join(shards.buckets)}. "
+            f"Draws {shards.resolution}x{shards.resolution} images for prompts: a latent-diffusion model "
+            f"({config.train.model.backbone}, {config.train.noise.prediction_type}), trained for "
+            f"{trained.training.figures.step} steps on {shards.num_train} images of {shards.dataset}, "
+            f"cut to {', '.join(shards.buckets)}. "
             f"Evaluated on {evaluation.num_images} images "
             f"({spec.sampler}, {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}).",
             "",
@@ -99,9 +100,20 @@ def model_card(config: DiffusionConfig, trained: Trained, evaluation: Generation
             f'model = mlflow.pyfunc.load_model("models:/{config.registry.name}@champion")',
             'image = model.predict({"prompt": ["..."], "seed": [0]})[0]  # (height, width, 3) uint8',
             "```",
-            "The artifact `bundle` is a folder that `diffusers.StableDiffusionPipeline.from_pretrained` loads, "
-            f"with transformers {MIN_TRANSFORMERS} and diffusers {MIN_DIFFUSERS} or later.",
+            _bundle_remark(config),
         ]
+    )
+
+
+def _bundle_remark(config: DiffusionConfig) -> str:
+    """Say whether diffusers loads the bundle."""
+    from unet_models.formats.denoiser_folder import diffusers_obstacle
+
+    if obstacle := diffusers_obstacle(config.train.model):
+        return f"diffusers does not load the artifact `bundle`: {obstacle}."
+    return (
+        "The artifact `bundle` is a folder that `diffusers.StableDiffusionPipeline.from_pretrained` loads, "
+        f"with transformers {MIN_TRANSFORMERS} and diffusers {MIN_DIFFUSERS} or later."
     )
 
 

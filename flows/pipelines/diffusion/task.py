@@ -12,7 +12,7 @@ from data_pipelines import storage
 from data_pipelines.loading.loader import LatentSamples
 from flows.training.held_out import HeldOutLoss, SplitShards
 from flows.training.task import Training, TrainingTask
-from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.build import build_denoiser
 from unet_models.specs.diffusion import DiffusionSpec
 from unet_models.training.objectives import NoisePrediction
 
@@ -34,7 +34,7 @@ class DiffusionTask(TrainingTask):
         objective = NoisePrediction(self.spec, self.scaling_factor, torch.from_numpy(empty_prompt))
         batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))
         return Training(
-            model=Denoiser(self.spec.model),
+            model=build_denoiser(self.spec.model),
             objective=objective,
             batches=shards.batches(latents, self.spec, rank),
             validate=HeldOutLoss(self.spec, objective, latents, batches, device),

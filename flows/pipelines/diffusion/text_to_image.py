@@ -1,6 +1,7 @@
-"""A trained text-to-image model, as a folder that diffusers loads too: from prompts to images.
+"""A trained text-to-image model, as a folder that diffusers loads too where it has its networks: prompts to images.
 
-    model_index.json                                        a ``StableDiffusionPipeline`` without safety checker
+    model_index.json                                        a ``StableDiffusionPipeline`` without safety checker;
+                                                            absent where diffusers has no such denoiser
     tokenizer/ text_encoder/ vae/ unet/ scheduler/          its parts; weights are safetensors
     unetflow.json                                           noise process, sampling defaults, size of the latents
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from data_pipelines.errors import InputError, WeightsError
 from data_pipelines.loading.order import evenly_spaced, group_alike
 from unet_models.formats.clip_folder import Clip, save_text_encoder, save_tokenizer
-from unet_models.formats.diffusers_folder import load_from_diffusers, save_as_diffusers
+from unet_models.formats.denoiser_folder import diffusers_obstacle, load_denoiser, save_denoiser
 from unet_models.networks.autoencoder import load_autoencoder
 from unet_models.networks.denoiser import Denoiser
 from unet_models.networks.tokenizer import count_tokens
@@ -34,6 +35,7 @@ from unet_models.specs.diffusion import Bundle, ImageRequest, SampleSpec
 logger = logging.getLogger(__name__)
 
 BUNDLE = "unetflow.json"
+INDEX = "model_index.json"
 PARTS = {
     "tokenizer": ["transformers", "CLIPTokenizer"],
     "text_encoder": ["transformers", "CLIPTextModel"],
@@ -52,20 +54,25 @@ def write_pipeline(
     autoencoder = load_autoencoder(autoencoder_folder)
     autoencoder.register_to_config(scaling_factor=bundle.scaling_factor)
     autoencoder.save_pretrained(str(folder / "vae"))
-    save_as_diffusers(denoiser, folder / "unet", bundle.latent_shape[-1])
+    save_denoiser(denoiser, folder / "unet", bundle.latent_shape[-1])
     scheduler = build_scheduler(bundle.sample.sampler, bundle.noise)
     scheduler.save_pretrained(str(folder / "scheduler"))
-    index: dict[str, Any] = {
+    if not diffusers_obstacle(denoiser.spec):
+        (folder / INDEX).write_text(json.dumps(_pipeline_index(type(scheduler).__name__), indent=1))
+    (folder / BUNDLE).write_text(bundle.model_dump_json(indent=1))
+
+
+def _pipeline_index(scheduler: str) -> dict[str, Any]:
+    """Return the parts of the folder, as diffusers reads them."""
+    return {
         "_class_name": "StableDiffusionPipeline",
         **PARTS,
-        "scheduler": ["diffusers", type(scheduler).__name__],
+        "scheduler": ["diffusers", scheduler],
         "safety_checker": [None, None],
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
         "requires_safety_checker": False,
     }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=1))
-    (folder / BUNDLE).write_text(bundle.model_dump_json(indent=1))
 
 
 class TextToImage:
@@ -77,7 +84,7 @@ class TextToImage:
         self.bundle = Bundle.model_validate_json((folder / BUNDLE).read_text())
         self.clip = Clip(folder / "text_encoder", self.device)
         self.autoencoder = load_autoencoder(folder / "vae", self.device)
-        self.denoiser = load_from_diffusers(folder / "unet").to(self.device)
+        self.denoiser = load_denoiser(folder / "unet").to(self.device)
 
     def draw(self, requests: Sequence[ImageRequest], spec: SampleSpec | None = None) -> list[np.ndarray]:
         """Generate one image (height, width, 3) uint8 per request; each depends on its own request, up to rounding.

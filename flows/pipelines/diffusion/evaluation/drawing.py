@@ -226,10 +226,10 @@ class Drawer:
     def _untrained(self) -> Denoiser:
         import torch
 
-        from unet_models.networks.denoiser import Denoiser
+        from unet_models.networks.build import build_denoiser
 
         torch.manual_seed(0)
-        return Denoiser(self.trained.spec).to(self.model.device).eval()
+        return build_denoiser(self.trained.spec).to(self.model.device).eval()
 
     def _keep(self, part: Part, images: list[np.ndarray]) -> None:
         assert self.job is not None

@@ -121,6 +121,21 @@ def test_networks_of_a_diffusion_config_must_fit_together(override: str, named: 
     assert named in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["train.model={backbone: dit, context_dim: 128, width: 2}"], "train.model.width: Input should be greater"),
+        (["train.model={backbone: dit, channels: [8]}"], "train.model.channels: there is no such field"),
+        (["train.model={backbone: uvit, num_layers: 4}"], "train.model: num_layers: must be odd"),
+        (["train.model={backbone: vit}"], "train.model: backbone: there is no such denoiser; choose unet, uvit or dit"),
+        (["train.model={backbone: uvit, context_dim: 64}"], "train.model.context_dim (64) must be train_clip.width"),
+    ],
+)
+def test_each_backbone_has_its_own_fields(overrides: list[str], named: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        read_config(DEMO, overrides, MODELS)
+
+
 def test_a_switch_may_be_written_as_a_number() -> None:
     config = read_config(DEMO, ["train.noise.zero_terminal_snr=1", "train.min_snr_gamma=null"], MODELS)
     assert isinstance(config, DiffusionConfig)

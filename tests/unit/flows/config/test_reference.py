@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 import yaml
@@ -17,12 +18,14 @@ from flows.pipelines.catalog import PIPELINES
 MODELS = [(name, pipeline.config) for name, pipeline in PIPELINES.items()]
 
 
-def fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield path and description of every field, groups of fields among them."""
+def fields(model: type[BaseModel], path: str = "", *, num_alternatives: int = 9) -> Iterator[tuple[str, str]]:
+    """Yield path and description of every field, groups of fields among them, of alternative groups the first ones."""
     for name, info in model.model_fields.items():
         yield f"{path}{name}", (info.description or "").strip()
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from fields(info.annotation, f"{path}{name}.")
+        kinds = [info.annotation, *(get_args(each)[0] for each in get_args(info.annotation) if get_args(each))]
+        groups = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        for group in groups[:num_alternatives]:
+            yield from fields(group, f"{path}{name}.", num_alternatives=num_alternatives)
 
 
 @pytest.mark.parametrize(("name", "model"), MODELS)
@@ -45,7 +48,7 @@ def test_a_template_is_the_default_configuration(name: str, model: type[Pipeline
 def test_a_template_shows_and_explains_every_field(name: str, model: type[PipelineConfig]) -> None:
     lines = template_yaml(model).splitlines()
     shown = [number for number, line in enumerate(lines) if not line.strip().startswith("#")]
-    assert len(shown) == len(dict(fields(model)))
+    assert len(shown) == len(list(fields(model, num_alternatives=1)))
     for number in shown:
         assert lines[number - 1].strip().startswith("# "), lines[number]
 
@@ -62,6 +65,12 @@ def test_the_reference_has_a_row_for_every_field() -> None:
                 *(path + leaf for leaf in re.findall(r"^\| `(\w+)` \|", group, re.MULTILINE)),
             }
         assert rows - {""} == dict(fields(model)).keys()
+
+
+def test_alternative_groups_are_told_apart_by_the_field_that_chooses() -> None:
+    text = reference_markdown(MODELS)
+    for backbone in ("unet", "uvit", "dit"):
+        assert f"### `train.model` with `backbone: {backbone}`" in text
 
 
 def test_types_bounds_and_defaults_are_written_as_people_say_them() -> None:

@@ -12,8 +12,8 @@ from data_pipelines.errors import WeightsError
 from tests.support.denoisers import SMALL, shapes
 from unet_models.formats.diffusers_config import denoiser_config, denoiser_spec
 from unet_models.networks import presets
-from unet_models.networks.denoiser import Denoiser
-from unet_models.specs.networks import DenoiserSpec
+from unet_models.networks.denoisers.unet import DenoisingUNet
+from unet_models.specs.denoisers import DenoisingUNetSpec
 
 
 def test_published_config_is_understood() -> None:
@@ -68,9 +68,9 @@ def test_absent_keys_mean_what_they_mean_to_diffusers() -> None:
     assert denoiser_spec({}) == denoiser_spec(dict(theirs.config))
 
 
-def shapes_of(spec: DenoiserSpec) -> dict[str, torch.Size]:
+def shapes_of(spec: DenoisingUNetSpec) -> dict[str, torch.Size]:
     with torch.device("meta"):
-        return shapes(Denoiser(spec))
+        return shapes(DenoisingUNet(spec))
 
 
 @pytest.mark.parametrize(

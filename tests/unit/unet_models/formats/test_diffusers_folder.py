@@ -15,11 +15,11 @@ from data_pipelines.errors import WeightsError
 from tests.support.denoisers import SMALL, perturbed, small
 from unet_models.formats.diffusers_config import CONFIG, denoiser_config
 from unet_models.formats.diffusers_folder import WEIGHTS, load_from_diffusers, save_as_diffusers
-from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.denoisers.unet import DenoisingUNet
 
 
 def test_folder_holds_two_plain_files(tmp_path: Path) -> None:
-    model = perturbed(Denoiser(SMALL)).to(memory_format=torch.channels_last)
+    model = perturbed(DenoisingUNet(SMALL)).to(memory_format=torch.channels_last)
     for _ in range(2):  # over an older one, too
         save_as_diffusers(model, tmp_path / "new" / "folder")
     assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == [CONFIG, WEIGHTS]
@@ -30,13 +30,13 @@ def test_folder_holds_two_plain_files(tmp_path: Path) -> None:
 
 
 def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
-    save_as_diffusers(Denoiser(SMALL).half(), tmp_path)
+    save_as_diffusers(DenoisingUNet(SMALL).half(), tmp_path)
     assert load_file(tmp_path / WEIGHTS)["conv_in.weight"].dtype == torch.float16
     assert {p.dtype for p in load_from_diffusers(tmp_path).parameters()} == {torch.float32}
 
 
 def test_loaded_weights_do_not_hang_on_the_file(tmp_path: Path) -> None:
-    save_as_diffusers(perturbed(Denoiser(SMALL)), tmp_path)
+    save_as_diffusers(perturbed(DenoisingUNet(SMALL)), tmp_path)
     model = load_from_diffusers(tmp_path)
     before = model.conv_in.weight.clone()
     (tmp_path / WEIGHTS).write_bytes(bytes((tmp_path / WEIGHTS).stat().st_size))
@@ -45,13 +45,13 @@ def test_loaded_weights_do_not_hang_on_the_file(tmp_path: Path) -> None:
 
 def test_self_attention_alone_has_no_diffusers_counterpart(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="context_dim: none, but diffusers has no"):
-        save_as_diffusers(Denoiser(small(context_dim=None)), tmp_path / "folder")
+        save_as_diffusers(DenoisingUNet(small(context_dim=None)), tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    save_as_diffusers(Denoiser(SMALL), tmp_path)
+    save_as_diffusers(DenoisingUNet(SMALL), tmp_path)
     return tmp_path
 
 

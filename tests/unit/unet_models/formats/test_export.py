@@ -12,16 +12,18 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from tests.support.denoisers import BACKBONES
 from tests.support.exports import READERS, Run, assert_equal, by_onnx, perturbed, written
 from unet_models.formats import export
 from unet_models.formats.export import DESCRIPTION, export_networks, export_onnx
 from unet_models.formats.trace import Traced, trace_decoder, trace_denoiser, trace_unet
 from unet_models.networks.autoencoder import build_autoencoder
-from unet_models.networks.build import build_network
-from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.build import build_denoiser, build_network
+from unet_models.networks.denoisers.unet import DenoisingUNet
 from unet_models.networks.unet import UNet
+from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.encoders import AutoencoderSpec
-from unet_models.specs.networks import DenoiserSpec, UNetSpec
+from unet_models.specs.networks import UNetSpec
 
 
 def small_autoencoder() -> Any:
@@ -39,7 +41,7 @@ class Exported:
 
     folder: Path
     unet: UNet
-    denoiser: Denoiser
+    denoiser: DenoisingUNet
     autoencoder: Any
 
     @property
@@ -54,7 +56,7 @@ class Exported:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     spec = UNetSpec(channels=(4, 8, 16), strides=((1, 2, 2), 2), deep_supervision=1)
-    denoiser = perturbed(Denoiser(DenoiserSpec(**SMALL, context_dim=12)))
+    denoiser = perturbed(DenoisingUNet(DenoisingUNetSpec(**SMALL, context_dim=12)))
     found = Exported(
         tmp_path_factory.mktemp("bundle"), perturbed(build_network(spec, 2, 3)), denoiser, small_autoencoder()
     )
@@ -119,13 +121,29 @@ def test_denoiser_with_text(exported: Exported) -> None:
 
 def test_denoiser_with_classes(tmp_path: Path) -> None:
     one_level = SMALL | {"channels": (8,), "attention_levels": (True,)}
-    spec = DenoiserSpec(**one_level, context_dim=None, num_class_embeds=3, time_conditioning="film")
-    network = perturbed(Denoiser(spec))
+    spec = DenoisingUNetSpec(**one_level, context_dim=None, num_class_embeds=3, time_conditioning="film")
+    network = perturbed(DenoisingUNet(spec))
     runs = written(trace_denoiser(network), tmp_path)
     for batch, height, width in [(1, 8, 16), (3, 17, 23)]:
         latents, labels = torch.randn(batch, 4, height, width), torch.arange(batch)
         inputs = {"noisy_latents": latents, "timesteps": torch.rand(batch) * 999, "class_labels": labels}
         assert_equal(runs, network, inputs)
+
+
+@pytest.mark.parametrize("backbone", ["uvit", "dit"])
+def test_transformer_denoisers(backbone: str, tmp_path: Path) -> None:
+    network = perturbed(build_denoiser(BACKBONES[backbone].model_copy(update={"num_class_embeds": 5})))
+    runs = written(trace_denoiser(network), tmp_path)
+    for batch, height, width, tokens in [(1, 8, 6, 5), (3, 4, 10, 7)]:
+        inputs = {
+            "noisy_latents": torch.randn(batch, 4, height, width),
+            "timesteps": torch.rand(batch) * 999,
+            "encoder_hidden_states": torch.randn(batch, tokens, 12),
+            "class_labels": torch.arange(batch),
+        }
+        assert_equal(runs, network, inputs)
+    with pytest.raises(AssertionError, match="% 2 == 0"):  # the network would pad this one
+        runs["torch_export"](**inputs | {"noisy_latents": torch.randn(3, 4, 5, 6)})
 
 
 BATCHES = [(1, 4, 8, 6), (3, 4, 5, 7), (70, 4, 2, 2)]

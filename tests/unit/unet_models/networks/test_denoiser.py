@@ -17,8 +17,8 @@ from unet_models.formats.diffusers_config import denoiser_config
 from unet_models.formats.diffusers_folder import load_from_diffusers, save_as_diffusers
 from unet_models.networks import presets
 from unet_models.networks.attention import Attention
-from unet_models.networks.denoiser import Denoiser
 from unet_models.networks.denoiser_blocks import sinusoids
+from unet_models.networks.denoisers.unet import DenoisingUNet
 
 
 def outputs_of_diffusers(model: UNet2DConditionModel, given: dict[str, Tensor]) -> Tensor:
@@ -41,7 +41,7 @@ def gradients(model: nn.Module, outputs: Tensor) -> dict[str, Tensor]:
 )
 def test_published_number_of_parameters(changes: dict[str, int], count: int) -> None:
     with torch.device("meta"):
-        model = Denoiser(presets.stable_diffusion_1x().model_copy(update=changes))
+        model = DenoisingUNet(presets.stable_diffusion_1x().model_copy(update=changes))
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     assert len(model.state_dict()) == 686
 
@@ -49,7 +49,7 @@ def test_published_number_of_parameters(changes: dict[str, int], count: int) -> 
 def test_names_and_shapes_are_those_of_diffusers() -> None:
     spec = presets.stable_diffusion_1x()
     with torch.device("meta"):
-        ours, theirs = Denoiser(spec), UNet2DConditionModel.from_config(denoiser_config(spec))
+        ours, theirs = DenoisingUNet(spec), UNet2DConditionModel.from_config(denoiser_config(spec))
     assert shapes(ours) == shapes(theirs)
 
 
@@ -79,7 +79,7 @@ SPECS = {
 @pytest.mark.parametrize("changes", SPECS.values(), ids=SPECS.keys())
 def test_outputs_are_those_of_diffusers(changes: dict[str, Any], size: tuple[int, int], tmp_path: Path) -> None:
     spec = small(**changes)
-    ours = perturbed(Denoiser(spec)).eval()
+    ours = perturbed(DenoisingUNet(spec)).eval()
     save_as_diffusers(ours, tmp_path / "ours", sample_size=8)
     theirs, report = UNet2DConditionModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values()), report
@@ -100,7 +100,7 @@ def test_outputs_are_those_of_diffusers(changes: dict[str, Any], size: tuple[int
 @pytest.mark.parametrize("changes", [{}, {"time_conditioning": "film", "num_class_embeds": 3}], ids=["plain", "film"])
 def test_gradients_are_those_of_diffusers(changes: dict[str, Any]) -> None:
     spec = small(**changes)
-    ours = perturbed(Denoiser(spec))
+    ours = perturbed(DenoisingUNet(spec))
     theirs = UNet2DConditionModel.from_config(denoiser_config(spec)).train()
     theirs.load_state_dict(ours.state_dict())
     given = inputs(spec, (7, 9))
@@ -120,7 +120,7 @@ def test_sinusoids(timesteps: Tensor) -> None:
 
 
 def test_timesteps_may_be_fractions() -> None:
-    model = perturbed(Denoiser(SMALL)).eval()
+    model = perturbed(DenoisingUNet(SMALL)).eval()
     given = inputs(SMALL)
     whole = model(**given)
     floats = given["timesteps"].double()
@@ -135,8 +135,8 @@ def test_timesteps_may_be_fractions() -> None:
 @pytest.mark.parametrize("context_dim", [12, None])
 def test_recomputing_changes_no_gradient(context_dim: int | None) -> None:
     spec = small(context_dim=context_dim, dropout=0.3)
-    plain = perturbed(Denoiser(spec))
-    saving = Denoiser(spec.model_copy(update={"gradient_checkpointing": True}))
+    plain = perturbed(DenoisingUNet(spec))
+    saving = DenoisingUNet(spec.model_copy(update={"gradient_checkpointing": True}))
     saving.load_state_dict(plain.state_dict())
     given, calls, results = inputs(spec), [], []
     saving.mid_block.resnets[0].register_forward_pre_hook(lambda *_: calls.append(1))
@@ -151,7 +151,7 @@ def test_recomputing_changes_no_gradient(context_dim: int | None) -> None:
 
 def test_bf16_autocast_is_close_and_channels_last_is_the_same() -> None:
     spec = small(channels=(32, 64), num_groups=8)
-    model = perturbed(Denoiser(spec)).eval()
+    model = perturbed(DenoisingUNet(spec)).eval()
     given = inputs(spec, (16, 15))
     with torch.no_grad():
         want = model(**given)
@@ -165,7 +165,7 @@ def test_bf16_autocast_is_close_and_channels_last_is_the_same() -> None:
 
 
 def test_runs_in_bf16_throughout() -> None:
-    model = perturbed(Denoiser(SMALL)).to(torch.bfloat16)
+    model = perturbed(DenoisingUNet(SMALL)).to(torch.bfloat16)
     given = {name: t.bfloat16() if t.is_floating_point() else t for name, t in inputs(SMALL).items()}
     assert model(**given).dtype == torch.bfloat16
 
@@ -177,7 +177,7 @@ def test_runs_in_bf16_throughout() -> None:
 )
 def test_compiles_without_a_break(changes: dict[str, Any]) -> None:
     spec = small(num_class_embeds=3, **changes)
-    model = perturbed(Denoiser(spec))
+    model = perturbed(DenoisingUNet(spec))
     given = inputs(spec, (7, 6))
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(**given), model(**given))
@@ -186,7 +186,7 @@ def test_compiles_without_a_break(changes: dict[str, Any]) -> None:
 
 def test_starts_silent() -> None:
     """Zero output, and residual branches that add nothing, as Dhariwal 2021 has it."""
-    model = Denoiser(SMALL)
+    model = DenoisingUNet(SMALL)
     given = inputs(SMALL)
     assert (model(**given) == 0).all()
     level = model.mid_block
@@ -196,7 +196,7 @@ def test_starts_silent() -> None:
 
 def test_dropout_only_while_training() -> None:
     spec = small(dropout=0.5)
-    model = perturbed(Denoiser(spec))
+    model = perturbed(DenoisingUNet(spec))
     given = inputs(spec)
     assert not torch.equal(model(**given), model(**given))
     model.eval()
@@ -218,7 +218,7 @@ def test_attention_is_the_formula() -> None:
 def test_self_attention_alone() -> None:
     """Without a context a transformer block reads its own pixels only: no other weights than those of that."""
     spec = small(context_dim=None, num_class_embeds=4)
-    model = perturbed(Denoiser(spec)).eval()
+    model = perturbed(DenoisingUNet(spec)).eval()
     assert not [name for name in model.state_dict() if "attn2" in name or "transformer_blocks.0.norm2" in name]
     given = inputs(spec, (5, 8))
     other = given | {"class_labels": (given["class_labels"] + 1) % 4}
@@ -227,8 +227,8 @@ def test_self_attention_alone() -> None:
 
 
 def test_signature_names_the_shapes() -> None:
-    checked = jaxtyped(typechecker=beartype)(Denoiser.forward)
-    model, given = Denoiser(SMALL), inputs(SMALL)
+    checked = jaxtyped(typechecker=beartype)(DenoisingUNet.forward)
+    model, given = DenoisingUNet(SMALL), inputs(SMALL)
     assert checked(model, **given).shape == (2, 4, 8, 8)
     with pytest.raises(TypeCheckError):
         checked(model, **given | {"timesteps": torch.tensor([1, 2, 3])})
@@ -259,4 +259,4 @@ def test_signature_names_the_shapes() -> None:
 def test_inputs_that_do_not_fit_the_spec(changes: dict[str, Any], given: dict[str, Any], message: str) -> None:
     spec = small(**changes)
     with pytest.raises(ValueError, match=message):
-        Denoiser(spec)(**inputs(spec) | given)
+        DenoisingUNet(spec)(**inputs(spec) | given)

@@ -8,14 +8,15 @@ import pytest
 from pydantic import ValidationError
 
 from data_pipelines.specs import Spec
+from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.diffusion import Bundle, DiffusionSpec, ImageRequest, NoiseSpec, SampleSpec
 from unet_models.specs.encoders import AlignmentSpec, AutoencoderSpec
 from unet_models.specs.loop import LoopSpec, OptimizerSpec
-from unet_models.specs.networks import DenoiserSpec, UNetSpec
+from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import AugmentSpec, LossSpec, PredictSpec, TrainSpec
 
 SPECS: list[type[Spec]] = [
-    *(UNetSpec, DenoiserSpec, OptimizerSpec, LoopSpec, LossSpec, AugmentSpec, TrainSpec, PredictSpec),
+    *(UNetSpec, DenoisingUNetSpec, OptimizerSpec, LoopSpec, LossSpec, AugmentSpec, TrainSpec, PredictSpec),
     *(NoiseSpec, DiffusionSpec, ImageRequest, SampleSpec, Bundle, AutoencoderSpec, AlignmentSpec),
 ]
 
@@ -51,7 +52,7 @@ def test_networks_that_cannot_be_built(fields: dict[str, Any], message: str) -> 
 )
 def test_denoisers_that_cannot_be_built(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        DenoiserSpec(**fields)
+        DenoisingUNetSpec(**fields)
 
 
 @pytest.mark.parametrize(

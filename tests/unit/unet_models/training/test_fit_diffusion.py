@@ -11,10 +11,10 @@ import torch
 
 from data_pipelines.batches import LatentBatch
 from tests.support.training import CPU, Recorder, assert_identical
-from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.denoisers.unet import DenoisingUNet
+from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.diffusion import DiffusionSpec
 from unet_models.specs.loop import OptimizerSpec
-from unet_models.specs.networks import DenoiserSpec
 from unet_models.training.checkpoint import load_checkpoint
 from unet_models.training.fit import fit
 from unet_models.training.objectives import NoisePrediction
@@ -31,7 +31,7 @@ SPEC = DiffusionSpec(
     validate_every_steps=100,
     log_every_steps=1,
     optimizer=OptimizerSpec(warmup_steps=2, schedule="cosine"),
-    model=DenoiserSpec(
+    model=DenoisingUNetSpec(
         channels=(8, 16),
         attention_levels=(False, True),
         num_res_blocks=1,
@@ -57,7 +57,7 @@ def _objective(spec: DiffusionSpec) -> NoisePrediction:
 
 def _fresh(spec: DiffusionSpec, seed: int) -> TrainState:
     torch.manual_seed(seed)
-    return build_state(Denoiser(spec.model), spec, CPU)
+    return build_state(DenoisingUNet(spec.model), spec, CPU)
 
 
 def _train(state: TrainState, folder: Path, spec: DiffusionSpec = SPEC) -> TrainState:

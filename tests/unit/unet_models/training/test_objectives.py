@@ -9,8 +9,8 @@ import torch
 
 from data_pipelines.batches import LatentBatch
 from tests.support.encoders import AUTOENCODER, image_batch
+from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.diffusion import DiffusionSpec
-from unet_models.specs.networks import DenoiserSpec
 from unet_models.training.objectives import NoisePrediction, Reconstruction, scale_images
 
 # --- Noise prediction ------------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def batch(positions: tuple[int, ...], step: int = 3) -> LatentBatch:
 
 
 def objective(**changes: object) -> NoisePrediction:
-    model = DenoiserSpec(channels=(8,), attention_levels=(False,), num_heads=1, num_groups=4)
+    model = DenoisingUNetSpec(channels=(8,), attention_levels=(False,), num_heads=1, num_groups=4)
     spec = DiffusionSpec.model_validate({"model": model, "precision": "fp32", **changes})
     return NoisePrediction(spec, 0.5, torch.zeros(6, 2))
 

@@ -29,11 +29,13 @@ LATENTS = LatentFigures(
 TRAINED = TrainingFigures(step=700, run_id=None, num_workers=2)
 
 
-def candidate_of(monkeypatch: pytest.MonkeyPatch, **evaluate: object) -> Candidate:
-    """Return the candidate that the stage would register."""
+def candidate_of(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, object] | None = None, **evaluate: object
+) -> Candidate:
+    """Return the candidate that the stage would register; ``changes`` are to the configuration."""
     found: list[Candidate] = []
     monkeypatch.setattr(register, "register_stage", lambda config, candidate, inputs: found.append(candidate))
-    config = diffusion_config(registry={"name": "shapes"}, evaluate=evaluate)
+    config = diffusion_config(registry={"name": "shapes"}, evaluate=evaluate, **(changes or {}))
     names = ("train_clip", "train_autoencoder", "train")
     clip, autoencoder, training = (finished(name, TRAINED, weights="w") for name in names)
     trained = Trained(finished("shard", SHARDS, index="i"), clip, autoencoder, finished("encode", LATENTS), training)
@@ -66,7 +68,14 @@ def test_it_is_compared_in_the_space_of_its_extractor(monkeypatch: pytest.Monkey
 
 def test_the_card_says_what_it_is_how_good_and_how_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     card = candidate_of(monkeypatch).build_card()
-    assert "Draws 32x32 images for prompts: a latent-diffusion U-Net (epsilon), trained for 700 steps" in card
+    assert "Draws 32x32 images for prompts: a latent-diffusion model (unet, epsilon), trained for 700 steps" in card
     assert "on 20 images of shapes, cut to 32x32. Evaluated on 9 images" in card
     assert "| caption_accuracy | 0.7500 |" in card
     assert 'mlflow.pyfunc.load_model("models:/shapes@champion")' in card
+
+
+def test_the_card_of_a_network_that_diffusers_lacks_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = {"backbone": "dit", "width": 16, "num_heads": 2, "num_layers": 1}
+    card = candidate_of(monkeypatch, {"train": {"model": model, "global_batch_size": 12}}).build_card()
+    assert "a latent-diffusion model (dit, epsilon)" in card
+    assert "diffusers does not load the artifact `bundle`: it has no network with the layers of backbone dit" in card

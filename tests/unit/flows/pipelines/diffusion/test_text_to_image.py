@@ -15,16 +15,16 @@ from flows.pipelines.diffusion.text_to_image import TextToImage, to_pixels, writ
 from unet_models.formats.clip_folder import save_clip
 from unet_models.networks.autoencoder import build_autoencoder
 from unet_models.networks.clip import build_clip
-from unet_models.networks.denoiser import Denoiser
+from unet_models.networks.denoisers.unet import DenoisingUNet
 from unet_models.networks.tokenizer import train_tokenizer
+from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.diffusion import Bundle, ImageRequest
 from unet_models.specs.encoders import AlignmentSpec, AutoencoderSpec
-from unet_models.specs.networks import DenoiserSpec
 
 # diffusers' DPM-Solver hands tensors to numpy as numpy 1 took them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")
 
-DENOISER = DenoiserSpec(
+DENOISER = DenoisingUNetSpec(
     channels=(8, 16), attention_levels=(False, True), num_res_blocks=1, num_heads=2, context_dim=16, num_groups=4
 )
 PURE = {"schedule": "cosine", "prediction_type": "v_prediction", "zero_terminal_snr": True}
@@ -48,7 +48,7 @@ def pipeline_folder(encoders: tuple[Path, Path], folder: Path, noise: dict[str, 
         {"noise": noise, "sample": sample, "latent_shape": (4, 4, 4), "scaling_factor": 0.7, "format": 1}
     )
     torch.manual_seed(1)
-    denoiser = Denoiser(DENOISER)
+    denoiser = DenoisingUNet(DENOISER)
     with torch.no_grad():
         for parameter in denoiser.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
