@@ -1,4 +1,4 @@
-"""Captioned images: sources, checks, and shards.
+"""Images, with or without captions: sources, checks, and shards.
 
 specs      configuration
 examples   pairs of image and caption, and the rules of captions
@@ -6,6 +6,7 @@ kinds      image formats by suffix and first bytes, supported and not
 loose      what loose image files share
 folders    images with metadata.jsonl or metadata.csv
 lines      the lines of these files
+plain      images without captions
 sidecars   images with a caption's file of their name
 parquet    Parquet files with image bytes
 tars       WebDataset tars

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.specs import ImageSpec
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -15,12 +15,14 @@ MAX_RATIO = 4
 """Maximum aspect ratio of a bucket, longer side to shorter."""
 
 
-def cut_size(width: int, height: int, spec: CaptionedSpec) -> Size:
-    """Return the size that an upright image is cut to: the square, or the bucket of the nearest aspect ratio.
+def cut_size(width: int, height: int, spec: ImageSpec) -> Size:
+    """Return the size that an upright image is cut to: its own, the square, or the bucket of the nearest aspect ratio.
 
     Distances are ratios of ratios: of 1:1 and 2:1, an image of 1.4:1 goes to the former, one of 1.5:1 to the latter.
     Of two buckets at the same distance the squarer one is taken.
     """
+    if spec.crop == "none":
+        return width, height
     if spec.crop == "square":
         return spec.resolution, spec.resolution
     ratio = width / height

@@ -36,7 +36,7 @@ from data_pipelines.images.colours import (
     to_srgb,
 )
 from data_pipelines.images.kinds import check_supported
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.specs import ImageSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -85,12 +85,12 @@ class LeftOut:
     """Height as stored, in pixels."""
 
 
-def max_encoded_bytes(spec: CaptionedSpec) -> int:
+def max_encoded_bytes(spec: ImageSpec) -> int:
     """Bound the bytes of an image of ``spec.max_pixels``: 16 bits for each of four channels, and 1 MiB for the rest."""
     return 8 * spec.max_pixels + (1 << 20)
 
 
-def size_reason(width: int, height: int, spec: CaptionedSpec) -> str | None:
+def size_reason(width: int, height: int, spec: ImageSpec) -> str | None:
     """Return the field of the spec that skips images of this size in pixels, if any."""
     if min(width, height) < spec.min_side:
         return "min_side"
@@ -99,7 +99,7 @@ def size_reason(width: int, height: int, spec: CaptionedSpec) -> str | None:
     return None
 
 
-def read_picture(data: bytes, name: str, spec: CaptionedSpec) -> Picture | LeftOut:
+def read_picture(data: bytes, name: str, spec: ImageSpec) -> Picture | LeftOut:
     """Decode the picture in ``data``; LeftOut, before it is decoded, where the spec skips its size.
 
     ``name`` appears in messages. Raises DataError where the bytes are not an image of a known format and mode, are

@@ -1,4 +1,4 @@
-"""Captioned images to checked samples of the wanted size in shards, over a Ray cluster; only new ones cost anything.
+"""Images to checked samples of the wanted size in shards, over a Ray cluster; only new ones cost anything.
 
 Filters look at the caption and at the size of the original, which the index keeps: another ``min_side`` leaves shards
 as they are. An image that the filters of a run skip costs a row of the shard's Parquet file and no bytes of the tar, so
@@ -31,7 +31,7 @@ from data_pipelines.images.pictures import (
     read_picture,
     size_reason,
 )
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.specs import ImageSpec
 from data_pipelines.shards.damage import map_shard, place_in
 from data_pipelines.shards.incremental import Task, group_by_size, sample_key, shard_missing
 from data_pipelines.shards.index import CAPTION, Row, is_adopted
@@ -42,13 +42,15 @@ FORMAT = 3
 """Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
 MAX_EXAMPLES_PER_SHARD = 1000
 """A few seconds of work: what an interrupted run loses, and the unit that is handed to one core of many."""
+UNKNOWN_MEGABYTES = 0.8
+"""Size that an image is taken to have before it is read: 512 pixels squared."""
 DUPLICATE = "duplicate"
 """Reason of examples that are skipped for having the pixels of an earlier one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardedExamples:
-    """Outcome of sharding captioned images."""
+    """Outcome of sharding images."""
 
     rows: list[Row]
     """Index rows of all examples to train and validate on, in the order of the examples."""
@@ -70,10 +72,10 @@ class Work(Spec):
     examples: tuple[Example, ...]
     digests: tuple[str, ...]
     """Digest of each example's sample."""
-    spec: CaptionedSpec
+    spec: ImageSpec
 
 
-def example_digests(examples: Examples, spec: CaptionedSpec) -> dict[str, str]:
+def example_digests(examples: Examples, spec: ImageSpec) -> dict[str, str]:
     """Compute example_id -> digest of its id, its source bytes, its caption and everything that shapes the sample.
 
     The source of an image in a Parquet or tar file is the digest of that file and the row or member: a changed file
@@ -87,20 +89,23 @@ def example_digests(examples: Examples, spec: CaptionedSpec) -> dict[str, str]:
     }
 
 
-def examples_folder(spec: CaptionedSpec) -> str:
+def examples_folder(spec: ImageSpec) -> str:
     """Return the folder, below storage, of all shards whose samples are shaped alike."""
     return f"shards/{digest_of(_shaping(spec))[:12]}"
 
 
-def _shaping(spec: CaptionedSpec) -> dict[str, object]:
+def _shaping(spec: ImageSpec) -> dict[str, object]:
     """Return everything but source and caption that decides a sample's bytes."""
-    shaping: dict[str, object] = {"captioned": FORMAT, "resolution": spec.resolution, "background": spec.background}
-    return shaping | ({"buckets": spec.bucket_multiple} if spec.crop == "buckets" else {})
+    shaping: dict[str, object] = {"captioned": FORMAT, "background": spec.background}
+    sizes: dict[str, dict[str, object]] = {
+        "none": {"crop": spec.crop},
+        "square": {"resolution": spec.resolution},
+        "buckets": {"resolution": spec.resolution, "buckets": spec.bucket_multiple},
+    }
+    return shaping | sizes[spec.crop]
 
 
-def shard_examples(
-    examples: Examples, spec: CaptionedSpec, shards_uri: str, digests: Mapping[str, str]
-) -> ShardedExamples:
+def shard_examples(examples: Examples, spec: ImageSpec, shards_uri: str, digests: Mapping[str, str]) -> ShardedExamples:
     """Check and shard every example that is not in a shard yet. Needs an initialised Ray."""
     reasons = {e.example_id: captions_reason((e.caption, *e.more_captions), spec) for e in examples.examples}
     wanted = {e.example_id: e for e in examples.examples if reasons[e.example_id] is None}
@@ -123,7 +128,7 @@ def shard_examples(
     return ShardedExamples(rows, problems, sharded.num_new, dict(left_out), _count_changes(rows, spec))
 
 
-def _kept(rows: Iterable[Row], spec: CaptionedSpec, left_out: Counter[str]) -> list[Row]:
+def _kept(rows: Iterable[Row], spec: ImageSpec, left_out: Counter[str]) -> list[Row]:
     """Return the rows that no filter skips, with their ``bucket`` and ``captions``; ``left_out`` counts the others.
 
     Of rows with equal pixels the first is kept, with the captions and the ids (``copies``) of all.
@@ -147,7 +152,7 @@ def _kept(rows: Iterable[Row], spec: CaptionedSpec, left_out: Counter[str]) -> l
     return kept
 
 
-def _count_changes(rows: Iterable[Row], spec: CaptionedSpec) -> dict[str, int]:
+def _count_changes(rows: Iterable[Row], spec: ImageSpec) -> dict[str, int]:
     """Count the images of each change, in the order of ``CHANGES``."""
     counts: Counter[str] = Counter()
     for row in rows:
@@ -162,10 +167,10 @@ def _count_changes(rows: Iterable[Row], spec: CaptionedSpec) -> dict[str, int]:
 # --- one shard -------------------------------------------------------------------------------------------------------
 
 
-def _plan(examples: list[Example], spec: CaptionedSpec, shards_uri: str, digests: Mapping[str, str]) -> list[Task]:
+def _plan(examples: list[Example], spec: ImageSpec, shards_uri: str, digests: Mapping[str, str]) -> list[Task]:
     """Group examples into shards of at most ``spec.shard_megabytes``, each taken to be as large as its raw pixels."""
     tasks = []
-    megabytes = 3 * spec.resolution**2 / 1e6
+    megabytes = UNKNOWN_MEGABYTES if spec.crop == "none" else 3 * spec.resolution**2 / 1e6
     # Runs with different filters may write at once: the content of a shard, and so its name, depends on them.
     filters = f"{spec.min_side} {spec.max_aspect_ratio}"
     for group in group_by_size(examples, lambda _: megabytes, spec.shard_megabytes, MAX_EXAMPLES_PER_SHARD):
@@ -194,7 +199,7 @@ def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
     return rows, problems
 
 
-def _build_sample(example: Example, digest: str, data: bytes, spec: CaptionedSpec) -> Sample:
+def _build_sample(example: Example, digest: str, data: bytes, spec: ImageSpec) -> Sample:
     """Build index row and parts of one image; without parts where a filter skips it, or it stays in the user's tar.
 
     Raises DataError where the image cannot be used.
@@ -215,7 +220,7 @@ def _build_sample(example: Example, digest: str, data: bytes, spec: CaptionedSpe
     if example.place is not None and found.encoded is data:
         return row | _place_in_tar(example.image, example.place, found), {}
     text = "\n".join((example.caption, *example.more_captions))
-    return row, {found.extension: found.encoded, CAPTION: text.encode()}
+    return row, {found.extension: found.encoded} | ({CAPTION: text.encode()} if text else {})
 
 
 def _place_in_tar(tar: str, place: tuple[int, int], picture: Picture) -> Row:

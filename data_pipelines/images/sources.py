@@ -1,4 +1,4 @@
-"""A folder of captioned images in any of the known layouts to its examples, before a pixel is read."""
+"""A folder of images in any of the known layouts to its examples, before a pixel is read."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from data_pipelines.images.examples import Examples
 from data_pipelines.images.folders import METADATA_NAMES, find_imagefolder
 from data_pipelines.images.kinds import is_image
 from data_pipelines.images.parquet import find_parquet
+from data_pipelines.images.plain import PLAIN, find_plain
 from data_pipelines.images.sidecars import find_sidecars, has_sidecars
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.specs import ImageSpec
 from data_pipelines.images.tars import COMPRESSED_TARS, find_tars
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ GENERATED_NAME = "generated shapes"
 """Name of the generated data set, for reports."""
 
 
-def find_examples(spec: CaptionedSpec, generated_folder: str | os.PathLike[str]) -> Examples:
+def find_examples(spec: ImageSpec, generated_folder: str | os.PathLike[str]) -> Examples:
     """Find the examples of ``spec.root``; what names and captions alone show to be wrong is in ``Examples.problems``.
 
     ``layout: shapes`` writes its images below ``generated_folder`` first, or finds them there. Hidden files and folders
@@ -41,12 +42,16 @@ def find_examples(spec: CaptionedSpec, generated_folder: str | os.PathLike[str])
         known = ", ".join(("auto", *_LAYOUTS, "shapes"))
         raise ConfigError(f"data.layout: there is no layout {spec.layout!r}; choose one of {known}")
     if not spec.root:
-        raise ConfigError("data.root: name the folder of captioned images, or choose data.layout=shapes")
+        raise ConfigError("data.root: name the folder of images, or choose data.layout=shapes")
     root = Path(spec.root)
     if not root.is_dir():
         raise ConfigError(f"data.root: there is no folder {root}; correct the path")
     names = list_files(root)
-    layout = recognise_layout(root, names) if spec.layout == "auto" else spec.layout
+    if spec.layout == PLAIN and spec.min_caption_chars:
+        raise ConfigError(f"data.layout: {PLAIN} has no captions, which this pipeline needs; choose another layout")
+    layout = spec.layout
+    if layout == "auto":
+        layout = recognise_layout(root, names, is_captioned=spec.min_caption_chars > 0)
     if not _LAYOUTS[layout].fits(names):
         raise ConfigError(
             f"{root}: has nothing of layout `{layout}`. It holds: {_listing(names)}. Layouts:\n{_LOOKED_FOR}\n"
@@ -56,7 +61,7 @@ def find_examples(spec: CaptionedSpec, generated_folder: str | os.PathLike[str])
     if found.examples or found.problems:
         return found
     remedy = "check data.root, and that the data set has been unpacked"
-    return replace(found, problems=(Problem("empty-folder", str(root), "no captioned image in it", remedy),))
+    return replace(found, problems=(Problem("empty-folder", str(root), "no image in it", remedy),))
 
 
 def list_files(root: Path) -> list[str]:
@@ -122,6 +127,7 @@ _LAYOUTS: dict[str, _Layout] = {
     "sidecar": _Layout(has_sidecars, find_sidecars),
     "webdataset": _Layout(_has_tars, find_tars),
     "parquet": _Layout(_has_parquet, find_parquet),
+    PLAIN: _Layout(lambda names: any(map(is_image, names)), find_plain),
 }
 """In the order in which they are tried: img2dataset puts a Parquet of URLs beside its tars and its loose images."""
 
@@ -129,13 +135,19 @@ _LOOKED_FOR = """\
   imagefolder  metadata.jsonl or metadata.csv with `file_name` and `caption` or `text`, beside images
   sidecar      a.png with a.txt or a.caption, or with a.json that holds `caption` or `text`
   webdataset   00000.tar with key.jpg and key.txt or key.json
-  parquet      NAME.parquet with image bytes in `image` and captions in `caption` or `text`"""
+  parquet      NAME.parquet with image bytes in `image` and captions in `caption` or `text`
+  images       loose images, for pipelines that need no captions"""
 
 
-def recognise_layout(root: Path, names: list[str]) -> str:
-    """Return the name of the layout of ``root``. Raises ConfigError listing the known layouts where there is none."""
+def recognise_layout(root: Path, names: list[str], *, is_captioned: bool = True) -> str:
+    """Return the name of the layout of ``root``. Where captions are not needed, loose images are taken without any.
+
+    Raises ConfigError listing the known layouts where there is none.
+    """
+    if not is_captioned and _LAYOUTS[PLAIN].fits(names):
+        return PLAIN
     for name, layout in _LAYOUTS.items():
-        if layout.fits(names):
+        if name != PLAIN and layout.fits(names):
             return name
     images = sum(map(is_image, names))
     without = f"{images} images without any caption. " if images else ""
@@ -152,7 +164,7 @@ def _listing(names: list[str]) -> str:
 # --- generated images ------------------------------------------------------------------------------------------------
 
 
-def _write_shapes(generated_folder: Path, spec: CaptionedSpec) -> Path:
+def _write_shapes(generated_folder: Path, spec: ImageSpec) -> Path:
     """Return the folder of the generated set, written once, complete or not at all."""
     from data_pipelines.images import shapes
 

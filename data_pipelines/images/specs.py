@@ -1,28 +1,28 @@
-"""User-facing configuration of captioned images: source, checks, filters, size and shards."""
+"""User-facing configuration of images, with or without captions: source, checks, filters, size and shards."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from data_pipelines.specs import LocalPath, Spec
 
 
-class CaptionedSpec(Spec):
-    """Source, checks, filters, size and shards of a data set of captioned images."""
+class ImageSpec(Spec):
+    """Source, checks, filters, size and shards of a data set of images."""
 
     root: LocalPath = ""
     """Folder of the raw data set. Required, except with ``layout: shapes``."""
     layout: str = "auto"
-    """Layout of the folder: ``imagefolder``, ``sidecar``, ``parquet`` or ``webdataset``; ``shapes`` generates a data
-    set; ``auto`` (default) recognises it."""
+    """Layout of the folder: ``imagefolder``, ``sidecar``, ``parquet`` or ``webdataset``, or ``images``, any folder of
+    images without captions, where none are needed; ``shapes`` generates a data set; ``auto`` (default) recognises
+    it."""
+    crop: Literal["none", "square", "buckets"] = "none"
+    """``none`` (default): every image keeps its size. ``square``: it becomes a square of side ``resolution``."""
     resolution: int = Field(default=64, ge=8)
-    """Side in pixels of the square that every image is resized (antialiased) and centre-cropped to."""
-    crop: Literal["square", "buckets"] = "square"
-    """``square``: every image becomes a square of side ``resolution``. ``buckets``: the nearest in aspect ratio of
-    several sizes with no more pixels than the square; all images of a batch have one size. The CLIP model trained by
-    the pipeline and Fréchet distances see the middle square, enlarged."""
+    """Side in pixels of the square that every image is resized (antialiased) and centre-cropped to with ``crop:
+    square``, and of generated shapes."""
     bucket_multiple: int = Field(default=64, ge=1)
     """The sides of all buckets are multiples of this number of pixels: a multiple of the autoencoder's downsampling
     factor, best of that times the U-Net's. Used with ``crop: buckets`` only."""
@@ -32,8 +32,8 @@ class CaptionedSpec(Spec):
     """Skip images whose shorter side has fewer pixels; they are counted in the report. Default: keep all."""
     max_aspect_ratio: float | None = Field(default=None, ge=1)
     """Skip images whose longer side is more than this many times the shorter. Default: keep all."""
-    min_caption_chars: int = Field(default=1, ge=1)
-    """Skip images whose caption has fewer characters."""
+    min_caption_chars: int = Field(default=0, ge=0)
+    """Skip images whose caption has fewer characters. 0 (default): images need no caption."""
     max_caption_chars: int = Field(default=2000, ge=1)
     """Skip images whose caption has more characters."""
     caption_lines: Literal["whole", "random"] = "whole"
@@ -55,14 +55,15 @@ class CaptionedSpec(Spec):
     split_seed: int = 0
     """Seed of the choice of held-out images."""
     shard_megabytes: float = Field(default=256, gt=0)
-    """Maximum size of a shard in MB, an image being counted as its raw pixels at ``resolution``."""
+    """Maximum size of a shard in MB, an image being counted as its raw pixels at ``resolution``, or
+    as 0.8 MB where it keeps its size."""
     num_shapes: int = Field(default=4000, ge=16)
     """Number of generated images; ``layout: shapes`` only."""
     shapes_seed: int = 0
     """Seed of the generated images; ``layout: shapes`` only."""
 
     @model_validator(mode="after")
-    def _square_is_one_of_several_buckets(self) -> CaptionedSpec:
+    def _square_is_one_of_several_buckets(self) -> Self:
         times, rest = divmod(self.resolution, self.bucket_multiple)
         if self.crop == "buckets" and (rest or times == 1):
             raise ValueError(
@@ -70,3 +71,16 @@ class CaptionedSpec(Spec):
                 "it or more: the square of the resolution is one of the buckets, and not to be the only one"
             )
         return self
+
+
+class CaptionedSpec(ImageSpec):
+    """Source, checks, filters, size and shards of a data set of captioned images."""
+
+    resolution: int = Field(default=64, ge=8)
+    """Side in pixels of the square that every image is resized (antialiased) and centre-cropped to."""
+    crop: Literal["square", "buckets"] = "square"
+    """``square``: every image becomes a square of side ``resolution``. ``buckets``: the nearest in aspect ratio of
+    several sizes with no more pixels than the square; all images of a batch have one size. The CLIP model trained by
+    the pipeline and Fréchet distances see the middle square, enlarged."""
+    min_caption_chars: int = Field(default=1, ge=1)
+    """Skip images whose caption has fewer characters."""

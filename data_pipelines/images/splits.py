@@ -14,7 +14,7 @@ from typing import Any, Literal
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError
 from data_pipelines.images.examples import Example
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.specs import ImageSpec
 
 Side = Literal["train", "val", "test"]
 NAMES: Mapping[str, Side] = {
@@ -57,7 +57,7 @@ def side_of(example_id: str) -> Side | None:
 
 
 def split_examples(
-    rows: Iterable[Mapping[str, Any]], spec: CaptionedSpec, given: Mapping[str, Side] | None = None
+    rows: Iterable[Mapping[str, Any]], spec: ImageSpec, given: Mapping[str, Side] | None = None
 ) -> dict[str, Literal["train", "val"]]:
     """Assign example_id -> side: as ``given``, else by a hash of (split_seed, id) and nothing else, so that an image
     that was trained on is never held out when others are added.
@@ -90,7 +90,7 @@ def count_trained_on(rows: Iterable[Mapping[str, Any]], sides: Mapping[str, Side
     return sum(sides.get(row["case_id"]) == "val" and _pixels(row) in trained for row in rows)
 
 
-def _shares(rows: Sequence[Mapping[str, Any]], spec: CaptionedSpec) -> dict[str, float]:
+def _shares(rows: Sequence[Mapping[str, Any]], spec: ImageSpec) -> dict[str, float]:
     """Map id to a number in 0..1, the largest of those drawn for the images of the same pixels."""
     largest: dict[str, float] = {}
     for row in rows:

@@ -15,7 +15,7 @@ from data_pipelines.images.specs import CaptionedSpec
 from data_pipelines.loading.loader import ImageSamples
 from data_pipelines.shards.index import read_table
 from data_pipelines.shards.reader import ShardReader
-from flows.pipelines.diffusion.shard import shard_stage
+from flows.sharding.images import shard_stage
 from flows.stages.shards import read_problems, shards_uri
 from flows.stages.stage import Done, run_stage
 

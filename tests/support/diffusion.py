@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.shard import ImageShardFigures
+from flows.sharding.images import ImageShardFigures
 
 SHARDS = ImageShardFigures(
     num_train=20,

@@ -22,7 +22,7 @@ from flows.cluster.connection import connect_workers
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.encoders.given import network_folder
 from flows.pipelines.diffusion.encoding import Encoding, EncodingWork, ShardEncoder, captions_of, encode_empty_prompt
-from flows.pipelines.diffusion.shard import ImageShardFigures
+from flows.sharding.images import ImageShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import Figures, Record
 from flows.stages.shards import IndexFigures, add_index, shards_exist, shards_uri

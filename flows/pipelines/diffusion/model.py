@@ -11,7 +11,7 @@ from data_pipelines.specs import Spec
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.encode import LatentFigures
 from flows.pipelines.diffusion.encoders.given import network_folder
-from flows.pipelines.diffusion.shard import ImageShardFigures
+from flows.sharding.images import ImageShardFigures
 from flows.stages.record import Figures, Record
 from flows.training.figures import TrainingFigures
 from unet_models.specs.denoisers import DenoiserSpec

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from flows.pipelines.diffusion.encode import LatentFigures
     from flows.pipelines.diffusion.evaluate import GenerationScores
     from flows.pipelines.diffusion.model import Trained
-    from flows.pipelines.diffusion.shard import ImageShardFigures
     from flows.registry.register import RegistrationFigures
+    from flows.sharding.images import ImageShardFigures
     from flows.stages.stage import Stage
     from flows.training.figures import TrainingFigures
 
@@ -26,7 +26,7 @@ def check_given(config: DiffusionConfig) -> None:
 
 def plan_shard(config: DiffusionConfig, done: Records) -> Stage[ImageShardFigures]:
     """Plan sharding: captioned images to shards."""
-    from flows.pipelines.diffusion.shard import shard_stage
+    from flows.sharding.images import shard_stage
 
     return shard_stage(config.data, config.storage_uri, config.compute.num_cpus)
 

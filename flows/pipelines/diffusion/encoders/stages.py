@@ -15,7 +15,7 @@ from data_pipelines.shards.index import read_table
 from data_pipelines.temporary import temporary_folder
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.encoders.given import AdoptedFigures, adopt, clip_folders
-from flows.pipelines.diffusion.shard import ImageShardFigures
+from flows.sharding.images import ImageShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
 from flows.stages.shards import shards_uri

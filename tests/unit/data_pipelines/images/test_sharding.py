@@ -30,7 +30,7 @@ from data_pipelines.images.sharding import (
     shard_examples,
 )
 from data_pipelines.images.sources import find_examples
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.specs import CaptionedSpec, ImageSpec
 from data_pipelines.images.splits import split_examples
 from data_pipelines.shards.index import build_index
 from data_pipelines.shards.reader import ShardReader
@@ -170,9 +170,26 @@ def test_images_of_a_tar_that_need_no_change_stay_there(tmp_path: Path) -> None:
     assert moved.rows[1] == sharded.rows[1]
 
 
+def test_images_without_captions_keep_their_size(tmp_path: Path) -> None:
+    """As they are, whatever ``resolution`` says: it is no part of their shards' folder."""
+    root = tmp_path / "raw"
+    root.mkdir()
+    (root / "a.png").write_bytes(picture(0, 12, 20))
+    (root / "b.png").write_bytes(picture(1, 9, 7))
+    connect_ray()
+    spec = ImageSpec(root=str(root), caption_lines="random")
+    examples, folder = find_examples(spec, tmp_path), tmp_path / examples_folder(spec)
+    sharded = shard_examples(examples, spec, str(folder), example_digests(examples, spec))
+    assert [(row["bucket"], row["caption"]) for row in sharded.rows] == [("20x12", ""), ("7x9", "")]
+    reader = ShardReader(build_index(sharded.rows, {"a": "train", "b": "val"}), str(folder))
+    assert bytes(reader.read(0, "png")) == (root / "a.png").read_bytes()
+    assert not reader.has(0, "txt")
+    assert examples_folder(spec) == examples_folder(spec.model_copy(update={"resolution": 8}))
+
+
 def test_work_survives_the_journey() -> None:
     examples = (Example("a", "a.png", None, "é"), Example("b", "t.tar", "b.png", "b", (512, 7)))
-    work = Work(uri="x.tar", examples=examples, digests=("1", "2"), spec=CaptionedSpec(max_aspect_ratio=2))
+    work = Work(uri="x.tar", examples=examples, digests=("1", "2"), spec=ImageSpec(max_aspect_ratio=2))
     assert Work.model_validate_json(work.model_dump_json()) == work
 
 

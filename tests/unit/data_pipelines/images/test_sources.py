@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines.errors import ConfigError
 from data_pipelines.images.sources import find_examples
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.specs import CaptionedSpec, ImageSpec
 from tests.support.captioned import captions, find, imagefolder, touch
 
 EMOJI = Path(__file__).parents[5] / "shared/data/noto_emoji_128"
@@ -64,6 +64,20 @@ def test_shapes_are_written_once(tmp_path: Path) -> None:
     assert (folder / "metadata.jsonl").stat().st_mtime_ns == before
     find_examples(spec.model_copy(update={"shapes_seed": 1}), tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_images_need_no_caption_where_none_are_asked_for(tmp_path: Path) -> None:
+    root = imagefolder(tmp_path, {"file_name": "a.png", "caption": "a"}, images=("a.png", "b/c.JPG", "notes.txt"))
+    found = find_examples(ImageSpec(root=str(root)), tmp_path / "unused")
+    assert {example.example_id: example.caption for example in found.examples} == {"a": "", "b/c": ""}
+    assert found.problems == ()
+    touch(root, "d.heic")
+    found = find_examples(ImageSpec(root=str(root)), tmp_path / "unused")
+    assert [problem.rule for problem in found.problems] == ["unknown-format"]
+    with pytest.raises(ConfigError, match=r"images has no captions, which this pipeline needs"):
+        find_examples(CaptionedSpec(root=str(root), layout="images"), tmp_path)
+    named = find_examples(ImageSpec(root=str(root), layout="imagefolder"), tmp_path)
+    assert [example.caption for example in named.examples] == ["a"], "asked for, captions are read"
 
 
 @pytest.mark.skipif(not EMOJI.is_dir(), reason=f"{EMOJI} is not here")

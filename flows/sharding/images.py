@@ -1,4 +1,4 @@
-"""Stage ``shard``: captioned images to WebDataset shards and their index."""
+"""Stage ``shard``: images to WebDataset shards and their index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.images.changes import CHANGES, TRAINED_ON
 from data_pipelines.images.sharding import example_digests, examples_folder, shard_examples
 from data_pipelines.images.sources import find_examples
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.specs import ImageSpec
 from data_pipelines.images.splits import TEST, Side, count_trained_on, given_splits, split_examples
 from data_pipelines.shards.index import build_index
 from flows.cluster.connection import connect_ray
@@ -37,14 +37,14 @@ class ImageShardFigures(ShardFigures):
     buckets: dict[str, int]
     """Size such as ``640x384`` to the number of training images of that size, most first."""
     resolution: int
-    """Side of the square, in pixels."""
+    """Side of the square, in pixels; of no meaning where images keep their size."""
     split: Literal["given", "drawn"] = "drawn"
     """Whether the data set gives the split, or it was drawn by ``data.val_fraction``."""
     changes: dict[str, int] = Field(default_factory=dict)
     """Name of a change, see ``data_pipelines.images.changes``, to the number of images that it was made in."""
 
 
-def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> Stage[ImageShardFigures]:
+def shard_stage(spec: ImageSpec, root: str, num_cpus: int | None = None) -> Stage[ImageShardFigures]:
     """Plan the stage from the source files and their digests, without decoding an image.
 
     ``num_cpus`` is what later stages need of a Ray that is started here.
@@ -57,7 +57,7 @@ def shard_stage(spec: CaptionedSpec, root: str, num_cpus: int | None = None) -> 
     given = given_splits(examples.examples) if spec.given_splits else {}
     if given:
         logger.info("shard: %s", describe_given(given))
-    unused = {"bucket_multiple"} if spec.crop == "square" else set()
+    unused = {"none": {"bucket_multiple", "resolution"}, "square": {"bucket_multiple"}, "buckets": set()}[spec.crop]
     identity = {
         "examples": digests,
         "problems": [asdict(problem) for problem in examples.problems],
