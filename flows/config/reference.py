@@ -32,7 +32,7 @@ def reference_markdown(pipelines: Sequence[tuple[str, type[PipelineConfig]]]) ->
         for heading, group in _groups(model):
             lines += ["", f"### {heading}", "", _sentence(group.__doc__), ""]
             lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
-            lines += [_row(field, info) for field, info in group.model_fields.items() if not _models_of(info)]
+            lines += [_row(field, info) for field, info in group.model_fields.items() if not _is_always_there(info)]
     return "\n".join([*lines, "", *metrics_markdown()]) + "\n"
 
 
@@ -55,9 +55,9 @@ def _template_lines(model: type[BaseModel], indent: str) -> Iterator[str]:
     for name, info in model.model_fields.items():
         for line in _wrapped(_sentence(info.description), WIDTH - len(indent)):
             yield f"{indent}# {line}"
-        if groups := _models_of(info):
+        if _is_always_there(info):
             yield f"{indent}{name}:"
-            yield from _template_lines(groups[0], indent + "  ")  # the default among alternatives
+            yield from _template_lines(_models_of(info)[0], indent + "  ")  # the default among alternatives
         else:
             yield f"{indent}{name}: {_yaml(info.get_default(call_default_factory=True))}"
 
@@ -68,13 +68,22 @@ def _groups(model: type[BaseModel], path: str = "", choice: str = "") -> Iterato
     for name, info in model.model_fields.items():
         groups = _models_of(info)
         for group in groups:
-            chosen = f" with {_choice(group)}" if len(groups) > 1 else ""
+            chosen = f" with {_choice(group)}" if len(groups) > 1 else " (null by default)" if _is_optional(info) else ""
             yield from _groups(group, f"{path}.{name}" if path else name, chosen)
 
 
 def _models_of(info: FieldInfo) -> list[type[BaseModel]]:
     """Return the class of a group of fields; several where a field of the group chooses among them, else none."""
     return list(_iter_models(info.annotation))
+
+
+def _is_always_there(info: FieldInfo) -> bool:
+    """Tell whether a field is a group of fields in every configuration: one whose default is null is not."""
+    return bool(_models_of(info)) and not _is_optional(info)
+
+
+def _is_optional(info: FieldInfo) -> bool:
+    return not info.is_required() and info.get_default(call_default_factory=True) is None
 
 
 def _iter_models(kind: Any) -> Iterator[type[BaseModel]]:
@@ -126,6 +135,8 @@ def _kind_text(kind: Any) -> str:
         return f"list of {_kind_text(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(_kind_text(each) for each in arguments)}]"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "the fields below"
     return getattr(kind, "__name__", str(kind))
 
 

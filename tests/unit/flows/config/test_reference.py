@@ -18,14 +18,20 @@ from flows.pipelines.catalog import PIPELINES
 MODELS = [(name, pipeline.config) for name, pipeline in PIPELINES.items()]
 
 
-def fields(model: type[BaseModel], path: str = "", *, num_alternatives: int = 9) -> Iterator[tuple[str, str]]:
-    """Yield path and description of every field, groups of fields among them, of alternative groups the first ones."""
+def fields(
+    model: type[BaseModel], path: str = "", *, num_alternatives: int = 9, optional: bool = True
+) -> Iterator[tuple[str, str]]:
+    """Yield path and description of every field, groups of fields among them, of alternative groups the first ones.
+
+    ``optional=False`` leaves out the fields of groups that are null by default.
+    """
     for name, info in model.model_fields.items():
         yield f"{path}{name}", (info.description or "").strip()
         kinds = [info.annotation, *(get_args(each)[0] for each in get_args(info.annotation) if get_args(each))]
+        kinds += [each for each in get_args(info.annotation) if info.default is None]
         groups = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        for group in groups[:num_alternatives]:
-            yield from fields(group, f"{path}{name}.", num_alternatives=num_alternatives)
+        for group in groups[:num_alternatives] if optional or info.default is not None else ():
+            yield from fields(group, f"{path}{name}.", num_alternatives=num_alternatives, optional=optional)
 
 
 @pytest.mark.parametrize(("name", "model"), MODELS)
@@ -48,7 +54,7 @@ def test_a_template_is_the_default_configuration(name: str, model: type[Pipeline
 def test_a_template_shows_and_explains_every_field(name: str, model: type[PipelineConfig]) -> None:
     lines = template_yaml(model).splitlines()
     shown = [number for number, line in enumerate(lines) if not line.strip().startswith("#")]
-    assert len(shown) == len(list(fields(model, num_alternatives=1)))
+    assert len(shown) == len(list(fields(model, num_alternatives=1, optional=False)))
     for number in shown:
         assert lines[number - 1].strip().startswith("# "), lines[number]
 
