@@ -68,7 +68,9 @@ def _groups(model: type[BaseModel], path: str = "", choice: str = "") -> Iterato
     for name, info in model.model_fields.items():
         groups = _models_of(info)
         for group in groups:
-            chosen = f" with {_choice(group)}" if len(groups) > 1 else " (null by default)" if _is_optional(info) else ""
+            chosen = (
+                f" with {_choice(group)}" if len(groups) > 1 else " (null by default)" if _is_optional(info) else ""
+            )
             yield from _groups(group, f"{path}.{name}" if path else name, chosen)
 
 
