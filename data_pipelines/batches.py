@@ -72,6 +72,10 @@ class VolumeBatch(Batch):
     positions: tuple[int, ...]
     keys: tuple[str, ...]
     step: int
+    texts: Int[Tensor, "batch bytes"] | None = None
+    """UTF-8 with zeros behind its end; all zeros where a sample has none. None: the network reads none."""
+    sounds: Float[Tensor, "batch samples"] | None = None
+    """In -1..1; all NaN where a sample has none. None: the network reads none."""
 
 
 @dataclass(frozen=True, slots=True)

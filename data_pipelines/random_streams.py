@@ -26,6 +26,7 @@ class Stream(IntEnum):
     BUCKET_ORDER = 5
     FOREGROUND = 6
     CAPTION = 7
+    MODALITY = 11
 
 
 class ImagePurpose(IntEnum):

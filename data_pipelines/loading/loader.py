@@ -24,6 +24,7 @@ from data_pipelines.remote_errors import pack_error, unpack_error
 from data_pipelines.shards.index import FOREGROUND, IMAGE, IMAGE_PARTS, MASK, MOMENTS, STATES
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.temporary import shorten_socket_paths
+from data_pipelines.volumes.modalities import NOTHING, Sizes, stored_modalities
 
 Assemble = Callable[[Sequence[int], Sequence[int], int], Batch]
 """Builds a batch from row numbers, their positions in the global batch, and the step."""
@@ -43,6 +44,8 @@ class VolumePatches:
     """Share of the global batch that is centred on foreground."""
     margin: int | tuple[int, ...] = 0
     """Voxels of ``read_size`` on each side, per axis, that are cropped away later: they may lie outside the volume."""
+    sizes: Sizes = NOTHING
+    """Lengths of texts and sounds; 0: they are not read."""
 
     def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> VolumeBatch:
         """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
@@ -67,7 +70,17 @@ class VolumePatches:
             positions=tuple(positions),
             keys=tuple(self.reader.key(row) for row in rows),
             step=step,
+            **self._modalities(rows),
         )
+
+    def _modalities(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Stack the texts and sounds of the samples, those that the network reads."""
+        sizes = self.sizes
+        if not (sizes.text_bytes or sizes.samples):
+            return {}
+        texts, sounds = zip(*(stored_modalities(self.reader, row, sizes) for row in rows), strict=True)
+        found = {"texts": (sizes.text_bytes, texts), "sounds": (sizes.samples, sounds)}
+        return {name: _stack(arrays) for name, (size, arrays) in found.items() if size}
 
 
 def empty_batch(shape: Sequence[int], dtype: np.dtype) -> torch.Tensor:

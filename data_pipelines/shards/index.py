@@ -64,6 +64,8 @@ IMAGE, MASK, FOREGROUND = "image.npy", "mask.npy", "foreground.npy"
 """Parts of a volume: (C, *spatial) float32; (*spatial) labels; (N, 1 + ndim) class and voxel of foreground voxels."""
 GEOMETRY, TRUTH = "geometry.json", "truth.npy"
 """Parts of a volume: JSON of ``StoredGeometry``, and the label as stored where the mask cannot give it back."""
+TEXT, SOUND = "text.txt", "sound.npy"
+"""Further parts of a volume: UTF-8 text; (T,) float32 sound. A sample may have neither."""
 IMAGE_PARTS = ("jpg", "png", "webp")
 """Parts that hold an encoded image; a sample has one of them."""
 CAPTION = "txt"

@@ -23,6 +23,15 @@ class Case:
     """Path of the label map."""
     subject: str
     """Cases of one subject never end up on both sides of a split."""
+    text: str = ""
+    """Path of a text about the image, a further input; empty: none."""
+    sound: str = ""
+    """Path of a WAV file, a further input; empty: none."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Paths of everything that shapes the sample, in order."""
+        return (*self.images, self.label, *filter(None, (self.text, self.sound)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +57,6 @@ class Dataset:
 
 def case_digests(cases: Iterable[Case]) -> dict[str, str]:
     """Compute case_id -> digest over the bytes of its files, in order; the files of a DICOM folder by name."""
-    files = {
-        case.case_id: [f for path in (*case.images, case.label) for f in source_files(Path(path))] for case in cases
-    }
+    files = {case.case_id: [f for path in case.paths for f in source_files(Path(path))] for case in cases}
     digests = file_digests(path for paths in files.values() for path in paths)
     return {case_id: digest_of([digests[path] for path in paths]) for case_id, paths in files.items()}

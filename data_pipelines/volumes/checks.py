@@ -21,6 +21,7 @@ from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.formats.base import Geometry, Volume
 from data_pipelines.volumes.grids import check_same_grid, check_same_side_up, is_same_grid, oriented_like
 from data_pipelines.volumes.labels import check_label
+from data_pipelines.volumes.modalities import read_sound, read_text
 from data_pipelines.volumes.specs import DataSpec, InputSpec
 
 
@@ -51,6 +52,10 @@ class CheckedCase:
     geometry: Geometry
     notices: tuple[Notice, ...] = ()
     """Assumptions and conversions."""
+    text: str | None = None
+    """A text about the image; None: there is none."""
+    sound: np.ndarray | None = None
+    """(T,) float32 at ``modalities.SAMPLE_RATE``; None: there is none."""
 
 
 _File = tuple[str, Volume]
@@ -89,10 +94,17 @@ def check_case(case: Case, dataset: Dataset, spec: DataSpec) -> CheckedCase:
             mask, label_notices = check_label(path, volume, dataset.classes)
             masks.append(mask)
             notices = (*notices, *label_notices)
+    text, sound = None, None
+    with problems.collecting():
+        text = read_text(case.text) if case.text else None
+    with problems.collecting():
+        if case.sound:
+            sound, sound_notices = read_sound(case.sound)
+            notices = (*notices, *sound_notices)
     if problems:
         raise DataError([replace(problem, case_id=case.case_id) for problem in problems])
-    geometry = files[0][1].geometry
-    return CheckedCase(case.case_id, case.subject, image, masks[0], geometry, of_case(notices, case.case_id))
+    geometry, notices = files[0][1].geometry, of_case(notices, case.case_id)
+    return CheckedCase(case.case_id, case.subject, image, masks[0], geometry, notices, text, sound)
 
 
 def _read_files(

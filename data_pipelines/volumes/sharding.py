@@ -15,7 +15,7 @@ from data_pipelines.errors import DataError, Problem, ProblemList
 from data_pipelines.notices import Notice, notice, of_case
 from data_pipelines.random_streams import Stream, numpy_generator
 from data_pipelines.shards.incremental import Sharded, Task, group_by_size, sample_key, shard_missing
-from data_pipelines.shards.index import FOREGROUND, GEOMETRY, IMAGE, MASK, TRUTH, Row
+from data_pipelines.shards.index import FOREGROUND, GEOMETRY, IMAGE, MASK, SOUND, TEXT, TRUTH, Row
 from data_pipelines.shards.writer import Sample, npy_bytes, shard_name, write_shard
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.cases import Case, Dataset, case_digests
@@ -170,6 +170,10 @@ def sample_parts(checked: CheckedCase, image: np.ndarray, mask: np.ndarray, done
     }
     if not done.is_lossless:
         parts[TRUTH] = npy_bytes(checked.label)
+    if checked.text is not None:
+        parts[TEXT] = checked.text.encode()
+    if checked.sound is not None:
+        parts[SOUND] = npy_bytes(checked.sound)
     return parts
 
 

@@ -66,10 +66,10 @@ class DataSpec(InputSpec):
     """Source, checks, split and shards of a data set of volumes."""
 
     root: LocalPath = ""
-    """Folder of the raw data set. Required, except with ``layout: phantoms``."""
+    """Folder of the raw data set. Required, except where ``layout`` generates one."""
     layout: str = "auto"
-    """Layout of the folder: ``decathlon``, ``nnunet``, ``folders`` or ``dicom``; ``phantoms`` generates a data set;
-    ``auto`` (default) recognises it."""
+    """Layout of the folder: ``decathlon``, ``nnunet``, ``folders`` or ``dicom``; ``phantoms`` generates a data set, and
+    ``scenes`` one of images with texts and sounds; ``auto`` (default) recognises it."""
     classes: dict[str, int] | None = None
     """Class name to label value, background (0) included. Default: as the data set declares (``dataset.json`` or
     ``classes.json``)."""
@@ -95,9 +95,9 @@ class DataSpec(InputSpec):
     shard_megabytes: float = Field(default=256, gt=0)
     """Maximum size of a shard, in MB of preprocessed data; a larger case is a shard alone."""
     num_phantoms: int = Field(default=24, ge=4)
-    """Number of generated cases; ``layout: phantoms`` only."""
+    """Number of generated cases; read where ``layout`` generates them."""
     phantom_seed: int = 0
-    """Seed of the generated cases; ``layout: phantoms`` only."""
+    """Seed of the generated cases; read where ``layout`` generates them."""
     preprocess: PreprocessSpec = PreprocessSpec()
     """Preprocessing of a raw case to a training sample."""
 

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from unet_models.networks.denoiser import Denoiser
 from unet_models.networks.layers import SegmentationNetwork
+from unet_models.networks.multimodal import MultimodalUNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Traced:
 def trace_unet(network: SegmentationNetwork, in_channels: int, num_classes: int) -> Traced:
     """Trace a segmentation U-Net: images ``(B, C, *spatial)`` to logits ``(B, K, *spatial)``.
 
+    Multimodal ones also take ``texts`` (B, bytes) uint8 and ``sounds`` (B, samples), as far as they read them.
+
     The graph does not pad: each spatial size must be a multiple of that axis' total stride. For any other size the
     ``.pt2`` names the violated rule; an ONNX runtime fails where a skip does not fit its decoder stage.
 
@@ -64,9 +67,11 @@ def trace_unet(network: SegmentationNetwork, in_channels: int, num_classes: int)
     names = "xyz"[: network.ndim]
     # From two strides on, the coarsest stage has more than one voxel, and the network does not pad either.
     axes = {name: Axis(2 * d, d) for name, d in zip(names, network.divisor, strict=True)}
-    images = Port(("batch", in_channels, *names))
+    inputs = {"images": Port(("batch", in_channels, *names))}
+    if isinstance(network, MultimodalUNet):
+        inputs |= {name: Port(("batch", size), kind) for name, (size, kind) in network.fusion.lengths.items()}
     logits = Port(("batch", num_classes, *names))
-    return _trace(network, Interface({"images": images}, {"logits": logits}, {"batch": Axis(), **axes}))
+    return _trace(network, Interface(inputs, {"logits": logits}, {"batch": Axis(), **axes}))
 
 
 def trace_denoiser(network: Denoiser) -> Traced:

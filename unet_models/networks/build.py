@@ -12,6 +12,7 @@ from unet_models.networks.denoisers.dit import DiT
 from unet_models.networks.denoisers.unet import DenoisingUNet
 from unet_models.networks.denoisers.uvit import UViT
 from unet_models.networks.layers import strides_per_axis
+from unet_models.networks.multimodal import Fusion, MultimodalUNet
 from unet_models.networks.unet import Encoder, UNet
 from unet_models.specs.denoisers import DenoiserSpec
 from unet_models.specs.networks import UNetSpec
@@ -28,8 +29,12 @@ def build_network(spec: UNetSpec, in_channels: int, num_classes: int, ndim: int 
     """
     strides = strides_per_axis(spec, ndim)
     divisor = tuple(math.prod(stride[axis] for stride in strides) for axis in range(ndim))
-    network = UNet(Encoder(spec, ndim, strides, in_channels), build_decoder(spec, ndim, strides, num_classes), divisor)
-    return network.apply(_initialise)
+    encoder = Encoder(spec, ndim, strides, in_channels)
+    decoder = build_decoder(spec, ndim, strides, num_classes)
+    if spec.fusion is None:
+        return UNet(encoder, decoder, divisor).apply(_initialise)
+    fusion = Fusion(spec.fusion, spec.channels[-1])
+    return MultimodalUNet(encoder.apply(_initialise), decoder.apply(_initialise), divisor, fusion, in_channels)
 
 
 def build_denoiser(spec: DenoiserSpec) -> Denoiser:

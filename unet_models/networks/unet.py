@@ -65,7 +65,11 @@ class UNet(SegmentationNetwork):
         In training mode a decoder with deep supervision returns a list of logits, full resolution first, which keep the
         padding, so that each spatial size divides by the strides; otherwise the full-resolution logits alone.
         """
-        logits: list[Tensor] = self.decoder(self.encoder(self.pad(images)))
+        return self.decode(self.encoder(self.pad(images)), images)
+
+    def decode(self, features: list[Tensor], images: Tensor) -> Float[Tensor, "batch classes *spatial"] | list[Tensor]:
+        """Map features of padded ``images``, finest first, to logits, as ``forward`` returns them."""
+        logits: list[Tensor] = self.decoder(features)
         if len(logits) > 1:
             return logits
         return self.crop(logits[0], images)

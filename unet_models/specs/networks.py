@@ -10,6 +10,11 @@ from pydantic import Field, model_validator
 from data_pipelines.specs import Spec
 from unet_models.specs.presets import PRESETS
 
+SAMPLE_RATE = 16_000
+"""Samples per second of every sound, as shards hold it."""
+SHORTEST_SECONDS = 0.025
+"""Length of a frame of the spectrogram."""
+
 Count = Annotated[int, Field(ge=1)]
 Skip = Literal["concat", "add", "gated", "gated_coarse", "none"]
 
@@ -30,6 +35,47 @@ else:
     Block = Literal[BLOCKS]
     Decoder = Literal[DECODERS]
     Preset = Literal[tuple(PRESETS)]
+
+
+class FusionSpec(Spec):
+    """Further inputs of a segmentation network: a text, a sound, or both, which the coarsest features attend to."""
+
+    text_bytes: int = Field(default=64, ge=0)
+    """Bytes of UTF-8 that are read of each text; 0: no text."""
+    sound_seconds: float = Field(default=1.0, ge=0)
+    """Seconds that are read of each sound; 0: no sound."""
+    width: int = Field(default=64, ge=8, multiple_of=8)
+    """Width of the tokens of text and sound."""
+    num_heads: int = Field(default=4, ge=1)
+    """Attention heads; they divide ``width`` and the channels of the coarsest stage."""
+    num_blocks: int = Field(default=1, ge=1)
+    """Transformer blocks of the text encoder, and of the fusion."""
+    num_mels: int = Field(default=40, ge=4)
+    """Mel bands of the spectrogram."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Probability with which each modality, the image among them, is hidden from a training sample, so that each may
+    be missing later; one is always left."""
+
+    @model_validator(mode="after")
+    def _check_modalities(self) -> Self:
+        if not self.text_bytes and not self.sound_seconds:
+            raise ValueError("fusion: set text_bytes or sound_seconds above 0, or leave fusion out")
+        if 0 < self.sound_seconds < SHORTEST_SECONDS:
+            raise ValueError(f"fusion: sound_seconds must be 0, or at least {SHORTEST_SECONDS}: one frame")
+        if self.width % self.num_heads:
+            raise ValueError(f"fusion: width ({self.width}) must be divisible by num_heads ({self.num_heads})")
+        return self
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that are read of each sound."""
+        return round(self.sound_seconds * SAMPLE_RATE)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of all inputs: ``image``, then those of ``text`` and ``sound`` that are read."""
+        read = {"text": self.text_bytes, "sound": self.num_samples}
+        return ("image", *(name for name, length in read.items() if length))
 
 
 class UNetSpec(Spec):
@@ -79,6 +125,8 @@ class UNetSpec(Spec):
     ``fcn`` adds scores, or uses none."""
     deep_supervision: int = Field(default=0, ge=0)
     """Number of coarser decoder stages whose predictions also enter the training loss; 0: full resolution alone."""
+    fusion: FusionSpec | None = None
+    """Text and sound as further inputs (multimodal U-Net). None: images alone."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping a channel after each activation during training; 0: no dropout. The dropped channels
     depend on the number of workers."""
@@ -102,6 +150,10 @@ class UNetSpec(Spec):
                 f"got {len(self.strides)}"
             )
         self._check_numbers()
+        if self.fusion is not None and self.channels[-1] % self.fusion.num_heads:
+            raise ValueError(
+                f"fusion: num_heads ({self.fusion.num_heads}) must divide the last of channels ({self.channels[-1]})"
+            )
         self._check_decoder()
         if self.deep_supervision >= len(self.channels) - 1:
             raise ValueError(

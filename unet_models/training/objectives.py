@@ -20,6 +20,7 @@ from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.segmentation import TrainSpec
 from unet_models.training.augment import augment
 from unet_models.training.losses import contrastive_loss, deeply_supervised_loss
+from unet_models.training.modalities import hide_modalities
 from unet_models.training.state import CHANNELS_LAST
 
 ReadBatch = TypeVar("ReadBatch", bound=Batch, contravariant=True)
@@ -47,6 +48,9 @@ class Segmentation:
         )
         if spec.channels_last:
             images = images.to(memory_format=CHANNELS_LAST[len(spec.patch_size)])
+        if spec.model.fusion is not None:
+            inputs = hide_modalities(images, batch, spec.model.fusion, spec.seed)
+            return deeply_supervised_loss(model(*inputs), masks, spec.loss)
         return deeply_supervised_loss(model(images), masks, spec.loss)
 
 

@@ -10,6 +10,7 @@ from data_pipelines.errors import ConfigError
 from data_pipelines.volumes.cases import Dataset
 from data_pipelines.volumes.leaks import assign_subjects
 from data_pipelines.volumes.phantoms import PHANTOM_VERSION, write_phantoms
+from data_pipelines.volumes.scenes import SCENE_VERSION, write_scenes
 from data_pipelines.volumes.sources import decathlon, dicom, folders, nnunet
 from data_pipelines.volumes.sources.declarations import read_dataset_json
 from data_pipelines.volumes.sources.names import case_id_of, list_volumes
@@ -32,13 +33,16 @@ _LOOKED_FOR = """\
 def find_cases(spec: DataSpec, work_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Find the cases of ``spec.root``; what file names alone show to be wrong is in ``Dataset.problems``.
 
-    ``layout: phantoms`` writes its data set under ``work_dir`` first, or finds it there. Raises ConfigError where the
-    folder is missing or of no known layout, and DataError where its declarations (classes, channels) are unusable.
+    ``layout: phantoms`` or ``scenes`` writes its data set under ``work_dir`` first, or finds it there. Raises
+    ConfigError where the folder is missing or of no known layout, and DataError where its declarations (classes,
+    channels) are unusable.
     """
-    if spec.layout == "phantoms":
-        return _find_phantoms(spec, work_dir)
+    if spec.layout in GENERATED:
+        if work_dir is None:
+            raise ValueError(f"layout `{spec.layout}` needs a work_dir to write the generated data set into")
+        return GENERATED[spec.layout](spec, Path(work_dir))
     if spec.layout not in ("auto", *_FINDERS):
-        known = ", ".join(("auto", *_FINDERS, "phantoms"))
+        known = ", ".join(("auto", *_FINDERS, *GENERATED))
         raise ConfigError(f"data.layout: there is no layout {spec.layout!r}; choose one of {known}")
     root = Path(spec.root)
     if not spec.root:
@@ -90,10 +94,20 @@ def _listing(root: Path) -> str:
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"
 
 
-def _find_phantoms(spec: DataSpec, work_dir: str | os.PathLike[str] | None) -> Dataset:
-    if work_dir is None:
-        raise ValueError("layout `phantoms` needs a work_dir to write the generated data set into")
+def _find_phantoms(spec: DataSpec, work_dir: Path) -> Dataset:
     # The name carries all that the content depends on, so that other settings never meet this folder.
     name = f"phantoms-v{PHANTOM_VERSION}-{spec.num_phantoms}-seed{spec.phantom_seed}"
-    root = write_phantoms(Path(work_dir) / name, spec.num_phantoms, spec.phantom_seed)
-    return nnunet.find_cases(root, spec)
+    return nnunet.find_cases(write_phantoms(work_dir / name, spec.num_phantoms, spec.phantom_seed), spec)
+
+
+def _find_scenes(spec: DataSpec, work_dir: Path) -> Dataset:
+    if spec.ndim != 2:
+        raise ConfigError("data.layout: scenes are images; set data.ndim to 2")
+    root = work_dir / f"scenes-v{SCENE_VERSION}-{spec.num_phantoms}-seed{spec.phantom_seed}"
+    if not root.exists():
+        write_scenes(root, spec.num_phantoms, spec.phantom_seed)
+    return folders.find_cases(root, spec)
+
+
+GENERATED: dict[str, Callable[[DataSpec, Path], Dataset]] = {"phantoms": _find_phantoms, "scenes": _find_scenes}
+"""Layouts that generate a data set."""

@@ -2,14 +2,18 @@
 
 ROOT/images/NAME.png        any format that is read
 ROOT/masks/NAME.png         or ROOT/labels/NAME.png; the same NAME, any suffix
+ROOT/texts/NAME.txt         optional: a text about the image, a further input of multimodal networks
+ROOT/sounds/NAME.wav        optional: a sound, likewise
 ROOT/classes.json           optional: {"background": 0, "road": 1}; without it one class, ``foreground`` = 1
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_pipelines.errors import DataError
+from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.files import read_num_channels
 from data_pipelines.volumes.sources.names import (
@@ -17,6 +21,7 @@ from data_pipelines.volumes.sources.names import (
     check_not_empty,
     find_splits,
     list_volumes,
+    normal,
     pair_ids,
     read_json,
     read_subjects,
@@ -28,6 +33,8 @@ from data_pipelines.volumes.sources.names import (
 from data_pipelines.volumes.specs import DataSpec
 
 LABEL_FOLDERS = ("masks", "labels")
+BESIDE = {"texts": ".txt", "sounds": ".wav"}
+"""Folders of further inputs, and how their files end."""
 
 
 def find_cases(root: Path, spec: DataSpec) -> Dataset:
@@ -41,7 +48,18 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
     with problems.collecting():
         check_not_empty(root / "images", images)
     subjects = read_subjects(root)
-    cases = tuple(Case(i, (str(images[i]),), str(labels[i]), subject_of(i, subjects)) for i in ids)
+    beside = {name: _files_beside(root / name, ending) for name, ending in BESIDE.items()}
+    cases = tuple(
+        Case(
+            case_id=i,
+            images=(str(images[i]),),
+            label=str(labels[i]),
+            subject=subject_of(i, subjects),
+            text=beside["texts"].get(i, ""),
+            sound=beside["sounds"].get(i, ""),
+        )
+        for i in ids
+    )
     return Dataset(
         name=root.resolve().name,
         cases=cases,
@@ -49,8 +67,22 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
         channels=spec.channels or _guess_channels(cases, spec),
         problems=tuple(problems),
         splits_path=find_splits(root),
-        notices=skipped_files(root / "images", label_folder),
+        notices=(*skipped_files(root / "images", label_folder), *_missing_beside(root, beside, ids)),
     )
+
+
+def _files_beside(folder: Path, ending: str) -> dict[str, str]:
+    """Return case id to file, of the files of an ending in a folder; none where there is no folder."""
+    return {normal(path.stem): str(path) for path in sorted(folder.glob("*")) if path.suffix.lower() == ending}
+
+
+def _missing_beside(root: Path, beside: dict[str, dict[str, str]], ids: Sequence[str]) -> Iterator[Notice]:
+    """Yield a notice for each case without a text or sound where others have one, and for each that has no case."""
+    for name, files in beside.items():
+        for case_id in sorted(set(ids) - files.keys() if files else ()):
+            yield notice("missing-modality", root / name, f"{case_id} has none: it counts as absent")
+        for case_id in sorted(files.keys() - set(ids)):
+            yield notice("skipped-file", files[case_id], "there is no such case: the file is not read")
 
 
 def _read_classes(root: Path, spec: DataSpec) -> dict[str, int]:

@@ -16,7 +16,13 @@ from data_pipelines.volumes.specs import InputSpec
 from flows.cluster.actors import map_on_actors
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.evaluation.scoring import CaseScorer, ClassScore, ScoringJob, read_scores
+from flows.pipelines.segmentation.evaluation.scoring import (
+    CaseScorer,
+    ClassScore,
+    ScoringJob,
+    read_scores,
+    subset_dice,
+)
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Record
@@ -80,7 +86,9 @@ def _evaluate(
     write_report(attempt, config, shards, training, bundle, summaries, scores)
     num_cases = len({score.case_id for score in scores})
     return SegmentationScores(
-        metrics=_metrics(summaries), num_cases=num_cases, predictions=f"{attempt.name}/predictions"
+        metrics=_metrics(summaries) | {f"dice[{name}]": dice for name, dice in subset_dice(scores).items()},
+        num_cases=num_cases,
+        predictions=f"{attempt.name}/predictions",
     )
 
 
@@ -100,6 +108,8 @@ def score_cases(
     rows = np.flatnonzero(np.array(index["split"].to_pylist()) == "val")
     if not len(rows):
         raise ConfigError("the split holds no validation cases: nothing to evaluate (data.fold, data.splits)")
+    from flows.pipelines.segmentation.modalities import subsets_of
+
     job = ScoringJob(
         bundle=bundle,
         weights_uri=weights_uri,
@@ -110,6 +120,7 @@ def score_cases(
         tolerance_mm=config.evaluate.tolerance_mm,
         threads=config.compute.threads_per_worker,
         use_gpu=config.compute.use_gpu,
+        subsets=tuple(subsets_of(bundle.model.fusion)),
     )
     storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
     scores = sorted(_score_all(attempt.uri("job.json"), rows.tolist(), config), key=lambda score: score.case_id)

@@ -3,6 +3,8 @@
 Input, one row per case:
     path     a file; for several channels in files of their own a list of them, or one text with "|" between     or
     image    an array (C, *spatial), or (*spatial) for one channel, as nested lists or NumPy
+    text     optional, for models that read one: a UTF-8 file
+    sound    optional, for models that read one: a WAV file
     output   optional: where to write the label map, as NIfTI or .png; the row's result is then this path
 Result: one label map (*spatial) or path per row, in the input's own geometry.
 """
@@ -18,6 +20,7 @@ import pandas as pd
 from mlflow.models import set_model
 
 from data_pipelines.errors import InputError
+from data_pipelines.volumes.modalities import Modalities
 from flows.pipelines.segmentation.segmenter import Segmenter
 
 
@@ -34,13 +37,14 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
 
     def _row(self, row: dict[str, Any]) -> Any:
         given = {name: value for name, value in row.items() if isinstance(value, (str, list, np.ndarray))}
+        beside = Modalities.read(*(_texts(given[name])[0] if name in given else "" for name in ("text", "sound")))
         if "path" in given:
             paths = _texts(given["path"])
             if "output" in given:
-                return self.segmenter.segment_to_file(paths, _texts(given["output"])[0])
-            return self.segmenter.segment_files(paths)[0]
+                return self.segmenter.segment_to_file(paths, _texts(given["output"])[0], beside)
+            return self.segmenter.segment_files(paths, beside)[0]
         if "image" in given:
-            return self.segmenter.segment(np.asarray(given["image"], dtype=np.float32))
+            return self.segmenter.segment(np.asarray(given["image"], dtype=np.float32), given=beside)
         raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")
 
 

@@ -100,6 +100,8 @@ def _signature() -> ModelSignature:
             [
                 ColSpec("string", "path", required=False),
                 ColSpec(AnyType(), "image", required=False),
+                ColSpec("string", "text", required=False),
+                ColSpec("string", "sound", required=False),
                 ColSpec("string", "output", required=False),
             ]
         ),

@@ -19,8 +19,10 @@ from data_pipelines.volumes.checks import CheckedImage, check_finite, check_imag
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.images import write_picture
 from data_pipelines.volumes.formats.nifti import write_nifti
+from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.preprocess import Prepared, Preprocessing, prepare, restore_labels
 from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle
+from flows.pipelines.segmentation.modalities import with_modalities
 from unet_models.networks.build import build_network
 from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_logits
@@ -46,9 +48,13 @@ class Segmenter:
         """Load a folder with ``unetflow.json`` and ``model.safetensors``."""
         return cls(read_bundle(folder), folder / WEIGHTS, device)
 
-    def logits(self, prepared: np.ndarray) -> np.ndarray:
-        """Predict the logits (K, *prepared) float32 of a preprocessed image (C, *prepared)."""
-        logits = self.predict(self.model, prepared, self.bundle.predict)
+    def logits(self, prepared: np.ndarray, given: Modalities = IMAGE_ALONE) -> np.ndarray:
+        """Predict the logits (K, *prepared) float32 of a preprocessed image (C, *prepared).
+
+        Raises InputError for a text or sound that the network does not read.
+        """
+        model = with_modalities(self.model, self.bundle.model, given, self.device)
+        logits = self.predict(model, prepared, self.bundle.predict)
         if not np.isfinite(logits).all():
             raise WeightsError(
                 f"the network's output is not finite in precision {self.bundle.predict.precision}: its weights are "
@@ -62,11 +68,15 @@ class Segmenter:
         with autocast(spec.precision, self.device):
             return predict_logits(model, image, bundle.patch_size, spec, bundle.mirror_axes).cpu().numpy()
 
-    def segment_prepared(self, prepared: np.ndarray, done: Preprocessing) -> np.ndarray:
+    def segment_prepared(
+        self, prepared: np.ndarray, done: Preprocessing, given: Modalities = IMAGE_ALONE
+    ) -> np.ndarray:
         """Segment a preprocessed image (C, *prepared); the label map (*stored) is in the case's original geometry."""
-        return restore_labels(self.logits(prepared), done)
+        return restore_labels(self.logits(prepared, given), done)
 
-    def segment(self, image: np.ndarray, geometry: Geometry | None = None) -> np.ndarray:
+    def segment(
+        self, image: np.ndarray, geometry: Geometry | None = None, given: Modalities = IMAGE_ALONE
+    ) -> np.ndarray:
         """Segment an image (C, *spatial), or (*spatial) for one channel; return the label map (*spatial).
 
         Without ``geometry`` the array is taken to be in canonical orientation with the model's spacing. Raises
@@ -82,24 +92,26 @@ class Segmenter:
             ARRAY, list(image), [f"channel {index}: " if len(channels) > 1 else "" for index in range(len(channels))]
         )
         check_varies([(ARRAY, channel) for channel in image], channels)
-        return self._segment(image, geometry or Geometry(image.shape[1:], self.bundle.spacing or (1.0,) * ndim))
+        geometry = geometry or Geometry(image.shape[1:], self.bundle.spacing or (1.0,) * ndim)
+        return self._segment(image, geometry, given)
 
-    def segment_files(self, paths: Sequence[str]) -> tuple[np.ndarray, Geometry]:
+    def segment_files(self, paths: Sequence[str], given: Modalities = IMAGE_ALONE) -> tuple[np.ndarray, Geometry]:
         """Segment one file per channel, or one file with all channels; return labels and geometry as stored.
 
         Raises DataError for every rule that training would have found broken.
         """
         checked = self._read(paths)
-        return self._segment(checked.image, checked.geometry).reshape(checked.stored_shape), checked.geometry
+        labels = self._segment(checked.image, checked.geometry, given)
+        return labels.reshape(checked.stored_shape), checked.geometry
 
     def prepare_files(self, paths: Sequence[str]) -> Prepared:
         """Read and preprocess an image, as ``segment_files`` does. Raises DataError where training would have."""
         checked = self._read(paths)
         return self._prepare(checked.image, checked.geometry)
 
-    def segment_to_file(self, paths: Sequence[str], output: str) -> str:
+    def segment_to_file(self, paths: Sequence[str], output: str, given: Modalities = IMAGE_ALONE) -> str:
         """Segment and write the label map, as ``.png`` or as NIfTI with the input's affine; return ``output``."""
-        labels, geometry = self.segment_files(paths)
+        labels, geometry = self.segment_files(paths, given)
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         if output.lower().endswith(".png"):
             write_picture(output, labels.reshape(geometry.shape))
@@ -116,7 +128,7 @@ class Segmenter:
     def _prepare(self, image: np.ndarray, geometry: Geometry) -> Prepared:
         return prepare(image, geometry, self.bundle.preprocess, self.bundle.spacing)
 
-    def _segment(self, image: np.ndarray, geometry: Geometry) -> np.ndarray:
+    def _segment(self, image: np.ndarray, geometry: Geometry, given: Modalities) -> np.ndarray:
         """Segment a checked image (C, *spatial)."""
         prepared = self._prepare(image, geometry)
-        return self.segment_prepared(prepared.image, prepared.done)
+        return self.segment_prepared(prepared.image, prepared.done, given)

@@ -13,6 +13,8 @@ from torch import nn
 from data_pipelines.loading.loader import VolumePatches
 from data_pipelines.shards.index import IMAGE, MASK
 from data_pipelines.shards.reader import ShardReader
+from data_pipelines.volumes.modalities import Modalities
+from flows.pipelines.segmentation.modalities import sizes_of, with_modalities
 from flows.training.held_out import SplitShards
 from flows.training.task import Training, TrainingTask
 from unet_models.distributed import sum_over_ranks
@@ -43,6 +45,7 @@ class SegmentationTask(TrainingTask):
             global_batch_size=spec.global_batch_size,
             foreground_fraction=spec.foreground_fraction,
             margin=spec.margins,
+            sizes=sizes_of(spec.model),
         )
         return Training(
             model=build_network(spec.model, self.num_channels, len(self.classes), ndim=len(spec.patch_size)),
@@ -79,6 +82,7 @@ class _MeanDice:
 
     def _dice(self, model: nn.Module, row: int) -> torch.Tensor:
         image = torch.from_numpy(self.reader.array(row, IMAGE).copy()).to(self.device)
+        model = with_modalities(model, self.task.spec.model, Modalities.stored(self.reader, row), self.device)
         logits = predict_logits(model, image, self.task.spec.patch_size, PredictSpec(tta=False))
         prediction = logits.argmax(0).cpu().numpy()
         confusion = overlap.confusion_matrix(prediction, self.reader.array(row, MASK), len(self.task.classes))

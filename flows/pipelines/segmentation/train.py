@@ -30,11 +30,15 @@ def train_stage(config: SegmentationConfig, shards: Record[VolumeShardFigures]) 
 def build_task(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> SegmentationTask:
     """Describe the training for its workers."""
     from data_pipelines.shards.index import read_table
+    from data_pipelines.shards.reader import ShardReader
     from flows.pipelines.segmentation.augmentation import fit_augmentation
+    from flows.pipelines.segmentation.modalities import check_modalities
     from flows.pipelines.segmentation.task import SegmentationTask
 
+    index = read_table(shards.output("index"))
+    check_modalities(config.train.model, ShardReader(index, shards_uri(shards)))
     return SegmentationTask(
-        spec=fit_augmentation(config.train, read_table(shards.output("index"))),
+        spec=fit_augmentation(config.train, index),
         index_uri=shards.output("index"),
         shards_uri=shards_uri(shards),
         num_channels=len(shards.figures.channels),

@@ -11,7 +11,7 @@ from data_pipelines.errors import Problem
 from data_pipelines.notices import Notice
 from flows.metrics import METRICS, Metric
 from flows.pipelines.segmentation.evaluation.cases import Cases, CaseView
-from flows.pipelines.segmentation.evaluation.scoring import ClassScore
+from flows.pipelines.segmentation.evaluation.scoring import ClassScore, subset_dice
 from flows.report.blocks import (
     Block,
     Cell,
@@ -83,6 +83,7 @@ def segmentation_page(page: SegmentationPage) -> str:
         _headline(page.summaries, cases, page.problems),
         _scores(page.summaries, classes, page.remark),
         _distribution(cases, classes),
+        *_modalities(page.scores),
         _pictures(page.views, cases, page.classes),
         *([_gates(page.views)] if any(view.gates for view in page.views) else []),
         training_section({"": page.curves}),
@@ -169,6 +170,19 @@ def _distribution(cases: Cases, classes: Sequence[str]) -> Section:
         "each row is named. The axis begins near the lowest value, which need not be 0."
     )
     return Section("Spread over the cases", intro, [Figure(svg=strip_chart(rows, x_label="Dice of a case"))])
+
+
+def _modalities(scores: Sequence[ClassScore]) -> list[Section]:
+    """Compare the Dice with each subset of the modalities; nothing for networks of images alone."""
+    subsets = subset_dice(scores)
+    if not subsets:
+        return []
+    rows: list[list[CellLike]] = [
+        [name.replace("+", ", "), value_cell(DICE, dice)]
+        for name, dice in sorted(subsets.items(), key=lambda item: (item[0].count("+"), item[0]))
+    ]
+    intro = "Mean Dice where only a part of each case is given; the scores above are those with everything."
+    return [Section("Missing modalities", intro, [Table(["Given", DICE.titled], rows)])]
 
 
 def _pictures(views: Sequence[CaseView], cases: Cases, class_labels: Mapping[str, int]) -> Section:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from data_pipelines import storage
 from data_pipelines.shards.index import GEOMETRY, IMAGE, MASK, TRUTH
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.specs import Spec
+from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, restore_mask
 from flows.pipelines.segmentation.bundle import Bundle
 
@@ -30,6 +33,8 @@ class ScoringJob(Spec):
     """Tolerance of the surface Dice."""
     threads: int
     use_gpu: bool
+    subsets: tuple[str, ...] = ()
+    """Subsets of the modalities, such as ``image+text``, with which each case is segmented once more."""
 
 
 class ClassScore(Spec):
@@ -41,10 +46,13 @@ class ClassScore(Spec):
     """Row of the index."""
     class_name: str
     metrics: dict[str, float]
+    subset_dice: dict[str, float] = Field(default={})
+    """Dice with a subset of the modalities alone, by its name."""
 
     def to_row(self) -> dict[str, Any]:
         """Flatten to a row of ``cases.parquet``."""
-        return {"case_id": self.case_id, "row": self.row, "class_name": self.class_name, **self.metrics}
+        subsets = {f"dice[{name}]": value for name, value in self.subset_dice.items()}
+        return {"case_id": self.case_id, "row": self.row, "class_name": self.class_name, **self.metrics, **subsets}
 
 
 _SCORES = TypeAdapter(list[ClassScore])
@@ -53,6 +61,18 @@ _SCORES = TypeAdapter(list[ClassScore])
 def read_scores(item: dict[str, Any]) -> list[ClassScore]:
     """Read what ``CaseScorer`` returned for one case."""
     return _SCORES.validate_json(item["scores"])
+
+
+def subset_dice(scores: Sequence[ClassScore]) -> dict[str, float]:
+    """Average the Dice with each subset of the modalities over cases, then over classes; empty where there are none."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for score in scores:
+        for subset, dice in score.subset_dice.items():
+            if not math.isnan(dice):
+                found.setdefault(subset, {}).setdefault(score.class_name, []).append(dice)
+    return {
+        subset: float(np.mean([np.mean(values) for values in classes.values()])) for subset, classes in found.items()
+    }
 
 
 class CaseScorer:
@@ -81,22 +101,42 @@ class CaseScorer:
         self.job = job = self.job or self.load(item["job"])
         row = int(item["row"])
         stored = read_stored_geometry(self.reader, row)
-        labels = self._segment(row, stored)
+        given = Modalities.stored(self.reader, row) if self.segmenter.bundle.model.fusion else IMAGE_ALONE
+        labels = self._segment(row, stored, given)
         truth = stored_truth(self.reader, row, stored)
         spacing = stored.stored_spacing
         scores = score_case(labels, truth, self.segmenter.bundle.classes, spacing, job.tolerance_mm)
         key = self.reader.key(row)
         with storage.local_copy_of(storage.join(job.predictions_uri, f"{key}.nii.gz")) as path:
             write_nifti(path, labels, stored.geometry.affine_array())
-        found = [ClassScore(case_id=key, row=row, class_name=name, metrics=values) for name, values in scores.items()]
+        subsets = {each: self._dice(row, stored, given.only(each.split("+")), truth) for each in job.subsets}
+        found = [
+            ClassScore(
+                case_id=key,
+                row=row,
+                class_name=name,
+                metrics=values,
+                subset_dice={subset: dice[name] for subset, dice in subsets.items()},
+            )
+            for name, values in scores.items()
+        ]
         return {"scores": _SCORES.dump_json(found).decode()}
 
-    def _segment(self, row: int, stored: StoredGeometry) -> np.ndarray:
+    def _dice(self, row: int, stored: StoredGeometry, given: Modalities, truth: np.ndarray) -> dict[str, float]:
+        """Segment a case with a part of its modalities; return the Dice of each foreground class."""
+        from unet_models.metrics import overlap
+
+        classes = self.segmenter.bundle.classes
+        confusion = overlap.confusion_matrix(self._segment(row, stored, given), truth, len(classes))
+        dice = overlap.dice(confusion)
+        return {name: float(dice[label]) for name, label in classes.items() if label}
+
+    def _segment(self, row: int, stored: StoredGeometry, given: Modalities) -> np.ndarray:
         """Predict the label map (*stored) of a case, from its shard or from its files."""
         assert self.job is not None
         if self.job.raw_images is None:
-            return self.segmenter.segment_prepared(self.reader.array(row, IMAGE), stored)
-        return self.segmenter.segment_files(self.job.raw_images[self.reader.key(row)])[0]
+            return self.segmenter.segment_prepared(self.reader.array(row, IMAGE), stored, given)
+        return self.segmenter.segment_files(self.job.raw_images[self.reader.key(row)], given)[0]
 
 
 def read_stored_geometry(reader: ShardReader, row: int) -> StoredGeometry:
