@@ -9,6 +9,7 @@ models.py      predict, models, champion
 doctor.py      doctor
 verify.py      verify
 gc.py          gc
+last_words.py  a line where the process is killed
 tables.py      results as text
 main.py        entry point: errors to messages and exit codes
 """

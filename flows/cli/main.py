@@ -20,6 +20,7 @@ from data_pipelines.atomic import atomic_file
 from data_pipelines.errors import NOT_RETRYABLE, NOT_RETRYABLE_EXIT_CODE, DataError
 from data_pipelines.storage import cache_folder
 from flows.cli.base import app, keep_stdout_for_results
+from flows.cli.last_words import last_words
 from flows.config.locations import state_folder
 from flows.config.loopback import exempt_loopback
 
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         keep_stdout_for_results()
     _configure_logging()
     exempt_loopback()
-    code = run_command(given)
+    with last_words():
+        code = run_command(given)
     sys.exit(code)
 
 

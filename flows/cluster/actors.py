@@ -8,6 +8,7 @@ from typing import Any
 from data_pipelines.errors import NOT_RETRYABLE
 from data_pipelines.remote_errors import pack_error, unpack_error
 from flows.cluster.connection import connect_workers
+from flows.cluster.local_ray import require_local_ray
 from flows.config.specs import ComputeSpec
 
 ERROR = "error_of_actor"
@@ -22,11 +23,24 @@ def map_on_actors(actor: type, items: Sequence[Item], compute: ComputeSpec) -> I
     An error that a retry would only repeat is raised as the actor raised it; Ray retries any other.
     """
     connect_workers(compute)
+    rows = _map(actor, items, compute)
+    while (row := _next(rows)) is not None:
+        yield row
+
+
+def _next(rows: Iterator[Item]) -> Item | None:
+    """Return the next row, None after the last: Ray is needed here, not in what the caller does with a row."""
+    with require_local_ray():
+        return next(rows, None)
+
+
+def _map(actor: type, items: Sequence[Item], compute: ComputeSpec) -> Iterator[Item]:
     import ray.data
 
+    most = min(compute.max_workers, len(items))  # Ray Data warns of actors without work
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _guarded(actor),
-        compute=ray.data.ActorPoolStrategy(min_size=compute.min_workers, max_size=compute.max_workers),
+        compute=ray.data.ActorPoolStrategy(min_size=min(compute.min_workers, most), max_size=most),
         num_cpus=compute.threads_per_worker,
         num_gpus=1 if compute.use_gpu else 0,
     )

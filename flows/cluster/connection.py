@@ -14,6 +14,7 @@ from typing import Any
 
 from data_pipelines.errors import ConfigError
 from flows.cluster.folders import local_parent, ray_folder
+from flows.cluster.local_ray import describe_loss, require_local_ray, shut_down_ray, watch_local_ray
 from flows.config.loopback import require_loopback
 from flows.config.specs import ComputeSpec
 
@@ -38,6 +39,7 @@ def import_ray() -> None:
     process and its children know."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that is late would start a Ray with other settings
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
     if not os.environ.get("UNETFLOW_DEBUG"):
         # Ray's own lines hide ours; its logs are in its session folder, and a worker's exception reaches the driver.
@@ -73,6 +75,8 @@ def connect_ray(num_cpus: int | None = None) -> None:
     import_ray()
     import ray
 
+    if ray.is_initialized() and describe_loss():
+        shut_down_ray()
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
@@ -88,14 +92,23 @@ def connect_ray(num_cpus: int | None = None) -> None:
         }
     # Without a dashboard, the helper that Ray Train starts beside each training looks for it for 40 seconds, and a
     # training that ends sooner waits 12 for the helper. Ray's processes inherit this address: it finds out at once.
+    if not os.environ.get("UNETFLOW_DEBUG"):
+        ray._private.worker.listen_error_messages = (
+            _ignore_messages  # which Ray prints, whatever the levels of its logs
+        )
     with (
         environment({} if address else {"RAY_API_SERVER_ADDRESS": NO_SERVER}),
         _without_log_level_line(),
         _own_sigterm_handler(),
     ):
         ray.init(**options)
+    watch_local_ray()
     ray.data.DataContext.get_current().enable_progress_bars = False  # stages show their own
     logging.getLogger("ray.train").setLevel(logging.WARNING)
+
+
+def _ignore_messages(*_: object) -> None:
+    """Take the place of Ray's thread that prints what its servers say of each other's ends."""
 
 
 def connect_workers(compute: ComputeSpec) -> None:
@@ -110,6 +123,22 @@ def connect_workers(compute: ComputeSpec) -> None:
                 f"compute.num_workers={compute.num_workers} needs {number} {kind}s, the Ray cluster has "
                 f"{available.get(kind, 0):g}: lower compute.num_workers or compute.threads_per_worker, or add nodes"
             )
+
+
+@contextmanager
+def use_ray(num_cpus: int | None = None) -> Iterator[None]:
+    """``connect_ray`` for the length of the block. Raises LocalRayLostError where a local Ray dies in it."""
+    connect_ray(num_cpus)
+    with require_local_ray():
+        yield
+
+
+@contextmanager
+def use_workers(compute: ComputeSpec) -> Iterator[None]:
+    """``connect_workers`` for the length of the block. Raises LocalRayLostError where a local Ray dies in it."""
+    connect_workers(compute)
+    with require_local_ray():
+        yield
 
 
 def count_free_workers(resources: Mapping[str, float]) -> int:
@@ -129,14 +158,6 @@ def own_node_id() -> str:
     import ray
 
     return str(ray.get_runtime_context().get_node_id())
-
-
-def log_folder() -> str:
-    """Return the folder of Ray's log files on this machine."""
-    from ray._private import worker
-
-    node = worker._global_node
-    return str(node.get_logs_dir_path()) if node is not None else "/tmp/ray/session_latest/logs"
 
 
 @contextmanager

@@ -47,3 +47,11 @@ def find_ray_folders() -> Iterator[Path]:
 
 def _short_parent() -> Path:
     return Path(f"/tmp/unetflow-{os.geteuid()}")
+
+
+def log_folder() -> str:
+    """Return the folder of Ray's log files on this machine."""
+    from ray._private import worker
+
+    node = worker._global_node
+    return str(node.get_logs_dir_path()) if node is not None else "/tmp/ray/session_latest/logs"

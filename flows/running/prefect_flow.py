@@ -112,12 +112,13 @@ def _check_heartbeat() -> None:
 
 
 def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
-    """Tell Prefect whether a retry may help: a mistake in the data or the configuration stays one."""
+    """Tell Prefect, and the user, whether a retry may help: a mistake in the data or the configuration stays one."""
     try:
         state.result()
     except NOT_RETRYABLE:
         return False
-    except BaseException:  # anything else may succeed next time
+    except BaseException as error:  # anything else may succeed next time
+        logger.warning("%s failed, and is tried again: %s", task.name, error)
         return True
     return False
 

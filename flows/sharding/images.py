@@ -18,7 +18,7 @@ from data_pipelines.images.sources import find_examples
 from data_pipelines.images.specs import ImageSpec
 from data_pipelines.images.splits import TEST, Side, count_trained_on, given_splits, split_examples
 from data_pipelines.shards.index import build_index
-from flows.cluster.connection import connect_ray
+from flows.cluster.connection import use_ray
 from flows.stages.attempt import Attempt
 from flows.stages.shards import ShardFigures, add_index, add_problems, shards_exist
 from flows.stages.stage import Stage
@@ -65,8 +65,8 @@ def shard_stage(spec: ImageSpec, root: str, num_cpus: int | None = None) -> Stag
     }
 
     def compute(attempt: Attempt) -> ImageShardFigures:
-        connect_ray(num_cpus)
-        sharded = shard_examples(examples, spec, storage.join(root, folder), digests)
+        with use_ray(num_cpus):
+            sharded = shard_examples(examples, spec, storage.join(root, folder), digests)
         if sharded.problems and spec.on_error == "stop":
             raise DataError(sharded.problems)
         splits = split_examples(sharded.rows, spec, given)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from data_pipelines.errors import NOT_RETRYABLE
-from flows.cluster.connection import log_folder
+from flows.cluster.folders import log_folder
 from flows.training.space import is_full
 
 _OUT_OF_MEMORY = re.compile(r"Memory on the node \(IP: ([^,)]+)[^)]*\) was ([\d.]+) ?GB used / ([\d.]+) ?GB")

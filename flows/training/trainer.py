@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from data_pipelines.temporary import remove_leftovers, temporary_folder
 from flows.cluster.connection import connect_workers
+from flows.cluster.local_ray import LocalRayLostError, require_local_ray
 from flows.config.pipeline import PipelineConfig
 from flows.config.specs import ComputeSpec
 from flows.metrics import parse_metric_name
@@ -82,8 +83,9 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
             reports, name, task, listener.on_rows, listener.on_start, listener.on_times, listener.stall.check
         ):
             try:
-                groups.run()
-            except (TrainingFailedError, RayError) as error:
+                with require_local_ray():
+                    groups.run()
+            except (TrainingFailedError, RayError, LocalRayLostError) as error:
                 remove_leftovers()  # of the workers, which Ray kills
                 raise _explain(error, attempt, task, listener.start) from None
     logger.info("%s: %s", name, history.times.describe())

@@ -18,7 +18,7 @@ from data_pipelines.images.buckets import bucket_size
 from data_pipelines.shards.incremental import Actors, Task, group_by_size, shard_missing
 from data_pipelines.shards.index import Row, build_index, read_table
 from data_pipelines.shards.writer import npy_bytes, shard_name
-from flows.cluster.connection import connect_workers
+from flows.cluster.connection import use_workers
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.encoders.given import network_folder
 from flows.pipelines.diffusion.encoding import Encoding, EncodingWork, ShardEncoder, captions_of, encode_empty_prompt
@@ -75,7 +75,6 @@ def _encode(
     config: DiffusionConfig, shards: Record[ImageShardFigures], encoding: Encoding, encoders: str, attempt: Attempt
 ) -> LatentFigures:
     compute = config.compute
-    connect_workers(compute)
     rows = {row["case_id"]: row for row in read_table(shards.output("index")).to_pylist()}
     digests = {case_id: digest_of([encoders, row["digest"], captions_of(row)]) for case_id, row in rows.items()}
     folder = f"latents/{encoders[:12]}"
@@ -85,7 +84,8 @@ def _encode(
         return _plan([rows[case_id] for case_id in missing], digests, uri, encoding)
 
     pool = Actors(ShardEncoder, compute.max_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
-    sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
+    with use_workers(compute):
+        sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
     if sharded.problems:
         raise DataError(sharded.problems)
     encoded = [row | {"pixel_sha256": rows[row["case_id"]]["pixel_sha256"]} for row in sharded.rows]

@@ -31,7 +31,7 @@ from data_pipelines.volumes.splits import (
     classes_without_case,
     notice_unscored,
 )
-from flows.cluster.connection import connect_ray
+from flows.cluster.connection import use_ray
 from flows.stages.attempt import Attempt
 from flows.stages.shards import ShardFigures, add_index, add_notices, add_problems, shards_exist
 from flows.stages.stage import Stage
@@ -76,8 +76,8 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
     }
 
     def compute(attempt: Attempt) -> VolumeShardFigures:
-        connect_ray(num_cpus)
-        sharded = shard_cases(dataset, spec, storage.join(root, folder), digests, spacing)
+        with use_ray(num_cpus):
+            sharded = shard_cases(dataset, spec, storage.join(root, folder), digests, spacing)
         splits = _split(dataset, spec, sharded)
         counts = add_index(attempt, build_index(_with_subjects(sharded.rows, dataset), splits), root, folder)
         add_problems(attempt, sharded.problems)
