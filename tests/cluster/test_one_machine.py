@@ -7,62 +7,31 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.cli.last_words import LAST_WORDS
 from tests.support.faults import (
+    CHECKPOINT_EVERY,
+    GCS,
+    LOG_EVERY,
+    RAYLET,
+    RESUMED,
+    STAGES,
     WORKER,
     FaultRow,
     StruckProject,
-    StruckRun,
     flip,
-    struck_project,
+    repeated_steps,
     truncate,
 )
-from tests.support.machine import Machine
-from tests.support.object_store import BUCKET
 from tests.support.skewed_clock import SKEW_SECONDS, build_skewed_clock
 
-CHECKPOINT_EVERY, LOG_EVERY = 20, 5
-CONFIG = f"""
-registry: {{name: struck, export: []}}
-data: {{layout: phantoms, num_phantoms: 8, split_seed: 1}}
-train:
-  patch_size: [24, 24, 24]
-  global_batch_size: 2
-  num_steps: 160
-  precision: fp32
-  validate_cases: 0
-  checkpoint_every_steps: {CHECKPOINT_EVERY}
-  keep_checkpoints: 4
-  log_every_steps: {LOG_EVERY}
-  model: {{channels: [4, 8]}}
-evaluate: {{tta: false}}
-compute: {{num_workers: 2, retry_delay_seconds: 1}}
-"""
-STAGES = ("shard", "train", "evaluate", "register")
-RESUMED = "resumed at step"
-
-
-@pytest.fixture(scope="module")
-def undisturbed() -> Iterator[dict[str, Any]]:
-    """The weights of a run that nothing happens to."""
-    with struck_project(CONFIG) as project:
-        run = project.start("register")
-        assert run.finish() == 0, run.said
-        yield project.weights()
-
-
-@pytest.fixture
-def project() -> Iterator[StruckProject]:
-    with struck_project(CONFIG) as found:
-        yield found
+LOST_RAYLET, LOST_HEAD = (f"Ray's {name} on this machine was killed by SIGKILL" for name in ("raylet", "head (GCS)"))
 
 
 @pytest.mark.figures
@@ -80,6 +49,7 @@ def test_a_run_killed_at_each_boundary_and_in_mid_stage(
         run.wait_until(reached)
         run.strike(signal.SIGKILL)
         run.finish()
+        run.wait_until_said(LAST_WORDS)
         runs.append(run)
         if RESUMED in run.said:
             repeated.append(run.last_line(RESUMED))
@@ -102,7 +72,7 @@ def test_a_run_killed_at_each_boundary_and_in_mid_stage(
         FaultRow(
             broken="newest checkpoint truncated, the one before flipped by a bit, Ray's snapshot truncated",
             when="between two starts",
-            repeated=_repeated(line),
+            repeated=repeated_steps(line),
             weights="bitwise",
             seen=line,
         )
@@ -133,15 +103,9 @@ def _add_kill(rows: list[FaultRow], when: str) -> None:
             broken="run's process: SIGKILL",
             when=when,
             weights="bitwise",
-            seen="nothing; with a Prefect server: Crashed after 180 s",
+            seen=f"`{LAST_WORDS}`; with a Prefect server: Crashed after 180 s",
         )
     )
-
-
-def _repeated(line: str) -> int:
-    """Read how many steps a resume repeated."""
-    words = line.split()
-    return int(words[words.index("repeated") - 2])
 
 
 def test_a_worker_dies_and_its_run_is_frozen_while_another_is_started(
@@ -160,7 +124,7 @@ def test_a_worker_dies_and_its_run_is_frozen_while_another_is_started(
     run.wait_until(lambda: RESUMED in run.said)
     again = time.monotonic() - killed
     line = run.last_line(RESUMED)
-    assert _repeated(line) <= CHECKPOINT_EVERY + LOG_EVERY  # the report and the checkpoint that were on their way
+    assert repeated_steps(line) <= CHECKPOINT_EVERY + LOG_EVERY  # the report and the checkpoint that were on their way
     run.signal_all(signal.SIGSTOP)
     second = project.start("register")
     second.wait_until(lambda: "another process is running this stage" in second.said)
@@ -176,7 +140,7 @@ def test_a_worker_dies_and_its_run_is_frozen_while_another_is_started(
             when=when,
             detected=detected,
             again=again,
-            repeated=_repeated(line),
+            repeated=repeated_steps(line),
             weights=weights,
             seen=line,
         ),
@@ -190,6 +154,55 @@ def test_a_worker_dies_and_its_run_is_frozen_while_another_is_started(
 
 
 @pytest.mark.figures
+def test_servers_of_ray_are_killed(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
+    """The raylet of a local Ray gets SIGKILL while shards are made; then the raylet, and Ray's head, in training.
+
+    Must fail without ``require_local_ray`` around training: it goes on, and the process ends when evaluation begins.
+    """
+    first = project.start("register")
+    first.wait_until(lambda: first.find("ray::Map(") != [])
+    first.strike(signal.SIGKILL, RAYLET)
+    assert first.finish() == 1
+    first.wait_until_said(LAST_WORDS, LOST_RAYLET)
+    rows.append(
+        FaultRow(
+            broken="raylet of a local Ray: SIGKILL",
+            when="shards are made",
+            weights="bitwise",
+            left_overs="Ray's agents, for a minute",
+            seen=f"exit code 1: {first.last_line('unetflow:')}",
+        )
+    )
+    run = project.start("run")
+    for number, (title, name, lost) in enumerate(((RAYLET, "raylet", LOST_RAYLET), (GCS, "head (GCS)", LOST_HEAD)), 1):
+        reached = len(project.checkpoints())
+        run.wait_until(lambda reached=reached: len(project.checkpoints()) >= reached + 2)  # type: ignore[misc]
+        run.strike(signal.SIGKILL, title)
+        killed = time.monotonic()
+        run.wait_until(lambda lost=lost: lost in run.said)  # type: ignore[misc]
+        detected = time.monotonic() - killed
+        run.wait_until(lambda number=number: run.said.count(RESUMED) == number)  # type: ignore[misc]
+        again = time.monotonic() - killed
+        line = run.last_line(RESUMED)
+        assert repeated_steps(line) <= CHECKPOINT_EVERY + LOG_EVERY
+        rows.append(
+            FaultRow(
+                broken=f"{name} of a local Ray: SIGKILL",
+                when="training",
+                detected=detected,
+                again=again,
+                repeated=repeated_steps(line),
+                weights="bitwise",
+                seen=f"{run.last_line(lost)}; {line}",
+            )
+        )
+    assert run.finish() == 0, run.said
+    assert "Traceback" not in first.said + run.said
+    assert first.left_processes() + run.left_processes() == []
+    assert project.audit(undisturbed, STAGES) == "bitwise"
+
+
+@pytest.mark.figures
 def test_two_runs_at_the_same_second(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
     """Must fail without the lock of a stage: two records of one key, two versions."""
     runs = [project.start("register") for _ in range(2)]
@@ -198,14 +211,6 @@ def test_two_runs_at_the_same_second(project: StruckProject, undisturbed: dict[s
     assert weights == "bitwise"
     seen = next(line for run in runs if (line := run.last_line("another process")))
     rows.append(FaultRow(broken="two runs at the same second", when="start", weights=weights, seen=seen))
-
-
-def _resume(project: StruckProject, run: StruckRun) -> str:
-    """Start the same command again unless the run came to its end; return the line of the last resume."""
-    if run.process.returncode != 0:
-        run = project.start("register")
-        assert run.finish() == 0, run.said
-    return run.last_line(RESUMED)
 
 
 @pytest.mark.figures
@@ -231,7 +236,7 @@ def test_told_to_stop_and_started_again_with_the_clock_set_back(
     skewed.wait_until(lambda: RESUMED in skewed.said)
     again = time.monotonic() - started
     line = skewed.last_line(RESUMED)
-    assert _repeated(line) <= 1
+    assert repeated_steps(line) <= 1
     assert skewed.finish() == 0, skewed.said
     attempts = {path.parent.name for path in project.checkpoints()}
     assert project.checkpoints()[-1].parent.name == min(attempts), "the later attempt has the earlier name"
@@ -244,93 +249,11 @@ def test_told_to_stop_and_started_again_with_the_clock_set_back(
             when="training at step 40",
             detected=detected,
             again=again,
-            repeated=_repeated(line),
+            repeated=repeated_steps(line),
             weights=weights,
             seen=seen,
         ),
         FaultRow(
             broken=f"clock of all processes {SKEW_SECONDS} s back", when="second start", weights=weights, seen=line
-        ),
-    ]
-
-
-@pytest.mark.figures
-def test_the_storage_fills_up(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
-    """Must fail where half a checkpoint counts as one."""
-    project.storage.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", project.storage], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system of its own can be mounted here: {mounted.stderr.decode()}")
-    try:
-        run = project.start("register")
-        run.wait_until(lambda: len(project.checkpoints()) >= 2)
-        filled = time.monotonic()
-        with suppress(OSError), (project.storage / "filler").open("wb", buffering=0) as stream:
-            while True:
-                stream.write(bytes(1 << 16))
-        code = run.finish()
-        seconds = time.monotonic() - filled
-        assert code == 1
-        assert "Traceback" not in run.said
-        (project.storage / "filler").unlink()
-        line = _resume(project, run)
-        weights = project.audit(undisturbed, STAGES)
-    finally:
-        subprocess.run(["umount", project.storage], check=True)
-    assert weights == "bitwise"
-    rows.append(
-        FaultRow(
-            broken="storage full",
-            when="training at step 40",
-            detected=seconds,
-            repeated=_repeated(line) if line else None,
-            weights=weights,
-            seen=run.last_line("disk space") or run.last_line("unetflow:"),
-        )
-    )
-
-
-@pytest.mark.figures
-def test_the_servers_fail(
-    project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow], tmp_path: Path
-) -> None:
-    """The object store answers 503 for 30 s, and MLflow is killed, both in training; MLflow is missing at registration.
-
-    Must fail where a report to MLflow that fails ends the training.
-    """
-    with Machine(tmp_path) as machine:
-        project.root = f"s3://{BUCKET}/struck"
-        patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-        project.extra = patience | {"MLFLOW_TRACKING_URI": machine.mlflow.url}
-        run = project.start("register")
-        run.wait_until(lambda: project.reached() >= 40)
-        when = f"training at step {project.reached()}"
-        machine.mlflow.kill()
-        machine.store.is_refusing = True
-        time.sleep(30)
-        machine.store.is_refusing = False
-        code = run.finish()
-        assert code != 0, "registered without MLflow"
-        assert "Traceback" not in run.said
-        machine.mlflow.start()
-        line = _resume(project, run)
-        weights = project.audit(undisturbed, STAGES)
-    assert weights == "bitwise"
-    assert machine.store.num_refused > 0
-    refused = run.last_line(RESUMED) or line
-    rows += [
-        FaultRow(
-            broken="object store: 503 for 30 s",
-            when=when,
-            repeated=_repeated(refused) if refused else 0,
-            weights=weights,
-            seen=refused or "nothing: requests are repeated",
-        ),
-        FaultRow(
-            broken="MLflow killed",
-            when=f"{when}, and at registration",
-            repeated=0,
-            weights=weights,
-            seen=run.last_line("unetflow:")[:160],
         ),
     ]

@@ -16,7 +16,7 @@ import pytest
 from flows.metrics import METRICS
 from flows.pipelines.catalog import PIPELINES
 from tests.support.project import Project
-from tests.support.serving import ray_head
+from tests.support.serving import RayHead
 
 CONFIG = """
 pipeline: toy
@@ -90,10 +90,10 @@ def test_a_registration_that_ended_before_its_record_is_completed(project: Proje
 
 def test_is_submitted_to_a_cluster(project: Project, prefect_url: str, tmp_path: Path) -> None:
     """Its package travels with the job, and each of its stages is a job of its own."""
-    with ray_head(tmp_path / "ray.log") as variables:
-        address = variables["RAY_ADDRESS"]
+    with RayHead(tmp_path / "ray.log") as head:
+        address = head.variables["RAY_ADDRESS"]
         words = [sys.executable, "-m", "toy", "submit", str(project.config), "--follow", "--json"]
-        environment = project.environment | variables
+        environment = project.environment | head.variables
         environment |= {"UNETFLOW_STORAGE": str(tmp_path / "storage"), "PREFECT_API_URL": prefect_url}
         done = subprocess.run(words, env=environment, cwd=HERE, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -19,8 +19,8 @@ from tests.support.faults import GCS, RAYLET, WORKER, flip, truncate
 if TYPE_CHECKING:
     from tests.soak.pipeline import SoakedPipeline
 
-SHORT_STOPS = (1.0, 5.0, 20.0)
-"""Seconds for which processes are stopped, and servers are down."""
+SHORT_STOPS = (0.5, 2.0, 8.0, 20.0)
+"""Seconds for which processes are stopped, and servers are down; the longest is twice ``LOST_HEAD_SECONDS``."""
 LONG_STOP = 300.0
 """Longer than any server's patience with a silent client; once in a soak."""
 

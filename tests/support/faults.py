@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,9 +25,29 @@ from tests.support.serving import BIN, wait_for
 
 PATIENCE_SECONDS = 600.0
 """Time for anything to happen: a run beside others on two cores is slow."""
-ENDS_WITHIN_SECONDS = 45.0
+ENDS_WITHIN_SECONDS = 75.0
 """Time for what a killed process started to end: without ``LOST_HEAD_SECONDS``, Ray's agents stay for a minute."""
 WORKER, RAYLET, GCS = "ray::RayTrainWorker", "raylet/raylet", "gcs/gcs_server"
+CHECKPOINT_EVERY, LOG_EVERY = 20, 5
+STRUCK = f"""
+registry: {{name: struck, export: []}}
+data: {{layout: phantoms, num_phantoms: 8, split_seed: 1}}
+train:
+  patch_size: [24, 24, 24]
+  global_batch_size: 2
+  num_steps: 160
+  precision: fp32
+  validate_cases: 0
+  checkpoint_every_steps: {CHECKPOINT_EVERY}
+  keep_checkpoints: 4
+  log_every_steps: {LOG_EVERY}
+  model: {{channels: [4, 8]}}
+evaluate: {{tta: false}}
+compute: {{num_workers: 2, retry_delay_seconds: 1}}
+"""
+"""Configuration of the runs that the tables show, in YAML."""
+STAGES = ("shard", "train", "evaluate", "register")
+RESUMED = "resumed at step"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +155,12 @@ class StruckRun:
         """Wait while it runs."""
         wait_for(condition, lambda: self.said[-4000:], PATIENCE_SECONDS, alive=self.process)
 
+    def wait_until_said(self, *texts: str) -> float:
+        """Wait until it has said one of the texts, also after its end; return the seconds that it took."""
+        began = time.monotonic()
+        wait_for(lambda: any(text in self.said for text in texts), lambda: self.said[-4000:], PATIENCE_SECONDS)
+        return time.monotonic() - began
+
     def finish(self) -> int:
         """Wait for its end; return its exit code."""
         return self.process.wait(timeout=PATIENCE_SECONDS)
@@ -180,6 +207,13 @@ class StruckProject(Project):
                 start_new_session=True,
             )
         return StruckRun(process, log)
+
+    def resume(self, run: StruckRun, command: str = "register") -> str:
+        """Start the command again unless ``run`` came to its end; return the line of the last resume."""
+        if run.process.returncode != 0:
+            run = self.start(command)
+            assert run.finish() == 0, run.said
+        return run.last_line(RESUMED)
 
     def records(self, stage: str) -> list[dict[str, Any]]:
         """Read the records of a stage, one per key."""
@@ -235,6 +269,12 @@ def struck_project(config: str) -> Iterator[StruckProject]:
         yield StruckProject(home, config)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def repeated_steps(line: str) -> int:
+    """Read how many steps a resume repeated from the line about it."""
+    words = line.split()
+    return int(words[words.index("repeated") - 2])
 
 
 def command_line(process: psutil.Process) -> str:

@@ -1,4 +1,4 @@
-"""The servers that struck runs use: an object store that can refuse, and an MLflow server that can be killed."""
+"""The servers that struck runs use: an object store that can refuse, MLflow and Prefect, which can be killed."""
 
 from __future__ import annotations
 
@@ -14,37 +14,71 @@ from tests.support.object_store import ObjectStore
 from tests.support.serving import BIN, answers, free_port, wait_for
 
 
-class MlflowServer:
-    """MLflow on SQLite, on loopback."""
+class Server:
+    """A server on loopback that can be killed and started again; what it stored stays."""
+
+    health = "health"
+    """Path that answers once it is ready."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.url = f"http://127.0.0.1:{free_port()}"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def port(self) -> str:
+        """Port of its address."""
+        return self.url.rpartition(":")[2]
+
+    def words(self) -> list[str]:
+        """Return the command that starts it."""
+        raise NotImplementedError
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        words = [str(BIN / "mlflow"), "server", "--port", self.url.rpartition(":")[2], "--workers", "1"]
-        words += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        words += ["--artifacts-destination", str(self.folder / "artifacts")]
-        log = self.folder / "mlflow.log"
+        log = self.folder / f"{type(self).__name__}.log"
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
-                words,
-                env=without_servers() | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+                self.words(),
+                env=without_servers() | {"PATH": f"{BIN}:{os.environ['PATH']}", "PREFECT_HOME": str(self.folder)},
                 cwd=self.folder,
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
             )
-        wait_for(lambda: answers(f"{self.url}/health"), log.read_text, 240, alive=self._process)
+        wait_for(lambda: answers(f"{self.url}/{self.health}"), log.read_text, 240, alive=self._process)
 
     def kill(self) -> None:
-        """Kill it and its workers; what it stored stays."""
+        """Kill it and its workers."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+class MlflowServer(Server):
+    """MLflow on SQLite."""
+
+    def words(self) -> list[str]:
+        """Return the command of MLflow's server, with one worker."""
+        words = [str(BIN / "mlflow"), "server", "--port", self.port, "--workers", "1"]
+        words += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        return [*words, "--artifacts-destination", str(self.folder / "artifacts")]
+
+
+class PrefectServer(Server):
+    """Prefect on SQLite."""
+
+    health = "api/health"
+
+    @property
+    def api(self) -> str:
+        """Value of ``PREFECT_API_URL``."""
+        return f"{self.url}/api"
+
+    def words(self) -> list[str]:
+        """Return the command of Prefect's server."""
+        return [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", self.port, "--no-ui"]
 
 
 class Machine:

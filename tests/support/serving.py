@@ -14,10 +14,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import psutil
 
 from flows.cluster.connection import LOOPBACK_ONLY
 
@@ -55,39 +57,76 @@ def wait_for(
         time.sleep(0.1)
 
 
-@contextmanager
-def ray_head(log: Path) -> Iterator[dict[str, str]]:
-    """Run a Ray cluster of this machine with its dashboard; yield the variables of a client that submits jobs to it."""
-    token, dashboard = secrets.token_hex(32), free_port()
-    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-    folder = tempfile.mkdtemp(prefix="ufr-")  # short: Ray's sockets lie below it
-    words = [str(BIN / "ray"), "start", "--head", "--block", "--port", str(free_port())]
-    words += ["--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(free_port())]
-    words += [
-        "--num-cpus",
-        "2",
-        "--object-store-memory",
-        str(300 << 20),
-        "--temp-dir",
-        f"{folder}/r",
-        "--disable-usage-stats",
-    ]
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with log.open("w") as stream:
-        head = subprocess.Popen(
-            words,
-            env=outside | LOOPBACK_ONLY | variables | {"RAY_ADDRESS": "", "PATH": f"{BIN}:{os.environ['PATH']}"},
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    try:
-        wait_for(lambda: answers(f"{variables['RAY_ADDRESS']}/api/version", token), log.read_text, 120, alive=head)
-        yield variables
-    finally:
-        head.terminate()
-        head.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+class RayHead:
+    """``with RayHead(log) as head:`` runs a Ray cluster of this machine with its dashboard.
+
+    ``head.variables`` are those of a client that submits jobs to it. It can be killed, and started again: the address
+    and the token stay.
+    """
+
+    def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        outside = environment if environment is not None else os.environ
+        self.log = log
+        self.dashboard, self.port = free_port(), free_port()
+        self.variables = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
+        }
+        own = {name: value for name, value in outside.items() if not name.startswith("RAY_")}
+        path = {"RAY_ADDRESS": "", "PATH": f"{BIN}:{os.environ['PATH']}"}
+        self._environment = own | LOOPBACK_ONLY | self.variables | path
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder = ""
+
+    def start(self) -> None:
+        """Start it, and wait until it takes jobs."""
+        self._folder = tempfile.mkdtemp(prefix="ufr-")  # short: Ray's sockets lie below it
+        words = [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--num-cpus", "2"]
+        words += ["--port", str(self.port), "--dashboard-port", str(self.dashboard)]
+        words += ["--dashboard-agent-listen-port", str(free_port()), "--object-store-memory", str(300 << 20)]
+        words += ["--temp-dir", f"{self._folder}/r"]
+        with self.log.open("w") as stream:
+            self._process = subprocess.Popen(
+                words, env=self._environment, stdout=stream, stderr=stream, start_new_session=True
+            )
+        address, token = self.variables["RAY_ADDRESS"], self.variables["RAY_AUTH_TOKEN"]
+        wait_for(lambda: answers(f"{address}/api/version", token), self.log.read_text, 120, alive=self._process)
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Find its processes, those of its jobs among them, whose command line holds ``title``."""
+        found = []
+        for process in psutil.Process(self._require().pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if title in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def kill(self) -> None:
+        """Kill it and all that it started, as where its machine loses power."""
+        process = self._require()
+        for each in (psutil.Process(process.pid), *self.processes("")):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.stop()
+
+    def stop(self) -> None:
+        """End it, and remove its files."""
+        process = self._require()
+        process.terminate()
+        process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _require(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "not started"
+        return self._process
 
 
 def ask_served(
