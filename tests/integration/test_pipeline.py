@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.commands import run_here
 from tests.support.configs import TINY_PHANTOMS
 from tests.support.project import Project
 from tests.support.serving import BIN, wait_for
@@ -70,6 +74,37 @@ def test_one_change_reruns_only_what_depends_on_it(project: Project, first: dict
     assert [stage["done"] for stage in planned["stages"]] == [True, True, False, False]
     changed = project.run("register", str(project.config), *override)
     assert [stage["cached"] for stage in changed["stages"]] == [True, True, False, False]
+
+
+def test_a_flipped_bit_of_a_held_out_case_ends_the_evaluation(project: Project, first: dict[str, Any]) -> None:
+    """Seen to fail without the check of a part at its first read: the case is scored."""
+    shards = next(stage for stage in first["stages"] if stage["name"] == "shard")
+    record = json.loads(Path(shards["uri"], "record.json").read_text())
+    row = next(
+        row
+        for row in pq.read_table(Path(shards["uri"], record["outputs"]["index"]["uri"])).to_pylist()
+        if row["split"] != "train"
+    )
+    path = project.storage / record["figures"]["shards"] / row["shard"]
+    middle = row["offset:image.npy"] + row["size:image.npy"] // 2
+    with _flipped(path, middle):
+        words = ("evaluate", str(project.config), "--set", "evaluate.tolerance_mm=3")
+        problem = run_here(*words, environment={"UNETFLOW_STORAGE": str(project.storage)}).problem
+    assert (problem["rule"], problem["path"]) == ("damaged-shard", str(path))
+    assert problem["message"].startswith(f"{row['key']}.image.npy, ")
+
+
+@contextmanager
+def _flipped(path: Path, position: int) -> Iterator[None]:
+    """Change a bit of a file for the length of the block."""
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[position] ^= 1
+    path.write_bytes(data)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
 
 
 def test_terminated_it_leaves_nothing_running(project: Project, first: dict[str, Any]) -> None:

@@ -77,6 +77,20 @@ def test_latents_beyond_float16_stop_the_stage_and_name_the_image(work: Encoding
     assert not any(problem.case_id for problem in problems), "it is not the case's fault: quarantine is no remedy"
 
 
+def test_a_flipped_bit_of_an_image_stops_the_encoding(work: EncodingWork) -> None:
+    """Seen to fail without the check of a part at its first read: the PNG decoder then stops at its own checksum."""
+    path = Path(work.encoding.images_uri) / "a.tar"
+    data = bytearray(path.read_bytes())
+    data[work.rows[1]["offset:png"] + work.rows[1]["size:png"] // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        ShardEncoder()(work.model_dump_json())
+    (problem,) = caught.value.problems
+    assert (problem.rule, problem.path) == ("damaged-shard", str(path))
+    assert problem.message.startswith(f"1.png, {work.rows[1]['size:png']} bytes from byte ")
+    assert not Path(work.uri).exists()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 65520.0, -1e30])
 @pytest.mark.parametrize("stored", [LATENTS, TEXT_STATES], ids=["latents", "states"])
 def test_values_that_float16_cannot_hold_are_refused(value: float, stored: object) -> None:
