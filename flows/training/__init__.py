@@ -11,6 +11,8 @@ worker_stop.py  how requests reach the workers
 failures.py     failures of workers in words
 space.py        space that checkpoints need
 worker.py       what each worker runs: resume, loop, report
+worker_start.py where it starts
+worker_hooks.py what its loop reports
 progress.py     from the workers' reports to the terminal and to MLflow
 checkpoints.py  usable checkpoints of all attempts, and why others are not
 clock.py        what a worker's loop spends its time on

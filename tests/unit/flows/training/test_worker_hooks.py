@@ -11,8 +11,8 @@ import pytest
 from pyarrow.fs import LocalFileSystem
 
 from data_pipelines import temporary
-from flows.training import worker
-from flows.training.worker import RayHooks
+from flows.training import worker_hooks
+from flows.training.worker_hooks import RayHooks
 from tests.support.training import SPEC, fresh
 from unet_models.training.checkpoint import check_checkpoint
 
@@ -23,7 +23,7 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     reported: list[Any] = []
     monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(temporary, "_held", None)
-    monkeypatch.setattr(worker.ray.train, "report", lambda *_, checkpoint, **__: reported.append(checkpoint))
+    monkeypatch.setattr(worker_hooks.ray.train, "report", lambda *_, checkpoint, **__: reported.append(checkpoint))
     return reported
 
 
@@ -34,7 +34,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(worker, "save_checkpoint", fill_disk)
+    monkeypatch.setattr(worker_hooks, "save_checkpoint", fill_disk)
     hooks = RayHooks(SPEC, lambda model: {}, rank=0)
     for _ in range(2):
         with pytest.raises(OSError, match="No space left"):
@@ -46,9 +46,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(
 @pytest.mark.parametrize("is_initialized", [True, False])
 def test_memory_is_reported_where_a_gpu_is_used(monkeypatch: pytest.MonkeyPatch, is_initialized: bool) -> None:
     rows: list[dict[str, Any]] = []
-    monkeypatch.setattr(worker.ray.train, "report", rows.append)
-    monkeypatch.setattr(worker.torch.cuda, "is_initialized", lambda: is_initialized)
-    monkeypatch.setattr(worker.torch.cuda, "max_memory_allocated", lambda: 3 << 29)
+    monkeypatch.setattr(worker_hooks.ray.train, "report", rows.append)
+    monkeypatch.setattr(worker_hooks.torch.cuda, "is_initialized", lambda: is_initialized)
+    monkeypatch.setattr(worker_hooks.torch.cuda, "max_memory_allocated", lambda: 3 << 29)
     RayHooks(SPEC, lambda model: {}, rank=0).log(7, {"train/loss": 0.5})
     (row,) = rows
     assert row.get("gpu_memory") == (1.5 if is_initialized else None)
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_fills_the_disk_leaves_nothing(
         storage_filesystem=LocalFileSystem(),
         build_checkpoint_path_from_name=lambda name: str(tmp_path / name),
     )
-    monkeypatch.setattr(worker.ray.train, "get_context", lambda: SimpleNamespace(get_storage=lambda: target))
+    monkeypatch.setattr(worker_hooks.ray.train, "get_context", lambda: SimpleNamespace(get_storage=lambda: target))
     with pytest.raises(OSError, match="cannot write"):
-        worker._upload(worker.ray.train.Checkpoint(str(local)), copied.name)
+        worker_hooks._upload(worker_hooks.ray.train.Checkpoint(str(local)), copied.name)
     assert [local.exists(), copied.exists()] == [not is_removed] * 2
