@@ -40,7 +40,7 @@ check: .venv/installed-test  ## Lint, types, layers and circles of imports, docu
 	$(BIN)/python -m pytest --quiet tests/docs
 
 stack: .venv/installed-servers  ## Start PostgreSQL, MLflow, Prefect with a worker and Ray on loopback.
-	$(BIN)/python infra/stack.py
+	$(BIN)/python -m infra.stack
 
 bench: .venv/installed-test  ## Time this project beside the best peer, in one run.
 	$(BIN)/python -m tests.benchmarks

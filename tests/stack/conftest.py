@@ -30,7 +30,8 @@ def client() -> Iterator[Client]:
     log = folder / "stack.log"
     with log.open("w") as stream:
         stack = subprocess.Popen(
-            [sys.executable, str(CHECKOUT / "infra" / "stack.py"), "--folder", str(folder / "s")],
+            [sys.executable, "-m", "infra.stack", "--folder", str(folder / "s")],
+            cwd=CHECKOUT,
             env=os.environ | {"HOME": str(folder / "home")},
             stdout=stream,
             stderr=subprocess.STDOUT,
