@@ -2,7 +2,8 @@
 
 Layers, lower ones first; no import runs back up:
 
-errors, specs, random_streams, batches    foundations that ``unet_models`` may import, too
+errors, specs, random_streams, batches,
+mirroring                                 foundations that ``unet_models`` may import, too
 notices                                   what was assumed, converted or skipped, counted and shown
 atomic, storage, digests, progress        files by URI, content digests, progress display
 files                                     bounded, checked decoding shared by volumes and images

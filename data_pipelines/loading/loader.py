@@ -18,7 +18,7 @@ from data_pipelines.batches import Batch, CaptionedBatch, ImageBatch, LatentBatc
 from data_pipelines.errors import NOT_RETRYABLE
 from data_pipelines.images.pictures import cut_middle
 from data_pipelines.loading.order import BucketOrder, SampleOrder, rank_positions
-from data_pipelines.loading.patches import choose_corner, cut
+from data_pipelines.loading.patches import choose_corner, cut, cut_mirrored
 from data_pipelines.random_streams import Stream, numpy_generator
 from data_pipelines.remote_errors import pack_error, unpack_error
 from data_pipelines.shards.index import FOREGROUND, IMAGE, IMAGE_PARTS, MASK, MOMENTS, STATES
@@ -46,6 +46,8 @@ class VolumePatches:
     """Voxels of ``read_size`` on each side, per axis, that are cropped away later: they may lie outside the volume."""
     sizes: Sizes = NOTHING
     """Lengths of texts and sounds; 0: they are not read."""
+    is_mirrored: bool = False
+    """Mirror the volume where a margin lies outside it, instead of zeros."""
 
     def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> VolumeBatch:
         """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
@@ -62,8 +64,11 @@ class VolumePatches:
             rng = numpy_generator(self.seed, Stream.PATCH, step, position)
             inner = choose_corner(rng, mask.shape, kept, foreground)
             corner = tuple(c - margin for c, margin in zip(inner, margins, strict=True))
-            cut(image, corner, images[i].numpy())
-            cut(mask, corner, masks[i].numpy())
+            for part, patch in ((image, images[i].numpy()), (mask, masks[i].numpy())):
+                if self.is_mirrored:
+                    cut_mirrored(part, corner, patch, [(c, c + size) for c, size in zip(inner, kept, strict=True)])
+                else:
+                    cut(part, corner, patch)
         return VolumeBatch(
             images=images,
             masks=masks,

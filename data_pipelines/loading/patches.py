@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipelines.mirroring import mirrored_indices
+
 
 def choose_corner(
     rng: np.random.Generator, shape: Sequence[int], size: Sequence[int], foreground: np.ndarray | None
@@ -39,3 +41,27 @@ def cut(volume: np.ndarray, corner: Sequence[int], patch: np.ndarray) -> None:
         if last - first < patch.shape[axis]:
             patch.fill(0)
     patch[tuple(target)] = volume[tuple(source)]
+
+
+def cut_mirrored(
+    volume: np.ndarray, corner: Sequence[int], patch: np.ndarray, inner: Sequence[tuple[int, int]]
+) -> None:
+    """Fill ``patch`` as ``cut`` does, but mirror what lies beyond both the volume and the part ``inner`` of the patch.
+
+    ``inner`` holds the first voxel and the end of that part along each axis, in coordinates of the volume: where it
+    sticks out of the volume it is zeros, and these are mirrored with the volume.
+    """
+    spatial = range(patch.ndim - len(corner), patch.ndim)
+    places = []
+    for n, c, length, (first, end) in zip(
+        volume.shape[-len(corner) :], corner, patch.shape[-len(corner) :], inner, strict=True
+    ):
+        low = min(first, 0)
+        places.append(mirrored_indices(c - low, c + length - low, max(end, n) - low) + low)
+    lowest = [int(place.min()) for place in places]
+    extents = [int(place.max()) + 1 - low for place, low in zip(places, lowest, strict=True)]
+    read = np.empty((*patch.shape[: spatial.start], *extents), patch.dtype)
+    cut(volume, lowest, read)
+    for axis, place, low in zip(spatial, places, lowest, strict=True):
+        read = np.take(read, place - low, axis=axis)
+    patch[...] = read

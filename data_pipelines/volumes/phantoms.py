@@ -5,6 +5,8 @@ Every case is a body (background) that holds three classes: a large ``liver``, a
 case move every intensity; lesions are as bright as the body around the liver; liver, kidney cortex and the unlabelled
 ``gut`` share theirs; the kidneys' core is as dark as a lesion. Position, shape and surroundings tell them apart.
 
+Two-dimensional cases are the axial slice of each volume that holds most classes, and of these most foreground.
+
 Pose, size, shape, spacing (about 1 x 1 x 2 mm) and the stored orientation of the axes differ from case to case.
 """
 
@@ -45,13 +47,15 @@ class Phantom:
     """(4, 4) voxel indices to mm, RAS+."""
 
 
-def write_phantoms(folder: str | os.PathLike[str], num_cases: int, seed: int) -> Path:
+def write_phantoms(folder: str | os.PathLike[str], num_cases: int, seed: int, ndim: int = 3) -> Path:
     """Write ``num_cases`` phantoms as an nnU-Net raw folder: the whole set appears at once, or nothing.
+
+    With ``ndim`` 2 each case is one slice.
 
     A folder that holds the same set already is left as it is. Raises DataError where it holds anything else.
     """
     folder = Path(folder)
-    marker = {"version": PHANTOM_VERSION, "num_cases": num_cases, "seed": seed}
+    marker = {"version": PHANTOM_VERSION, "num_cases": num_cases, "seed": seed} | ({"ndim": 2} if ndim == 2 else {})
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         with atomic_folder(folder) as temporary:
             _write_set(temporary, num_cases, seed, marker)
@@ -78,8 +82,9 @@ def _check_set(folder: Path, marker: dict[str, int]) -> None:
 def _write_set(folder: Path, num_cases: int, seed: int, marker: dict[str, int]) -> None:
     (folder / "imagesTr").mkdir(parents=True)
     (folder / "labelsTr").mkdir()
+    build = build_slice if marker.get("ndim") == 2 else build_phantom
     for index in range(num_cases):
-        phantom = build_phantom(seed, index)
+        phantom = build(seed, index)
         image_path, label_path = _case_paths(folder, _case_id(index))
         write_nifti(image_path, phantom.image, phantom.affine)
         write_nifti(label_path, phantom.label, phantom.affine)
@@ -107,6 +112,22 @@ def _case_paths(folder: Path, case_id: str) -> tuple[Path, Path]:
 def build_phantom(seed: int, index: int) -> Phantom:
     """Generate case ``index`` of the set ``seed``; it depends on these two numbers only."""
     rng = np.random.default_rng([seed, index])
+    image, label, affine = _acquired_volume(rng)
+    return _stored(image, label, affine, str(rng.choice(_ORIENTATIONS)))
+
+
+def build_slice(seed: int, index: int) -> Phantom:
+    """Generate the slice (i, j, 1) of case ``index`` of the set ``seed`` that holds most classes, in RAS+ axes."""
+    image, label, affine = _acquired_volume(np.random.default_rng([seed, index]))
+    counts = [(len(np.unique(label[..., k])), int((label[..., k] > 0).sum()), -k) for k in range(label.shape[2])]
+    chosen = slice(-max(counts)[2], 1 - max(counts)[2])
+    moved = affine.copy()
+    moved[:3, 3] += chosen.start * affine[:3, 2]
+    return Phantom(image[..., chosen], label[..., chosen], moved)
+
+
+def _acquired_volume(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw image and label (i, j, k) in RAS+ axes, and their affine."""
     shape = tuple(int(n) for n in rng.integers((37, 45, 30), (44, 52, 35)))
     spacing = np.array([*[rng.uniform(0.9, 1.1)] * 2, rng.uniform(1.7, 2.3)])
     centred = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
@@ -115,7 +136,7 @@ def build_phantom(seed: int, index: int) -> Phantom:
     image = _acquire(signal, points, rng)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = rng.uniform(-60, 60, 3) - spacing * np.array(shape) / 2
-    return _stored(image, label, affine, str(rng.choice(_ORIENTATIONS)))
+    return image, label, affine
 
 
 def _body_coordinates(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -68,8 +68,8 @@ class DataSpec(InputSpec):
     root: LocalPath = ""
     """Folder of the raw data set. Required, except where ``layout`` generates one."""
     layout: str = "auto"
-    """Layout of the folder: ``decathlon``, ``nnunet``, ``folders`` or ``dicom``; ``phantoms`` generates a data set, and
-    ``scenes`` one of images with texts and sounds; ``auto`` (default) recognises it."""
+    """Layout of the folder: ``decathlon``, ``nnunet``, ``folders`` or ``dicom``; ``phantoms`` generates a data set,
+    of slices with ``ndim: 2``, and ``scenes`` one of images with texts and sounds; ``auto`` (default) recognises it."""
     classes: dict[str, int] | None = None
     """Class name to label value, background (0) included. Default: as the data set declares (``dataset.json`` or
     ``classes.json``)."""

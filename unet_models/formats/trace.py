@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ class Axis:
     """Minimum size."""
     multiple_of: int = 1
     """Number that divides the size."""
+    remainder: int = 0
+    """What the size leaves when divided by ``multiple_of``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Port:
     """Shape and type of an input or output."""
 
     shape: tuple[int | str, ...]
-    """Size of each axis: a number, the name of an open axis, or in outputs a multiple of one (``4*height``)."""
+    """Size of each axis: a number, the name of an open axis, or in outputs a multiple of one (``4*height``) or less
+    than one (``x-184``)."""
     dtype: str = "float32"
     """Name of the element type in torch and numpy."""
 
@@ -59,18 +62,21 @@ def trace_unet(network: SegmentationNetwork, in_channels: int, num_classes: int)
 
     Multimodal ones also take ``texts`` (B, bytes) uint8 and ``sounds`` (B, samples), as far as they read them.
 
-    The graph does not pad: each spatial size must be a multiple of that axis' total stride. For any other size the
+    The graph does not pad: each spatial size must be a multiple of that axis' total stride, with valid convolutions one
+    that leaves their remainder. For any other size the
     ``.pt2`` names the violated rule; an ONNX runtime fails where a skip does not fit its decoder stage.
 
     Raises ValueError for weights other than float32 on the CPU.
     """
     names = "xyz"[: network.ndim]
     # From two strides on, the coarsest stage has more than one voxel, and the network does not pad either.
-    axes = {name: Axis(2 * d, d) for name, d in zip(names, network.divisor, strict=True)}
+    parts = zip(names, network.divisor, network.border, network.remainder, strict=True)
+    axes = {name: Axis(max(2 * d, 2 * border + 1), d, remainder) for name, d, border, remainder in parts}
     inputs = {"images": Port(("batch", in_channels, *names))}
     if isinstance(network, MultimodalUNet):
         inputs |= {name: Port(("batch", size), kind) for name, (size, kind) in network.fusion.lengths.items()}
-    logits = Port(("batch", num_classes, *names))
+    sizes = [f"{name}-{2 * border}" if border else name for name, border in zip(names, network.border, strict=True)]
+    logits = Port(("batch", num_classes, *sizes))
     return _trace(network, Interface(inputs, {"logits": logits}, {"batch": Axis(), **axes}))
 
 
@@ -162,14 +168,22 @@ def _trace(network: nn.Module, interface: Interface) -> Traced:
 
 def _dim(name: str, axis: Axis) -> Any:
     """Build torch's description of an open axis."""
-    least = -(-axis.at_least // axis.multiple_of)
-    return Dim(name, min=least) if axis.multiple_of == 1 else axis.multiple_of * Dim(f"coarse_{name}", min=least)
+    least = _least(axis)
+    if axis.multiple_of == 1:
+        return Dim(name, min=least)
+    size = axis.multiple_of * Dim(f"coarse_{name}", min=least)
+    return size + axis.remainder if axis.remainder else size
+
+
+def _least(axis: Axis) -> int:
+    """Return the smallest size's number of multiples."""
+    return -(-(axis.at_least - axis.remainder) // axis.multiple_of)
 
 
 def _examples(interface: Interface) -> dict[str, Tensor]:
     """Build zeros to trace with; no open axis has size 1, which would become a constant of the graph."""
     sizes = {
-        name: axis.multiple_of * (-(-max(axis.at_least, 2) // axis.multiple_of) + i)
+        name: axis.multiple_of * (_least(replace(axis, at_least=max(axis.at_least, 2))) + i) + axis.remainder
         for i, (name, axis) in enumerate(interface.axes.items())
     }
     return {

@@ -11,11 +11,11 @@ from unet_models.networks.denoiser import Denoiser
 from unet_models.networks.denoisers.dit import DiT
 from unet_models.networks.denoisers.unet import DenoisingUNet
 from unet_models.networks.denoisers.uvit import UViT
-from unet_models.networks.layers import strides_per_axis
 from unet_models.networks.multimodal import Fusion, MultimodalUNet
 from unet_models.networks.unet import Encoder, UNet
 from unet_models.specs.denoisers import DenoiserSpec
 from unet_models.specs.networks import UNetSpec
+from unet_models.specs.valid import border_of, remainder_of
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -23,18 +23,18 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 def build_network(spec: UNetSpec, in_channels: int, num_classes: int, ndim: int = 3) -> UNet:
     """Build the segmentation network of ``spec`` with random weights, for images of ``ndim`` spatial axes.
 
-    It maps images ``(B, in_channels, *spatial)`` to logits ``(B, num_classes, *spatial)`` (see ``UNet.forward``).
+    It maps images ``(B, in_channels, *spatial)`` to logits ``(B, num_classes, *spatial)``, which valid convolutions
+    make smaller (see ``UNet.forward``).
 
     Raises ConfigError where the strides of ``spec`` do not fit ``ndim``.
     """
-    strides = strides_per_axis(spec, ndim)
+    strides = spec.strides_per_axis(ndim)
     divisor = tuple(math.prod(stride[axis] for stride in strides) for axis in range(ndim))
-    encoder = Encoder(spec, ndim, strides, in_channels)
-    decoder = build_decoder(spec, ndim, strides, num_classes)
+    encoder, decoder = Encoder(spec, ndim, strides, in_channels), build_decoder(spec, ndim, strides, num_classes)
+    network = UNet(encoder, decoder, divisor, border_of(spec, ndim), remainder_of(spec, ndim)).apply(_initialise)
     if spec.fusion is None:
-        return UNet(encoder, decoder, divisor).apply(_initialise)
-    fusion = Fusion(spec.fusion, spec.channels[-1])
-    return MultimodalUNet(encoder.apply(_initialise), decoder.apply(_initialise), divisor, fusion, in_channels)
+        return network
+    return MultimodalUNet(network, Fusion(spec.fusion, spec.channels[-1]), in_channels)
 
 
 def build_denoiser(spec: DenoiserSpec) -> Denoiser:

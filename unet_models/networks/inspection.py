@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unet_models.networks.layers import INTERPOLATION
+from unet_models.networks.layers import INTERPOLATION, crop_border
 from unet_models.networks.skips import AttentionGate
 from unet_models.networks.unet import UNet
 
@@ -38,7 +38,11 @@ class GateMaps(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        return torch.cat([_at_full_resolution(self.network, found[id(gate)], images) for gate in self.gates], dim=1)
+        maps = [
+            _at_full_resolution(self.network, found[id(gate)], images, level)
+            for level, gate in zip(self.levels, self.gates, strict=True)
+        ]
+        return torch.cat(maps, dim=1)
 
 
 class ClassSaliency(nn.Module):
@@ -63,8 +67,11 @@ class ClassSaliency(nn.Module):
                 min=1
             )
             gradients = torch.autograd.grad(scores.sum(), features, allow_unused=True)
-        maps = [_grad_cam(*pair) for pair in zip(features, gradients, strict=True)]
-        return torch.cat([_at_full_resolution(self.network, map_, images) for map_ in maps], dim=1).detach()
+        maps = [
+            _at_full_resolution(self.network, _grad_cam(*pair), images, stage)
+            for stage, pair in enumerate(zip(features, gradients, strict=True))
+        ]
+        return torch.cat(maps, dim=1).detach()
 
 
 def _grad_cam(features: Tensor, gradient: Tensor | None) -> Tensor:
@@ -75,8 +82,14 @@ def _grad_cam(features: Tensor, gradient: Tensor | None) -> Tensor:
     return F.relu((weights * features).sum(dim=1, keepdim=True))
 
 
-def _at_full_resolution(network: UNet, map_: Tensor, images: Tensor) -> Tensor:
-    size = network.pad(images).shape[2:]
-    if map_.shape[2:] != size:
-        map_ = F.interpolate(map_, size=size, mode=INTERPOLATION[network.ndim], align_corners=False)
+def _at_full_resolution(network: UNet, map_: Tensor, images: Tensor, stage: int) -> Tensor:
+    mode = INTERPOLATION[network.ndim]
+    if any(network.border):  # every map is centred on the image
+        scales = [float(factor) for factor in network.encoder.scales[stage]]  # type: ignore[index]
+        map_ = F.interpolate(map_, scale_factor=scales, mode=mode, align_corners=False)
+        size = [n - 2 * border for n, border in zip(images.shape[2:], network.border, strict=True)]
+        return crop_border(map_, tuple((n - m) // 2 for n, m in zip(map_.shape[2:], size, strict=True)))
+    padded = network.pad(images).shape[2:]
+    if map_.shape[2:] != padded:
+        map_ = F.interpolate(map_, size=padded, mode=mode, align_corners=False)
     return network.crop(map_, images)

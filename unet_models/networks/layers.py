@@ -11,14 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from data_pipelines.errors import ConfigError
 from unet_models.specs.networks import UNetSpec
 
 Stride = int | tuple[int, ...]
 BuildConv = Callable[[UNetSpec, int, int, int, Stride], nn.Module]
 """Builds a convolution from spec, number of axes, input channels, output channels and stride."""
-Strides = tuple[tuple[int, ...], ...]
-"""Downsampling factors of each axis between neighbouring stages, finest first."""
 
 # torch types a size by its number of axes, here it is a tuple for either number: hence Any.
 CONV: dict[int, type[Any]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -31,12 +28,19 @@ INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 
 class SegmentationNetwork(nn.Module):
-    """Base of the segmentation networks: images ``(B, C, *spatial)`` to logits ``(B, K, *spatial)``, of any size."""
+    """Base of the segmentation networks: images ``(B, C, *spatial)`` to logits ``(B, K, *spatial)``.
+
+    Padded networks take any size. Those with valid convolutions lose ``border`` voxels on each side.
+    """
 
     ndim: int
     """Number of spatial axes."""
     divisor: tuple[int, ...]
     """Product of the strides of each axis: a size that it divides is not padded."""
+    border: tuple[int, ...]
+    """Voxels of each axis by which the logits are smaller than the image, on either side; 0 for padded networks."""
+    remainder: tuple[int, ...]
+    """What the sizes that unpadded networks take leave when divided by ``divisor``; 0 for padded networks."""
 
 
 class InstanceNorm(nn.Module):
@@ -139,15 +143,29 @@ def build_activation(spec: UNetSpec) -> nn.Module:
 
 
 def build_conv(spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride = 1) -> nn.Module:
-    """Build a convolution of ``spec.kernel_size`` whose output has the input's size, divided by the stride."""
-    return CONV[ndim](in_channels, out_channels, spec.kernel_size, stride=stride, padding=spec.kernel_size // 2)
+    """Build a convolution of ``spec.kernel_size``, padded so that it divides sizes by the stride, or not at all."""
+    return CONV[ndim](in_channels, out_channels, spec.kernel_size, stride=stride, padding=conv_padding(spec))
 
 
 def build_depthwise(spec: UNetSpec, ndim: int, channels: int, stride: Stride = 1, *, bias: bool = True) -> nn.Module:
     """Build a convolution of ``spec.kernel_size`` that filters each channel by itself."""
     return CONV[ndim](
-        channels, channels, spec.kernel_size, stride=stride, padding=spec.kernel_size // 2, groups=channels, bias=bias
+        channels, channels, spec.kernel_size, stride=stride, padding=conv_padding(spec), groups=channels, bias=bias
     )
+
+
+def conv_padding(spec: UNetSpec) -> int:
+    """Return the zeros on each side of a convolution's input."""
+    return spec.kernel_size // 2 if spec.padding == "same" else 0
+
+
+def crop_border(x: Float[Tensor, "*batch"], border: tuple[int, ...]) -> Float[Tensor, "*batch"]:
+    """Crop ``border`` voxels from each side of the last axes, one number per axis."""
+    if not any(border):
+        return x
+    axes = x.ndim - len(border)
+    inside = (slice(b, n - b) for n, b in zip(x.shape[axes:], border, strict=True))
+    return x[(*(slice(None),) * axes, *inside)]
 
 
 def build_shortcut(spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride) -> nn.Sequential:
@@ -170,15 +188,3 @@ def expanded(spec: UNetSpec, channels: int) -> int:
 def is_one(stride: Stride) -> bool:
     """Tell whether a stride keeps the resolution."""
     return stride == 1 or (isinstance(stride, tuple) and set(stride) == {1})
-
-
-def strides_per_axis(spec: UNetSpec, ndim: int) -> Strides:
-    """Return the strides of a spec for ``ndim`` axes. Raises ConfigError where an entry has another number of axes."""
-    return tuple(_per_axis(stride, ndim) for stride in spec.strides or (2,) * (len(spec.channels) - 1))
-
-
-def _per_axis(stride: Stride, ndim: int) -> tuple[int, ...]:
-    strides = (stride,) * ndim if isinstance(stride, int) else tuple(stride)
-    if len(strides) != ndim:
-        raise ConfigError(f"strides: each entry needs {ndim} numbers, one per spatial axis, got {list(strides)}")
-    return strides

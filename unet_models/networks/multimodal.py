@@ -95,11 +95,9 @@ class Fusion(nn.Module):
 class MultimodalUNet(UNet):
     """A U-Net whose coarsest features are fused with a text and a sound; each input, the image too, may be missing."""
 
-    def __init__(
-        self, encoder: nn.Module, decoder: nn.Module, divisor: tuple[int, ...], fusion: Fusion, in_channels: int
-    ) -> None:
-        """Join the parts; ``fusion`` takes the features of the encoder's last stage."""
-        super().__init__(encoder, decoder, divisor)
+    def __init__(self, network: UNet, fusion: Fusion, in_channels: int) -> None:
+        """Take the parts of a network; ``fusion`` takes the features of its encoder's last stage."""
+        super().__init__(network.encoder, network.decoder, network.divisor, network.border, network.remainder)
         self.fusion = fusion
         self.no_image = nn.Parameter(torch.zeros(in_channels))
 

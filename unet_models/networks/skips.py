@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unet_models.networks.layers import CONV, INTERPOLATION
+from unet_models.networks.layers import CONV, INTERPOLATION, crop_border
 from unet_models.specs.networks import Skip
 
 
@@ -48,9 +48,18 @@ class AttentionGate(nn.Module):
 class SkipConnection(nn.Module):
     """Joins encoder features with those of the decoder."""
 
-    def __init__(self, kind: Skip, ndim: int, channels: int, coarse_channels: int, stride: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        kind: Skip,
+        ndim: int,
+        channels: int,
+        coarse_channels: int,
+        stride: tuple[int, ...],
+        crop: tuple[int, ...] | None = None,
+    ) -> None:
+        """Build a connection whose encoder features are cropped by ``crop`` voxels on each side, per axis."""
         super().__init__()
-        self.kind = kind
+        self.kind, self.crop = kind, crop or (0,) * ndim
         self.out_channels = channels if kind in ("add", "none") else 2 * channels
         self.gate: AttentionGate | None = None
         if kind == "gated":
@@ -62,6 +71,7 @@ class SkipConnection(nn.Module):
         """Join ``skip`` with ``x``, the features ``coarse`` of the stage below after upsampling."""
         if self.kind == "none":
             return x
+        skip = crop_border(skip, self.crop)
         if self.kind == "add":
             return skip + x
         if self.gate is not None:

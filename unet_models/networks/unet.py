@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data_pipelines.errors import InputError
 from unet_models.networks.blocks import build_stage, build_stem
-from unet_models.networks.layers import MAX_POOL, SegmentationNetwork, Strides
-from unet_models.specs.networks import UNetSpec
+from unet_models.networks.layers import MAX_POOL, SegmentationNetwork
+from unet_models.specs.networks import Strides, UNetSpec
 
 
 class Encoder(nn.Module):
@@ -16,6 +20,8 @@ class Encoder(nn.Module):
 
     def __init__(self, spec: UNetSpec, ndim: int, strides: Strides, in_channels: int) -> None:
         super().__init__()
+        self.scales = tuple(itertools.accumulate(strides, _multiply, initial=(1,) * ndim))
+        """Product of the strides before each stage, per axis."""
         self.stem, width = build_stem(spec, ndim, in_channels)
         self.pools, self.stages = nn.ModuleList(), nn.ModuleList()
         for i, channels in enumerate(spec.channels):
@@ -44,23 +50,38 @@ class Encoder(nn.Module):
         return features
 
 
+def _multiply(some: tuple[int, ...], others: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(operator.mul, some, others))
+
+
 class UNet(SegmentationNetwork):
     """An encoder and a decoder. ``build_network`` makes them from a spec; any other modules of the same calls do.
 
     Any input size works: the network pads at the far end of each axis to a multiple of the divisor and crops its output
-    back.
+    back. With valid convolutions it pads nothing: the logits lack ``border`` voxels on each side.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, divisor: tuple[int, ...]) -> None:
-        """Join the parts; ``divisor`` is the product of the encoder's strides of each axis."""
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        divisor: tuple[int, ...],
+        border: tuple[int, ...] | None = None,
+        remainder: tuple[int, ...] | None = None,
+    ) -> None:
+        """Join the parts; ``divisor`` is the product of the encoder's strides of each axis.
+
+        ``border`` and ``remainder`` are those of valid convolutions (``unet_models.specs.valid``).
+        """
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
         self.ndim, self.divisor = len(divisor), divisor
+        self.border, self.remainder = border or (0,) * self.ndim, remainder or (0,) * self.ndim
 
     def forward(
         self, images: Float[Tensor, "batch channels *spatial"]
     ) -> Float[Tensor, "batch classes *spatial"] | list[Tensor]:
-        """Map images to logits of the same spatial shape.
+        """Map images to logits of the same spatial shape, less ``border`` voxels on each side.
 
         In training mode a decoder with deep supervision returns a list of logits, full resolution first, which keep the
         padding, so that each spatial size divides by the strides; otherwise the full-resolution logits alone.
@@ -75,7 +96,13 @@ class UNet(SegmentationNetwork):
         return self.crop(logits[0], images)
 
     def pad(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch channels *padded"]:
-        """Pad images with zeros at the far end of each axis to the sizes that the encoder takes."""
+        """Pad images with zeros at the far end of each axis to the sizes that the encoder takes.
+
+        Raises InputError where valid convolutions do not fit the size.
+        """
+        if any(self.border):
+            self._check_size(images)
+            return images
         missing = [-n % d for n, d in zip(images.shape[2:], self.divisor, strict=True)]
         if all(n <= d for n, d in zip(images.shape[2:], self.divisor, strict=True)):
             missing[-1] += self.divisor[-1]  # a coarsest stage of one voxel has no statistics to normalise by
@@ -86,6 +113,17 @@ class UNet(SegmentationNetwork):
     def crop(
         self, x: Float[Tensor, "batch features *padded"], images: Tensor
     ) -> Float[Tensor, "batch features *spatial"]:
-        """Crop what was computed from padded images back to the size of ``images``."""
-        size = images.shape[2:]
-        return x if x.shape[2:] == size else x[(slice(None), slice(None), *(slice(n) for n in size))]
+        """Crop what was computed from padded images back to the size of ``images``, less the border."""
+        size = tuple(n - 2 * border for n, border in zip(images.shape[2:], self.border, strict=True))
+        return x if tuple(x.shape[2:]) == size else x[(slice(None), slice(None), *(slice(n) for n in size))]
+
+    def _check_size(self, images: Tensor) -> None:
+        parts = zip(images.shape[2:], self.border, self.remainder, self.divisor, strict=True)
+        for axis, (n, border, remainder, divisor) in enumerate(parts):
+            least = 2 * border + 1 + (remainder - 2 * border - 1) % divisor
+            smaller = n - (n - remainder) % divisor
+            if n < least or n != smaller:
+                fitting = f"{smaller} or {smaller + divisor}" if smaller >= least else f"{least}"
+                raise InputError(
+                    f"images: {n} voxels along axis {axis} do not fit the valid convolutions; give {fitting}"
+                )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data_pipelines.mirroring import mirrored_indices
 from unet_models.specs.segmentation import PredictSpec
 
 
@@ -20,6 +21,7 @@ def predict_logits(
     patch_size: Sequence[int],
     spec: PredictSpec,
     mirror_axes: Sequence[int] = (),
+    border: Sequence[int] = (),
 ) -> Float[Tensor, " classes *spatial"]:
     """Predict the logits of one image of any size, as the weighted mean over overlapping windows.
 
@@ -27,14 +29,20 @@ def predict_logits(
     be axes that training mirrored: a network that tells left from right is wrong about the others. An image smaller
     than the window is padded with zeros; windows weigh most at their centre (see ``gaussian_window``). The result is
     float32 on the image's device.
+
+    A network with valid convolutions is given ``border`` voxels more on each side of a window, per axis, mirrored
+    beyond the image: the overlap-tile strategy (Ronneberger 2015, figure 2).
     """
     size = image.shape[1:]
     padded, offset = _pad_to(image, patch_size)
+    border = tuple(border) or (0,) * len(size)
     weights = gaussian_window(tuple(patch_size), image.device)
     total: Tensor | None = None
     norm = padded.new_zeros(padded.shape[1:])
     windows = list(iter_windows(padded.shape[1:], patch_size, spec.overlap))
-    for window, logits in _predict_windows(model, padded, windows, spec, mirror_axes if spec.tta else ()):
+    for window, logits in _predict_windows(
+        model, _mirror(padded, border), border, windows, spec, mirror_axes if spec.tta else ()
+    ):
         if total is None:
             total = padded.new_zeros((logits.shape[0], *padded.shape[1:]))
         total[(slice(None), *window)] += logits * weights
@@ -66,18 +74,31 @@ def gaussian_window(patch_size: tuple[int, ...], device: torch.device) -> Float[
 def _predict_windows(
     model: nn.Module,
     image: Tensor,
+    border: Sequence[int],
     windows: list[tuple[slice, ...]],
     spec: PredictSpec,
     mirror_axes: Sequence[int],
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
-    """Iterate over windows and their ``(K, *patch)`` logits, averaged over mirrored copies."""
+    """Iterate over windows and their ``(K, *patch)`` logits, averaged over mirrored copies.
+
+    ``image`` has ``border`` voxels more on each side than what the windows divide.
+    """
     axes = [axis + 1 for axis in mirror_axes]  # after the channels
     flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
     for window in windows:
-        patch = image[(slice(None), *window)]
+        read = (slice(part.start, part.stop + 2 * b) for part, b in zip(window, border, strict=True))
+        patch = image[(slice(None), *read)]
         mirrored = torch.stack([patch.flip(f) if f else patch for f in flips])  # (F, C, *patch)
         logits = torch.cat([model(chunk).float() for chunk in mirrored.split(spec.batch_size)])
         yield window, torch.stack([o.flip(f) if f else o for o, f in zip(logits, flips, strict=True)]).mean(0)
+
+
+def _mirror(image: Tensor, border: Sequence[int]) -> Tensor:
+    """Add ``border`` mirrored voxels to each side of (C, *spatial); any number of them, unlike ``F.pad``."""
+    for axis, (n, b) in enumerate(zip(image.shape[1:], border, strict=True), start=1):
+        if b:
+            image = image.index_select(axis, torch.from_numpy(mirrored_indices(-b, n + b, n)).to(image.device))
+    return image
 
 
 def _pad_to(image: Tensor, patch_size: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:

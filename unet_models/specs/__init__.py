@@ -1,6 +1,8 @@
 """Configuration of networks, training and sampling. Light to import: no torch.
 
 networks       segmentation U-Net
+presets        published segmentation networks
+valid          sizes of networks with valid convolutions
 denoisers      denoisers of latent diffusion, one class per backbone
 loop           settings of every training: optimizer, precision, validation, checkpoints
 segmentation   loss, augmentation, training and sliding-window prediction of a segmentation U-Net

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_pipelines.errors import ConfigError
 from data_pipelines.specs import Spec
 from unet_models.specs.presets import PRESETS
 
@@ -16,6 +17,8 @@ SHORTEST_SECONDS = 0.025
 """Length of a frame of the spectrogram."""
 
 Count = Annotated[int, Field(ge=1)]
+Strides = tuple[tuple[int, ...], ...]
+"""Downsampling factors of each axis between neighbouring stages, finest first."""
 Skip = Literal["concat", "add", "gated", "gated_coarse", "none"]
 
 
@@ -99,6 +102,10 @@ class UNetSpec(Spec):
     """Block of the decoder's stages. None: that of the encoder."""
     kernel_size: int = Field(default=3, ge=1)
     """Size of the convolutions, odd, on every axis; MedNeXt has 3 or 5."""
+    padding: Literal["same", "valid"] = "same"
+    """Padding of the convolutions: ``same`` pads with zeros, so that logits have the image's size. ``valid`` pads
+    nothing, as in Ronneberger 2015: a patch is predicted from the voxels around it, too, mirrored beyond the image.
+    It takes blocks ``plain`` or ``separable``, ``downsample: max_pool``, decoder ``unet`` and no deep supervision."""
     expansion: Count | tuple[Count, ...] = 4
     """Widening inside blocks ``inverted_residual`` (MobileNetV2 has 6) and ``mednext`` (2 to 8): one number, or one per
     stage, which encoder and decoder share."""
@@ -155,11 +162,17 @@ class UNetSpec(Spec):
                 f"fusion: num_heads ({self.fusion.num_heads}) must divide the last of channels ({self.channels[-1]})"
             )
         self._check_decoder()
+        if self.padding == "valid":
+            self._check_valid()
         if self.deep_supervision >= len(self.channels) - 1:
             raise ValueError(
                 f"deep_supervision: at most {len(self.channels) - 2} coarser stages exist, got {self.deep_supervision}"
             )
         return self
+
+    def strides_per_axis(self, ndim: int) -> Strides:
+        """Return the strides for ``ndim`` axes. Raises ConfigError where an entry has another number of axes."""
+        return tuple(_per_axis(stride, ndim) for stride in self.strides or (2,) * (len(self.channels) - 1))
 
     @property
     def encoder_blocks(self) -> tuple[int, ...]:
@@ -200,6 +213,26 @@ class UNetSpec(Spec):
             )
         if self.decoder == "fcn" and self.deep_supervision:
             raise ValueError("deep_supervision: decoder fcn has one output; set deep_supervision to 0")
+
+    def _check_valid(self) -> None:
+        wanted: dict[str, set[Any]] = {
+            "block": {"plain", "separable"},
+            "decoder_block": {None, "plain", "separable"},
+            "downsample": {"max_pool"},
+            "decoder": {"unet"},
+            "deep_supervision": {0},
+        }
+        for name, allowed in wanted.items():
+            if (value := getattr(self, name)) not in allowed:
+                one_of = " or ".join(sorted(map(str, allowed - {None})))
+                raise ValueError(f"padding: valid convolutions need {name}: {one_of}, got {value}; set it, or padding")
+
+
+def _per_axis(stride: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    strides = (stride,) * ndim if isinstance(stride, int) else tuple(stride)
+    if len(strides) != ndim:
+        raise ConfigError(f"strides: each entry needs {ndim} numbers, one per spatial axis, got {list(strides)}")
+    return strides
 
 
 def _each(value: Any, number: int) -> Any:

@@ -50,6 +50,8 @@ PRESETS: Mapping[str, Fields] = {
     "fcn_32s": _fcn(),  # Long 2015
     "fcn_16s": _fcn(4),
     "fcn_8s": _fcn(4, 3),
+    # Ronneberger 2015 as published, 572 to 388 pixels: 31,030,658 parameters, 2-D, 1 to 2
+    "unet_2015": {**_UNET, "norm": "none", "padding": "valid"},
     "unet": _UNET,  # Ronneberger 2015 as it is used today, padded and normalised: 31,042,434 parameters, 2-D, 1 to 2
     "resunet": {**_UNET, "block": "residual"},  # Zhang 2018
     "attention_unet": {**_UNET, "skip": "gated_coarse"},  # Oktay 2018: 32,087,878 parameters, 2-D, 1 to 2

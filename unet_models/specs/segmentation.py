@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from data_pipelines.specs import Spec
 from unet_models.specs.loop import ModelTrainSpec
 from unet_models.specs.networks import UNetSpec
+from unet_models.specs.valid import border_of, find_misfits
 
 
 class LossSpec(Spec):
@@ -93,7 +94,8 @@ class TrainSpec(ModelTrainSpec):
 
     patch_size: tuple[int, ...] = (40, 56, 40)
     """Size of a training patch in voxels, one number per spatial axis; also the window size of sliding-window
-    prediction."""
+    prediction. A network with valid convolutions (``model.padding``) is given its border in addition: 572 voxels
+    for a patch of 388 in Ronneberger 2015."""
     patch_margin: int | tuple[int, ...] | None = None
     """Extra voxels read on each side of a patch, so that rotation and scaling bring in real surroundings instead of
     zeros: one number, or one per spatial axis. None: as many as the largest rotation and scaling reach, where the
@@ -115,10 +117,25 @@ class TrainSpec(ModelTrainSpec):
             return self.patch_margin
         return (self.patch_margin or 0,) * len(self.patch_size)
 
+    @property
+    def border(self) -> tuple[int, ...]:
+        """Voxels around a patch that valid convolutions need to predict it, on each side, per axis; else 0."""
+        return border_of(self.model, len(self.patch_size))
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Size of the network's input: a patch and its border."""
+        return tuple(size + 2 * border for size, border in zip(self.patch_size, self.border, strict=True))
+
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
         if any(size < 1 for size in self.patch_size):
             raise ValueError(f"patch_size: sizes must be positive, got {list(self.patch_size)}")
+        for axis, (smaller, larger) in find_misfits(self.model, self.patch_size).items():
+            raise ValueError(
+                f"patch_size: valid convolutions cannot predict {self.patch_size[axis]} voxels along axis {axis}; "
+                f"give {f'{smaller} or ' if smaller > 0 else ''}{larger}"
+            )
         axes, ndim = self.augment.mirrored(len(self.patch_size)), len(self.patch_size)
         if len(set(axes)) < len(axes) or not set(axes) <= set(range(ndim)):
             raise ValueError(f"augment.mirror_axes: different axes of 0..{ndim - 1} are needed, got {list(axes)}")

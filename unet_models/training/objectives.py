@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from data_pipelines.batches import Batch, CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
 from data_pipelines.random_streams import Stream, numpy_generator, torch_generator
+from unet_models.networks.layers import crop_border
 from unet_models.sampling import noise
 from unet_models.specs.diffusion import DiffusionSpec
 from unet_models.specs.encoders import AutoencoderSpec
@@ -44,8 +45,9 @@ class Segmentation:
         """Augment the batch, predict and compare; augmentation is addressed by (seed, step, position)."""
         spec = self.spec
         images, masks = augment(
-            batch.images, batch.masks, batch.positions, batch.step, spec.seed, spec.patch_size, spec.augment
+            batch.images, batch.masks, batch.positions, batch.step, spec.seed, spec.input_size, spec.augment
         )
+        masks = crop_border(masks, spec.border)
         if spec.channels_last:
             images = images.to(memory_format=CHANNELS_LAST[len(spec.patch_size)])
         if spec.model.fusion is not None:

@@ -96,8 +96,8 @@ def _listing(root: Path) -> str:
 
 def _find_phantoms(spec: DataSpec, work_dir: Path) -> Dataset:
     # The name carries all that the content depends on, so that other settings never meet this folder.
-    name = f"phantoms-v{PHANTOM_VERSION}-{spec.num_phantoms}-seed{spec.phantom_seed}"
-    return nnunet.find_cases(write_phantoms(work_dir / name, spec.num_phantoms, spec.phantom_seed), spec)
+    name = f"phantoms-v{PHANTOM_VERSION}-{spec.num_phantoms}-seed{spec.phantom_seed}{'-2d' if spec.ndim == 2 else ''}"
+    return nnunet.find_cases(write_phantoms(work_dir / name, spec.num_phantoms, spec.phantom_seed, spec.ndim), spec)
 
 
 def _find_scenes(spec: DataSpec, work_dir: Path) -> Dataset:

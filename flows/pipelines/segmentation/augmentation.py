@@ -26,7 +26,7 @@ def fit_augmentation(spec: TrainSpec, index: pa.Table) -> TrainSpec:
         augment = augment.model_copy(update={"coarse_axis": _coarse_axis(samples)})
     margin = spec.patch_margin
     if margin is None:
-        margin = _clip(augmentation_margin(spec.patch_size, augment), spec.patch_size, samples)
+        margin = _clip(augmentation_margin(spec.input_size, augment), spec.input_size, samples)
     _log(augment, margin)
     return spec.model_copy(update={"augment": augment, "patch_margin": margin})
 
@@ -37,11 +37,11 @@ def _coarse_axis(samples: pa.Table) -> int | None:
     return find_coarse_axis(np.median(spacings, axis=0).tolist()) if spacings else None
 
 
-def _clip(margin: tuple[int, ...], patch_size: tuple[int, ...], samples: pa.Table) -> tuple[int, ...]:
-    """Limit the margin to what the largest sample has beyond a patch: farther out there is nothing to read."""
+def _clip(margin: tuple[int, ...], size: tuple[int, ...], samples: pa.Table) -> tuple[int, ...]:
+    """Limit the margin to what the largest sample has beyond ``size``: farther out there is nothing to read."""
     shapes = samples["shape"].to_pylist()
-    largest = np.max(shapes, axis=0).tolist() if shapes else patch_size
-    return tuple(min(m, max(n - p, 0)) for m, n, p in zip(margin, largest, patch_size, strict=True))
+    largest = np.max(shapes, axis=0).tolist() if shapes else size
+    return tuple(min(m, max(n - p, 0)) for m, n, p in zip(margin, largest, size, strict=True))
 
 
 def _log(augment: AugmentSpec, margin: int | tuple[int, ...]) -> None:

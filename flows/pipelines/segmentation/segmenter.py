@@ -27,6 +27,7 @@ from unet_models.networks.build import build_network
 from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_logits
 from unet_models.specs.segmentation import PredictSpec
+from unet_models.specs.valid import border_of
 
 ARRAY = "image"
 """Name of an array that came from no file, in messages."""
@@ -66,7 +67,10 @@ class Segmenter:
         """Predict, window by window, what ``model`` makes (K, *prepared) float32 of a preprocessed image."""
         bundle, image = self.bundle, torch.from_numpy(np.array(prepared)).to(self.device)
         with autocast(spec.precision, self.device):
-            return predict_logits(model, image, bundle.patch_size, spec, bundle.mirror_axes).cpu().numpy()
+            predicted = predict_logits(
+                model, image, bundle.patch_size, spec, bundle.mirror_axes, border_of(bundle.model, image.ndim - 1)
+            )
+            return predicted.cpu().numpy()
 
     def segment_prepared(
         self, prepared: np.ndarray, done: Preprocessing, given: Modalities = IMAGE_ALONE

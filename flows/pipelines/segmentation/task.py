@@ -38,13 +38,15 @@ class SegmentationTask(TrainingTask):
         """Build the network (not yet on ``device``) and open the data."""
         spec = self.spec
         shards = SplitShards.open(self)
+        margins = tuple(margin + border for margin, border in zip(spec.margins, spec.border, strict=True))
         patches = VolumePatches(
             reader=shards.reader,
-            read_size=tuple(size + 2 * margin for size, margin in zip(spec.patch_size, spec.margins, strict=True)),
+            read_size=tuple(size + 2 * margin for size, margin in zip(spec.patch_size, margins, strict=True)),
             seed=spec.seed,
             global_batch_size=spec.global_batch_size,
             foreground_fraction=spec.foreground_fraction,
-            margin=spec.margins,
+            margin=margins,
+            is_mirrored=any(spec.border),
             sizes=sizes_of(spec.model),
         )
         return Training(
@@ -81,9 +83,10 @@ class _MeanDice:
         return metrics | {"val/dice": float(np.mean(list(present.values()))) if present else 0.0}
 
     def _dice(self, model: nn.Module, row: int) -> torch.Tensor:
+        spec = self.task.spec
         image = torch.from_numpy(self.reader.array(row, IMAGE).copy()).to(self.device)
-        model = with_modalities(model, self.task.spec.model, Modalities.stored(self.reader, row), self.device)
-        logits = predict_logits(model, image, self.task.spec.patch_size, PredictSpec(tta=False))
+        model = with_modalities(model, spec.model, Modalities.stored(self.reader, row), self.device)
+        logits = predict_logits(model, image, spec.patch_size, PredictSpec(tta=False), border=spec.border)
         prediction = logits.argmax(0).cpu().numpy()
         confusion = overlap.confusion_matrix(prediction, self.reader.array(row, MASK), len(self.task.classes))
         return torch.from_numpy(overlap.dice(confusion)[1:])

@@ -14,8 +14,7 @@ import importlib
 
 from torch import nn
 
-from unet_models.networks.layers import Strides
-from unet_models.specs.networks import UNetSpec
+from unet_models.specs.networks import Strides, UNetSpec
 
 
 def build_decoder(spec: UNetSpec, ndim: int, strides: Strides, num_classes: int) -> nn.Module:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unet_models.networks.layers import CONV, INTERPOLATION, Strides
-from unet_models.specs.networks import UNetSpec
+from unet_models.networks.layers import CONV, INTERPOLATION
+from unet_models.specs.networks import Strides, UNetSpec
 
 
 class Decoder(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from unet_models.networks.blocks import build_stage, build_upsample
-from unet_models.networks.layers import CONV, Strides
-from unet_models.specs.networks import UNetSpec
+from unet_models.networks.layers import CONV
+from unet_models.specs.networks import Strides, UNetSpec
 
 
 class Node(nn.Module):

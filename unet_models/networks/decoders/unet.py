@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from unet_models.networks.blocks import build_stage, build_upsample
-from unet_models.networks.layers import CONV, Strides
+from unet_models.networks.layers import CONV
 from unet_models.networks.skips import SkipConnection
-from unet_models.specs.networks import UNetSpec
+from unet_models.specs.networks import Strides, UNetSpec
+from unet_models.specs.valid import skip_crop
 
 
 class Decoder(nn.Module):
@@ -19,7 +20,9 @@ class Decoder(nn.Module):
         self.upsamples, self.skips, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for i in reversed(range(len(channels) - 1)):
             own = spec.at_stage(i)
-            skip = SkipConnection(spec.skips[i], ndim, channels[i], channels[i + 1], strides[i])
+            skip = SkipConnection(
+                spec.skips[i], ndim, channels[i], channels[i + 1], strides[i], skip_crop(spec, ndim, i)
+            )
             self.upsamples.append(build_upsample(own, block, ndim, channels[i + 1], channels[i], strides[i]))
             self.skips.append(skip)
             self.stages.append(build_stage(own, block, ndim, skip.out_channels, channels[i], spec.decoder_blocks[i]))

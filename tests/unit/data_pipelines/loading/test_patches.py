@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.loading.patches import choose_corner, cut
+from data_pipelines.loading.patches import choose_corner, cut, cut_mirrored
 
 axis = st.tuples(st.integers(1, 12), st.integers(1, 9))  # voxels of the volume, voxels of the patch
 
@@ -66,3 +66,22 @@ def test_a_rare_class_is_drawn_as_often_as_a_common_one() -> None:
     foreground = np.array([*common, [4, 30, 30]], np.int16)
     rare = sum(choose_corner(np.random.default_rng(i), (40, 40), (1, 1), foreground) == (30, 30) for i in range(1000))
     assert 420 < rare < 580  # 500 +- 5 standard deviations
+
+
+@given(axes=st.lists(axis, min_size=2, max_size=3), margin=st.integers(0, 15), data=st.data())
+@settings(deadline=None)
+def test_margins_are_mirrored_and_the_patch_itself_is_padded_with_zeros(
+    axes: list[tuple[int, int]], margin: int, data: st.DataObject
+) -> None:
+    """As ``np.pad`` in two steps: zeros where a patch sticks out of the volume, then reflection."""
+    shape, size = zip(*axes, strict=True)
+    corner = [data.draw(st.integers(min(n - s, 0), max(n - s, 0))) for n, s in axes]
+    volume = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    sides = [(max(-c, 0), max(c + s - n, 0)) for c, n, s in zip(corner, shape, size, strict=True)]
+    reflected = np.pad(np.pad(volume, [(0, 0), *sides]), [(0, 0), *[(margin, margin)] * len(size)], mode="reflect")
+    first = [c + before for c, (before, _) in zip(corner, sides, strict=True)]
+    expected = reflected[(..., *(slice(c, c + s + 2 * margin) for c, s in zip(first, size, strict=True)))]
+    patch = np.full(expected.shape, np.nan, np.float32)
+    inner = [(c, c + s) for c, s in zip(corner, size, strict=True)]
+    cut_mirrored(volume, [c - margin for c in corner], patch, inner)
+    np.testing.assert_array_equal(patch, expected)

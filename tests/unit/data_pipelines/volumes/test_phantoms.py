@@ -12,7 +12,7 @@ import pytest
 from data_pipelines.errors import DataError
 from data_pipelines.volumes import phantoms
 from data_pipelines.volumes.checks import check_case, check_dataset
-from data_pipelines.volumes.phantoms import PHANTOM_CLASSES, Phantom, build_phantom, write_phantoms
+from data_pipelines.volumes.phantoms import PHANTOM_CLASSES, Phantom, build_phantom, build_slice, write_phantoms
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec
 
@@ -38,6 +38,18 @@ def test_every_case_shows_every_class_and_lesions_are_small(sample: list[Phantom
     share = counts.sum(axis=0) / counts.sum()
     assert share[0] > 0.85
     assert share[1] > share[2] > share[3] > 0.0005
+
+
+def test_slices_are_those_of_the_volume_where_most_classes_are(sample: list[Phantom]) -> None:
+    for index, volume in enumerate(sample[:6]):
+        canonical = nib.as_closest_canonical(nib.Nifti1Image(volume.image, volume.affine))
+        found, image = build_slice(0, index), np.asarray(canonical.dataobj)
+        (k,) = [k for k in range(image.shape[2]) if np.array_equal(image[..., k], found.image[..., 0])]
+        labels = np.asarray(nib.as_closest_canonical(nib.Nifti1Image(volume.label, volume.affine)).dataobj)
+        assert len(np.unique(found.label)) == max(len(np.unique(labels[..., i])) for i in range(labels.shape[2]))
+        np.testing.assert_array_equal(found.label[..., 0], labels[..., k])
+        corner = canonical.affine @ [0, 0, k, 1]
+        np.testing.assert_allclose(found.affine @ [0, 0, 0, 1], corner)
 
 
 def test_sizes_spacings_and_orientations_vary(sample: list[Phantom]) -> None:

@@ -13,6 +13,7 @@ from tests.support.exports import assert_equal, perturbed, written
 from tests.support.members import MEMBERS, small
 from unet_models.formats.trace import trace_unet
 from unet_models.networks.build import build_network
+from unet_models.networks.unet import UNet
 from unet_models.specs.networks import UNetSpec
 
 VGG = 14_714_688 + (9 * 512 + 1) * 512 + 2 * (64 * 2 + 128 * 2 + 256 * 3 + 512 * 7)
@@ -21,6 +22,8 @@ COUNTS = [
     ({"preset": "fcn_32s"}, 3, 21, 2, VGG + 1 * (512 + 1) * 21),
     ({"preset": "fcn_16s"}, 3, 21, 2, VGG + 2 * (512 + 1) * 21),
     ({"preset": "fcn_8s"}, 3, 21, 2, VGG + 3 * (512 + 1) * 21),
+    # Another 31,031,685 is often quoted, of an implementation that ends in a convolution to 2 channels and one to 1.
+    ({"preset": "unet_2015"}, 1, 2, 2, 31_031_685 - (64 * 9 * 2 + 2) - (2 + 1) + (64 + 1) * 2),
     ({"preset": "unet"}, 1, 2, 2, 31_042_434),
     # 1x1 in place of 2x2 convolutions: three quarters of those weights are gone.
     ({"preset": "unet", "upsample": "linear"}, 1, 2, 2, 31_042_434 - 3 * (512 + 128 + 32 + 8) * 1024),
@@ -47,6 +50,14 @@ def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def images_for(network: UNet, batch: int, channels: int, size: tuple[int, ...]) -> Tensor:
+    """Noise of a size, or with valid convolutions of the smallest sizes from it on that fit."""
+    if any(network.border):
+        parts = zip(size, network.border, network.remainder, network.divisor, strict=True)
+        size = tuple(n + 2 * border + (remainder - n - 2 * border) % step for n, border, remainder, step in parts)
+    return torch.randn(batch, channels, *size)
+
+
 @pytest.mark.parametrize(("fields", "channels", "classes", "ndim", "count"), COUNTS)
 def test_number_of_parameters(fields: dict[str, object], channels: int, classes: int, ndim: int, count: int) -> None:
     with torch.device("meta"):
@@ -63,7 +74,7 @@ def test_every_member_is_counted() -> None:
 def test_one_voxel_over_a_multiple(name: str, ndim: int) -> None:
     """Logits of the image's size; gradients of all outputs reach every weight."""
     network = perturbed(build_network(small(name), 2, 3, ndim))
-    images = torch.randn(2, 2, *(9, 13, 8)[:ndim])
+    images = images_for(network, 2, 2, (9, 13, 8)[:ndim])
     outputs = network.train()(images)
     outputs = outputs if isinstance(outputs, list) else [outputs]
     torch.stack([output.square().mean() for output in outputs]).sum().backward()
@@ -71,7 +82,7 @@ def test_one_voxel_over_a_multiple(name: str, ndim: int) -> None:
     assert all(gradient is not None and gradient.isfinite().all() for gradient in reached.values())
     assert [key for key, gradient in reached.items() if gradient.ndim > 1 and not gradient.any()] == []
     logits = network.eval()(images)
-    assert logits.shape == (2, 3, *images.shape[2:])
+    assert logits.shape == (2, 3, *(n - 2 * border for n, border in zip(images.shape[2:], network.border, strict=True)))
     assert logits.isfinite().all()
 
 
@@ -85,7 +96,7 @@ def test_files_compute_what_the_network_does(name: str, tmp_path: Path) -> None:
     again = build_network(spec, 1, 2, ndim).eval()
     again.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     runs = written(trace_unet(network, 1, 2), tmp_path) | {"state dict": lambda images: again(images)}
-    assert_equal(runs, network, {"images": torch.randn(3, 1, *(8, 12, 6)[:ndim])})
+    assert_equal(runs, network, {"images": images_for(network, 3, 1, (8, 12, 6)[:ndim])})
 
 
 def test_compiled_it_computes_the_same() -> None:
