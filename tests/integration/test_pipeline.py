@@ -128,6 +128,7 @@ def test_report_stands_alone(first: dict[str, Any]) -> None:
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert "data:image/png;base64" in html
     assert "liver" in html
+    assert "Windows that left early" in html
 
 
 def test_gates_and_saliency_are_drawn(project: Project, first: dict[str, Any]) -> None:

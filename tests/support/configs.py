@@ -41,5 +41,6 @@ train:
   checkpoint_every_steps: 3
   log_every_steps: 1
   model: {channels: [4, 8, 16], deep_supervision: 1, skip: [concat, gated_coarse]}
+evaluate: {exit_thresholds: [0.5]}
 compute: {num_workers: 2}
 """

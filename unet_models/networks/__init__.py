@@ -5,6 +5,7 @@ unet             segmentation U-Nets, 2-D and 3-D: an encoder and a decoder
 blocks/          blocks of encoders and decoders, one file per type
 decoders/        decoders, one file per type
 skips            skip connections and attention gates
+early_exit       leaving the decoder where a coarser head is confident
 inspection       attention-gate maps and saliency of a segmentation U-Net
 layers           convolution, normalisation, activation, upsampling
 denoiser         base of the denoisers of latent diffusion: one call signature

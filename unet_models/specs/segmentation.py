@@ -160,6 +160,9 @@ class PredictSpec(Spec):
     tta: bool = True
     """Test-time augmentation: average the predictions of all copies mirrored along the axes that training mirrored
     (``train.augment.mirror_axes``). With all of n axes it takes 2^n times as long."""
+    exit_confidence: float | None = Field(default=None, gt=0, le=1)
+    """Class probability above which voxels are settled at a coarser head of deep supervision: windows that are settled
+    everywhere leave the decoder there, which saves time. 1: none is ever settled. None: no early exits."""
     batch_size: int = Field(default=4, ge=1)
     """Windows per forward pass; affects speed and memory alone."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -93,7 +93,7 @@ def _compute(
             bundle = read_bundle(files)
         check_fits(bundle, shards.figures)
         storage.copy(str(files / WEIGHTS), attempt.uri(WEIGHTS))
-    scores = score_cases(
+    scores, _ = score_cases(
         config, shards, attempt, bundle, attempt.uri(WEIGHTS), raw_images(config, shards.figures, bundle)
     )
     return SegmentationScores(

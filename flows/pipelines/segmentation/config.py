@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,9 @@ class EvaluateSpec(PredictSpec):
 
     tolerance_mm: float = Field(default=1.0, gt=0)
     """Tolerance of the surface Dice, in mm."""
+    exit_thresholds: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """Values of ``exit_confidence`` whose Dice and time the report compares; each predicts every held-out case once
+    more."""
 
 
 class SegmentationConfig(PipelineConfig):
@@ -39,6 +42,14 @@ class SegmentationConfig(PipelineConfig):
             raise ValueError(
                 f"train.patch_size has {len(self.train.patch_size)} numbers, data.ndim is {self.data.ndim}: "
                 "give one number per spatial axis"
+            )
+        exits = self.evaluate.exit_confidence is not None or self.evaluate.exit_thresholds
+        if exits and self.train.model.fusion is not None:
+            raise ValueError("evaluate.exit_confidence and exit_thresholds are for networks without train.model.fusion")
+        if exits and not (self.train.model.deep_supervision and self.train.model.decoder == "unet"):
+            raise ValueError(
+                "evaluate.exit_confidence and exit_thresholds need heads to leave at: set train.model.deep_supervision "
+                f"to 1 or more, with decoder unet (got {self.train.model.deep_supervision}, {self.train.model.decoder})"
             )
         spacing = self.data.preprocess.spacing
         if isinstance(spacing, tuple) and len(spacing) != self.data.ndim:

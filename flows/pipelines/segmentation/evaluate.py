@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,12 @@ from data_pipelines.volumes.specs import InputSpec
 from flows.cluster.actors import map_on_actors
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.evaluation.exits import ExitScore
 from flows.pipelines.segmentation.evaluation.scoring import (
     CaseScorer,
     ClassScore,
     ScoringJob,
+    read_exits,
     read_scores,
     subset_dice,
 )
@@ -81,9 +84,10 @@ def _evaluate(
     from flows.pipelines.segmentation.evaluation.report import write_report
 
     bundle = build_bundle(config, shards.figures)
-    scores = score_cases(config, shards, attempt, bundle, training.output("weights"))
+    thresholds = config.evaluate.exit_thresholds
+    scores, exits = score_cases(config, shards, attempt, bundle, training.output("weights"), exit_thresholds=thresholds)
     summaries = summarise([score.to_row() for score in scores])
-    write_report(attempt, config, shards, training, bundle, summaries, scores)
+    write_report(attempt, config, shards, training, bundle, summaries, scores, exits)
     num_cases = len({score.case_id for score in scores})
     return SegmentationScores(
         metrics=_metrics(summaries) | {f"dice[{name}]": dice for name, dice in subset_dice(scores).items()},
@@ -99,10 +103,12 @@ def score_cases(
     bundle: Bundle,
     weights_uri: str,
     raw_images: dict[str, tuple[str, ...]] | None = None,
-) -> list[ClassScore]:
+    exit_thresholds: tuple[float, ...] = (),
+) -> tuple[list[ClassScore], list[ExitScore]]:
     """Predict and score every held-out case, sorted by case; ``cases.parquet`` becomes an output of the attempt.
 
-    ``raw_images`` maps a key to the files of its case, for a model that does not take the shards' preprocessed images.
+    Also compare early exits at ``exit_thresholds``, where there are any. ``raw_images`` maps a key to the files of its
+    case, for a model that does not take the shards' preprocessed images.
     """
     index = read_table(shards.output("index"))
     rows = np.flatnonzero(np.array(index["split"].to_pylist()) == "val")
@@ -118,15 +124,17 @@ def score_cases(
         raw_images=raw_images,
         predictions_uri=attempt.uri("predictions"),
         tolerance_mm=config.evaluate.tolerance_mm,
+        exit_thresholds=exit_thresholds,
         threads=config.compute.threads_per_worker,
         use_gpu=config.compute.use_gpu,
         subsets=tuple(subsets_of(bundle.model.fusion)),
     )
     storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
-    scores = sorted(_score_all(attempt.uri("job.json"), rows.tolist(), config), key=lambda score: score.case_id)
+    results = list(_score_all(attempt.uri("job.json"), rows.tolist(), config))
+    scores = sorted((score for result in results for score in read_scores(result)), key=lambda score: score.case_id)
     write_table(attempt.uri("cases.parquet"), pa.Table.from_pylist([score.to_row() for score in scores]))
     attempt.add(CASES, attempt.uri("cases.parquet"))
-    return scores
+    return scores, [score for result in results for score in read_exits(result)]
 
 
 def evaluation_digest(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> str:
@@ -134,12 +142,11 @@ def evaluation_digest(config: SegmentationConfig, shards: Record[VolumeShardFigu
     return digest_of([held_out_digest(shards), config.evaluate.tolerance_mm])
 
 
-def _score_all(job_uri: str, rows: Sequence[int], config: SegmentationConfig) -> Iterator[ClassScore]:
-    """Yield the scores of every case, one per class."""
+def _score_all(job_uri: str, rows: Sequence[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
+    """Yield what ``CaseScorer`` returns for every case."""
     items = [{"row": row, "job": job_uri} for row in rows]
     finished = ((1, result) for result in map_on_actors(CaseScorer, items, config.compute))
-    for result in track(finished, "evaluate", "cases", len(rows)):
-        yield from read_scores(result)
+    yield from track(finished, "evaluate", "cases", len(rows))
 
 
 def _metrics(summaries: Sequence[MetricSummary]) -> dict[str, float]:

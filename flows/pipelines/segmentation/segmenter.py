@@ -24,6 +24,7 @@ from data_pipelines.volumes.preprocess import Prepared, Preprocessing, prepare, 
 from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle
 from flows.pipelines.segmentation.modalities import with_modalities
 from unet_models.networks.build import build_network
+from unet_models.networks.early_exit import EarlyExit
 from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_logits
 from unet_models.specs.segmentation import PredictSpec
@@ -43,6 +44,8 @@ class Segmenter:
         self.model = build_network(bundle.model, len(bundle.channels), len(bundle.classes), ndim=ndim)
         self.model.load_state_dict(load_file(weights))
         self.model.to(self.device).eval()
+        confidence = bundle.predict.exit_confidence
+        self.predictor = self.model if confidence is None else EarlyExit(self.model, confidence)
 
     @classmethod
     def from_folder(cls, folder: Path, device: str | None = None) -> Segmenter:
@@ -54,7 +57,7 @@ class Segmenter:
 
         Raises InputError for a text or sound that the network does not read.
         """
-        model = with_modalities(self.model, self.bundle.model, given, self.device)
+        model = with_modalities(self.predictor, self.bundle.model, given, self.device)
         logits = self.predict(model, prepared, self.bundle.predict)
         if not np.isfinite(logits).all():
             raise WeightsError(

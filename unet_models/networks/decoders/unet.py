@@ -33,8 +33,14 @@ class Decoder(nn.Module):
         """Decode features, finest first, to logits, finest first."""
         *encoded, x = features
         decoded = []
-        for upsample, skip, stage in zip(self.upsamples, self.skips, self.stages, strict=True):
-            x = stage(skip(encoded.pop(), upsample(x), x))
+        for number, skip in enumerate(reversed(encoded)):
+            x = self.refine(number, x, skip)
             decoded.append(x)
         heads = self.heads if self.training else self.heads[-1:]
         return [head(x) for head, x in zip(heads, decoded[-len(heads) :], strict=True)][::-1]
+
+    def refine(self, number: int, x: Tensor, encoded: Tensor) -> Tensor:
+        """Run a stage, counted from the coarsest: join features of the stage before with the encoder's of its own."""
+        joined = self.skips[number](encoded, self.upsamples[number](x), x)
+        refined: Tensor = self.stages[number](joined)
+        return refined

@@ -11,6 +11,7 @@ from data_pipelines.errors import Problem
 from data_pipelines.notices import Notice
 from flows.metrics import METRICS, Metric
 from flows.pipelines.segmentation.evaluation.cases import Cases, CaseView
+from flows.pipelines.segmentation.evaluation.exits import ExitScore, exits_section
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore, subset_dice
 from flows.report.blocks import (
     Block,
@@ -73,6 +74,8 @@ class SegmentationPage:
     """Assumptions and conversions in the input that was used."""
     times: TimeSplit | None = None
     """What the training spent its wall time on."""
+    exits: Sequence[ExitScore] = ()
+    """Early exits at several thresholds."""
 
 
 def segmentation_page(page: SegmentationPage) -> str:
@@ -86,6 +89,7 @@ def segmentation_page(page: SegmentationPage) -> str:
         *_modalities(page.scores),
         _pictures(page.views, cases, page.classes),
         *([_gates(page.views)] if any(view.gates for view in page.views) else []),
+        *([exits_section(page.exits)] if page.exits else []),
         training_section({"": page.curves}),
         *([times_section({"": page.times})] if page.times else []),
         _per_case(cases),

@@ -15,6 +15,7 @@ from data_pipelines.volumes.preprocess import prepare_labels
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluation.cases import CaseView, Role, choose_cases
+from flows.pipelines.segmentation.evaluation.exits import ExitScore
 from flows.pipelines.segmentation.evaluation.page import SegmentationPage, segmentation_page
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore, read_stored_geometry
 from flows.pipelines.segmentation.shard import VolumeShardFigures
@@ -42,6 +43,7 @@ def write_report(
     bundle: Bundle,
     summaries: Sequence[MetricSummary],
     scores: Sequence[ClassScore],
+    exits: Sequence[ExitScore] = (),
 ) -> None:
     """Write ``report.html`` and ``overlay.png`` (the worst case) as outputs of the attempt."""
     segmenter = _gated_segmenter(bundle, training)
@@ -59,6 +61,7 @@ def write_report(
         classes=shards.figures.classes,
         notices=read_notices(shards),
         times=training.figures.times,
+        exits=exits,
     )
     attempt.write("report", "report.html", segmentation_page(page).encode())
     if views:

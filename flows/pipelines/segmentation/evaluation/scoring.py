@@ -16,6 +16,7 @@ from data_pipelines.specs import Spec
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, restore_mask
 from flows.pipelines.segmentation.bundle import Bundle
+from flows.pipelines.segmentation.evaluation.exits import ExitScore, compare_exits
 
 
 class ScoringJob(Spec):
@@ -31,6 +32,8 @@ class ScoringJob(Spec):
     """Folder for the label maps."""
     tolerance_mm: float
     """Tolerance of the surface Dice."""
+    exit_thresholds: tuple[float, ...] = ()
+    """Thresholds at which early exits are compared."""
     threads: int
     use_gpu: bool
     subsets: tuple[str, ...] = ()
@@ -55,7 +58,7 @@ class ClassScore(Spec):
         return {"case_id": self.case_id, "row": self.row, "class_name": self.class_name, **self.metrics, **subsets}
 
 
-_SCORES = TypeAdapter(list[ClassScore])
+_SCORES, _EXITS = TypeAdapter(list[ClassScore]), TypeAdapter(list[ExitScore])
 
 
 def read_scores(item: dict[str, Any]) -> list[ClassScore]:
@@ -73,6 +76,11 @@ def subset_dice(scores: Sequence[ClassScore]) -> dict[str, float]:
     return {
         subset: float(np.mean([np.mean(values) for values in classes.values()])) for subset, classes in found.items()
     }
+
+
+def read_exits(item: dict[str, Any]) -> list[ExitScore]:
+    """Read the comparison of early exits that ``CaseScorer`` returned for one case; empty where none was asked for."""
+    return _EXITS.validate_json(item["exits"])
 
 
 class CaseScorer:
@@ -120,7 +128,14 @@ class CaseScorer:
             )
             for name, values in scores.items()
         ]
-        return {"scores": _SCORES.dump_json(found).decode()}
+        return {"scores": _SCORES.dump_json(found).decode(), "exits": _EXITS.dump_json(self._exits(row)).decode()}
+
+    def _exits(self, row: int) -> list[ExitScore]:
+        """Compare thresholds of early exits on a case."""
+        if self.job is None or not self.job.exit_thresholds:
+            return []
+        image, mask = self.reader.array(row, IMAGE), self.reader.array(row, MASK)
+        return list(compare_exits(self.segmenter, image, mask, self.job.exit_thresholds))
 
     def _dice(self, row: int, stored: StoredGeometry, given: Modalities, truth: np.ndarray) -> dict[str, float]:
         """Segment a case with a part of its modalities; return the Dice of each foreground class."""
