@@ -26,6 +26,8 @@ class Stream(IntEnum):
     BUCKET_ORDER = 5
     FOREGROUND = 6
     CAPTION = 7
+    DEGRADATION = 8
+    HELD_OUT_DEGRADATION = 9
     MODALITY = 11
 
 

@@ -196,9 +196,63 @@ _GENERATION = (
         "psnr",
         "PSNR",
         "higher",
-        "How exactly the autoencoder reconstructs an image, pixel by pixel; 6 dB more is half the error. Samples "
-        "cannot be sharper than what it reconstructs.",
+        "How exactly an image is reconstructed, pixel by pixel; 6 dB more is half the error. Of restored images the "
+        "mean; compare it with that of the baseline. Samples of a latent diffusion cannot be sharper than what its "
+        "autoencoder reconstructs.",
         unit="dB",
+        decimals=2,
+    ),
+)
+_RESTORATION = (
+    Metric(
+        "psnr/hole",
+        "PSNR in holes",
+        "higher",
+        "The same inside the holes of inpainting alone: elsewhere pixels are kept.",
+        unit="dB",
+        decimals=2,
+    ),
+    Metric(
+        "psnr/baseline",
+        "PSNR of the baseline",
+        "higher",
+        "The same for the restoration without a network: bicubic enlargement, mean fill, the grey or the noisy image.",
+        unit="dB",
+        decimals=2,
+    ),
+    Metric(
+        "psnr/baseline_hole",
+        "PSNR of the baseline in holes",
+        "higher",
+        "The same for holes filled with the mean colour of the known pixels.",
+        unit="dB",
+        decimals=2,
+    ),
+    Metric(
+        "ssim",
+        "SSIM",
+        "higher",
+        "Likeness of structure in windows of 11 pixels: luminance, contrast and correlation. 1 is identical. It "
+        "judges blur more strictly than PSNR.",
+        decimals=4,
+    ),
+    Metric(
+        "ssim/hole",
+        "SSIM in holes",
+        "higher",
+        "The same over the windows whose centre lies in a hole.",
+        decimals=4,
+    ),
+    Metric("ssim/baseline", "SSIM of the baseline", "higher", "The same for the baseline.", decimals=4),
+    Metric("ssim/baseline_hole", "SSIM of the baseline in holes", "higher", "The same for both.", decimals=4),
+    Metric(
+        "colourfulness_error",
+        "Colourfulness error",
+        "nearest_zero",
+        "Colourfulness (Hasler 2003) of the restored image minus that of the true one: negative is paler. 15 is the "
+        "colourfulness of a slightly, 59 that of a quite colourful image. Errors of both signs cancel in the mean.",
+        decimals=1,
+        is_main=False,
     ),
 )
 _TRAINING = (
@@ -209,7 +263,9 @@ _TRAINING = (
     Metric("goodput_percent", "Goodput", "neither", unit="%", decimals=1),
     Metric("time_seconds", "Time", "neither", unit="s", decimals=1),
 )
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_SEGMENTATION, *_GENERATION, *_TRAINING)}
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*_SEGMENTATION, *_GENERATION, *_RESTORATION, *_TRAINING)
+}
 """Name to metric. A name with a part, such as ``caption_accuracy/held_out``, goes before the metric itself."""
 FRECHET_METRICS = ("frechet_distance", "fid")
 """Metrics that few images make too large."""

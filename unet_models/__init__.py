@@ -6,6 +6,7 @@ specs                    configuration, without torch
 precision, distributed   autocast; ranks
 sampling                 noise schedules, samplers, sliding window
 networks                 one file per network, and the blocks they share
+restoration              tasks of image restoration: degradation, losses, tiles
 training                 the loop, objectives, losses, augmentation, optimizer, checkpoints
 formats                  diffusers and CLIP folders, ONNX, torch.export
 metrics                  Dice, surfaces, Fréchet distance, KID

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.images.examples import Example
 from data_pipelines.images.parquet import image_column
+from data_pipelines.images.pictures import too_large
 
 MAX_ROW_GROUP_BYTES = 1 << 31
 """Maximum size of a Parquet row group, which is read at once."""
@@ -36,10 +37,7 @@ class PartReader:
             else:
                 data = self._read_file(example.image, example.place)
             if len(data) > self.max_bytes:
-                size = max(len(data), (example.place or (0, 0))[1])
-                message = f"{size} bytes or more, above the {self.max_bytes} of the largest image allowed"
-                remedy = "is it an image? Raise data.max_pixels if it is meant to be that large"
-                raise unreadable("too-large", where, message, remedy)
+                raise too_large(where, max(len(data), (example.place or (0, 0))[1]), self.max_bytes)
         return data
 
     def _read_file(self, path: str, place: tuple[int, int] | None) -> bytes:

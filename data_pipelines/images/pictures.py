@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.files.pillow import EXIF_ORIENTATION, UPRIGHT, bounded_pixels, is_deep_grey, upright_size
 from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.images.buckets import Size, cut_size
@@ -90,6 +91,23 @@ def max_encoded_bytes(spec: ImageSpec) -> int:
     return 8 * spec.max_pixels + (1 << 20)
 
 
+def read_image_file(path: str, spec: ImageSpec) -> bytes:
+    """Read an encoded image. Raises DataError where it is missing, or larger than any of ``spec.max_pixels``."""
+    limit = max_encoded_bytes(spec)
+    with named_errors(Path(path)), open(path, "rb") as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise too_large(Path(path), len(data), limit)
+    return data
+
+
+def too_large(where: Path, num_bytes: int, limit: int) -> DataError:
+    """Build the error of a file of more bytes than an image may have."""
+    message = f"{num_bytes} bytes or more, above the {limit} of the largest image allowed"
+    remedy = "is it an image? Raise data.max_pixels if it is meant to be that large"
+    return unreadable("too-large", where, message, remedy)
+
+
 def size_reason(width: int, height: int, spec: ImageSpec) -> str | None:
     """Return the field of the spec that skips images of this size in pixels, if any."""
     if min(width, height) < spec.min_side:
@@ -122,6 +140,18 @@ def read_picture(data: bytes, name: str, spec: ImageSpec) -> Picture | LeftOut:
     encoded = data if keep else _png(cut)
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
     return Picture(pixels, encoded, extension, width, height, digest, (*changes, *opaque.changes))
+
+
+def read_transparency(data: bytes, name: str, spec: ImageSpec) -> np.ndarray | None:
+    """Decode the opacity of an upright picture: (height, width) uint8, 0 transparent; None where it has no alpha.
+
+    Raises DataError as ``read_picture`` does.
+    """
+    with _open_image(data, Path(name), spec.max_pixels) as image:
+        upright = _decode(image, _orientation(image), image.size)
+        if not upright.has_transparency_data:
+            return None
+        return np.asarray(upright.convert("RGBA").getchannel("A"))
 
 
 @contextmanager

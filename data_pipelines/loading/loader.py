@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -112,16 +113,49 @@ class ImageSamples:
 
     def pixels(self, rows: Sequence[int]) -> torch.Tensor:
         """Decode the images of ``rows``: (B, 3, H, W) uint8."""
-        first = self._decode(rows[0])
+        first = self.decode(rows[0])
         pixels = empty_batch((len(rows), *first.shape), first.dtype)
         for i, row in enumerate(rows):
-            pixels[i].numpy()[:] = self._decode(row) if i else first
+            pixels[i].numpy()[:] = self.decode(row) if i else first
         return pixels.permute(0, 3, 1, 2)
 
-    def _decode(self, row: int) -> np.ndarray:
+    def decode(self, row: int) -> np.ndarray:
+        """Decode the image of a row: (H, W, 3) uint8."""
         part = next((part for part in IMAGE_PARTS if self.reader.has(row, part)), IMAGE_PARTS[0])
         pixels = decode_rgb(self.reader.read(row, part))
         return pixels if self.side is None else middle_square(pixels, self.side)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCrops:
+    """Random squares of encoded images of any size, decoded to RGB, in random copies."""
+
+    images: ImageSamples
+    side: int
+    """Side of the squares in pixels; no image may be smaller."""
+    seed: int
+    """Seed of the squares' positions and of their copies."""
+    copies: Literal["none", "mirror", "dihedral"] = "none"
+    """``mirror``: every other one is mirrored left-right; ``dihedral``: all eight mirrorings and quarter turns."""
+
+    def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> ImageBatch:
+        """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
+        pixels = empty_batch((len(rows), self.side, self.side, 3), np.dtype(np.uint8))
+        for i, (row, position) in enumerate(zip(rows, positions, strict=True)):
+            image, rng = self.images.decode(row), numpy_generator(self.seed, Stream.PATCH, step, position)
+            top, left = choose_corner(rng, image.shape[:2], (self.side, self.side), None)
+            crop = image[top : top + self.side, left : left + self.side]
+            pixels[i].numpy()[:] = copy_at_random(crop, self.copies, rng)
+        keys = tuple(self.images.reader.key(row) for row in rows)
+        return ImageBatch(pixels.permute(0, 3, 1, 2), positions=tuple(positions), keys=keys, step=step)
+
+
+def copy_at_random(square: np.ndarray, copies: str, rng: np.random.Generator) -> np.ndarray:
+    """Mirror and turn a square (side, side, channels) at random, as ``ImageCrops.copies`` says."""
+    if copies == "none":
+        return square
+    mirrored = square[:, ::-1] if rng.integers(2) else square
+    return np.rot90(mirrored, int(rng.integers(4))) if copies == "dihedral" else mirrored
 
 
 @dataclass(frozen=True, slots=True)

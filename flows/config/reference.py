@@ -29,10 +29,11 @@ def reference_markdown(pipelines: Sequence[tuple[str, type[PipelineConfig]]]) ->
     ]
     for name, model in pipelines:
         lines += ["", f"## Pipeline `{name}`"]
-        for heading, group in _groups(model):
-            lines += ["", f"### {heading}", "", _sentence(group.__doc__), ""]
+        for heading, group in _groups(model.model_validate({})):
+            lines += ["", f"### {heading}", "", _sentence(type(group).__doc__), ""]
             lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
-            lines += [_row(field, info) for field, info in group.model_fields.items() if not _is_always_there(info)]
+            fields = type(group).model_fields.items()
+            lines += [_row(name, info, getattr(group, name)) for name, info in fields if not _is_always_there(info)]
     return "\n".join([*lines, "", *metrics_markdown()]) + "\n"
 
 
@@ -48,30 +49,34 @@ def metrics_markdown() -> list[str]:
 
 def template_yaml(model: type[PipelineConfig]) -> str:
     """Write a YAML file of all defaults, each field commented with its meaning."""
-    return "\n".join([f"# {_sentence(model.__doc__)}", *_template_lines(model, "")]) + "\n"
+    return "\n".join([f"# {_sentence(model.__doc__)}", *_template_lines(model.model_validate({}), "")]) + "\n"
 
 
-def _template_lines(model: type[BaseModel], indent: str) -> Iterator[str]:
-    for name, info in model.model_fields.items():
+def _template_lines(group: BaseModel, indent: str) -> Iterator[str]:
+    for name, info in type(group).model_fields.items():
         for line in _wrapped(_sentence(info.description), WIDTH - len(indent)):
             yield f"{indent}# {line}"
+        value, kinds = getattr(group, name), _models_of(info)
+        if len(kinds) > 1:
+            choices = ", ".join(_choice(kind) for kind in kinds)
+            for line in _wrapped(f"The choices, each with fields of its own: {choices}.", WIDTH - len(indent)):
+                yield f"{indent}# {line}"
         if _is_always_there(info):
             yield f"{indent}{name}:"
-            yield from _template_lines(_models_of(info)[0], indent + "  ")  # the default among alternatives
+            yield from _template_lines(value, indent + "  ")
         else:
-            yield f"{indent}{name}: {_yaml(info.get_default(call_default_factory=True))}"
+            yield f"{indent}{name}: {_yaml(value)}"
 
 
-def _groups(model: type[BaseModel], path: str = "", choice: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Yield each group of fields with its heading, depth first. ``choice`` is the field that chooses the group."""
-    yield (f"`{path}`" if path else "Top level") + choice, model
-    for name, info in model.model_fields.items():
-        groups = _models_of(info)
-        for group in groups:
-            chosen = (
-                f" with {_choice(group)}" if len(groups) > 1 else " (null by default)" if _is_optional(info) else ""
-            )
-            yield from _groups(group, f"{path}.{name}" if path else name, chosen)
+def _groups(group: BaseModel, path: str = "", choice: str = "") -> Iterator[tuple[str, BaseModel]]:
+    """Yield each group of default values with its heading, depth first. ``choice`` is the field that chooses it."""
+    yield (f"`{path}`" if path else "Top level") + choice, group
+    for name, info in type(group).model_fields.items():
+        value, kinds = getattr(group, name), _models_of(info)
+        for kind in kinds:
+            chosen = f" with {_choice(kind)}" if len(kinds) > 1 else " (null by default)" if _is_optional(info) else ""
+            each = value if type(value) is kind else kind.model_validate({})
+            yield from _groups(each, f"{path}.{name}" if path else name, chosen)
 
 
 def _models_of(info: FieldInfo) -> list[type[BaseModel]]:
@@ -106,9 +111,8 @@ def _choice(group: type[BaseModel]) -> str:
     return f"`{name}: {typing.get_args(kind)[0]}`"
 
 
-def _row(name: str, info: FieldInfo) -> str:
-    default = _yaml(info.get_default(call_default_factory=True))
-    return f"| `{name}` | {_type_text(info)} | `{default}` | {_sentence(info.description)} |"
+def _row(name: str, info: FieldInfo, default: Any) -> str:
+    return f"| `{name}` | {_type_text(info)} | `{_yaml(default)}` | {_sentence(info.description)} |"
 
 
 def _type_text(info: FieldInfo) -> str:

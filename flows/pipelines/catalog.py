@@ -8,10 +8,11 @@ from pathlib import Path
 from flows.config.load import read_config
 from flows.config.pipeline import PipelineConfig
 from flows.pipelines.diffusion.pipeline import DIFFUSION
+from flows.pipelines.restoration.pipeline import RESTORATION
 from flows.pipelines.segmentation.pipeline import SEGMENTATION
 from flows.stages.pipeline import Pipeline
 
-PIPELINES: dict[str, Pipeline] = {pipeline.name: pipeline for pipeline in (SEGMENTATION, DIFFUSION)}
+PIPELINES: dict[str, Pipeline] = {pipeline.name: pipeline for pipeline in (SEGMENTATION, DIFFUSION, RESTORATION)}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from data_pipelines import storage
@@ -19,6 +22,8 @@ from flows.metrics import find_value, parse_metric_name
 from flows.registry.gate import Comparison, Incomparable
 from flows.registry.models import METRICS_TAG, TAG_PREFIX
 from flows.stages.record import F, Record, read_record
+from unet_models.metrics.comparison import Counts, compare_paired
+from unet_models.metrics.summary import mean_of_class_means
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -80,6 +85,30 @@ def readable_bundle() -> Iterator[None]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"its files are of another version of unetflow ({where}: {first['msg']})") from None
+
+
+def compare_scores(
+    metric: str, ours: NDArray[np.float64], theirs: NDArray[np.float64], level: float
+) -> Comparison | Incomparable:
+    """Compare scores ``(cases, classes)`` of two models on the same cases, in the direction of the metric.
+
+    NaN is no value; a case that has none for either model is left out.
+    """
+    usable = [~np.isnan(table).all(axis=1) for table in (ours, theirs)]
+    if not all(each.any() for each in usable):
+        return Incomparable(f"no held-out case has a value of {metric} for both models")
+    counted = usable[0] | usable[1]  # a case without the class counts where one of them drew it all the same
+    tables = ours[counted], theirs[counted]
+    score = parse_metric_name(metric).metric.score
+    our_score, their_score = (partial(_mean_score, score, table) for table in tables)
+    found = compare_paired(our_score, their_score, len(tables[0]), level=level)
+    our_mean, their_mean = (float(mean_of_class_means(np.ones((1, len(table))), table)[0]) for table in tables)
+    return Comparison(metric, our_mean, their_mean, found.lower_bound, level, len(tables[0]))
+
+
+def _mean_score(score: Callable[..., Any], table: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = score(mean_of_class_means(counts, table))
+    return found
 
 
 def compare_figures(evaluation_data: str, metric: str, ours: Mapping[str, float], champion: Champion) -> Compared:

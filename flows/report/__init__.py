@@ -13,5 +13,6 @@ strip.py       one dot per case, as SVG
 planes.py      which slices of a volume are shown, their orientation and grey levels
 overlays.py    three planes of a volume with truth and prediction, as PNG
 heat.py        three planes of a volume under a map of weights, as PNG
-sections.py    sections that every report has: curves, quarantined input, configuration, lineage
+pictures.py    images as PNG, alone and side by side
+sections.py    sections that reports share: curves, input left out or changed, configuration, lineage
 """

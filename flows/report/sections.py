@@ -1,4 +1,4 @@
-"""Sections that every report has: training curves, quarantined input, configuration and lineage."""
+"""Sections that reports share: training curves, input left out or changed, configuration and lineage."""
 
 from __future__ import annotations
 
@@ -95,6 +95,38 @@ def quarantine_section(problems: Sequence[Problem]) -> Section:
     )
     intro = "These files break a rule and were left out of training and evaluation."
     return Section("Input set aside", intro, [table])
+
+
+def images_sections(
+    left_out: Mapping[str, int], changes: Mapping[str, int], buckets: Mapping[str, int]
+) -> list[Section]:
+    """Show what became of images before training: the sizes of several buckets, those left out, those changed.
+
+    Sections without entries have no blocks.
+    """
+    shown = buckets if len(buckets) > 1 else {}
+    parts = {
+        "Buckets": (
+            "Images of every size that training saw, width first. A bucket of fewer images than a batch repeats them "
+            "within it; a larger data.bucket_multiple makes fewer buckets.",
+            "Pixels",
+            list(shown.items()),
+        ),
+        "Images left out": (
+            "Images that can be read but were taken out before training: by a filter, or as the equal of another one.",
+            "Reason",
+            sorted(left_out.items(), key=lambda entry: -entry[1]),
+        ),
+        "Images changed": (
+            "What was converted, cut or chosen in images and captions, besides their size.",
+            "Images",
+            sorted(changes.items(), key=lambda entry: -entry[1]),
+        ),
+    }
+    return [
+        Section(title, intro, [Table([column, "Images"], rows)] if rows else [])
+        for title, (intro, column, rows) in parts.items()
+    ]
 
 
 def notices_section(notices: Sequence[Notice]) -> Section:

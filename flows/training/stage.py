@@ -47,15 +47,17 @@ def training_stage(
     build_task: Callable[[Attempt], TrainingTask],
     finish: Callable[[Attempt], None] = add_nothing,
     bound_to: Mapping[str, Any] = MappingProxyType({}),
+    more_identity: Mapping[str, Any] = MappingProxyType({}),
 ) -> Stage[TrainingFigures]:
     """Plan the stage: its key holds its inputs' digests and everything that changes the weights.
 
     ``build_task`` describes what to train, and may write what the workers need into the attempt; ``finish`` may add
     outputs to those of the training (``weights``, ``checkpoint``, ``curves``, ``trained_on``). ``bound_to`` is
-    recorded, see ``TrainingFigures``: a warm start must have the same.
+    recorded, see ``TrainingFigures``: a warm start must have the same. ``more_identity`` changes the weights and is
+    neither in ``spec`` nor of an input.
     """
     ignored = {"warm_start"} | (OBSERVING_FIELDS if spec.select == "last" else set())
-    identity = spec.model_dump(mode="json", exclude=ignored)
+    identity = spec.model_dump(mode="json", exclude=ignored) | dict(more_identity)
     warm = isinstance(spec, ModelTrainSpec) and spec.warm_start
     start = find_warm_start(config, inputs, bound_to) if warm else None
     if start is not None:

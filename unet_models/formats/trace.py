@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 from unet_models.networks.denoiser import Denoiser
 from unet_models.networks.layers import SegmentationNetwork
 from unet_models.networks.multimodal import MultimodalUNet
+from unet_models.restoration.restorer import Restorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,18 @@ def trace_unet(network: SegmentationNetwork, in_channels: int, num_classes: int)
     sizes = [f"{name}-{2 * border}" if border else name for name, border in zip(names, network.border, strict=True)]
     logits = Port(("batch", num_classes, *sizes))
     return _trace(network, Interface(inputs, {"logits": logits}, {"batch": Axis(), **axes}))
+
+
+def trace_restorer(restorer: Restorer) -> Traced:
+    """Trace a restorer: inputs ``(B, C, h, w)`` of its task to images ``(B, 3, f h, f w)``, both in 0..1.
+
+    The graph does not pad: see ``trace_unet``. Raises ValueError for weights other than float32 on the CPU.
+    """
+    task, sizes = restorer.task, ("height", "width")
+    axes = {name: Axis(2 * d, d) for name, d in zip(sizes, restorer.network.divisor, strict=True)}
+    inputs = Port(("batch", task.in_channels, *sizes))
+    images = Port(("batch", 3, *(f"{task.factor}*{name}" if task.factor > 1 else name for name in sizes)))
+    return _trace(restorer, Interface({"inputs": inputs}, {"images": images}, {"batch": Axis(), **axes}))
 
 
 def trace_denoiser(network: Denoiser) -> Traced:

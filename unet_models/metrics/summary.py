@@ -26,9 +26,9 @@ class MetricSummary:
     """Mean and confidence interval of one metric of one class over all cases."""
 
     metric: str
-    """One of ``METRIC_NAMES``."""
+    """Name of the metric."""
     class_name: str
-    """Name of the class, or ``mean``: the mean over all foreground classes."""
+    """Name of the class, or ``mean``: the mean over all foreground classes; of images without classes, empty."""
     mean: float
     """Mean over the cases that have a value; NaN where none has."""
     low: float
@@ -96,11 +96,18 @@ def summarise(rows: Sequence[Mapping[str, Any]], *, num_resamples: int = 2000, s
         table = score_table(rows, class_names, metric)
         columns = {name: table[:, [index]] for index, name in enumerate(class_names)} | {MEAN_CLASS: table}
         for name, values in columns.items():
-            valid = values[~np.isnan(values).all(axis=1)]
-            mean = float(mean_of_class_means(np.ones((1, len(valid))), valid)[0])
-            low, high = _bootstrap_interval(valid, num_resamples, seed)
-            summaries.append(MetricSummary(metric, name, mean, low, high, num_cases=len(valid)))
+            summaries.append(summarise_table(metric, name, values, num_resamples=num_resamples, seed=seed))
     return summaries
+
+
+def summarise_table(
+    metric: str, name: str, values: NDArray[np.float64], *, num_resamples: int = 2000, seed: int = 0
+) -> MetricSummary:
+    """Compute mean and 95 % bootstrap interval of one metric's values ``(cases, classes)``; see ``summarise``."""
+    valid = values[~np.isnan(values).all(axis=1)]
+    mean = float(mean_of_class_means(np.ones((1, len(valid))), valid)[0])
+    low, high = _bootstrap_interval(valid, num_resamples, seed)
+    return MetricSummary(metric, name, mean, low, high, num_cases=len(valid))
 
 
 def score_table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], metric: str) -> NDArray[np.float64]:

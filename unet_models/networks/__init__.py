@@ -13,7 +13,8 @@ denoisers/       denoisers, one file per backbone: U-Net, U-ViT, DiT
 denoiser_blocks  time embedding of the denoisers; residual blocks and levels of the denoising U-Net
 attention        attention and transformer blocks of the denoisers
 patches          patches of latents as tokens and back
-autoencoder      image autoencoder (diffusers' AutoencoderKL) and its patch discriminator
+autoencoder      image autoencoder (diffusers' AutoencoderKL)
+discriminator    discriminator of image patches
 clip             small CLIP (transformers')
 tokenizer        byte-pair tokenizer of the small CLIP
 pretrained       folders of transformers and diffusers, loaded completely or not at all

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from data_pipelines.errors import WeightsError
+from unet_models.networks.discriminator import PatchDiscriminator, patch_scores
 from unet_models.networks.pretrained import load_pretrained
 from unet_models.sampling.noise import sample_posterior
 from unet_models.specs.encoders import AutoencoderSpec
@@ -64,28 +64,6 @@ def read_autoencoder_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-class PatchDiscriminator(nn.Sequential):
-    """Discriminator of real and reconstructed patches of 34 pixels; positive scores mean real (Isola 2017).
-
-    Maps images ``(B, 3, H, W)`` to scores ``(B, 1, H/4 - 2, W/4 - 2)``. It has two strided layers, and group
-    normalisation in place of batch normalisation: each image is judged by itself, however a batch is spread over
-    workers.
-    """
-
-    def __init__(self, width: int = 64) -> None:
-        super().__init__(
-            nn.Conv2d(3, width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=False),
-            nn.GroupNorm(16, 2 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 4 * width, 4, padding=1, bias=False),
-            nn.GroupNorm(16, 4 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(4 * width, 1, 4, padding=1),
-        )
-
-
 class TrainableAutoencoder(nn.Module):
     """Encoder, posterior sampling, decoder and discriminator in one forward pass, as needed by DDP."""
 
@@ -105,14 +83,11 @@ class TrainableAutoencoder(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Reconstruct images in -1..1 from latents sampled with ``noise``, standard normals of the latents' shape.
 
-        Returns reconstructions ``(B, 3, H, W)`` and posterior moments ``(B, 2C, h, w)``. With a discriminator three
-        scores follow: of the reconstructions, with gradient for the autoencoder alone; of the images and of the
-        reconstructions, with gradient for the discriminator alone. So one backward pass and one optimizer train both.
+        Returns reconstructions ``(B, 3, H, W)`` and posterior moments ``(B, 2C, h, w)``, and with a discriminator its
+        ``patch_scores``.
         """
         moments = self.autoencoder.encode(images).latent_dist.parameters
         restored = self.autoencoder.decode(sample_posterior(moments.float(), noise)).sample
         if self.discriminator is None:
             return restored, moments
-        frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
-        fooled = functional_call(self.discriminator, frozen, (restored,))
-        return restored, moments, fooled, self.discriminator(images), self.discriminator(restored.detach())
+        return restored, moments, *patch_scores(self.discriminator, restored, images)

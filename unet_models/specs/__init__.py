@@ -7,5 +7,6 @@ denoisers      denoisers of latent diffusion, one class per backbone
 loop           settings of every training: optimizer, precision, validation, checkpoints
 segmentation   loss, augmentation, training and sliding-window prediction of a segmentation U-Net
 diffusion      noise schedule, training and sampling of a latent-diffusion model
+restoration    tasks of image restoration, their training, tiles
 encoders       training of the autoencoder and of the small CLIP
 """

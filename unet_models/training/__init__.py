@@ -1,7 +1,7 @@
 """Training of the networks.
 
 fit            training loop
-objectives     batch to loss: segmentation, noise prediction, reconstruction, contrastive alignment
+objectives     batch to loss: segmentation, noise prediction, reconstruction, restoration, contrastive alignment
 losses         segmentation losses and the contrastive loss
 augment        augmentation of volumes
 reach          voxels around a patch that augmentation reads

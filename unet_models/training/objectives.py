@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from data_pipelines.batches import Batch, CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
 from data_pipelines.random_streams import Stream, numpy_generator, torch_generator
 from unet_models.networks.layers import crop_border
+from unet_models.precision import full_precision
+from unet_models.restoration.task import Task
 from unet_models.sampling import noise
 from unet_models.specs.diffusion import DiffusionSpec
 from unet_models.specs.encoders import AutoencoderSpec
+from unet_models.specs.restoration import RestorationSpec
 from unet_models.specs.segmentation import TrainSpec
 from unet_models.training.augment import augment
 from unet_models.training.losses import contrastive_loss, deeply_supervised_loss
@@ -119,18 +122,40 @@ class Reconstruction:
         error = F.mse_loss(reconstructed.float(), images, reduction="none").flatten(1)
         loss = error.mean(dim=1) + self.spec.kl_weight * kl / error.shape[1]
         if scores:  # before its first step times zero, not left out: DDP waits for a gradient of every parameter
-            loss = loss + self._adversarial(*scores) * (batch.step >= self.spec.adversarial_start)
+            is_on = batch.step >= self.spec.adversarial_start
+            loss = loss + adversarial_loss(*scores, weight=self.spec.adversarial_weight) * is_on
         return loss
-
-    def _adversarial(self, fooled: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-        """Compute the (B,) hinge losses of discriminator and autoencoder from the scores of patches."""
-        discriminator = F.relu(1 - real.float()) + F.relu(1 + fake.float())
-        return (0.5 * discriminator - self.spec.adversarial_weight * fooled.float()).flatten(1).mean(dim=1)
 
     def _latent_shape(self, images: Tensor) -> tuple[int, ...]:
         """Compute the shape (C, h, w) of each image's latents."""
         factor = 2 ** (len(self.spec.channels) - 1)
         return self.spec.latent_channels, images.shape[2] // factor, images.shape[3] // factor
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """Loss of restored images, which are degraded as they are read."""
+
+    spec: RestorationSpec
+    task: Task
+
+    def __call__(self, model: nn.Module, batch: ImageBatch) -> Float[Tensor, " batch"]:
+        """Degrade the batch, restore it and compare; degradation is addressed by (seed, step, position)."""
+        spec = self.spec
+        images = batch.images.float() / 255
+        cpu = torch.device("cpu")  # the same degradation on every kind of device
+        streams = [torch_generator(cpu, spec.seed, Stream.DEGRADATION, batch.step, p) for p in batch.positions]
+        with full_precision(images.device):
+            inputs = self.task.degrade(images, streams)
+        if spec.channels_last:
+            inputs = inputs.to(memory_format=torch.channels_last)
+        output, *scores = model(inputs, images)
+        with full_precision(images.device):
+            loss = self.task.loss(output, inputs, images, spec.loss)
+        if scores:  # as in ``Reconstruction``
+            is_on = batch.step >= spec.loss.adversarial_start
+            loss = loss + adversarial_loss(*scores, weight=spec.loss.terms["adversarial"]) * is_on
+        return loss
 
 
 class Alignment:
@@ -140,6 +165,12 @@ class Alignment:
         """Compute the contrastive losses; ranks must hold equal shares, in one micro-batch."""
         image_vectors, text_vectors, scale = model(scale_images(batch.images), batch.tokens)
         return contrastive_loss(image_vectors, text_vectors, scale)
+
+
+def adversarial_loss(fooled: Tensor, real: Tensor, fake: Tensor, *, weight: float) -> Float[Tensor, " batch"]:
+    """Compute the hinge losses (Lim 2017) of a discriminator and of what it judges, from its ``patch_scores``."""
+    discriminator = F.relu(1 - real.float()) + F.relu(1 + fake.float())
+    return (0.5 * discriminator - weight * fooled.float()).flatten(1).mean(dim=1)
 
 
 def scale_images(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

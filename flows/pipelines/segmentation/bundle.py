@@ -1,16 +1,11 @@
-"""JSON file beside a segmentation model's weights: what prediction needs to know. Light to import: no torch."""
+"""What a segmentation model's weights need beside them. Light to import: no torch."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec
-
-BUNDLE = "unetflow.json"
-WEIGHTS = "model.safetensors"
 
 
 class Bundle(Spec):
@@ -32,14 +27,3 @@ class Bundle(Spec):
     predict: PredictSpec
     limits: InputSpec = InputSpec()
     """Limits and tolerances of input files, as in training."""
-
-
-def write_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write the JSON file into the model's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / BUNDLE).write_text(bundle.model_dump_json(indent=1))
-
-
-def read_bundle(folder: Path) -> Bundle:
-    """Read what ``write_bundle`` wrote."""
-    return Bundle.model_validate_json((folder / BUNDLE).read_text())

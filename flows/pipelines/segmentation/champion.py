@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,18 +16,18 @@ from data_pipelines.shards.incremental import sample_key
 from data_pipelines.shards.index import read_table
 from data_pipelines.temporary import temporary_folder
 from data_pipelines.volumes.sources.find import find_cases
-from flows.metrics import Metric, parse_metric_name
-from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle
+from flows.metrics import parse_metric_name
+from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import CASES, SegmentationScores, evaluation_digest, score_cases
 from flows.pipelines.segmentation.shard import VolumeShardFigures
-from flows.registry.champion import Champion, Compared, readable_bundle
-from flows.registry.gate import Comparison, Incomparable
+from flows.registry.bundle import WEIGHTS, read_bundle
+from flows.registry.champion import Champion, Compared, compare_scores, readable_bundle
+from flows.registry.gate import Incomparable
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
 from flows.stages.stage import Stage, run_stage
-from unet_models.metrics.comparison import Counts, compare_paired
-from unet_models.metrics.summary import mean_of_class_means, score_table
+from unet_models.metrics.summary import score_table
 
 Rows = list[dict[str, Any]]
 """Rows of ``cases.parquet``: case, class and metrics."""
@@ -50,28 +50,8 @@ def compare_with_champion(
     parsed = parse_metric_name(metric)
     classes = [parsed.part] if parsed.part else sorted({row["class_name"] for row in ours})
     tables = [_table(rows, classes, parsed.metric.name) for rows in (ours, theirs_rows)]
-    usable = [~np.isnan(table).all(axis=1) for table in tables]
-    if not all(each.any() for each in usable):
-        return Compared(Incomparable(f"no held-out case has a value of {metric} for both models"))
-    counted = usable[0] | usable[1]  # a case without the class counts where one of them drew it all the same
-    comparison = _compare(metric, parsed.metric, tables[0][counted], tables[1][counted], config.registry.compare_level)
-    return Compared(comparison, _side_by_side(ours, theirs_rows))
-
-
-def _compare(
-    name: str, metric: Metric, ours: NDArray[np.float64], theirs: NDArray[np.float64], level: float
-) -> Comparison:
-    """Compare the scores (cases, classes) of two models in the direction of the metric."""
-    found = compare_paired(_statistic(ours, metric), _statistic(theirs, metric), len(ours), level=level)
-    return Comparison(name, _mean(ours), _mean(theirs), found.lower_bound, level, len(ours))
-
-
-def _mean(table: NDArray[np.float64]) -> float:
-    return float(mean_of_class_means(np.ones((1, len(table))), table)[0])
-
-
-def _statistic(table: NDArray[np.float64], metric: Metric) -> Callable[[Counts], NDArray[np.float64]]:
-    return lambda counts: metric.score(mean_of_class_means(counts, table))
+    outcome = compare_scores(metric, tables[0], tables[1], config.registry.compare_level)
+    return Compared(outcome, None if isinstance(outcome, Incomparable) else _side_by_side(ours, theirs_rows))
 
 
 def _score_champion(
@@ -90,7 +70,7 @@ def _compute(
     with temporary_folder("champion") as folder:
         files = champion.fetch_bundle(folder)
         with readable_bundle():
-            bundle = read_bundle(files)
+            bundle = read_bundle(files, Bundle)
         check_fits(bundle, shards.figures)
         storage.copy(str(files / WEIGHTS), attempt.uri(WEIGHTS))
     scores, _ = score_cases(

@@ -10,10 +10,10 @@ import numpy as np
 
 from data_pipelines import storage
 from flows.metrics import METRICS
-from flows.pipelines.segmentation.bundle import WEIGHTS, write_bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import SegmentationScores, build_bundle, evaluation_digest
 from flows.pipelines.segmentation.shard import VolumeShardFigures
+from flows.registry.bundle import WEIGHTS, write_bundle
 from flows.registry.candidate import Candidate, ModelFiles
 from flows.registry.champion import Champion, Compared
 from flows.registry.register import RegistrationFigures, register_stage, write_exports

@@ -21,8 +21,9 @@ from data_pipelines.volumes.formats.images import write_picture
 from data_pipelines.volumes.formats.nifti import write_nifti
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.preprocess import Prepared, Preprocessing, prepare, restore_labels
-from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle
+from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.modalities import with_modalities
+from flows.registry.bundle import WEIGHTS, read_bundle
 from unet_models.networks.build import build_network
 from unet_models.networks.early_exit import EarlyExit
 from unet_models.precision import autocast
@@ -50,7 +51,7 @@ class Segmenter:
     @classmethod
     def from_folder(cls, folder: Path, device: str | None = None) -> Segmenter:
         """Load a folder with ``unetflow.json`` and ``model.safetensors``."""
-        return cls(read_bundle(folder), folder / WEIGHTS, device)
+        return cls(read_bundle(folder, Bundle), folder / WEIGHTS, device)
 
     def logits(self, prepared: np.ndarray, given: Modalities = IMAGE_ALONE) -> np.ndarray:
         """Predict the logits (K, *prepared) float32 of a preprocessed image (C, *prepared).

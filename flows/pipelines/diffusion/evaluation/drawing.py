@@ -19,6 +19,7 @@ from data_pipelines.specs import Spec
 from data_pipelines.temporary import temporary_folder
 from flows.pipelines.diffusion.evaluation.neighbours import Nearest, Neighbours, find_among, read_queries
 from flows.pipelines.diffusion.model import Ingredients, assemble
+from flows.report.pictures import png_bytes
 from unet_models.specs.diffusion import ImageRequest
 
 if TYPE_CHECKING:
@@ -272,15 +273,6 @@ def _encode_neighbours(neighbours: Neighbours) -> dict[str, str]:
 def decode_features(result: dict[str, str]) -> dict[str, np.ndarray]:
     """Decode the features of a result: extractor to (N, D) float32."""
     return {name: np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for name, text in result.items()}
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-    """Encode an image (H, W, 3) uint8 as a PNG file."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _check(images: list[np.ndarray], prompts: list[str]) -> tuple[list[list[bool]], list[bool]]:

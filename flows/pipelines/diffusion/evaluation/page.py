@@ -15,6 +15,7 @@ from flows.report.curves import Curves
 from flows.report.html import render
 from flows.report.sections import (
     configuration_section,
+    images_sections,
     lineage_section,
     quarantine_items,
     quarantine_section,
@@ -99,7 +100,7 @@ def diffusion_page(page: DiffusionPage) -> str:
         *_pictures(page.pictures),
         training_section(page.curves, "images", "A denoiser's samples still improve long after its loss is flat."),
         *([times_section(page.times)] if page.times else []),
-        *_images(page.left_out, page.changes, page.buckets),
+        *images_sections(page.left_out, page.changes, page.buckets),
         quarantine_section(page.problems),
     ]
     if page.config:
@@ -192,31 +193,4 @@ def _pictures(rows_of: Mapping[str, Sequence[PictureRow]]) -> list[Section]:
     return [
         Section(title, intro, [row for row in rows_of.get(kind, ()) if row.pictures])
         for kind, (title, intro) in PICTURES.items()
-    ]
-
-
-def _images(left_out: Mapping[str, int], changes: Mapping[str, int], buckets: Mapping[str, int]) -> list[Section]:
-    """Show what became of the images before training."""
-    shown = buckets if len(buckets) > 1 else {}
-    parts = {
-        "Buckets": (
-            "Images of every size that training saw, width first. A bucket of fewer images than a batch repeats them "
-            "within it; a larger data.bucket_multiple makes fewer buckets.",
-            "Pixels",
-            list(shown.items()),
-        ),
-        "Images left out": (
-            "Images that can be read but were taken out before training: by a filter, or as the equal of another one.",
-            "Reason",
-            sorted(left_out.items(), key=lambda entry: -entry[1]),
-        ),
-        "Images changed": (
-            "What was converted, cut or chosen in images and captions, besides their size.",
-            "Images",
-            sorted(changes.items(), key=lambda entry: -entry[1]),
-        ),
-    }
-    return [
-        Section(title, intro, [Table([column, "Images"], rows)] if rows else [])
-        for title, (intro, column, rows) in parts.items()
     ]

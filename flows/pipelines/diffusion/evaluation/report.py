@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from data_pipelines import storage
 from data_pipelines.images.changes import CHANGES
@@ -17,11 +14,12 @@ from data_pipelines.loading.order import evenly_spaced
 from data_pipelines.shards.index import read_table
 from data_pipelines.shards.reader import ShardReader
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.evaluation.drawing import Part, Result, png_bytes
+from flows.pipelines.diffusion.evaluation.drawing import Part, Result
 from flows.pipelines.diffusion.evaluation.measures import Measured
 from flows.pipelines.diffusion.evaluation.page import DiffusionPage, diffusion_page
 from flows.pipelines.diffusion.model import Trained
 from flows.report.blocks import Picture, PictureRow
+from flows.report.pictures import mosaic, png_bytes
 from flows.stages.attempt import Attempt
 from flows.stages.shards import read_problems, shards_uri
 from flows.training.curves import curves_by_name, read_curves
@@ -78,7 +76,7 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
     )
     attempt.write("report", "report.html", diffusion_page(page).encode())
     if grid:
-        attempt.write("overlay", "overlay.png", _mosaic([[p.png for p in row.pictures] for row in grid]))
+        attempt.write("overlay", "overlay.png", mosaic([[p.png for p in row.pictures] for row in grid]))
 
 
 def _changes(trained: Trained) -> dict[str, int]:
@@ -161,9 +159,3 @@ def _sampling(config: DiffusionConfig) -> dict[str, str]:
         "distances": "float64, against training images; /prior: noise decoded, /reconstruction: held-out images "
         "through the autoencoder",
     } | ({"selection": config.train.selection_remark} if config.train.selection_remark else {})
-
-
-def _mosaic(rows: Sequence[Sequence[bytes]]) -> bytes:
-    """Join pictures of one size to one PNG."""
-    images = [[np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in row] for row in rows]
-    return png_bytes(np.concatenate([np.concatenate(row, axis=1) for row in images]))

@@ -17,6 +17,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.loading.loader import (
     CaptionedSamples,
     Captions,
+    ImageCrops,
     ImageSamples,
     LatentSamples,
     StepBatches,
@@ -292,6 +293,26 @@ def test_images_of_other_sizes_show_their_middle_square(tmp_path: Path) -> None:
     squares = ImageSamples(ShardReader(index, str(tmp_path)), side=8).pixels([0, 1]).permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(squares, [pixels[:, 2:10], pixels[:, :8]])
     assert ImageSamples(ShardReader(index, str(tmp_path)), side=4).pixels([0, 1]).shape == (2, 3, 4, 4)
+
+
+def test_crops_of_images_of_any_size(tmp_path: Path) -> None:
+    """Every square of every image, each in all its copies, drawn by seed, step and position."""
+    images = [np.arange(3 * 7 * 9).reshape(7, 9, 3).astype(np.uint8), np.full((6, 6, 3), 250, np.uint8)]
+    rows = write_shard(
+        str(tmp_path / "a.tar"), [({"key": str(i)}, {"png": _png(each)}) for i, each in enumerate(images)]
+    )
+    index = pa.table({name: [row[name] for row in rows] for name in rows[0]})
+    crops = ImageCrops(ImageSamples(ShardReader(index, str(tmp_path))), side=6, seed=1, copies="dihedral")
+    batch = crops([0, 1], [4, 5], step=7)
+    assert (batch.images.shape, batch.keys, batch.positions, batch.step) == ((2, 3, 6, 6), ("0", "1"), (4, 5), 7)
+    assert set(batch.images[1].flatten().tolist()) == {250}
+    assert torch.equal(crops([0], [4], step=7).images, batch.images[:1]), "whatever else is in the batch"
+    seen = {crops([0], [0], step=step).images.numpy().tobytes() for step in range(400)}
+    squares = [images[0][top : top + 6, left : left + 6] for top in (0, 1) for left in range(4)]
+    copies = [np.rot90(each, turns) for square in squares for each in (square, square[:, ::-1]) for turns in range(4)]
+    assert seen == {np.ascontiguousarray(copy.transpose(2, 0, 1)).tobytes() for copy in copies}
+    plain = {replace(crops, copies="none")([0], [0], step=step).images.numpy().tobytes() for step in range(60)}
+    assert plain == {np.ascontiguousarray(square.transpose(2, 0, 1)).tobytes() for square in squares}
 
 
 def _png(pixels: np.ndarray) -> bytes:

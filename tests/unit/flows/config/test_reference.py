@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import pytest
 import yaml
@@ -28,7 +29,7 @@ def fields(
     for name, info in model.model_fields.items():
         yield f"{path}{name}", (info.description or "").strip()
         kinds = [info.annotation, *(get_args(each)[0] for each in get_args(info.annotation) if get_args(each))]
-        kinds += [each for each in get_args(info.annotation) if info.default is None]
+        kinds += get_args(info.annotation) if get_origin(info.annotation) in (Union, UnionType) else []
         groups = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         for group in groups[:num_alternatives] if optional or info.default is not None else ():
             yield from fields(group, f"{path}{name}.", num_alternatives=num_alternatives, optional=optional)
@@ -77,6 +78,20 @@ def test_alternative_groups_are_told_apart_by_the_field_that_chooses() -> None:
     text = reference_markdown(MODELS)
     for backbone in ("unet", "uvit", "dit"):
         assert f"### `train.model` with `backbone: {backbone}`" in text
+    assert "### `task` with `name: super_resolution`" in text
+
+
+def test_defaults_are_those_of_the_pipeline() -> None:
+    """Restoration has no normalisation, where a U-Net by itself has one."""
+    assert load_default("restoration")["train"]["model"]["norm"] == "none"
+    assert load_default("segmentation")["train"]["model"]["norm"] == "instance"
+    assert reference_markdown(MODELS).count("| `instance` or `batch` or `group` or `none` | `none` |") == 1
+
+
+def load_default(pipeline: str) -> dict[str, Any]:
+    """Load a pipeline's template."""
+    loaded: dict[str, Any] = yaml.safe_load(template_yaml(PIPELINES[pipeline].config))
+    return loaded
 
 
 def test_types_bounds_and_defaults_are_written_as_people_say_them() -> None:

@@ -16,7 +16,7 @@ from flows.report.values import interval_text, value_cell, value_text
         ("dice", 0.88349, "0.883"),
         ("hd95_mm", 1.256, "1.26"),
         ("volume_error_percent", -3.04, "-3.0"),
-        ("psnr", 31.517, "31.5"),
+        ("psnr", 31.517, "31.52"),
         ("dice", math.nan, "absent"),
         ("dice", None, "absent"),
     ],

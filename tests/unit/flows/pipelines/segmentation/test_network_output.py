@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 
 from data_pipelines.errors import WeightsError
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
-from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, read_bundle, write_bundle
+from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import build_bundle
 from flows.pipelines.segmentation.segmenter import Segmenter
 from flows.pipelines.segmentation.shard import VolumeShardFigures
+from flows.registry.bundle import WEIGHTS, read_bundle, write_bundle
 from unet_models.networks.build import build_network
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec
@@ -64,7 +65,7 @@ def test_the_bundle_says_which_axes_training_mirrored(
         spacing=None, classes=CLASSES, channels=("image",),
     )  # fmt: skip
     write_bundle(tmp_path, build_bundle(config, figures))
-    assert read_bundle(tmp_path).mirror_axes == expected
+    assert read_bundle(tmp_path, Bundle).mirror_axes == expected
 
 
 def test_an_output_that_is_not_finite_is_no_label_map(tmp_path: Path) -> None:

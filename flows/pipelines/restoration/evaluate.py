@@ -1,0 +1,117 @@
+"""Stage ``evaluate``: checkpoint to scores of every held-out image, pictures, and a report that stands alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from data_pipelines import storage
+from data_pipelines.digests import digest_of
+from data_pipelines.progress import track
+from data_pipelines.shards.index import read_table, write_table
+from flows.cluster.actors import map_on_actors
+from flows.metrics import METRICS
+from flows.pipelines.restoration.config import RestorationConfig
+from flows.pipelines.restoration.evaluation.scoring import ImageRow, ImageScorer, RestoringJob
+from flows.sharding.images import ImageShardFigures
+from flows.stages.attempt import Attempt
+from flows.stages.record import EvaluationFigures, Record
+from flows.stages.shards import held_out_digest, shards_uri
+from flows.stages.stage import Stage
+from flows.training.figures import TrainingFigures
+from unet_models.metrics.summary import MetricSummary, summarise_table
+from unet_models.specs.restoration import ImageBundle, TileSpec
+
+IMAGES = "images"
+"""Output: one row per held-out image, with its scores."""
+IMAGES_AT_ONCE = 8
+"""Images that an actor is given at once."""
+
+
+class RestorationScores(EvaluationFigures):
+    """Figures of an evaluation: means over the held-out images; ``/baseline`` is the restoration without a network."""
+
+    num_images: int
+    """Held-out images that were scored."""
+
+
+def evaluate_stage(
+    config: RestorationConfig, shards: Record[ImageShardFigures], training: Record[TrainingFigures]
+) -> Stage[RestorationScores]:
+    """Plan the stage: its key holds the identity of the weights, the shards and the settings."""
+
+    def compute(attempt: Attempt) -> RestorationScores:
+        from flows.pipelines.restoration.evaluation.report import write_report
+
+        rows = score_images(config, shards, attempt, build_bundle(config), training.output("weights"))
+        summaries = summarise_images(rows)
+        write_report(attempt, config, shards, training, summaries, rows)
+        return RestorationScores(metrics={s.metric: s.mean for s in summaries}, num_images=len(rows))
+
+    identity = config.evaluate.model_dump(mode="json")
+    return Stage("evaluate", identity, (shards, training), compute, RestorationScores, uses_gpu=True)
+
+
+def build_bundle(config: RestorationConfig) -> ImageBundle:
+    """Build what the weights need beside them."""
+    return ImageBundle(
+        task=config.task,
+        model=config.train.model,
+        predict=TileSpec(**config.evaluate.model_dump(include=set(TileSpec.model_fields))),
+        background=config.data.background,
+        max_pixels=config.data.max_pixels,
+    )
+
+
+def score_images(
+    config: RestorationConfig,
+    shards: Record[ImageShardFigures],
+    attempt: Attempt,
+    bundle: ImageBundle,
+    weights_uri: str,
+) -> list[ImageRow]:
+    """Restore and score every held-out image, sorted by id; ``images.parquet`` becomes an output of the attempt."""
+    split = read_table(shards.output("index"), columns=["split"])["split"].to_pylist()
+    job = RestoringJob(
+        bundle=bundle,
+        weights_uri=weights_uri,
+        index_uri=shards.output("index"),
+        shards_uri=shards_uri(shards),
+        restored_uri=attempt.uri("restored"),
+        seed=config.evaluate.seed,
+        threads=config.compute.threads_per_worker,
+        use_gpu=config.compute.use_gpu,
+    )
+    storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
+    held_out = [row for row, side in enumerate(split) if side == "val"]
+    rows = sorted(_score_all(attempt.uri("job.json"), held_out, config), key=lambda row: str(row["case_id"]))
+    write_table(attempt.uri("images.parquet"), pa.Table.from_pylist(rows))
+    attempt.add(IMAGES, attempt.uri("images.parquet"))
+    return rows
+
+
+def summarise_images(rows: Sequence[ImageRow]) -> list[MetricSummary]:
+    """Compute mean and 95 % bootstrap interval of each metric that an image has, in the order of the table."""
+    names = [name for name in METRICS if any(name in row for row in rows)]
+    return [summarise_table(name, "", scores_of(rows, name)) for name in names]
+
+
+def scores_of(rows: Sequence[ImageRow], metric: str) -> np.ndarray:
+    """Return one metric of every image, (images, 1); NaN where an image has none."""
+    return np.array([[row.get(metric, np.nan)] for row in rows], dtype=np.float64)
+
+
+def evaluation_digest(config: RestorationConfig, shards: Record[ImageShardFigures]) -> str:
+    """Compute the digest of what scores depend on beside the model."""
+    return digest_of([held_out_digest(shards), config.evaluate.seed, config.task.model_dump(mode="json")])
+
+
+def _score_all(job_uri: str, held_out: Sequence[int], config: RestorationConfig) -> Iterator[ImageRow]:
+    groups = [held_out[i : i + IMAGES_AT_ONCE] for i in range(0, len(held_out), IMAGES_AT_ONCE)]
+    items = [{"rows": json.dumps(group), "job": job_uri} for group in groups]
+    results = (json.loads(result["scores"]) for result in map_on_actors(ImageScorer, items, config.compute))
+    for scored in track(((len(rows), rows) for rows in results), "evaluate", "images", len(held_out)):
+        yield from scored

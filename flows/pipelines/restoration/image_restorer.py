@@ -1,0 +1,139 @@
+"""A trained restoration model: from a file or an array to a restored image.
+
+Evaluation and the registered model both predict through this class, so what is registered is what was evaluated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from data_pipelines.errors import InputError, WeightsError
+from data_pipelines.images.pictures import LeftOut, read_image_file, read_picture, read_transparency
+from data_pipelines.images.specs import ImageSpec
+from flows.registry.bundle import WEIGHTS, read_bundle
+from unet_models.precision import autocast
+from unet_models.restoration.build import build_task
+from unet_models.restoration.restorer import Restorer
+from unet_models.restoration.task import Inputs
+from unet_models.restoration.tiles import restore_in_tiles
+from unet_models.specs.restoration import ImageBundle, InpaintingSpec
+
+PREFIX = "restorer."
+"""Begin of the names of the restorer's weights; those of a discriminator have another."""
+OPAQUE = 128
+"""Opacity (0..255) below which a pixel is a hole."""
+
+
+class ImageRestorer:
+    """Restores images."""
+
+    def __init__(self, bundle: ImageBundle, weights: Path, device: str | torch.device | None = None) -> None:
+        self.bundle = bundle
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.task = build_task(bundle.task)
+        self.model = Restorer.build(bundle.model, self.task)
+        tensors = load_file(weights)
+        self.model.load_state_dict({k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)})
+        self.model.to(self.device).eval()
+
+    @classmethod
+    def from_folder(cls, folder: Path, device: str | None = None) -> ImageRestorer:
+        """Load a folder with ``unetflow.json`` and ``model.safetensors``."""
+        return cls(read_bundle(folder, ImageBundle), folder / WEIGHTS, device)
+
+    def restore_inputs(self, inputs: Inputs) -> torch.Tensor:
+        """Restore the inputs of one image: (3, H, W) float32 in 0..1, on the CPU."""
+        with autocast(self.bundle.predict.precision, self.device):
+            restored = restore_in_tiles(self.model, inputs[0].to(self.device), self.bundle.predict.tile)
+        if not bool(torch.isfinite(restored).all()):
+            raise WeightsError(
+                f"the network's output is not finite in precision {self.bundle.predict.precision}: its weights are "
+                "broken, or the precision is too low (evaluate.precision=fp32)"
+            )
+        return restored.cpu()
+
+    def restore(self, image: np.ndarray, holes: np.ndarray | None = None) -> np.ndarray:
+        """Restore an image (H, W, 3), or (H, W) grey, of values 0..255; returns (H', W', 3) uint8.
+
+        ``holes`` (H, W) is not 0 where inpainting is to fill. Raises InputError for another shape, or values that are
+        not of 0..255.
+        """
+        pixels = _check_array(image)
+        images = torch.from_numpy(pixels).movedim(-1, 0)[None] / 255
+        inputs = self.task.prepare(images, self._check_holes(holes, pixels.shape[:2]))
+        return to_bytes(self.restore_inputs(inputs))
+
+    def restore_file(self, path: str, mask: str = "") -> np.ndarray:
+        """Restore an image file; ``mask`` is a file that is not black where inpainting is to fill.
+
+        Without a mask the holes are the transparent pixels. Raises DataError for every rule that training would have
+        found broken.
+        """
+        spec = ImageSpec(background=self.bundle.background, max_pixels=self.bundle.max_pixels)
+        data = read_image_file(path, spec)
+        found = read_picture(data, path, spec)
+        assert not isinstance(found, LeftOut)  # no filter is set
+        return self.restore(found.pixels, self._find_holes(path, data, mask, spec))
+
+    def restore_to_file(self, path: str, output: str, mask: str = "") -> str:
+        """Restore and write a PNG; return ``output``."""
+        return write_png(self.restore_file(path, mask), output)
+
+    def _find_holes(self, path: str, data: bytes, mask: str, spec: ImageSpec) -> np.ndarray | None:
+        if not isinstance(self.bundle.task, InpaintingSpec):
+            return None
+        if mask:
+            found = read_picture(read_image_file(mask, spec), mask, spec)
+            assert not isinstance(found, LeftOut)
+            holes: np.ndarray = found.pixels.max(axis=2) >= OPAQUE
+            return holes
+        opacity = read_transparency(data, path, spec)
+        if opacity is None or (opacity >= OPAQUE).all():
+            raise InputError(
+                f"{path}: has no transparent pixels to fill; make the holes transparent, or name a mask (column `mask`)"
+            )
+        return opacity < OPAQUE
+
+    def _check_holes(self, holes: np.ndarray | None, size: tuple[int, ...]) -> torch.Tensor | None:
+        if holes is None:
+            return None
+        if not isinstance(self.bundle.task, InpaintingSpec):
+            raise InputError(f"mask: task {self.bundle.task.name} fills no holes; leave it out")
+        if holes.shape != size:
+            raise InputError(f"mask: has shape {holes.shape}, the image {size}; give one value per pixel")
+        return torch.from_numpy(holes != 0)[None, None].float()
+
+
+def to_bytes(image: torch.Tensor) -> np.ndarray:
+    """Round an image (3, H, W) in 0..1 to (H, W, 3) uint8."""
+    pixels: np.ndarray = (image.movedim(0, -1) * 255).round().to(torch.uint8).numpy()
+    return pixels
+
+
+def write_png(image: np.ndarray, output: str) -> str:
+    """Write an image as PNG; return ``output``. Raises InputError for another suffix."""
+    from PIL import Image
+
+    if not output.lower().endswith(".png"):
+        raise InputError(f"output must end in .png, got {output!r}")
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(output)
+    return output
+
+
+def _check_array(image: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) float32."""
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(f"image: expected (height, width, 3), or (height, width) for grey, got shape {image.shape}")
+    pixels = image.astype(np.float32)
+    if not np.isfinite(pixels).all():
+        raise InputError("image: values must be finite")
+    if not np.issubdtype(image.dtype, np.integer) and 0 < np.abs(pixels).max() <= 1:
+        raise InputError("image: values must be of 0..255, and all are of 0..1; multiply by 255")
+    return pixels

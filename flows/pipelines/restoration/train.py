@@ -1,0 +1,64 @@
+"""Stage ``train``: shards to the restoration network's checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_pipelines.errors import ConfigError
+from data_pipelines.images.buckets import bucket_size
+from data_pipelines.shards.index import read_table
+from flows.pipelines.restoration.config import RestorationConfig
+from flows.sharding.images import ImageShardFigures
+from flows.stages.attempt import Attempt
+from flows.stages.record import Record
+from flows.stages.shards import shards_uri
+from flows.stages.stage import Stage
+from flows.training.figures import TrainingFigures
+from flows.training.stage import training_stage
+from unet_models.specs.restoration import ColourisationSpec
+
+if TYPE_CHECKING:
+    from flows.training.task import TrainingTask
+
+
+def train_stage(config: RestorationConfig, shards: Record[ImageShardFigures]) -> Stage[TrainingFigures]:
+    """Plan the stage. The weights are bound to the task."""
+    bound_to = {f"task.{name}": value for name, value in config.task.model_dump(mode="json").items()}
+
+    def build_task(attempt: Attempt) -> TrainingTask:
+        from flows.pipelines.restoration.task import RestorationTask
+
+        check_sizes(shards, config.train.patch_size)
+        return RestorationTask(
+            spec=config.train,
+            index_uri=shards.output("index"),
+            shards_uri=shards_uri(shards),
+            task=config.task,
+            class_weights=tuple(_class_weights(config, shards)),
+            tile=config.evaluate.tile,
+            degradation_seed=config.evaluate.seed,
+        )
+
+    return training_stage(
+        "train", config, config.train, (shards,), build_task, bound_to=bound_to, more_identity=bound_to
+    )
+
+
+def check_sizes(shards: Record[ImageShardFigures], patch_size: int) -> None:
+    """Raise ConfigError where an image is smaller than a training patch."""
+    index = read_table(shards.output("index"), columns=["case_id", "bucket"]).to_pylist()
+    small = [row for row in index if min(bucket_size(row["bucket"])) < patch_size]
+    if small:
+        raise ConfigError(
+            f"train.patch_size: {len(small)} of {len(index)} images are smaller than {patch_size} pixels, such as "
+            f"{small[0]['case_id']} ({small[0]['bucket']}); leave them out (data.min_side={patch_size}), or make the "
+            "patches smaller"
+        )
+
+
+def _class_weights(config: RestorationConfig, shards: Record[ImageShardFigures]) -> list[float]:
+    if not isinstance(config.task, ColourisationSpec) or config.task.output != "classes":
+        return []
+    from flows.pipelines.restoration.colours import weigh_colours
+
+    return weigh_colours(config.task, shards.output("index"), shards_uri(shards))

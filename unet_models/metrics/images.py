@@ -1,0 +1,57 @@
+"""Scores of restored images beside the true ones: PSNR, SSIM and colourfulness, of values in 0..1."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unet_models.restoration.similarity import ssim_map
+from unet_models.specs.restoration import SSIM_WINDOW as WINDOW
+
+MAX_PSNR = 100.0
+"""PSNR of images that are equal, in dB: infinity has no mean."""
+
+
+def psnr(
+    restored: Float[Tensor, "3 height width"],
+    image: Float[Tensor, "3 height width"],
+    region: Float[Tensor, "1 height width"] | None = None,
+) -> float:
+    """Compute the peak signal-to-noise ratio in dB, at most ``MAX_PSNR``; where ``region`` is 1, if it is given.
+
+    NaN where the region is empty.
+    """
+    error = (restored.double() - image.double()).square().mean(dim=0)
+    error = error.mean() if region is None else error[region[0] > 0].mean()
+    if math.isnan(error):
+        return math.nan
+    return min(-10 * math.log10(max(float(error), 1e-300)), MAX_PSNR)
+
+
+def similarity(
+    restored: Float[Tensor, "3 height width"],
+    image: Float[Tensor, "3 height width"],
+    region: Float[Tensor, "1 height width"] | None = None,
+) -> float:
+    """Compute SSIM, averaged over all whole windows, or those whose centre lies where ``region`` is 1.
+
+    NaN where there is no such window.
+    """
+    if min(image.shape[1:]) < WINDOW:
+        return math.nan
+    found = ssim_map(restored.double()[None], image.double()[None])[0].mean(dim=0)
+    border = WINDOW // 2
+    inside = None if region is None else region[0, border:-border, border:-border] > 0
+    return float((found if inside is None else found[inside]).mean())
+
+
+def colourfulness(image: Float[Tensor, "3 height width"]) -> float:
+    """Compute the colourfulness (Hasler and Suesstrunk 2003, sec. 7), of values as in 0..255."""
+    red, green, blue = image.double() * 255
+    opponents = torch.stack([red - green, (red + green) / 2 - blue]).flatten(1)
+    spread = opponents.std(dim=1, correction=0).square().sum().sqrt()
+    strength = opponents.mean(dim=1).square().sum().sqrt()
+    return float(spread + 0.3 * strength)
