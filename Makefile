@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## Print this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 16
 
-demo: .venv/installed  ## Install into .venv, then run both pipelines on generated data.
+demo: .venv/installed  ## Install into .venv, then run all pipelines on generated data.
 	$(BIN)/unetflow demo
 
 test: .venv/installed-test  ## Run the unit and integration tests, and print the ten slowest.

@@ -16,7 +16,7 @@ from flows.cli.tables import models_text
 def predict(
     model: Annotated[str, typer.Argument(help="models:/NAME@champion or models:/NAME/VERSION", metavar="MODEL")],
     source: Annotated[
-        str, typer.Argument(help="Volumes: a file, a folder or a glob; prompts: a file.", metavar="INPUT")
+        str, typer.Argument(help="Volumes or images: a file, a folder or a glob; prompts: a file.", metavar="INPUT")
     ],
     output: Annotated[str, typer.Argument(help="Folder for the results.", metavar="OUTPUT")],
     num_workers: Annotated[int, typer.Option(min=1, help="Actors that predict side by side.")] = 1,

@@ -51,7 +51,7 @@ def metric_lines(metrics: Mapping[str, float]) -> list[str]:
     parts = {name: parse_metric_name(name) for name in metrics}
     columns = [m for m in METRICS if m in metrics and METRICS[m].is_main and any(n.startswith(f"{m}/") for n in parts)]
     classes = list(dict.fromkeys(p.part for p in parts.values() if p.metric.name in columns and p.part))
-    if columns and not any(p.protocol for p in parts.values()):
+    if classes and not any(p.protocol for p in parts.values()):
         return _class_table(metrics, columns, classes)
     width = max(map(len, metrics))
     return [f"{name:<{width}}{value:>12.4f}" for name, value in metrics.items()]

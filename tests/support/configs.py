@@ -44,3 +44,23 @@ train:
 evaluate: {exit_thresholds: [0.5]}
 compute: {num_workers: 2}
 """
+
+TINY_RESTORATION = """
+pipeline: restoration
+registry: {name: tiny-restoration}
+task: {name: super_resolution, factor: 2}
+data: {layout: shapes, num_shapes: 80, resolution: 32, val_fraction: 0.2}
+train:
+  patch_size: 16
+  global_batch_size: 8
+  num_steps: 120
+  precision: fp32
+  validate_every_steps: 60
+  validate_cases: 4
+  checkpoint_every_steps: 60
+  log_every_steps: 20
+  model: {channels: [16, 16], norm: none, num_blocks: 1, num_decoder_blocks: 1}
+  optimizer: {learning_rate: 0.004, clip_norm: 1.0, schedule: cosine}
+evaluate: {tile: 32, num_shown: 2}
+compute: {num_workers: 1}
+"""

@@ -14,6 +14,12 @@ TO_XYZ = (
     (0.019334, 0.119193, 0.950227),
 )
 """Linear sRGB to XYZ (IEC 61966-2-1)."""
+FROM_XYZ = (
+    (3.240481343201, -1.537151516271, -0.498536326169),
+    (-0.969254949997, 1.875990001490, 0.041555926558),
+    (0.055646639135, -0.204041338367, 1.057311069645),
+)
+"""The inverse, as literals: a graph that is exported cannot invert."""
 WHITE = (0.95047, 1.0, 1.08883)
 """XYZ of D65 for the observer of 2 degrees."""
 GRID = 10.0
@@ -35,7 +41,7 @@ def lab_to_rgb(lab: Float[Tensor, "batch 3 *spatial"]) -> Float[Tensor, "batch 3
         [_cube(each) * white for each, white in zip((y + lab[:, 1] / 500, y, y - lab[:, 2] / 200), WHITE, strict=True)],
         dim=1,
     )
-    linear = torch.stack(_mix(xyz, _inverse()), dim=1)
+    linear = torch.stack(_mix(xyz, FROM_XYZ), dim=1)
     curved = 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
     return torch.where(linear > 0.0031308, curved, linear * 12.92).clamp(0, 1)
 
@@ -57,11 +63,6 @@ def nearest_colours(ab: Float[Tensor, "pixels 2"]) -> Tensor:
 def _mix(channels: Tensor, matrix: tuple[tuple[float, ...], ...]) -> list[Tensor]:
     first, second, third = channels.unbind(1)
     return [row[0] * first + row[1] * second + row[2] * third for row in matrix]
-
-
-@lru_cache(maxsize=1)
-def _inverse() -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(row) for row in torch.tensor(TO_XYZ, dtype=torch.float64).inverse().tolist())
 
 
 def _cube_root(t: Tensor) -> Tensor:

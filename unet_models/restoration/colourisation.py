@@ -59,12 +59,13 @@ class ColourClasses(Colourisation):
     def __init__(self, spec: ColourisationSpec, weights: Sequence[float] = ()) -> None:
         """``weights`` is the weight of each quantised colour in the loss; empty: 1."""
         self.temperature = spec.temperature
-        self.weights = torch.tensor(weights) if weights else torch.ones(len(colour_grid()))
-        self.out_channels = len(colour_grid())
+        self.grid = colour_grid()  # computed here, not in a graph that is traced
+        self.weights = torch.tensor(weights) if weights else torch.ones(len(self.grid))
+        self.out_channels = len(self.grid)
 
     def colours(self, output: Tensor) -> Float[Tensor, "batch 2 height width"]:
         """Take the annealed mean of the quantised colours (Zhang 2016, eq. 5)."""
-        return torch.einsum("bqhw,qc->bchw", F.softmax(output / self.temperature, dim=1), colour_grid().to(output))
+        return torch.einsum("bqhw,qc->bchw", F.softmax(output / self.temperature, dim=1), self.grid.to(output))
 
     def loss(
         self, output: Tensor, inputs: Inputs, images: Images, spec: RestorationLossSpec

@@ -26,21 +26,26 @@ def train_stage(config: RestorationConfig, shards: Record[ImageShardFigures]) ->
     bound_to = {f"task.{name}": value for name, value in config.task.model_dump(mode="json").items()}
 
     def build_task(attempt: Attempt) -> TrainingTask:
-        from flows.pipelines.restoration.task import RestorationTask
-
-        check_sizes(shards, config.train.patch_size)
-        return RestorationTask(
-            spec=config.train,
-            index_uri=shards.output("index"),
-            shards_uri=shards_uri(shards),
-            task=config.task,
-            class_weights=tuple(_class_weights(config, shards)),
-            tile=config.evaluate.tile,
-            degradation_seed=config.evaluate.seed,
-        )
+        return plan_task(config, shards)
 
     return training_stage(
         "train", config, config.train, (shards,), build_task, bound_to=bound_to, more_identity=bound_to
+    )
+
+
+def plan_task(config: RestorationConfig, shards: Record[ImageShardFigures]) -> TrainingTask:
+    """Describe what to train. Raises ConfigError where an image is smaller than a patch."""
+    from flows.pipelines.restoration.task import RestorationTask
+
+    check_sizes(shards, config.train.patch_size)
+    return RestorationTask(
+        spec=config.train,
+        index_uri=shards.output("index"),
+        shards_uri=shards_uri(shards),
+        task=config.task,
+        class_weights=tuple(_class_weights(config, shards)),
+        tile=config.evaluate.tile,
+        degradation_seed=config.evaluate.seed,
     )
 
 

@@ -2,7 +2,8 @@
 
 items.py     one prediction to make
 volumes.py   a file, folder or glob to the images in it
-inputs.py    volumes or a table of prompts to the predictions to make
+pictures.py  a file, folder or glob to the images in it, to be restored
+inputs.py    volumes, pictures or a table of prompts to the predictions to make
 predict.py   predictions on every actor, and the manifest of their folder
 job.py       the same as one job, where the cluster is another machine
 """

@@ -1,4 +1,4 @@
-"""Inputs of a prediction: volumes by path, or prompts by row."""
+"""Inputs of a prediction: volumes or pictures by path, or prompts by row."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from data_pipelines.errors import InputError
 from data_pipelines.specs import Spec
 from flows.running.prediction.items import Item
+from flows.running.prediction.pictures import plan_pictures
 from flows.running.prediction.volumes import Naming, plan_volumes
 
 
@@ -38,11 +39,15 @@ class Plan:
     """Path of each file or folder of the source that is not predicted, with the reason."""
 
 
-def plan_items(source: str, folder: Path, *, takes_prompts: bool, naming: Naming | None = None) -> Plan:
+def plan_items(
+    source: str, folder: Path, *, takes_prompts: bool, takes_pictures: bool = False, naming: Naming | None = None
+) -> Plan:
     """List what is to be predicted, sorted by output. Raises InputError for nothing, and for two of one output.
 
     ``naming`` says how the names of volumes are understood; by default each file is an image.
     """
+    if takes_pictures:
+        return Plan(*plan_pictures(source, folder))
     if not takes_prompts:
         items, skipped = plan_volumes(source, folder, naming or Naming())
         return Plan(sorted(items, key=lambda item: item.output), skipped)

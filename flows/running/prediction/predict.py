@@ -1,8 +1,9 @@
 """Predict with a registered model over many inputs: on every actor of a cluster, resumed where it stopped.
 
-A segmentation model takes a file, a glob or a folder of volumes and writes a label map for each; a text-to-image model
-takes a file of prompts and writes an image for each. ``predictions.json`` in the output folder says which version made
-them, and from what content: an input that has changed is predicted again.
+A segmentation model takes a file, a glob or a folder of volumes and writes a label map for each; a restoration model
+takes images likewise and writes an image for each; a text-to-image model takes a file of prompts and writes an image
+for each. ``predictions.json`` in the output folder says which version made them, and from what content: an input that
+has changed is predicted again.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from flows.registry import tracking
 from flows.registry.models import ModelVersion, find_version
 from flows.running.prediction.inputs import plan_items
 from flows.running.prediction.items import Item
+from flows.running.prediction.pictures import TAKES_PICTURES
 from flows.running.prediction.volumes import Naming
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,13 @@ def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root
     version = find_version(model_uri, root)
     folder = Path(output).expanduser().absolute()
     takes_prompts = "prompt" in version.inputs
-    plan = plan_items(source, folder, takes_prompts=takes_prompts, naming=Naming.of(version.metadata))
+    plan = plan_items(
+        source,
+        folder,
+        takes_prompts=takes_prompts,
+        takes_pictures=version.metadata.items() >= TAKES_PICTURES.items(),
+        naming=Naming.of(version.metadata),
+    )
     items = plan.items
     _log_skipped(plan.skipped)
     if unknown := sorted({name for item in items for name in item.row} - set(version.inputs)):

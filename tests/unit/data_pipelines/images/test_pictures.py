@@ -6,6 +6,7 @@ import hashlib
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from PIL import Image
 from data_pipelines.errors import DataError, Problem
 from data_pipelines.images.buckets import cut_size
 from data_pipelines.images.captions import caption_reason
-from data_pipelines.images.pictures import LeftOut, Picture, read_picture
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.pictures import LeftOut, Picture, read_image_file, read_picture, read_transparency
+from data_pipelines.images.specs import CaptionedSpec, ImageSpec
 
 SPEC = CaptionedSpec(resolution=16, background=(255, 0, 0))
 R = SPEC.resolution
@@ -344,3 +345,26 @@ def test_captions_left_out() -> None:
     spec = SPEC.model_copy(update={"min_caption_chars": 3, "max_caption_chars": 4})
     reasons = [caption_reason(caption, spec) for caption in ("aß", "aßc", "aßcd", "aßcde")]
     assert reasons == ["min_caption_chars", None, None, "max_caption_chars"]
+
+
+def test_opacity_of_an_upright_picture(tmp_path: Path) -> None:
+    opaque, alpha = noise(5, 7, 3), noise(5, 7)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    data = encoded(np.dstack([opaque, alpha]), exif=exif)
+    found = read_transparency(data, "a.png", ImageSpec())
+    assert found is not None
+    np.testing.assert_array_equal(found, np.rot90(alpha, -1))
+    assert read_transparency(encoded(opaque), "a.png", ImageSpec()) is None
+    palette = Image.fromarray(noise(4, 4) % 2).convert("P")
+    palette.info["transparency"] = 1
+    found = read_transparency(encoded(palette, transparency=1), "a.png", ImageSpec())
+    assert found is not None
+    assert set(found.flatten().tolist()) == {0, 255}
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(bytes((1 << 20) + 8 * 4 + 1))
+    with pytest.raises(DataError, match=r"too-large"):
+        read_image_file(str(tmp_path / "a.png"), ImageSpec(max_pixels=4))
+    assert len(read_image_file(str(tmp_path / "a.png"), ImageSpec(max_pixels=5))) == (1 << 20) + 33

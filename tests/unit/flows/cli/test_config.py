@@ -33,4 +33,6 @@ def test_reference_and_metrics(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("arguments", [[], ["video"]])
 def test_what_there_is_no_template_of(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert run_command(["config", *arguments]) == 2
-    assert "name a pipeline (segmentation or diffusion), --reference or --metrics" in capfd.readouterr().err
+    assert (
+        "name a pipeline (segmentation or diffusion or restoration), --reference or --metrics" in capfd.readouterr().err
+    )

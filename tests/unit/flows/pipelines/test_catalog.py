@@ -50,7 +50,9 @@ def test_a_pipeline_defined_elsewhere_joins_the_catalog(tmp_path: Path, monkeypa
 
     path = tmp_path / "a.yaml"
     path.write_text("pipeline: video")
-    with pytest.raises(ConfigError, match="pipeline: there is no 'video'; choose segmentation or diffusion"):
+    with pytest.raises(
+        ConfigError, match="pipeline: there is no 'video'; choose segmentation or diffusion or restoration"
+    ):
         load_config(path)
     monkeypatch.setitem(PIPELINES, "video", Pipeline("video", VideoConfig, steps=()))
     config = load_config(path)
@@ -60,6 +62,7 @@ def test_a_pipeline_defined_elsewhere_joins_the_catalog(tmp_path: Path, monkeypa
 
 def test_steps_are_in_data_order_and_end_with_registration() -> None:
     assert PIPELINES["segmentation"].step_names == ("shard", "search", "train", "evaluate", "register")
+    assert PIPELINES["restoration"].step_names == ("shard", "train", "evaluate", "register")
     assert PIPELINES["diffusion"].step_names == (
         *("shard", "train_clip", "train_autoencoder", "encode", "train", "evaluate", "register"),
     )

@@ -7,11 +7,15 @@ import dataclasses
 import pytest
 import torch
 
-from data_pipelines.batches import LatentBatch
+from data_pipelines.batches import ImageBatch, LatentBatch
 from tests.support.encoders import AUTOENCODER, image_batch
+from unet_models.restoration.build import build_task
+from unet_models.restoration.restorer import Restorer, TrainableRestorer
 from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.diffusion import DiffusionSpec
-from unet_models.training.objectives import NoisePrediction, Reconstruction, scale_images
+from unet_models.specs.networks import UNetSpec
+from unet_models.specs.restoration import DenoisingSpec, RestorationSpec
+from unet_models.training.objectives import NoisePrediction, Reconstruction, Restoration, adversarial_loss, scale_images
 
 # --- Noise prediction ------------------------------------------------------------------------------------------------
 
@@ -115,3 +119,43 @@ def test_adversarial_losses_by_hand() -> None:
     torch.testing.assert_close(Reconstruction(spec)(Judged(), before), plain)
     told = Reconstruction(spec)(Judged(), after) - Reconstruction(AUTOENCODER)(Constant(), after)
     torch.testing.assert_close(told, torch.tensor([0 + 0 - 0.05, 0.375 + 0.75 + 0.2]))
+
+
+# --- Restoration -----------------------------------------------------------------------------------------------------
+
+
+def picture_batch(positions: tuple[int, ...], step: int = 3) -> ImageBatch:
+    images = torch.randint(0, 256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    return ImageBatch(images[list(positions)], positions, tuple(map(str, positions)), step)
+
+
+def restorer(*, is_adversarial: bool = False) -> TrainableRestorer:
+    torch.manual_seed(0)
+    model = UNetSpec(channels=(4, 8), norm="none", num_blocks=1, num_decoder_blocks=1)
+    return TrainableRestorer(Restorer.build(model, build_task(DenoisingSpec())), is_adversarial=is_adversarial)
+
+
+def test_degradation_of_a_sample_depends_on_seed_step_and_position_alone() -> None:
+    model = restorer()
+    losses = [
+        Restoration(RestorationSpec(seed=seed), build_task(DenoisingSpec()))(model, picture_batch(positions, step))
+        for seed, positions, step in ((0, (0, 1, 2), 3), (0, (2,), 3), (1, (2,), 3), (0, (2,), 4))
+    ]
+    assert losses[0][2] == losses[1][0]
+    assert len({float(loss[-1].detach()) for loss in losses}) == 3
+    # The untrained network predicts no noise: Charbonnier's of noise of 25 levels is near its mean absolute value.
+    assert float(losses[0].mean().detach()) == pytest.approx(25 / 255 * (2 / torch.pi) ** 0.5, rel=0.05)
+
+
+def test_adversarial_loss_begins_at_its_step() -> None:
+    model = restorer(is_adversarial=True)
+    loss = {"terms": {"charbonnier": 1.0, "adversarial": 0.5}, "adversarial_start": 4}
+    spec = RestorationSpec.model_validate({"loss": loss})
+    plain = spec.model_copy(update={"loss": spec.loss.model_copy(update={"terms": {"charbonnier": 1.0}})})
+    task = build_task(DenoisingSpec())
+    before, after = (Restoration(spec, task)(model, picture_batch((0, 1), step)) for step in (3, 4))
+    alone = [Restoration(plain, task)(restorer(), picture_batch((0, 1), step)) for step in (3, 4)]
+    torch.testing.assert_close(before, alone[0])
+    assert not torch.allclose(after, alone[1])
+    scores = torch.tensor([[2.0]]), torch.tensor([[0.5]]), torch.tensor([[-3.0]])
+    assert adversarial_loss(*scores, weight=0.1).tolist() == pytest.approx([0.5 * 0.5 - 0.2])

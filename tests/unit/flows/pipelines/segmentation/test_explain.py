@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from data_pipelines.errors import InputError
 from data_pipelines.volumes.specs import PreprocessSpec
-from flows.pipelines.segmentation.bundle import WEIGHTS, Bundle, write_bundle
+from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.explain import SegmentationExplainer
+from flows.registry.bundle import WEIGHTS, write_bundle
 from unet_models.networks.build import build_network
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec

@@ -66,3 +66,20 @@ def test_a_row_that_is_wrong_is_named(text: str, message: str, tmp_path: Path) -
 def test_a_file_of_prompts_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no readable file of prompts"):
         plan_items(str(tmp_path / "none.txt"), tmp_path, takes_prompts=True)
+
+
+def test_pictures_keep_their_names_and_results_are_no_input(tmp_path: Path) -> None:
+    for name in ("b.PNG", "sub/a.jpg", "notes.txt", ".hidden.png", "out/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    plan = plan_items(str(tmp_path), tmp_path / "out", takes_prompts=False, takes_pictures=True)
+    assert [Path(item.output).name for item in plan.items] == ["b.png", "sub_a.png"]
+    assert [item.row for item in plan.items] == [{"path": str(tmp_path / name)} for name in ("b.PNG", "sub/a.jpg")]
+    assert [Path(path).name for path in plan.skipped] == ["notes.txt"]
+    matched = plan_items(str(tmp_path / "sub/*.jpg"), tmp_path / "o", takes_prompts=False, takes_pictures=True)
+    assert [Path(item.output).name for item in matched.items] == ["a.png"]
+    (tmp_path / "b.jpg").touch()
+    with pytest.raises(InputError, match=r"b\.\w+ and .*b\.\w+ have the same name"):
+        plan_items(str(tmp_path), tmp_path / "out", takes_prompts=False, takes_pictures=True)
+    with pytest.raises(InputError, match="nothing to predict"):
+        plan_items(str(tmp_path / "notes.txt"), tmp_path / "o", takes_prompts=False, takes_pictures=True)

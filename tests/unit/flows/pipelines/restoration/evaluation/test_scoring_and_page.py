@@ -1,0 +1,74 @@
+"""Scores of an image beside its baseline, the choice of images, and what the report says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from flows.pipelines.restoration.evaluate import summarise_images
+from flows.pipelines.restoration.evaluation.page import RestorationPage, baseline_of, restoration_page
+from flows.pipelines.restoration.evaluation.report import choose_images
+from flows.pipelines.restoration.evaluation.scoring import ImageRow, score_image
+from unet_models.restoration.build import build_task
+from unet_models.restoration.held_out import degrade_held_out
+from unet_models.specs.restoration import DenoisingSpec, InpaintingSpec
+
+
+def row(case_id: str, psnr: float, baseline: float) -> ImageRow:
+    return {"case_id": case_id, "row": 0, "psnr": psnr, "psnr/baseline": baseline, "ssim": 0.9, "ssim/baseline": 0.8}
+
+
+ROWS = [row("a", 30.0, 25.0), row("b", 34.0, 26.0), row("c", 32.0, 27.0), row("d", 33.0, 28.0)]
+
+
+def test_scores_of_the_truth_and_of_the_baseline() -> None:
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    image = (image * 255).round() / 255
+    task = build_task(InpaintingSpec())
+    sample = degrade_held_out(task, image, "a", 0)
+    perfect, baseline = score_image(image[0], sample, task), score_image(task.baseline(sample.inputs)[0], sample, task)
+    assert (perfect["psnr"], perfect["psnr/hole"], perfect["colourfulness_error"]) == (100, 100, 0)
+    assert perfect["psnr/baseline_hole"] < perfect["psnr/baseline"] < 100
+    assert baseline["psnr/hole"] == baseline["psnr/baseline_hole"]
+    assert baseline["colourfulness_error"] < 0, "a mean colour is paler than noise"
+    denoising = build_task(DenoisingSpec())
+    assert not any(
+        "hole" in name for name in score_image(image[0], degrade_held_out(denoising, image, "a", 0), denoising)
+    )
+
+
+def test_means_and_their_intervals() -> None:
+    summaries = {summary.metric: summary for summary in summarise_images(ROWS)}
+    assert list(summaries) == ["psnr", "psnr/baseline", "ssim", "ssim/baseline"]
+    assert summaries["psnr"].mean == pytest.approx(np.mean([30, 34, 32, 33]))
+    assert summaries["psnr"].low < summaries["psnr"].mean < summaries["psnr"].high
+    assert summaries["ssim"].low == pytest.approx(0.9)
+    assert baseline_of("psnr/hole") == "psnr/baseline_hole"
+
+
+def test_worst_median_best_and_others_are_chosen_once_each() -> None:
+    assert list(choose_images(ROWS, "psnr", 2)) == ["Worst: a", "Median: d", "Best: b"]
+    assert list(choose_images(ROWS, "psnr", 4)) == ["Worst: a", "Median: d", "Best: b", "Image: c"]
+    assert choose_images([], "psnr", 2) == {}
+
+
+def test_report_says_by_how_much_the_baseline_is_beaten() -> None:
+    page = RestorationPage(
+        title="model: data",
+        task="Denoising",
+        metric="psnr",
+        summaries=summarise_images(ROWS),
+        rows=ROWS,
+        curves={},
+        remark="",
+        pictures=[],
+        problems=[],
+        left_out={"min_side": 3},
+        changes={"enlarged": 2},
+        config={"task": {"name": "denoising"}},
+        lineage={"train key": "abc"},
+    )
+    text = restoration_page(page)
+    for words in ("Denoising, evaluated on 4 images", "32.25", "26.50", "5.75", "min_side", "enlarged", 'id="image-a"'):
+        assert words in text

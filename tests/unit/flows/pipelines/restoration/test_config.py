@@ -1,0 +1,72 @@
+"""Settings that do not go together are refused, with the field to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from data_pipelines.errors import ConfigError, InputError
+from flows.pipelines.restoration.champion import task_to_compare
+from flows.pipelines.restoration.config import RestorationConfig
+from flows.pipelines.restoration.train import check_sizes
+from flows.sharding.images import ImageShardFigures
+from tests.support.records import finished
+from unet_models.specs.restoration import ColourisationSpec, DenoisingSpec, SuperResolutionSpec
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"task": {"name": "sharpening"}}, "'denoising', 'super_resolution', 'inpainting', 'colourisation'"),
+        ({"task": {"name": "super_resolution", "factor": 3}}, r"\(64\) must be a multiple of task.factor \(3\)"),
+        ({"train": {"model": {"norm": "instance"}}}, "set evaluate.tile to null, or train.model.norm to none or batch"),
+        ({"train": {"model": {"norm": "none", "deep_supervision": 1}}}, "images have one output; set it to 0"),
+        ({"train": {"loss": {"terms": {"adversarial": 1.0}}}}, "denoising takes one or more of charbonnier, l1, l2"),
+        ({"task": {"name": "colourisation", "output": "classes"}}, "one or more of cross_entropy, and adversarial"),
+        ({"data": {"crop": "square", "resolution": 32}}, r"data.resolution \(32\) must be at least train.patch_size"),
+        ({"data": {"crop": "buckets", "bucket_multiple": 16}}, "choose none or square"),
+        ({"train": {"loss": {"terms": {"l1": -1.0}}}}, "weights must be 0 or more, got l1: -1.0"),
+        ({"task": {"sigma": [50, 5]}}, r"give a positive number, or a range \[a, b\]"),
+        ({"train": {"global_batch_size": 1}}, "smaller than compute.num_workers"),
+    ],
+)
+def test_contradictions_are_refused(values: dict[str, Any], words: str) -> None:
+    if "task" in values:
+        values["task"] = {"name": "denoising"} | values["task"]
+    with pytest.raises(ValidationError, match=words):
+        RestorationConfig.model_validate(values)
+
+
+def test_networks_that_normalise_over_the_image_see_it_as_a_whole() -> None:
+    values = {"train": {"model": {"norm": "instance"}}, "evaluate": {"tile": None}}
+    assert RestorationConfig.model_validate(values).evaluate.tile is None
+
+
+def test_images_smaller_than_a_patch_are_named(tmp_path: Any) -> None:
+    import pyarrow as pa
+
+    from data_pipelines.shards.index import write_table
+
+    figures = ImageShardFigures(
+        num_train=1, num_val=1, num_new=2, shards="s", shard_sizes={}, dataset="d", num_quarantined=0, left_out={},
+        buckets={}, resolution=64,
+    )  # fmt: skip
+    write_table(str(tmp_path / "index.parquet"), pa.table({"case_id": ["a", "b"], "bucket": ["64x20", "64x64"]}))
+    shards = finished("shard", figures, uri=str(tmp_path), index="index.parquet")
+    check_sizes(shards, 20)
+    with pytest.raises(ConfigError, match=r"1 of 2 images are smaller than 32 pixels, such as a \(64x20\); leave them"):
+        check_sizes(shards, 32)
+
+
+def test_a_champion_is_compared_on_the_new_degradation_or_not_at_all() -> None:
+    wide = DenoisingSpec(sigma=50)
+    assert task_to_compare(wide, DenoisingSpec(sigma=5)) == wide
+    resized = SuperResolutionSpec(upsample="resize")
+    assert task_to_compare(SuperResolutionSpec(), resized) == resized, "its network sees enlarged images"
+    classes = ColourisationSpec(output="classes")
+    assert task_to_compare(ColourisationSpec(), classes) == classes
+    for ours, theirs in ((SuperResolutionSpec(), SuperResolutionSpec(factor=4)), (wide, classes)):
+        with pytest.raises(InputError, match=r"it restores .*, the new version"):
+            task_to_compare(ours, theirs)

@@ -1,0 +1,100 @@
+"""Files and arrays to restored images: shapes, checks, holes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from data_pipelines.errors import DataError, InputError, WeightsError
+from flows.pipelines.restoration.image_restorer import ImageRestorer
+from flows.registry.bundle import WEIGHTS, write_bundle
+from unet_models.restoration.build import build_task
+from unet_models.restoration.restorer import Restorer, TrainableRestorer
+from unet_models.specs.networks import UNetSpec
+from unet_models.specs.restoration import (
+    DenoisingSpec,
+    ImageBundle,
+    InpaintingSpec,
+    SuperResolutionSpec,
+    TaskSpec,
+    TileSpec,
+)
+
+MODEL = UNetSpec(channels=(4, 8), norm="none", num_blocks=1, num_decoder_blocks=1)
+
+
+def restorer_in(folder: Path, task: TaskSpec, scale: float = 1.0, *, is_adversarial: bool = False) -> ImageRestorer:
+    """A model folder as registration writes it, of weights that training would leave."""
+    torch.manual_seed(0)
+    trainable = TrainableRestorer(Restorer.build(MODEL, build_task(task)), is_adversarial=is_adversarial)
+    tensors = {name: (tensor + 0.05) * scale for name, tensor in trainable.state_dict().items()}
+    bundle = ImageBundle(
+        task=task, model=MODEL, predict=TileSpec(tile=16), background=(255, 255, 255), max_pixels=1 << 20
+    )
+    write_bundle(folder, bundle)
+    save_file(tensors, folder / WEIGHTS)
+    return ImageRestorer.from_folder(folder, device="cpu")
+
+
+def pixels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_any_size_in_files_and_arrays(tmp_path: Path) -> None:
+    restorer = restorer_in(tmp_path, SuperResolutionSpec(), is_adversarial=True)
+    image = pixels(21, 34, 3)
+    restored = restorer.restore(image)
+    assert (restored.shape, restored.dtype) == ((42, 68, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert np.array_equal(restorer.restore_file(str(tmp_path / "a.png")), restored)
+    assert restorer.restore_to_file(str(tmp_path / "a.png"), str(tmp_path / "new/b.png")).endswith("b.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "new/b.png")), restored)
+    grey = restorer.restore(image[..., 0])
+    assert np.array_equal(grey, restorer.restore(np.repeat(image[..., :1], 3, axis=2)))
+    with pytest.raises(InputError, match=r"must end in \.png"):
+        restorer.restore_to_file(str(tmp_path / "a.png"), str(tmp_path / "b.jpg"))
+
+
+def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
+    restorer = restorer_in(tmp_path, DenoisingSpec())
+    with pytest.raises(InputError, match=r"expected \(height, width, 3\), .* got shape \(4, 5, 2\)"):
+        restorer.restore(pixels(4, 5, 2))
+    with pytest.raises(InputError, match=r"all are of 0\.\.1; multiply by 255"):
+        restorer.restore(pixels(16, 16, 3) / 255)
+    with pytest.raises(InputError, match="must be finite"):
+        restorer.restore(np.full((16, 16), np.nan))
+    with pytest.raises(InputError, match="task denoising fills no holes"):
+        restorer.restore(pixels(16, 16, 3), np.ones((16, 16)))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG broken")
+    with pytest.raises(DataError, match="header is damaged"):
+        restorer.restore_file(str(tmp_path / "a.png"))
+    with pytest.raises(DataError, match="file-missing"):
+        restorer.restore_file(str(tmp_path / "nowhere.png"))
+    Image.fromarray(pixels(1100, 1000, 3)).save(tmp_path / "large.png")
+    with pytest.raises(DataError, match="more than the limit of 1048576"):
+        restorer.restore_file(str(tmp_path / "large.png"))
+    with pytest.raises(WeightsError, match="not finite"):
+        restorer_in(tmp_path, DenoisingSpec(), scale=float("nan")).restore(pixels(16, 16, 3))
+
+
+def test_holes_are_transparent_pixels_or_a_mask(tmp_path: Path) -> None:
+    restorer = restorer_in(tmp_path, InpaintingSpec())
+    image, holes = pixels(20, 24, 3), np.zeros((20, 24), np.uint8)
+    holes[5:9, 3:12] = 255
+    expected = restorer.restore(image, holes)
+    assert np.array_equal(expected[holes == 0], image[holes == 0]), "known pixels are kept exactly"
+    assert not np.array_equal(expected[holes > 0], image[holes > 0])
+    Image.fromarray(np.dstack([image, 255 - holes])).save(tmp_path / "cut.png")
+    assert np.array_equal(restorer.restore_file(str(tmp_path / "cut.png")), expected)
+    Image.fromarray(image).save(tmp_path / "whole.png")
+    Image.fromarray(holes).save(tmp_path / "mask.png")
+    assert np.array_equal(restorer.restore_file(str(tmp_path / "whole.png"), str(tmp_path / "mask.png")), expected)
+    with pytest.raises(InputError, match="has no transparent pixels to fill"):
+        restorer.restore_file(str(tmp_path / "whole.png"))
+    with pytest.raises(InputError, match=r"mask: has shape \(3, 3\), the image \(20, 24\)"):
+        restorer.restore(image, np.ones((3, 3)))
