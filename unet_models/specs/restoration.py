@@ -141,6 +141,8 @@ class RestorationSpec(ModelTrainSpec):
     def _check_model(self) -> Self:
         if self.model.deep_supervision:
             raise ValueError("model.deep_supervision: images have one output; set it to 0")
+        if self.model.fusion is not None or self.model.padding != "same":
+            raise ValueError("model: fusion and padding: valid are of segmentation; leave them out")
         return self
 
 

@@ -23,6 +23,7 @@ from unet_models.specs.restoration import ColourisationSpec, DenoisingSpec, Supe
         ({"task": {"name": "super_resolution", "factor": 3}}, r"\(64\) must be a multiple of task.factor \(3\)"),
         ({"train": {"model": {"norm": "instance"}}}, "set evaluate.tile to null, or train.model.norm to none or batch"),
         ({"train": {"model": {"norm": "none", "deep_supervision": 1}}}, "images have one output; set it to 0"),
+        ({"train": {"model": {"norm": "none", "fusion": {}}}}, "fusion and padding: valid are of segmentation"),
         ({"train": {"loss": {"terms": {"adversarial": 1.0}}}}, "denoising takes one or more of charbonnier, l1, l2"),
         ({"task": {"name": "colourisation", "output": "classes"}}, "one or more of cross_entropy, and adversarial"),
         ({"data": {"crop": "square", "resolution": 32}}, r"data.resolution \(32\) must be at least train.patch_size"),
