@@ -12,6 +12,7 @@ denoiser         base of the denoisers of latent diffusion: one call signature
 denoisers/       denoisers, one file per backbone: U-Net, U-ViT, DiT
 denoiser_blocks  time embedding of the denoisers; residual blocks and levels of the denoising U-Net
 attention        attention and transformer blocks of the denoisers
+text_attention   maps of the attention to text, recorded while sampling
 patches          patches of latents as tokens and back
 autoencoder      image autoencoder (diffusers' AutoencoderKL)
 discriminator    discriminator of image patches

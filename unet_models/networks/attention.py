@@ -22,7 +22,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, num_heads: int, context_dim: int | None = None, *, bias: bool = False) -> None:
         """``bias`` adds a bias to queries, keys and values."""
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.is_cross = num_heads, context_dim is not None
         source = width if context_dim is None else context_dim
         self.to_q = nn.Linear(width, width, bias=bias)
         self.to_k = nn.Linear(source, width, bias=bias)
@@ -37,6 +37,14 @@ class Attention(nn.Module):
         query, key, value = (self._split(t) for t in (self.to_q(x), self.to_k(source), self.to_v(source)))
         mixed = attend(query, key, value)  # (B, heads, tokens, width / heads)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
+
+    def weights(
+        self, x: Float[Tensor, "batch tokens width"], context: Float[Tensor, "batch others source"] | None = None
+    ) -> Float[Tensor, "batch heads tokens others"]:
+        """Compute how much each token of ``x`` attends to each other one; ``forward`` never holds these."""
+        query, key = self._split(self.to_q(x)), self._split(self.to_k(x if context is None else context))
+        scores = query.float() @ key.float().transpose(-1, -2)
+        return torch.softmax(scores / query.shape[-1] ** 0.5, dim=-1)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

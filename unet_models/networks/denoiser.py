@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unet_models.networks.attention import Attention
 from unet_models.specs.denoisers import DenoiserSpec
+
+
+class TextAttention(NamedTuple):
+    """Attention of patches to text."""
+
+    layers: list[Attention]
+    patches: slice
+    """Place of the patches among the queries."""
+    text: slice
+    """Place of the text states among the keys."""
 
 
 class Denoiser(nn.Module, ABC):
@@ -46,6 +58,11 @@ class Denoiser(nn.Module, ABC):
     @abstractmethod
     def exported_sides(self) -> tuple[int, int]:
         """Return the smallest side of latents that an exported graph takes, and the number that divides its sides."""
+
+    def text_attention(self, num_tokens: int) -> TextAttention:
+        """Return the layers in which patches attend to ``num_tokens`` text states, and where both lie in a sequence."""
+        layers = [module for module in self.modules() if isinstance(module, Attention) and module.is_cross]
+        return TextAttention(layers, slice(None), slice(None))
 
     def _check(self, noisy_latents: Tensor, context: Tensor | None, class_labels: Tensor | None) -> None:
         spec = self.spec

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unet_models.networks.attention import TransformerBlock
-from unet_models.networks.denoiser import Denoiser, run_block
+from unet_models.networks.attention import Attention, TransformerBlock
+from unet_models.networks.denoiser import Denoiser, TextAttention, run_block
 from unet_models.networks.denoiser_blocks import TimeEmbedding, zero_weights
 from unet_models.networks.patches import PatchEmbedding, join_patches
 from unet_models.specs.denoisers import UViTSpec
@@ -67,6 +67,12 @@ class UViT(Denoiser):
     def exported_sides(self) -> tuple[int, int]:
         """Return the smallest side of latents that an exported graph takes, and the number that divides its sides."""
         return 2 * self.spec.patch_size, self.spec.patch_size
+
+    def text_attention(self, num_tokens: int) -> TextAttention:
+        """Return all layers: text is part of the sequence, after timestep and class."""
+        first = 1 if self.spec.num_class_embeds is None else 2
+        layers = [module for module in self.modules() if isinstance(module, Attention)]
+        return TextAttention(layers, slice(first + num_tokens, None), slice(first, first + num_tokens))
 
     def _condition_tokens(self, timesteps: Tensor, context: Tensor | None, class_labels: Tensor | None) -> Tensor:
         tokens = [self.time_embedding(timesteps)[:, None]]
