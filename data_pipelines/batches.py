@@ -104,11 +104,13 @@ class CaptionedBatch(Batch):
 
 @dataclass(frozen=True, slots=True)
 class LatentBatch(Batch):
-    """Encoded images with the text encoder's states of their captions."""
+    """Encoded images with the text encoder's states of their captions, and their classes."""
 
     moments: Float[Tensor, "batch two_channels height width"]
     """Mean, then log-variance, of the autoencoder's posterior; unscaled."""
     encoder_hidden_states: Float[Tensor, "batch tokens context"]
+    class_labels: Int[Tensor, " batch"]
+    """Numbers of the classes; 0 where the data have none."""
     positions: tuple[int, ...]
     keys: tuple[str, ...]
     step: int

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     CAPTION = 7
     DEGRADATION = 8
     HELD_OUT_DEGRADATION = 9
+    CONDITION = 10
     MODALITY = 11
 
 

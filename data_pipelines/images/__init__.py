@@ -10,6 +10,7 @@ plain      images without captions
 sidecars   images with a caption's file of their name
 parquet    Parquet files with image bytes
 tars       WebDataset tars
+classes    classes of images, named by folders or by a column
 shapes     generated images with exact captions
 sources    any of these layouts, found and named
 parts      encoded bytes of an example's image

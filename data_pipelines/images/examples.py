@@ -34,6 +34,8 @@ class Example:
     """Offset and size in bytes of the tar member: it is read without walking through the archive again."""
     more_captions: tuple[str, ...] = ()
     """Further captions of the same image."""
+    class_name: str = ""
+    """Name of its class; empty: the data have none, or nobody asked."""
 
     @property
     def where(self) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import ProblemList, broken_rule
+from data_pipelines.images.classes import class_text
 from data_pipelines.images.examples import Examples, assemble, column_captions, printable
 from data_pipelines.images.kinds import IMAGE_SUFFIXES, foreign_format, is_image, not_supported
 from data_pipelines.images.lines import csv_lines, json_lines
@@ -34,8 +35,10 @@ class _Entry:
     """Reason why the line could not be parsed; empty where it could."""
 
 
-def find_imagefolder(root: Path, names: list[str]) -> Examples:
+def find_imagefolder(root: Path, names: list[str], class_column: str = "") -> Examples:
     """Find the images that the metadata files below ``root`` name; ``names`` are all its files, relative to it.
+
+    The entry ``class_column`` names the class of an image; one without it has none.
 
     Raises DataError where a metadata file lacks its columns or is there in both formats.
     """
@@ -52,7 +55,8 @@ def find_imagefolder(root: Path, names: list[str]) -> Examples:
                 named[name] = entry.where
                 _check_format(entry, name)
                 captions = column_captions(entry.columns, entry.where, strip_suffix(name))
-                examples.append(loose_example(root, name, captions))
+                example = loose_example(root, name, captions)
+                examples.append(replace(example, class_name=class_text(entry.columns.get(class_column))))
     problems += foreign_problems(root, names, named)
     for name in sorted(images - named.keys()):
         with problems.collecting():

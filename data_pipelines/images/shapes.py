@@ -139,7 +139,10 @@ def _draw_item(canvas: ImageDraw.ImageDraw, item: Item, x: float, y: float, half
 
 
 def write_shapes(folder: Path, num: int, seed: int, resolution: int) -> None:
-    """Write ``num`` training images in Hugging Face's image-folder layout; image i depends on (seed, i) alone."""
+    """Write ``num`` training images in Hugging Face's image-folder layout; image i depends on (seed, i) alone.
+
+    The column ``shape`` is that of the first item: a class.
+    """
     (folder / "images").mkdir(parents=True)
     lines = []
     for i in range(num):
@@ -147,7 +150,7 @@ def write_shapes(folder: Path, num: int, seed: int, resolution: int) -> None:
         scene = training_scene(rng)
         name = f"images/{i:06d}.png"
         Image.fromarray(draw(scene, rng, resolution)).save(folder / name)
-        lines.append(json.dumps({"file_name": name, "caption": scene.caption}))
+        lines.append(json.dumps({"file_name": name, "caption": scene.caption, "shape": scene.items[0].shape}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
 
 

@@ -123,7 +123,8 @@ def shard_examples(examples: Examples, spec: ImageSpec, shards_uri: str, digests
     chosen = {example_id: digests[example_id] for example_id in wanted}
     sharded = shard_missing(chosen, shards_uri, plan, _shard_text, "images", is_usable)
     left_out = Counter(reason for reason in reasons.values() if reason is not None)
-    rows = _kept(sharded.rows, spec, left_out)
+    classes = {example_id: example.class_name for example_id, example in wanted.items() if example.class_name}
+    rows = [row | {"class_name": classes.get(row["case_id"])} for row in _kept(sharded.rows, spec, left_out)]
     problems = [*examples.problems, *sharded.problems]
     return ShardedExamples(rows, problems, sharded.num_new, dict(left_out), _count_changes(rows, spec))
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from data_pipelines.atomic import atomic_folder
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError, Problem
+from data_pipelines.images.classes import with_classes
 from data_pipelines.images.examples import Examples
 from data_pipelines.images.folders import METADATA_NAMES, find_imagefolder
 from data_pipelines.images.kinds import is_image
@@ -37,7 +38,8 @@ def find_examples(spec: ImageSpec, generated_folder: str | os.PathLike[str]) -> 
     """
     if spec.layout == "shapes":
         root = _write_shapes(Path(generated_folder), spec)
-        return replace(find_imagefolder(root, list_files(root)), name=GENERATED_NAME)
+        found = find_imagefolder(root, list_files(root), spec.class_from)
+        return replace(with_classes(found, spec.class_from), name=GENERATED_NAME)
     if spec.layout not in ("auto", *_LAYOUTS):
         known = ", ".join(("auto", *_LAYOUTS, "shapes"))
         raise ConfigError(f"data.layout: there is no layout {spec.layout!r}; choose one of {known}")
@@ -57,7 +59,9 @@ def find_examples(spec: ImageSpec, generated_folder: str | os.PathLike[str]) -> 
             f"{root}: has nothing of layout `{layout}`. It holds: {_listing(names)}. Layouts:\n{_LOOKED_FOR}\n"
             "  -> correct data.root, or name another data.layout"
         )
-    found = _LAYOUTS[layout].find(root, names)
+    find = _LAYOUTS[layout].find
+    found = find_imagefolder(root, names, spec.class_from) if find is find_imagefolder else find(root, names)
+    found = with_classes(found, spec.class_from)
     if found.examples or found.problems:
         return found
     remedy = "check data.root, and that the data set has been unpacked"

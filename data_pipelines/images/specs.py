@@ -40,6 +40,9 @@ class ImageSpec(Spec):
     """Captions of several lines: ``whole`` (default) takes the text as one caption, ``random`` each line as a caption
     of its own. Of an image with several captions (such lines, a list, or images with equal pixels) training draws one
     each time it sees the image; evaluation asks for the first."""
+    class_from: str = ""
+    """Where the class of an image is named: ``folder``, the name of the folder that it lies in (of a tar: that of its
+    key); or a column of metadata.jsonl, metadata.csv or Parquet files. Empty (default): images have no classes."""
     deduplicate: bool = True
     """Keep only the first of several images with the same pixels, and skip the others; it gets their captions, too."""
     on_error: Literal["stop", "quarantine"] = "stop"

@@ -197,17 +197,21 @@ class CaptionedSamples:
 
 @dataclass(frozen=True, slots=True)
 class LatentSamples:
-    """Encoded images and captions: posterior moments, and the text states of one caption of each image."""
+    """Encoded images and captions: posterior moments, the text states of one caption of each image, its class."""
 
     reader: ShardReader
     seed: int = 0
     """Seed of the choice among the captions of an image."""
+    labels: np.ndarray | None = None
+    """Number of the class of every row; None: the data have no classes."""
 
     def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> LatentBatch:
         """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
         moments = _stack([self.reader.array(row, MOMENTS) for row in rows])
         states = _stack([self._states(row, step, place) for row, place in zip(rows, positions, strict=True)])
-        return LatentBatch(moments, states, tuple(positions), tuple(self.reader.key(row) for row in rows), step)
+        labels = np.zeros(len(rows), np.int64) if self.labels is None else self.labels[list(rows)]
+        keys = tuple(self.reader.key(row) for row in rows)
+        return LatentBatch(moments, states, torch.from_numpy(labels), tuple(positions), keys, step)
 
     def _states(self, row: int, step: int, position: int) -> np.ndarray:
         states = self.reader.array(row, STATES)

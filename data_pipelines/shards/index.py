@@ -43,6 +43,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "height": pa.int64(),
     "image_ext": pa.string(),  # png, jpg or webp
     "copies": pa.list_(pa.string()),  # ids of skipped examples with the same pixels
+    "class_name": pa.string(),  # where ``data.class_from`` names classes
     "bucket": pa.string(),  # size that the image was cut to, such as 640x384
     # latents
     "latent_mean": pa.float64(),  # mean of the posterior mean

@@ -64,6 +64,9 @@ def shard_stage(spec: ImageSpec, root: str, num_cpus: int | None = None) -> Stag
         "rules": spec.model_dump(mode="json", exclude=LOCATION_FIELDS | unused),
     }
 
+    if spec.class_from:
+        identity["classes"] = [example.class_name for example in examples.examples]
+
     def compute(attempt: Attempt) -> ImageShardFigures:
         with use_ray(num_cpus):
             sharded = shard_examples(examples, spec, storage.join(root, folder), digests)

@@ -69,7 +69,8 @@ def _batch(spec: DiffusionSpec, device: torch.device) -> LatentBatch:
     positions = tuple(range(size))
     moments = torch.randn(size, 8, 16, 16, device=device)
     states = torch.randn(size, TOKENS, width, device=device)
-    return LatentBatch(moments, states, positions, tuple(map(str, positions)), 0)
+    labels = torch.zeros(size, dtype=torch.int64)
+    return LatentBatch(moments, states, labels, positions, tuple(map(str, positions)), 0)
 
 
 def _objective(spec: DiffusionSpec) -> NoisePrediction:
@@ -193,7 +194,7 @@ def _cache() -> None:
 
     def encoding() -> int:
         moments, states = encode()
-        return train(LatentBatch(moments, states, batch.positions, batch.keys, 0))
+        return train(LatentBatch(moments, states, batch.class_labels, batch.positions, batch.keys, 0))
 
     contenders = {"cached latents": lambda: train(batch), "encoding in the step": encoding}
     for step in contenders.values():

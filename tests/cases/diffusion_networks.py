@@ -20,6 +20,7 @@ from tests.cases.verdict import Verdict
 from unet_models.formats.clip_config import read_clip_config, text_config
 from unet_models.formats.clip_folder import TEXT_PREFIX, WEIGHTS, Clip, save_text_encoder
 from unet_models.networks.autoencoder import load_autoencoder
+from unet_models.sampling.conditions import Conditions
 from unet_models.sampling.noise import alphas_cumprod, loss_weights
 from unet_models.sampling.samplers import sample_latents
 from unet_models.specs.diffusion import DiffusionSpec, NoiseSpec, SampleSpec
@@ -181,7 +182,7 @@ def _sampling_error(noise: NoiseSpec, sampler: str, steps: int) -> float:
         velocity = alpha.sqrt() * drawn - (1 - alpha).sqrt() * clean
         return {"epsilon": drawn, "sample": clean, "v_prediction": velocity}[noise.prediction_type]
 
-    states = torch.zeros(1, 3, 8)
+    states = Conditions(torch.zeros(1, 3, 8))
     spec = SampleSpec.model_validate({"sampler": sampler, "num_inference_steps": steps})
     generators = [torch.Generator().manual_seed(0)]
     drawn = sample_latents(Predictor(predict), noise, spec, (4, 8, 8), generators, states, states, [1.0])

@@ -1,11 +1,15 @@
-"""What the integration tests share: one Prefect server."""
+"""What the integration tests share: one Prefect server, and one run of the diffusion pipeline on generated shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.support.configs import TINY_SHAPES
+from tests.support.project import Project
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +21,10 @@ def prefect_url(isolated_home: Path) -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=180):
         yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session")
+def shapes_project(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tuple[Project, dict[str, Any]]:
+    """A home in which the diffusion pipeline ran once; tests may remove evaluations, and add trainings."""
+    found = Project(tmp_path_factory.mktemp("d"), TINY_SHAPES)
+    return found, found.run("run", str(found.config))

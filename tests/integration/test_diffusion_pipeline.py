@@ -14,16 +14,14 @@ from PIL import Image
 
 from data_pipelines.shards.index import read_table
 from data_pipelines.shards.reader import ShardReader
-from tests.support.configs import TINY_SHAPES
 from tests.support.project import Project
 from tests.support.serving import ask_served
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tuple[Project, dict[str, Any]]:
-    """An empty home in which the pipeline ran once."""
-    found = Project(tmp_path_factory.mktemp("d"), TINY_SHAPES)
-    return found, found.run("run", str(found.config))
+def project(shapes_project: tuple[Project, dict[str, Any]]) -> tuple[Project, dict[str, Any]]:
+    """A home in which the pipeline ran once."""
+    return shapes_project
 
 
 def test_every_stage_is_done_and_says_what_it_found(project: tuple[Project, dict[str, Any]]) -> None:
@@ -36,7 +34,14 @@ def test_every_stage_is_done_and_says_what_it_found(project: tuple[Project, dict
     assert {"frechet_distance[clip,n=12]", "frechet_distance[clip,n=12]/prior", "kid[clip,n=12]"} <= metrics.keys()
     assert not any(name.startswith("fid") for name in metrics), "no Inception weights were given"
     report = Path(result["report"]).read_text()
-    for text in ("Samples by prompt", "Guidance", "From noise to image", "Nearest training images", "Autoencoder"):
+    for text in (
+        "Samples by prompt",
+        "Guidance",
+        "From noise to image",
+        "Nearest training images",
+        "Autoencoder",
+        "Attention to",
+    ):
         assert text in report
 
 

@@ -3,7 +3,7 @@
 TINY_SHAPES = """
 pipeline: diffusion
 registry: {name: tiny-shapes}
-data: {layout: shapes, num_shapes: 120, resolution: 16, val_fraction: 0.2}
+data: {layout: shapes, num_shapes: 120, resolution: 16, val_fraction: 0.2, class_from: shape}
 train_clip: &loop
   {global_batch_size: 8, num_steps: 4, precision: fp32, num_layers: 1, width: 32, num_heads: 2, num_tokens: 16,
    vocab_size: 600, vector_size: 8, validate_cases: 8, validate_every_steps: 2, checkpoint_every_steps: 2,
@@ -23,7 +23,8 @@ train:
   log_every_steps: 1
   model: {channels: [8, 16], attention_levels: [false, true], num_res_blocks: 1, num_heads: 2, context_dim: 32,
           num_groups: 4}
-evaluate: {num_images: 12, batch_size: 4, num_inference_steps: 3, num_shown: 2, guidance_sweep: [1.0, 3.0]}
+evaluate: {num_images: 12, batch_size: 4, num_inference_steps: 3, num_shown: 2, num_explained: 1,
+           guidance_sweep: [1.0, 3.0]}
 compute: {num_workers: 2}
 """
 

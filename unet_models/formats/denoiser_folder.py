@@ -41,6 +41,15 @@ def diffusers_obstacle(spec: DenoiserSpec) -> str:
     return ""
 
 
+def pipeline_obstacle(spec: DenoiserSpec) -> str:
+    """Say why ``StableDiffusionPipeline`` of diffusers cannot draw with a network; empty where it can."""
+    if obstacle := diffusers_obstacle(spec):
+        return obstacle
+    if spec.num_class_embeds is not None:
+        return "its StableDiffusionPipeline takes no class"
+    return "its StableDiffusionPipeline takes no image" if spec.in_channels != spec.out_channels else ""
+
+
 def save_denoiser(denoiser: Denoiser, folder: Path, sample_size: int | None = None) -> None:
     """Write ``folder``, as one of diffusers where it has such a network (see ``save_as_diffusers``)."""
     if isinstance(denoiser, DenoisingUNet) and not diffusers_obstacle(denoiser.spec):

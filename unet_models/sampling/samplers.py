@@ -9,6 +9,7 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from data_pipelines.errors import InputError
+from unet_models.sampling.conditions import Conditions
 from unet_models.sampling.noise import build_scheduler
 from unet_models.specs.diffusion import NoiseSpec, SampleSpec
 
@@ -28,16 +29,16 @@ def sample_latents(
     spec: SampleSpec,
     shape: Sequence[int],
     generators: Sequence[torch.Generator],
-    prompts: Float[Tensor, "batch tokens context"],
-    negatives: Float[Tensor, "batch tokens context"],
+    conditions: Conditions,
+    negatives: Conditions,
     guidance_scales: Sequence[float] | None = None,
     trace: Trace | None = None,
 ) -> Float[Tensor, "batch channels h w"]:
-    """Sample latents ``(B, *shape)``, scaled as in training, on the device of ``prompts``.
+    """Sample latents ``(B, *shape)``, scaled as in training, on the device of the denoiser.
 
-    ``prompts`` and ``negatives`` are text states. ``guidance_scales`` gives each image its own strength of guidance
-    instead of ``spec.guidance_scale``; values below 1 count as 1, no guidance. Noise is drawn on the generators'
-    device, so CPU generators give the same image on any machine. ``trace`` is called after each step.
+    ``negatives`` are the conditions that guidance leads away from. ``guidance_scales`` gives each image its own
+    strength of guidance instead of ``spec.guidance_scale``; values below 1 count as 1, no guidance. Noise is drawn on
+    the generators' device, so CPU generators give the same image on any machine. ``trace`` is called after each step.
 
     Raises InputError for more sampling steps than the process has timesteps.
     """
@@ -46,9 +47,11 @@ def sample_latents(
             f"num_inference_steps ({spec.num_inference_steps}) must be at most the number of timesteps of training "
             f"({noise.num_timesteps})"
         )
-    scheduler = build_scheduler(spec.sampler, noise, spec.num_inference_steps, prompts.device)
-    predict = GuidedDenoiser(denoiser, prompts, negatives, guidance_scales or [spec.guidance_scale] * len(prompts))
-    latents = draw_noise(shape, generators).to(prompts.device) * scheduler.init_noise_sigma
+    device = next((parameter.device for parameter in denoiser.parameters()), torch.device("cpu"))
+    scheduler = build_scheduler(spec.sampler, noise, spec.num_inference_steps, device)
+    scales = guidance_scales or [spec.guidance_scale] * len(generators)
+    predict = GuidedDenoiser(denoiser, conditions, negatives, scales, device)
+    latents = draw_noise(shape, generators).to(device) * scheduler.init_noise_sigma
     for step, timestep in enumerate(scheduler.timesteps):
         predicted = predict(scheduler.scale_model_input(latents, timestep), timestep)
         latents = scheduler.step(predicted, timestep, latents, generator=list(generators)).prev_sample
@@ -60,31 +63,34 @@ def sample_latents(
 class GuidedDenoiser:
     """DenoisingUNet with classifier-free guidance (Ho 2022, eq. 6).
 
-    The prediction is ``n + g (p - n)``, with p and n those with the prompt and with the negative prompt, and g the
-    guidance scale of each image. Both predictions come from one forward pass; where no image is guided, that with the
-    prompt alone is computed.
+    The prediction is ``n + g (p - n)``, with p and n those under the conditions and under the negative ones, and g the
+    guidance scale of each image. Both predictions come from one forward pass; where no image is guided, or text and
+    class are neither of them conditions, that under the conditions alone is computed. The concatenated image is in
+    both, as in Stable Diffusion's inpainting: guidance is by text and class.
     """
 
     def __init__(
         self,
         denoiser: nn.Module,
-        prompts: Float[Tensor, "batch tokens context"],
-        negatives: Float[Tensor, "batch tokens context"],
+        conditions: Conditions,
+        negatives: Conditions,
         scales: Sequence[float],
+        device: torch.device,
     ) -> None:
         clamped = [max(scale, 1.0) for scale in scales]
         self.denoiser = denoiser
-        self.is_guided = any(scale > 1 for scale in clamped)
-        self.scales = torch.tensor(clamped, device=prompts.device).view(-1, 1, 1, 1)
-        self.context = torch.cat([negatives, prompts]) if self.is_guided else prompts
+        has_guide = conditions.text is not None or conditions.class_labels is not None
+        self.is_guided = has_guide and any(scale > 1 for scale in clamped)
+        self.scales = torch.tensor(clamped, device=device).view(-1, 1, 1, 1)
+        self.conditions = negatives.joined(conditions) if self.is_guided else conditions
 
     def __call__(
         self, latents: Float[Tensor, "batch channels h w"], timestep: Real[Tensor, ""]
     ) -> Float[Tensor, "batch channels h w"]:
         """Predict noise, sample or velocity at ``timestep``, float32."""
         inputs = torch.cat([latents, latents]) if self.is_guided else latents
-        predicted = self.denoiser(inputs, timestep.expand(len(inputs)), self.context).float()
+        predicted = self.conditions.predict(self.denoiser, inputs, timestep.expand(len(inputs)))
         if not self.is_guided:
             return predicted
-        without, with_prompt = predicted.chunk(2)
-        return without + self.scales * (with_prompt - without)
+        without, under = predicted.chunk(2)
+        return without + self.scales * (under - without)

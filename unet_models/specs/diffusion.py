@@ -65,6 +65,18 @@ def _cosine_alpha(time: float) -> float:
     return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
 
 
+class ImageConditionSpec(Spec):
+    """Image that is concatenated to the noisy latents; in training it is derived from the latents of each image."""
+
+    kind: Literal["none", "low_resolution", "masked"] = "none"
+    """``low_resolution``: the latents averaged over squares. ``masked``: the latents outside a box, whose place is
+    random (1/4 to 3/4 of either side). Either adds a mask and the latent channels to ``model.in_channels``."""
+    factor: int = Field(default=4, ge=2)
+    """Side in latent pixels of the squares of ``low_resolution``."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Probability of hiding the image in training, which drawing without one needs."""
+
+
 class DiffusionSpec(ModelTrainSpec):
     """Training of the denoiser of latent diffusion."""
 
@@ -78,6 +90,23 @@ class DiffusionSpec(ModelTrainSpec):
     there."""
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Probability of replacing a caption by the empty prompt in training, which classifier-free guidance needs."""
+    class_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Probability of replacing a class by the label of no class in training, which classifier-free guidance and drawing
+    without a class need. Read where ``model.num_class_embeds`` is set."""
+    image_condition: ImageConditionSpec = ImageConditionSpec()
+    """Image that is concatenated to the noisy latents."""
+
+    @model_validator(mode="after")
+    def _check_in_channels(self) -> Self:
+        latent = self.model.out_channels
+        needed = latent if self.image_condition.kind == "none" else 2 * latent + 1
+        if self.model.in_channels != needed:
+            added = "" if needed == latent else f" ({latent} noisy latents, 1 mask, {latent} of the image)"
+            raise ValueError(
+                f"model.in_channels ({self.model.in_channels}) must be {needed}{added} with model.out_channels "
+                f"{latent} and image_condition.kind {self.image_condition.kind}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_last_timestep(self) -> Self:
@@ -100,8 +129,10 @@ class DiffusionSpec(ModelTrainSpec):
 class ImageRequest(Spec):
     """Request for one image."""
 
-    prompt: str
-    """Text that describes the image."""
+    prompt: str = ""
+    """Text that describes the image; ignored by a model without text."""
+    class_name: str = ""
+    """Name of the image's class; empty: none. A model without classes refuses one."""
     seed: int
     """Random seed; the same seed gives the same image."""
     guidance_scale: float
@@ -145,3 +176,7 @@ class Bundle(Spec):
     """Default shape of an image's latents: channels, height, width."""
     scaling_factor: float
     """Factor that latents are multiplied by before the diffusion process."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes in the order of their labels; the label after the last one stands for no class."""
+    image_condition: ImageConditionSpec = ImageConditionSpec()
+    """Image that is concatenated to the noisy latents."""

@@ -18,6 +18,7 @@ from unet_models.networks.layers import crop_border
 from unet_models.precision import full_precision
 from unet_models.restoration.task import Task
 from unet_models.sampling import noise
+from unet_models.sampling.conditions import Conditions, degrade, nothing_known
 from unet_models.specs.diffusion import DiffusionSpec
 from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.restoration import RestorationSpec
@@ -84,8 +85,8 @@ class NoisePrediction:
         noisy = noise.add_noise(latents, epsilon, alphas)
         if spec.channels_last:
             noisy = noisy.to(memory_format=torch.channels_last)
-        context = self._drop_captions(batch.encoder_hidden_states.float(), uniform[:, 1] < spec.caption_dropout)
-        predicted = model(noisy, timesteps.to(device), context).float()
+        conditions = self._conditions(batch, latents, uniform[:, 1])
+        predicted = conditions.predict(model, noisy, timesteps.to(device))
         wanted = noise.target(spec.noise.prediction_type, latents, epsilon, alphas)
         error = F.mse_loss(predicted, wanted, reduction="none").flatten(1).mean(dim=1)
         return error * noise.loss_weights(spec.noise.prediction_type, alphas, spec.min_snr_gamma)
@@ -94,6 +95,29 @@ class NoisePrediction:
         """Draw two numbers in [0, 1) per sample, on the CPU: (B, 2), for the timestep and for caption dropout."""
         generators = [numpy_generator(self.spec.seed, Stream.NOISE, batch.step, p) for p in batch.positions]
         return torch.from_numpy(np.stack([generator.random(2, np.float32) for generator in generators]))
+
+    def _conditions(self, batch: LatentBatch, latents: Tensor, uniform: Tensor) -> Conditions:
+        """Build the conditions that the network takes, each dropped as often as the spec says.
+
+        ``uniform`` (B,) decides on captions; other numbers are drawn where they are needed.
+        """
+        spec, device = self.spec, latents.device
+        text = None
+        if spec.model.context_dim is not None:
+            text = self._drop_captions(batch.encoder_hidden_states.float(), uniform < spec.caption_dropout)
+        if spec.model.num_class_embeds is None and spec.image_condition.kind == "none":
+            return Conditions(text)
+        generators = [numpy_generator(spec.seed, Stream.CONDITION, batch.step, p) for p in batch.positions]
+        drawn = torch.from_numpy(np.stack([generator.random(6, np.float32) for generator in generators])).to(device)
+        labels = known = None
+        if spec.model.num_class_embeds is not None:
+            is_dropped = drawn[:, 0] < spec.class_dropout
+            labels = batch.class_labels.masked_fill(is_dropped, spec.model.num_class_embeds - 1)
+        if spec.image_condition.kind != "none":
+            is_dropped = (drawn[:, 1] < spec.image_condition.dropout)[:, None, None, None]
+            degraded = degrade(latents, spec.image_condition, drawn[:, 2:])
+            known = torch.where(is_dropped, nothing_known(latents), degraded)
+        return Conditions(text, labels, known)
 
     def _drop_captions(self, context: Tensor, is_dropped: Tensor) -> Tensor:
         """Replace the text states (B, L, D) of dropped captions by those of the empty prompt."""

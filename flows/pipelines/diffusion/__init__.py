@@ -10,6 +10,9 @@ task.py            the training task of the noise predictor
 train.py           stage: latents and text states to a checkpoint
 model.py           the records of trained networks to a model folder
 text_to_image.py   prompts to images
+image_condition.py the image that a model draws from
+requests.py        rows of the model's columns to requests
+explain.py         what images attend to in their prompts
 evaluate.py        stage: checkpoint to generated images, scores and report
 evaluation/        what is drawn and measured, the actor, the report
 register.py        stage: checkpoint and scores to a registered version

@@ -41,6 +41,8 @@ class EvaluateImagesSpec(SampleSpec):
     tower, named ``frechet_distance[clip,...]``."""
     guidance_sweep: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     """Guidance scales that the report shows side by side."""
+    num_explained: int = Field(default=0, ge=0)
+    """Prompts whose attention maps the report shows, token by token; 0 (default): none are computed."""
     num_shown: int = Field(default=8, ge=1)
     """Prompts and nearest-neighbour rows shown in the report."""
 
@@ -90,10 +92,10 @@ class DiffusionConfig(PipelineConfig):
         model, autoencoder = self.train.model, self.train_autoencoder
         if self.encode.autoencoder:
             return self
-        if {model.in_channels, model.out_channels} != {autoencoder.latent_channels}:
+        if model.out_channels != autoencoder.latent_channels:
             raise ValueError(
-                f"train.model.in_channels and out_channels ({model.in_channels}, {model.out_channels}) must be "
-                f"train_autoencoder.latent_channels ({autoencoder.latent_channels})"
+                f"train.model.out_channels ({model.out_channels}) must be train_autoencoder.latent_channels "
+                f"({autoencoder.latent_channels})"
             )
         self.check_sides(2 ** (len(autoencoder.channels) - 1), "train_autoencoder")
         self.check_batch("train_autoencoder", autoencoder.global_batch_size)
@@ -102,13 +104,14 @@ class DiffusionConfig(PipelineConfig):
     @model_validator(mode="after")
     def _check_clip(self) -> DiffusionConfig:
         model, clip = self.train.model, self.train_clip
-        if model.context_dim is None or model.num_class_embeds is not None:
+        if model.num_class_embeds is not None and not self.data.class_from:
             raise ValueError(
-                "train.model: this pipeline conditions on text alone; give context_dim, and leave num_class_embeds out"
+                f"train.model.num_class_embeds ({model.num_class_embeds}): the data have no classes; set "
+                "data.class_from, or num_class_embeds to null"
             )
         if self.encode.clip:
             return self
-        if model.context_dim != clip.width:
+        if model.context_dim not in (None, clip.width):
             raise ValueError(
                 f"train.model.context_dim ({model.context_dim}) must be train_clip.width ({clip.width}): "
                 "cross-attention reads the text states"
@@ -124,6 +127,15 @@ class DiffusionConfig(PipelineConfig):
             raise ValueError(
                 f"train_clip.global_batch_size ({clip.global_batch_size}) must be a multiple of "
                 f"compute.num_workers ({self.compute.num_workers}): every pair meets all others of the batch"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_explained(self) -> DiffusionConfig:
+        if self.evaluate.num_explained and self.train.model.context_dim is None:
+            raise ValueError(
+                f"evaluate.num_explained ({self.evaluate.num_explained}): train.model.context_dim is null: "
+                "without text there is no attention to prompts; set num_explained to 0"
             )
         return self
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import DataError, WeightsError
+from data_pipelines.errors import DataError, WeightsError, broken_rule
 from data_pipelines.images.buckets import bucket_size
 from data_pipelines.shards.incremental import Actors, Task, group_by_size, shard_missing
 from data_pipelines.shards.index import Row, build_index, read_table
@@ -46,6 +46,8 @@ class LatentFigures(IndexFigures):
     """Tokens of a caption that the text encoder reads."""
     num_cut_captions: int
     """Captions that are longer: their end is not read."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes of the training images, in the order of their labels."""
 
 
 def encode_stage(
@@ -88,7 +90,8 @@ def _encode(
         sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
     if sharded.problems:
         raise DataError(sharded.problems)
-    encoded = [row | {"pixel_sha256": rows[row["case_id"]]["pixel_sha256"]} for row in sharded.rows]
+    copied = ("pixel_sha256", "class_name")
+    encoded = [row | {name: rows[row["case_id"]].get(name) for name in copied} for row in sharded.rows]
     latents = build_index(encoded, {case_id: row["split"] for case_id, row in rows.items()})
     counts = add_index(attempt, latents, shards.root, folder)
     empty_prompt = encode_empty_prompt(encoding)
@@ -104,7 +107,22 @@ def _encode(
         latent_shape=square_latent_shape(first, rows[first["case_id"]], config.data.resolution),
         caption_tokens=len(empty_prompt),
         num_cut_captions=num_cut,
+        classes=class_names(latents.to_pylist()),
     )
+
+
+def class_names(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the classes of the training images, sorted; none where the data have none.
+
+    Raises DataError where a held-out image has a class that no training image has.
+    """
+    classes = {side: {row["class_name"] for row in rows if row["split"] == side} - {None} for side in ("train", "val")}
+    for name in sorted(classes["val"] - classes["train"]):
+        row = next(row for row in rows if row["class_name"] == name)
+        message = f"its class {name!r} has no training image"
+        remedy = "add images of it, leave it out, or draw another split (data.split_seed)"
+        raise broken_rule("held-out-class", row["case_id"], message, remedy, row["case_id"])
+    return tuple(sorted(classes["train"]))
 
 
 def square_latent_shape(latents: Row, image: Row, resolution: int) -> tuple[int, int, int]:

@@ -70,7 +70,8 @@ def _evaluate(config: DiffusionConfig, trained: Trained, attempt: Attempt) -> Ge
 def read_samples(trained: Trained) -> Samples:
     """Read the columns of the data's index that a plan depends on."""
     index = read_table(trained.shards.output("index"))
-    return Samples(*(index[name].to_pylist() for name in ("caption", "split", "bucket")))
+    captions, splits, buckets = (index[name].to_pylist() for name in ("caption", "split", "bucket"))
+    return Samples(captions, splits, buckets, index["class_name"].to_pylist())
 
 
 def _search(

@@ -59,6 +59,8 @@ def gather(config: DiffusionConfig, trained: Trained) -> Ingredients:
             sample=SampleSpec(**config.evaluate.model_dump(include=set(SampleSpec.model_fields))),
             latent_shape=trained.latents.figures.latent_shape,
             scaling_factor=trained.latents.figures.scaling_factor,
+            classes=trained.latents.figures.classes if config.train.model.num_class_embeds is not None else (),
+            image_condition=config.train.image_condition,
         ),
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.stages.pipeline import Pipeline, Records, Step
+from flows.stages.pipeline import Explainer, Pipeline, Records, Step
 
 if TYPE_CHECKING:
     from flows.pipelines.diffusion.encode import LatentFigures
@@ -73,6 +74,13 @@ def plan_register(config: DiffusionConfig, done: Records) -> Stage[RegistrationF
     return register_model(config, _trained(done), done["evaluate"])
 
 
+def load_explainer(bundle: Path, class_name: str | None) -> Explainer:
+    """Load a registered model to draw what its images attend to in their prompts."""
+    from flows.pipelines.diffusion.explain import DiffusionExplainer
+
+    return DiffusionExplainer(bundle, class_name)
+
+
 def _trained(done: Records) -> Trained:
     from flows.pipelines.diffusion.model import Trained
 
@@ -92,4 +100,5 @@ DIFFUSION = Pipeline(
         Step("register", plan_register, "Checkpoint and scores to a registered model."),
     ),
     check=check_given,
+    load_explainer=load_explainer,
 )

@@ -1,7 +1,10 @@
 """The registered text-to-image model: MLflow runs this file and calls ``predict`` (models from code).
 
 Input, one row per image:
-    prompt                the caption
+    prompt                the caption; of a model without text: absent
+    class                 optional, of a model with classes: the name of the class
+    image                 optional, of a model that draws from an image: its path, or an array (height, width, 3 or 4)
+                          uint8; a model that fills holes draws what is transparent
     negative_prompt       optional: what the image should not show
     seed                  optional, 0 if absent: the same seed gives the same image
     num_inference_steps   optional: as evaluated if absent
@@ -14,7 +17,7 @@ Result: one image (height, width, 3) uint8, or path, per row.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import mlflow.pyfunc
 import numpy as np
@@ -23,10 +26,10 @@ from mlflow.models import set_model
 from PIL import Image
 
 from data_pipelines.errors import InputError
+from flows.pipelines.diffusion.image_condition import read_image
+from flows.pipelines.diffusion.requests import read_request, whole_number
 from flows.pipelines.diffusion.text_to_image import TextToImage
-from unet_models.specs.diffusion import ImageRequest, SampleSpec
-
-T = TypeVar("T")
+from unet_models.specs.diffusion import SampleSpec
 
 
 class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
@@ -39,42 +42,27 @@ class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
         """Return images, or the paths they were written to, one per row. Rows of equal step counts go together."""
         rows = [
-            {name: value for name, value in row.items() if not pd.isna(value)} for row in model_input.to_dict("records")
+            {name: value for name, value in row.items() if not _is_missing(value)}
+            for row in model_input.to_dict("records")
         ]
         for row in rows:
             if not row.get("output", "x.png").lower().endswith(".png"):
                 raise InputError(f"output must end in .png, got {row['output']!r}")
         default = self.model.bundle.sample
-        steps = [_whole_number(row, "num_inference_steps", default.num_inference_steps) for row in rows]
+        steps = [whole_number(row, "num_inference_steps", default.num_inference_steps) for row in rows]
         images: dict[int, np.ndarray] = {}
         for count in sorted(set(steps)):
             chosen = [i for i, of_row in enumerate(steps) if of_row == count]
             spec = SampleSpec.model_validate(default.model_dump() | {"num_inference_steps": count})
-            drawn = self.model.draw([self._request(rows[i]) for i in chosen], spec)
+            given = [read_image(rows[i]["image"]) if "image" in rows[i] else None for i in chosen]
+            drawn = self.model.draw([read_request(rows[i], self.model) for i in chosen], spec, given)
             images |= zip(chosen, drawn, strict=True)
         return [_deliver(images[i], row) for i, row in enumerate(rows)]
 
-    def _request(self, row: dict[str, Any]) -> ImageRequest:
-        if "prompt" not in row:
-            raise InputError(f"each row needs `prompt`, got columns {sorted(row)}")
-        return ImageRequest(
-            prompt=str(row["prompt"]),
-            seed=_whole_number(row, "seed", 0),
-            guidance_scale=float(row.get("guidance_scale", self.model.bundle.sample.guidance_scale)),
-            negative_prompt=str(row.get("negative_prompt", "")),
-            width=_whole_number(row, "width", None),
-            height=_whole_number(row, "height", None),
-        )
 
-
-def _whole_number(row: dict[str, Any], name: str, default: T) -> int | T:
-    """Return the whole number in a column, which may be a double where another row has none; ``default`` where the
-    row has none."""
-    if name not in row:
-        return default
-    if float(row[name]) != int(row[name]):
-        raise InputError(f"{name} must be a whole number, got {row[name]}")
-    return int(row[name])
+def _is_missing(value: Any) -> bool:
+    """Tell whether a cell is empty; an array is not."""
+    return not isinstance(value, np.ndarray) and bool(pd.isna(value))
 
 
 def _deliver(image: np.ndarray, row: dict[str, Any]) -> Any:

@@ -52,7 +52,9 @@ def register_model(
                 "vae_decoder": lambda: trace_decoder(load_autoencoder(folder / "vae")),
             }
             write_exports(folder, networks, config.registry)
-        return ModelFiles(_signature(), pd.DataFrame({"prompt": ["an image"], "seed": [0]}))
+        has_text = config.train.model.context_dim is not None
+        example = {"seed": [0]} | ({"prompt": ["an image"]} if has_text else {})
+        return ModelFiles(_signature(has_text=has_text), pd.DataFrame(example))
 
     def compare(champion: Champion, metric: str) -> Compared:
         from flows.pipelines.diffusion.champion import compare_with_champion
@@ -98,18 +100,29 @@ def model_card(config: DiffusionConfig, trained: Trained, evaluation: Generation
             "```python",
             "import mlflow",
             f'model = mlflow.pyfunc.load_model("models:/{config.registry.name}@champion")',
-            'image = model.predict({"prompt": ["..."], "seed": [0]})[0]  # (height, width, 3) uint8',
+            f"image = model.predict({_example(config)})[0]  # (height, width, 3) uint8",
             "```",
             _bundle_remark(config),
         ]
     )
 
 
+def _example(config: DiffusionConfig) -> str:
+    """Write the columns of a request with every condition of the model."""
+    train = config.train
+    conditions = {
+        '"prompt": ["..."]': train.model.context_dim is not None,
+        '"class": ["..."]': train.model.num_class_embeds is not None,
+        '"image": ["a.png"]': train.image_condition.kind != "none",
+    }
+    return "{" + ", ".join([*(name for name, has in conditions.items() if has), '"seed": [0]']) + "}"
+
+
 def _bundle_remark(config: DiffusionConfig) -> str:
     """Say whether diffusers loads the bundle."""
-    from unet_models.formats.denoiser_folder import diffusers_obstacle
+    from unet_models.formats.denoiser_folder import pipeline_obstacle
 
-    if obstacle := diffusers_obstacle(config.train.model):
+    if obstacle := pipeline_obstacle(config.train.model):
         return f"diffusers does not load the artifact `bundle`: {obstacle}."
     return (
         "The artifact `bundle` is a folder that `diffusers.StableDiffusionPipeline.from_pretrained` loads, "
@@ -117,7 +130,7 @@ def _bundle_remark(config: DiffusionConfig) -> str:
     )
 
 
-def _signature() -> ModelSignature:
+def _signature(*, has_text: bool) -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
@@ -127,8 +140,10 @@ def _signature() -> ModelSignature:
     return ModelSignature(
         inputs=Schema(
             [
-                ColSpec("string", "prompt"),
+                ColSpec("string", "prompt", required=has_text),
                 ColSpec("string", "negative_prompt", required=False),
+                ColSpec("string", "class", required=False),
+                ColSpec(AnyType(), "image", required=False),
                 *(ColSpec(AnyType(), name, required=False) for name in numbers),
                 ColSpec("string", "output", required=False),
             ]

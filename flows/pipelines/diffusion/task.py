@@ -10,6 +10,7 @@ import torch
 
 from data_pipelines import storage
 from data_pipelines.loading.loader import LatentSamples
+from data_pipelines.shards.index import read_table
 from flows.training.held_out import HeldOutLoss, SplitShards
 from flows.training.task import Training, TrainingTask
 from unet_models.networks.build import build_denoiser
@@ -18,18 +19,20 @@ from unet_models.training.objectives import NoisePrediction
 
 
 class DiffusionTask(TrainingTask):
-    """The U-Net that predicts the noise in latents, conditioned on text states."""
+    """The denoiser, conditioned as its spec says."""
 
     score: ClassVar[str] = "val/loss"
     spec: DiffusionSpec
     scaling_factor: float
+    classes: tuple[str, ...] = ()
+    """Names of the classes in the order of their labels."""
     empty_prompt_uri: str
     """File of the empty prompt's text states, which dropped captions are replaced by."""
 
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
         shards = SplitShards.open(self, bucket="latent_shape")
-        latents = LatentSamples(shards.reader, self.spec.seed)
+        latents = LatentSamples(shards.reader, self.spec.seed, self._labels())
         empty_prompt = np.load(io.BytesIO(storage.read_bytes(self.empty_prompt_uri)), allow_pickle=False)
         objective = NoisePrediction(self.spec, self.scaling_factor, torch.from_numpy(empty_prompt))
         batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))
@@ -39,3 +42,11 @@ class DiffusionTask(TrainingTask):
             batches=shards.batches(latents, self.spec, rank),
             validate=HeldOutLoss(self.spec, objective, latents, batches, device),
         )
+
+    def _labels(self) -> np.ndarray | None:
+        """Return the number of the class of every row of the index; None without classes."""
+        if not self.classes:
+            return None
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        names = read_table(self.index_uri, ["class_name"])["class_name"].to_pylist()
+        return np.array([numbers[name] for name in names], np.int64)

@@ -1,7 +1,7 @@
 """A trained text-to-image model, as a folder that diffusers loads too where it has its networks: prompts to images.
 
     model_index.json                                        a ``StableDiffusionPipeline`` without safety checker;
-                                                            absent where diffusers has no such denoiser
+                                                            absent where diffusers has none for the conditions
     tokenizer/ text_encoder/ vae/ unet/ scheduler/          its parts; weights are safetensors
     unetflow.json                                           noise process, sampling defaults, size of the latents
 
@@ -22,12 +22,14 @@ from torch import Tensor
 
 from data_pipelines.errors import InputError, WeightsError
 from data_pipelines.loading.order import evenly_spaced, group_alike
+from flows.pipelines.diffusion.image_condition import ImageConditioner
 from unet_models.formats.clip_folder import Clip, save_text_encoder, save_tokenizer
-from unet_models.formats.denoiser_folder import diffusers_obstacle, load_denoiser, save_denoiser
+from unet_models.formats.denoiser_folder import load_denoiser, pipeline_obstacle, save_denoiser
 from unet_models.networks.autoencoder import load_autoencoder
 from unet_models.networks.denoiser import Denoiser
 from unet_models.networks.tokenizer import count_tokens
 from unet_models.precision import autocast
+from unet_models.sampling.conditions import Conditions
 from unet_models.sampling.noise import build_scheduler
 from unet_models.sampling.samplers import Trace, draw_noise, sample_latents
 from unet_models.specs.diffusion import Bundle, ImageRequest, SampleSpec
@@ -57,7 +59,7 @@ def write_pipeline(
     save_denoiser(denoiser, folder / "unet", bundle.latent_shape[-1])
     scheduler = build_scheduler(bundle.sample.sampler, bundle.noise)
     scheduler.save_pretrained(str(folder / "scheduler"))
-    if not diffusers_obstacle(denoiser.spec):
+    if not pipeline_obstacle(denoiser.spec):
         (folder / INDEX).write_text(json.dumps(_pipeline_index(type(scheduler).__name__), indent=1))
     (folder / BUNDLE).write_text(bundle.model_dump_json(indent=1))
 
@@ -85,20 +87,30 @@ class TextToImage:
         self.clip = Clip(folder / "text_encoder", self.device)
         self.autoencoder = load_autoencoder(folder / "vae", self.device)
         self.denoiser = load_denoiser(folder / "unet").to(self.device)
+        self.conditioner = ImageConditioner(self.autoencoder, self.bundle, self.device)
 
-    def draw(self, requests: Sequence[ImageRequest], spec: SampleSpec | None = None) -> list[np.ndarray]:
+    def draw(
+        self,
+        requests: Sequence[ImageRequest],
+        spec: SampleSpec | None = None,
+        images: Sequence[np.ndarray | None] | None = None,
+    ) -> list[np.ndarray]:
         """Generate one image (height, width, 3) uint8 per request; each depends on its own request, up to rounding.
 
-        Raises InputError where a side is not a multiple of what the autoencoder shrinks sides by.
+        ``images`` holds for each request the image that it is conditioned on, see ``ImageConditioner``.
+
+        Raises InputError where a side is not a multiple of what the autoencoder shrinks sides by, and where a condition
+        is not one of the model's.
         """
         spec = spec or self.bundle.sample
-        shapes = [self._latent_shape(request) for request in requests]
+        given = [None] * len(requests) if images is None else images
+        shapes = [self.latent_shape(request) for request in requests]
         self._tell_cut_prompts(requests)
-        images: dict[int, np.ndarray] = {}
+        drawn: dict[int, np.ndarray] = {}
         for chosen in group_alike(shapes, spec.batch_size):
-            latents = self._latents([requests[i] for i in chosen], shapes[chosen[0]], spec)
-            images |= zip(chosen, self.decode(latents), strict=True)
-        return [images[i] for i in range(len(requests))]
+            latents = self._latents([requests[i] for i in chosen], shapes[chosen[0]], spec, [given[i] for i in chosen])
+            drawn |= zip(chosen, self.decode(latents), strict=True)
+        return [drawn[i] for i in range(len(requests))]
 
     def _tell_cut_prompts(self, requests: Sequence[ImageRequest]) -> None:
         """Warn of prompts that are longer than the text encoder reads."""
@@ -110,15 +122,24 @@ class TextToImage:
             limit = tokenizer.model_max_length
             logger.warning("%d prompts have more than %d tokens, the rest is not read: %.80r", len(cut), limit, cut[0])
 
-    def trace(self, request: ImageRequest, num_pictures: int) -> list[np.ndarray]:
+    @property
+    def takes_text(self) -> bool:
+        """Tell whether prompts are one of the model's conditions."""
+        return self.denoiser.spec.context_dim is not None
+
+    def trace(self, request: ImageRequest, num_pictures: int, image: np.ndarray | None = None) -> list[np.ndarray]:
         """Decode the latents of one image on the way, evenly spaced from the first step to the last."""
         seen: list[Tensor] = []
 
         def keep(step: int, latents: Tensor) -> None:
             seen.append(latents.clone())
 
-        self._latents([request], self._latent_shape(request), self.bundle.sample, keep)
+        self.sample(request, image, keep)
         return list(self.decode(torch.cat(evenly_spaced(seen, num_pictures))))
+
+    def sample(self, request: ImageRequest, image: np.ndarray | None = None, trace: Trace | None = None) -> Tensor:
+        """Sample the latents (1, C, h, w) of one image; ``trace`` is called after each step."""
+        return self._latents([request], self.latent_shape(request), self.bundle.sample, [image], trace)
 
     def draw_prior(self, seeds: Sequence[int]) -> np.ndarray:
         """Decode pure noise: what a model that learnt nothing but the latents' scale would generate."""
@@ -143,7 +164,8 @@ class TextToImage:
         """Split into batches of the size that is used for sampling."""
         return values.split(self.bundle.sample.batch_size)
 
-    def _latent_shape(self, request: ImageRequest) -> tuple[int, int, int]:
+    def latent_shape(self, request: ImageRequest) -> tuple[int, int, int]:
+        """Return the shape (C, h, w) of an image's latents. Raises InputError for a side that the autoencoder lacks."""
         channels, height, width = self.bundle.latent_shape
         factor = 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
         for name, pixels in (("width", request.width), ("height", request.height)):
@@ -156,20 +178,37 @@ class TextToImage:
         requests: Sequence[ImageRequest],
         shape: tuple[int, int, int],
         spec: SampleSpec,
+        images: Sequence[np.ndarray | None],
         trace: Trace | None = None,
     ) -> Tensor:
         with autocast(spec.precision, self.device):
+            known = self.conditioner.known(images, shape)
             return sample_latents(
                 self.denoiser,
                 self.bundle.noise,
                 spec,
                 shape,
                 [_generator(request.seed) for request in requests],
-                self.clip.text_states([request.prompt for request in requests]),
-                self.clip.text_states([request.negative_prompt for request in requests]),
+                Conditions(self._states([r.prompt for r in requests]), self._labels(requests), known),
+                Conditions(self._states([r.negative_prompt for r in requests]), self._labels(requests, of=""), known),
                 [request.guidance_scale for request in requests],
                 trace,
             )
+
+    def _states(self, prompts: list[str]) -> Tensor | None:
+        return self.clip.text_states(prompts) if self.takes_text else None
+
+    def _labels(self, requests: Sequence[ImageRequest], of: str | None = None) -> Tensor | None:
+        """Return the labels of the requested classes, or of ``of`` alone. Raises InputError for an unknown one."""
+        classes = self.bundle.classes
+        numbers = {name: number for number, name in enumerate(classes)} | {"": len(classes)}
+        names = [request.class_name if of is None else of for request in requests]
+        if unknown := [name for name in names if name not in numbers]:
+            known = f"one of {', '.join(classes)}" if classes else "none: it was trained without classes"
+            raise InputError(f"class: there is no {unknown[0]!r}; the model takes {known}")
+        if not classes:
+            return None
+        return torch.tensor([numbers[name] for name in names], device=self.device)
 
 
 def to_pixels(images: Tensor) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines.errors import ConfigError
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.encode import LatentFigures
 from flows.pipelines.diffusion.encoders.given import network_digest
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 def train_stage(
     config: DiffusionConfig, latents: Record[LatentFigures], clip: Record[Figures], autoencoder: Record[Figures]
 ) -> Stage[TrainingFigures]:
-    """Plan the stage. The weights are bound to both encoders and to the noise process."""
+    """Plan the stage. The weights are bound to both encoders, to the noise process and to the classes.
+
+    Raises ConfigError where the network has another number of classes than the data.
+    """
+    classes = _classes(config, latents.figures)
 
     def build_task(attempt: Attempt) -> TrainingTask:
         from flows.pipelines.diffusion.task import DiffusionTask
@@ -31,18 +36,36 @@ def train_stage(
             index_uri=latents.output("index"),
             shards_uri=shards_uri(latents),
             scaling_factor=latents.figures.scaling_factor,
+            classes=classes,
             empty_prompt_uri=latents.output("empty_prompt"),
         )
 
     return training_stage(
-        "train", config, config.train, (latents,), build_task, bound_to=_bound_to(config, clip, autoencoder)
+        "train", config, config.train, (latents,), build_task, bound_to=_bound_to(config, classes, clip, autoencoder)
     )
 
 
-def _bound_to(config: DiffusionConfig, clip: Record[Figures], autoencoder: Record[Figures]) -> dict[str, Any]:
+def _classes(config: DiffusionConfig, latents: LatentFigures) -> tuple[str, ...]:
+    """Return the names of the classes that the network is conditioned on; none where it is not."""
+    number, classes = config.train.model.num_class_embeds, latents.classes
+    if number is None:
+        return ()
+    if number != len(classes) + 1:
+        shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+        raise ConfigError(
+            f"train.model.num_class_embeds ({number}) must be {len(classes) + 1}: the training images have "
+            f"{len(classes)} classes ({shown}), and one more label stands for no class"
+        )
+    return classes
+
+
+def _bound_to(
+    config: DiffusionConfig, classes: tuple[str, ...], clip: Record[Figures], autoencoder: Record[Figures]
+) -> dict[str, Any]:
     """Return what a noise predictor is of no use without, by field of the configuration."""
     return {
         "encode.clip": network_digest(clip),
         "encode.autoencoder": network_digest(autoencoder),
+        **({"data.class_from": list(classes)} if classes else {}),
         **{f"train.noise.{name}": value for name, value in config.train.noise.model_dump(mode="json").items()},
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from data_pipelines.errors import InputError
 from data_pipelines.specs import Spec
@@ -18,9 +18,16 @@ from flows.running.prediction.volumes import Naming, plan_volumes
 
 
 class Prompt(Spec):
-    """A row of a file of prompts; absent options default to those of the evaluation."""
+    """A row of a file of prompts; absent options default to those of the evaluation.
 
-    prompt: str
+    ``image`` is a path. Which conditions a model needs, it checks itself.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    prompt: str | None = None
+    class_name: str | None = Field(default=None, alias="class")
+    image: str | None = None
     negative_prompt: str | None = None
     seed: int
     """Default: the row's number."""
@@ -66,7 +73,7 @@ def _prompts(path: Path, folder: Path) -> list[Item]:
     rows = [_prompt(path, number, row) for number, row in enumerate(_rows(text, path.suffix))]
     width = len(str(len(rows)))
     return [
-        Item(prompt.model_dump(exclude_none=True), str(folder / f"{number:0{width}d}.png"))
+        Item(prompt.model_dump(exclude_none=True, by_alias=True), str(folder / f"{number:0{width}d}.png"))
         for number, prompt in enumerate(rows)
     ]
 
@@ -78,8 +85,8 @@ def _prompt(path: Path, number: int, row: Any) -> Prompt:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the row"
         raise InputError(
-            f"{path}: row {number + 1}: {where}: {first['msg']}; each needs `prompt`, and may have "
-            f"{', '.join(name for name in Prompt.model_fields if name != 'prompt')}"
+            f"{path}: row {number + 1}: {where}: {first['msg']}; a row may have "
+            f"{', '.join(info.alias or name for name, info in Prompt.model_fields.items())}"
         ) from None
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PART_IMAGES = 256
 """Images of one part, at most, but for searches: as many as are decoded at a time."""
+MAP_SIDE = 96
+"""Pixels of the longer side of an attention map in the report."""
 NUM_TRACE_IMAGES = 8
 """Images of a denoising strip."""
 
@@ -56,10 +58,12 @@ class Part(Spec):
 
     name: str
     """Set of images that it belongs to."""
-    kind: Literal["draw", "prior", "real", "trace", "search"]
+    kind: Literal["draw", "prior", "real", "trace", "search", "explain"]
     requests: tuple[ImageRequest, ...] = ()
     rows: tuple[int, ...] = ()
     """Index rows of real images."""
+    given: tuple[int, ...] = ()
+    """Index rows of the images that the requests draw from, one each; empty: they draw from none."""
     untrained: bool = False
     """Draw with random weights."""
     shard: str = ""
@@ -79,6 +83,16 @@ class Part(Spec):
         return len(self.requests) or len(self.rows)
 
 
+class MapRow(Spec):
+    """Attention maps of one prompt, side by side."""
+
+    name: str
+    """``mean``, or the step or head that they are of."""
+    tokens: tuple[str, ...]
+    pngs: tuple[str, ...]
+    """PNG files in base64, one per token."""
+
+
 class Result(Spec):
     """Result of a part."""
 
@@ -92,6 +106,10 @@ class Result(Spec):
     """For each image: whether its items lie to one another as the caption says."""
     pngs: list[str] = Field(default=[])
     """PNG files in base64."""
+    given: str = ""
+    """PNG file in base64 of the image that the first of the images was drawn from; empty where it was from none."""
+    maps: tuple[MapRow, ...] = ()
+    """Attention to the tokens of a prompt."""
     restored: dict[str, str] = Field(default={})
     """Features of reconstructed images."""
     nearest: dict[str, str] = Field(default={})
@@ -112,7 +130,7 @@ class Drawer:
             self._load(item["job"])
         part = Part.model_validate_json(item["part"])
         work = {"draw": self._draw, "prior": self._prior, "real": self._real, "trace": self._trace}
-        result = (work | {"search": self._search})[part.kind](part)
+        result = (work | {"search": self._search, "explain": self._explain})[part.kind](part)
         return {"number": item["number"], "num_images": part.num_images, "result": result.model_dump_json()}
 
     def _load(self, job_uri: str) -> None:
@@ -135,12 +153,14 @@ class Drawer:
         self.inception = load_inception(job.inception_weights).to(device) if job.inception_weights else None
         index = read_table(job.index_uri)
         self.captions = index["caption"]
-        self.images = ImageSamples(ShardReader(index, job.images_uri), job.resolution)
+        reader = ShardReader(index, job.images_uri)
+        self.images, self.whole = ImageSamples(reader, job.resolution), ImageSamples(reader)
         self.job = job
 
     def _draw(self, part: Part) -> Result:
         self.model.denoiser = self._untrained() if part.untrained else self.trained
-        images = self.model.draw(part.requests)
+        given = self._given(part)
+        images = self.model.draw(part.requests, images=given)
         prompts = [request.prompt for request in part.requests]
         if part.shard:
             self._keep(part, images)
@@ -152,6 +172,7 @@ class Drawer:
             right=right,
             related=related,
             pngs=_pngs(images) if part.shows else [],
+            given=_pngs(given[:1])[0] if given and part.shows else "",
         )
 
     def _prior(self, part: Part) -> Result:
@@ -194,7 +215,29 @@ class Drawer:
     def _trace(self, part: Part) -> Result:
         self.model.denoiser = self.trained
         (request,) = part.requests
-        return Result(pngs=_pngs(self.model.trace(request, NUM_TRACE_IMAGES)))
+        given = self._given(part)
+        return Result(pngs=_pngs(self.model.trace(request, NUM_TRACE_IMAGES, given[0] if given else None)))
+
+    def _given(self, part: Part) -> list[np.ndarray] | None:
+        """Return the images that the requests draw from, with a hole where the model fills one; None: from none."""
+        if not part.given:
+            return None
+        images = [self.whole.pixels([row])[0].permute(1, 2, 0).numpy() for row in part.given]
+        if self.model.bundle.image_condition.kind != "masked":
+            return images
+        return [with_hole(image, request.seed) for image, request in zip(images, part.requests, strict=True)]
+
+    def _explain(self, part: Part) -> Result:
+        from flows.pipelines.diffusion.explain import explain_prompt, rows_of_maps
+
+        self.model.denoiser = self.trained
+        (request,), given = part.requests, self._given(part)
+        found = explain_prompt(self.model, request, given[0] if given else None)
+        rows = []
+        for name, maps in rows_of_maps(found).items():
+            pngs = [found.draw(of_token, of_token.max(), MAP_SIDE) for of_token in maps]
+            rows.append(MapRow(name=name, tokens=found.tokens, pngs=tuple(map(_base64, pngs))))
+        return Result(pngs=_pngs([found.image]), maps=tuple(rows))
 
     def _squares(self, images: list[np.ndarray]) -> np.ndarray:
         """Cut the middle square of each image, as of the real ones: (N, side, side, 3)."""
@@ -275,6 +318,17 @@ def decode_features(result: dict[str, str]) -> dict[str, np.ndarray]:
     return {name: np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for name, text in result.items()}
 
 
+def with_hole(image: np.ndarray, seed: int) -> np.ndarray:
+    """Add an alpha channel to an image (H, W, 3) uint8, transparent in a random box: (H, W, 4)."""
+    import torch
+
+    from unet_models.sampling.conditions import boxes
+
+    uniform = torch.rand(1, 4, generator=torch.Generator().manual_seed(seed))
+    hole = boxes(uniform, *image.shape[:2])[0, 0].numpy()
+    return np.concatenate([image, np.uint8(255) * (1 - hole).astype(np.uint8)[..., None]], axis=-1)
+
+
 def _check(images: list[np.ndarray], prompts: list[str]) -> tuple[list[list[bool]], list[bool]]:
     from data_pipelines.images.shapes import check_image, check_relation
 
@@ -284,7 +338,11 @@ def _check(images: list[np.ndarray], prompts: list[str]) -> tuple[list[list[bool
 
 def _pngs(images: Iterable[np.ndarray]) -> list[str]:
     """Encode images as PNG files in base64."""
-    return [base64.b64encode(png_bytes(image)).decode() for image in images]
+    return [_base64(png_bytes(image)) for image in images]
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _encode_features(features: dict[str, np.ndarray]) -> dict[str, str]:

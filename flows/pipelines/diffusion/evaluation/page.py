@@ -49,6 +49,11 @@ PICTURES = {
         "From noise to image",
         "How the sampler gets from noise to an image, first step to last. The rough layout comes early, detail late.",
     ),
+    "attention": (
+        "Attention to the prompt",
+        "Where an image attends to each token of its prompt, averaged over layers: the mean over sampling, some steps, "
+        "and every head. Each map is as bright as its largest value; tokens that name nothing take what is left over.",
+    ),
     "neighbours": (
         "Nearest training images",
         "A generated image, then the training images nearest to it. Where they are equal, the model has "

@@ -7,8 +7,8 @@ batches do not depend on the number of workers: neither do the images, to the bi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from data_pipelines.images import shapes
@@ -45,6 +45,8 @@ class Samples:
     captions: Sequence[str]
     splits: Sequence[str]
     buckets: Sequence[str]
+    classes: Sequence[str | None] | None = None
+    """Name of the class of every image; None where the data have none."""
 
     def rows(self, side: str) -> list[int]:
         """Return the rows of the real images of one side that are looked at."""
@@ -54,8 +56,10 @@ class Samples:
 def plan_parts(config: DiffusionConfig, samples: Samples) -> Plan:
     """Plan the main set, the sets it is compared with, and what the report shows beside it."""
     checked = captions_can_be_checked(config)
-    prompts, sizes = _prompts(config, samples)
-    requests = _Requests(config).images(prompts, ImagePurpose.SAMPLE, sizes)
+    asked = _ask(config, samples)
+    requests = [
+        _request(config, each, ImagePurpose.SAMPLE, number, size=each.size) for number, each in enumerate(asked)
+    ]
     size = _part_size(config)
     pieces = group_alike([(request.width, request.height) for request in requests], size)
     parts = [
@@ -63,6 +67,7 @@ def plan_parts(config: DiffusionConfig, samples: Samples) -> Plan:
             name="generated",
             kind="draw",
             requests=tuple(requests[i] for i in piece),
+            given=_given(asked[i] for i in piece),
             shard=f"{number:04d}",
             checks=checked,
         )
@@ -73,61 +78,91 @@ def plan_parts(config: DiffusionConfig, samples: Samples) -> Plan:
         real = _pieces(samples.rows(side), size)
         parts += [Part(name=side, kind="real", rows=piece, restores=side == "val") for piece in real]
     if checked:
-        parts += _checked_parts(config, requests, size)
+        parts += _checked_parts(config, asked, requests, size)
     trained_on = Counter(
         bucket for bucket, side in zip(samples.buckets, samples.splits, strict=True) if side == "train"
     )
-    return Plan(prompts, [*parts, *_shown(config, prompts, [bucket for bucket, _ in trained_on.most_common()])])
+    shown = _shown(config, asked, [bucket for bucket, _ in trained_on.most_common()])
+    return Plan([each.prompt for each in asked], [*parts, *shown])
 
 
 def captions_can_be_checked(config: DiffusionConfig) -> bool:
     """Tell whether images can be compared with their captions pixel by pixel."""
-    return config.data.layout == "shapes"
+    return config.data.layout == "shapes" and config.train.model.context_dim is not None
 
 
-def _checked_parts(config: DiffusionConfig, requests: Sequence[ImageRequest], size: int) -> list[Part]:
+def _checked_parts(
+    config: DiffusionConfig, asked: Sequence[_Asked], requests: Sequence[ImageRequest], size: int
+) -> list[Part]:
     """Plan prompts for held-out combinations, and the main set drawn by an untrained network."""
     spec = config.evaluate
-    unseen = shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)
-    asked = _Requests(config).images(unseen, ImagePurpose.HELD_OUT, [None] * len(unseen))
-    held_out = [
-        Part(name="held_out", kind="draw", requests=piece, measures=False, checks=True)
-        for piece in _pieces(asked, size)
-    ]
+    held_out: list[Part] = []
+    if _is_text_alone(config):
+        unseen = [_Asked(prompt) for prompt in shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)]
+        unseen_requests = [_request(config, each, ImagePurpose.HELD_OUT, i) for i, each in enumerate(unseen)]
+        held_out = [
+            Part(name="held_out", kind="draw", requests=piece, measures=False, checks=True)
+            for piece in _pieces(unseen_requests, size)
+        ]
     return held_out + [
-        Part(name="untrained", kind="draw", requests=piece, untrained=True, measures=False, checks=True)
-        for piece in _pieces(requests, size)
+        Part(
+            name="untrained",
+            kind="draw",
+            requests=tuple(requests[i] for i in piece),
+            given=_given(asked[i] for i in piece),
+            untrained=True,
+            measures=False,
+            checks=True,
+        )
+        for piece in _pieces(range(len(requests)), size)
     ]
 
 
-def _shown(config: DiffusionConfig, prompts: Sequence[str], buckets: Sequence[str]) -> list[Part]:
+def _shown(config: DiffusionConfig, asked: Sequence[_Asked], buckets: Sequence[str]) -> list[Part]:
     """Plan what the report shows, one part a row. ``buckets`` are those trained on, most images first."""
-    spec, build = config.evaluate, _Requests(config)
-    chosen = evenly_spaced(list(dict.fromkeys(prompts)), spec.num_shown)
+    spec = config.evaluate
+    chosen = evenly_spaced(list(dict.fromkeys(replace(each, size=None) for each in asked)), spec.num_shown)
     half = chosen[: max(len(chosen) // 2, 1)]
-    guidance = spec.guidance_scale
-    rows: list[tuple[str, list[ImageRequest]]] = [
-        ("grid", [build.image(prompt, ImagePurpose.GRID, row, column) for column in range(GRID_COLUMNS)])
-        for row, prompt in enumerate(chosen)
+    parts = [
+        _row(config, "grid", each, [(ImagePurpose.GRID, row, column) for column in range(GRID_COLUMNS)])
+        for row, each in enumerate(chosen)
     ]
-    rows += [
-        ("sweep", [build.image(prompt, ImagePurpose.GUIDANCE_SWEEP, row, 0, scale=s) for s in spec.guidance_sweep])
-        for row, prompt in enumerate(half)
-        if spec.guidance_sweep
+    parts += [
+        _row(config, "sweep", each, [(ImagePurpose.GUIDANCE_SWEEP, row, 0)] * len(scales), scales=scales)
+        for row, each in enumerate(half)
+        if (scales := spec.guidance_sweep) and can_be_guided(config)
     ]
     if config.data.crop == "buckets":
         sizes = [bucket_size(bucket) for bucket in buckets[: spec.num_shown]]
-        rows += [
-            ("sizes", [build.image(prompt, ImagePurpose.SIZES, row, size=size) for size in sizes])
-            for row, prompt in enumerate(half[:NUM_TRACES])
+        parts += [
+            _row(config, "sizes", each, [(ImagePurpose.SIZES, row)] * len(sizes), sizes=sizes)
+            for row, each in enumerate(half[:NUM_TRACES])
         ]
-    parts = [
-        Part(name=name, kind="draw", requests=tuple(requests), shows=True, measures=False) for name, requests in rows
+    parts += [
+        _row(config, "attention", each, [(ImagePurpose.TRACE, row)]).model_copy(update={"kind": "explain"})
+        for row, each in enumerate(chosen[: spec.num_explained])
     ]
     return parts + [
-        Part(name="trace", kind="trace", requests=(build.image(prompt, ImagePurpose.TRACE, row, scale=guidance),))
-        for row, prompt in enumerate(half[:NUM_TRACES])
+        _row(config, "trace", each, [(ImagePurpose.TRACE, row)]).model_copy(update={"kind": "trace"})
+        for row, each in enumerate(half[:NUM_TRACES])
     ]
+
+
+def _row(
+    config: DiffusionConfig,
+    name: str,
+    asked: _Asked,
+    addresses: Sequence[tuple[ImagePurpose, *tuple[int, ...]]],
+    scales: Sequence[float | None] = (),
+    sizes: Sequence[Size | None] = (),
+) -> Part:
+    """Plan one row of pictures of the report, an image for each address, of its scale or size where they are given."""
+    count = len(addresses)
+    requests = tuple(
+        _request(config, asked, *address, scale=scale, size=size)
+        for address, scale, size in zip(addresses, scales or [None] * count, sizes or [None] * count, strict=True)
+    )
+    return Part(name=name, kind="draw", requests=requests, given=_given([asked] * count), shows=True, measures=False)
 
 
 def plan_search(samples: Samples) -> list[Part]:
@@ -138,46 +173,73 @@ def plan_search(samples: Samples) -> list[Part]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Requests:
-    """Builds requests with the seed and guidance scale of an evaluation."""
+class _Asked:
+    """What is asked for, but for the seed."""
 
-    config: DiffusionConfig
-
-    def images(self, prompts: Sequence[str], purpose: ImagePurpose, sizes: Sequence[Size | None]) -> list[ImageRequest]:
-        """Build one request per prompt; image i is addressed by i."""
-        pairs = enumerate(zip(prompts, sizes, strict=True))
-        return [self.image(prompt, purpose, i, size=size) for i, (prompt, size) in pairs]
-
-    def image(
-        self,
-        prompt: str,
-        purpose: ImagePurpose,
-        *address: int,
-        scale: float | None = None,
-        size: Size | None = None,
-    ) -> ImageRequest:
-        """Build a request; ``scale`` and ``size`` default to those of the evaluation and the training."""
-        spec = self.config.evaluate
-        width, height = size or (None, None)
-        return ImageRequest(
-            prompt=prompt,
-            seed=image_seed(spec.seed, purpose, *address),
-            guidance_scale=spec.guidance_scale if scale is None else scale,
-            width=width,
-            height=height,
-        )
+    prompt: str
+    size: Size | None = None
+    """None: the size of the training."""
+    class_name: str = ""
+    row: int | None = None
+    """Index row of the image that is drawn from; None: none is."""
 
 
-def _prompts(config: DiffusionConfig, samples: Samples) -> tuple[list[str], list[Size | None]]:
-    """Return prompt and size of each image: held-out captions in turn, or new scenes of generated shapes."""
-    count = config.evaluate.num_images
-    if captions_can_be_checked(config):
-        return shapes.prompts(count, config.evaluate.seed, held_out=False), [None] * count
+def _request(
+    config: DiffusionConfig,
+    asked: _Asked,
+    purpose: ImagePurpose,
+    *address: int,
+    scale: float | None = None,
+    size: Size | None = None,
+) -> ImageRequest:
+    """Build a request; ``scale`` and ``size`` default to those of the evaluation and the training."""
+    width, height = size or (None, None)
+    return ImageRequest(
+        prompt=asked.prompt,
+        class_name=asked.class_name,
+        seed=image_seed(config.evaluate.seed, purpose, *address),
+        guidance_scale=config.evaluate.guidance_scale if scale is None else scale,
+        width=width,
+        height=height,
+    )
+
+
+def _given(asked: Iterable[_Asked]) -> tuple[int, ...]:
+    """Return the index rows of the images that are drawn from; none where the model takes no image."""
+    return tuple(each.row for each in asked if each.row is not None)
+
+
+def _ask(config: DiffusionConfig, samples: Samples) -> list[_Asked]:
+    """Say what each image of the main set is asked for: what is known of the held-out images in turn.
+
+    For generated shapes and text alone, new scenes.
+    """
+    count, train = config.evaluate.num_images, config.train
+    if captions_can_be_checked(config) and _is_text_alone(config):
+        return [_Asked(prompt) for prompt in shapes.prompts(count, config.evaluate.seed, held_out=False)]
     held_out = [row for row, side in enumerate(samples.splits) if side == "val"]
-    rows = [held_out[i % len(held_out)] for i in range(count)]
-    in_buckets = config.data.crop == "buckets"
-    sizes = [bucket_size(samples.buckets[row]) if in_buckets else None for row in rows]
-    return [samples.captions[row] for row in rows], sizes
+    has_classes = train.model.num_class_embeds is not None and samples.classes is not None
+    return [
+        _Asked(
+            prompt="" if train.model.context_dim is None else samples.captions[row],
+            size=bucket_size(samples.buckets[row]) if config.data.crop == "buckets" else None,
+            class_name=(samples.classes[row] or "") if has_classes and samples.classes is not None else "",
+            row=None if train.image_condition.kind == "none" else row,
+        )
+        for row in (held_out[i % len(held_out)] for i in range(count))
+    ]
+
+
+def _is_text_alone(config: DiffusionConfig) -> bool:
+    """Tell whether text is the only condition."""
+    train = config.train
+    has_others = train.model.num_class_embeds is not None or train.image_condition.kind != "none"
+    return train.model.context_dim is not None and not has_others
+
+
+def can_be_guided(config: DiffusionConfig) -> bool:
+    """Tell whether guidance changes an image: it is by text and class."""
+    return config.train.model.context_dim is not None or config.train.model.num_class_embeds is not None
 
 
 def _part_size(config: DiffusionConfig) -> int:

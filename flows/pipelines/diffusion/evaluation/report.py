@@ -48,6 +48,7 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
             "sizes": _rows(done, "sizes", _size),
             "sweep": _rows(done, "sweep", _guidance),
             "trace": _rows(done, "trace", _number),
+            "attention": _maps(done),
             "neighbours": _neighbours(config, trained, attempt, measured),
         },
         curves={
@@ -95,9 +96,28 @@ def _rows(done: Done, name: str, caption: Caption) -> list[PictureRow]:
     rows = []
     for part, result in done:
         if part.name == name:
+            given = [Picture(base64.b64decode(result.given), "drawn from")] if result.given else []
             pictures = [Picture(base64.b64decode(png), caption(part, i)) for i, png in enumerate(result.pngs)]
-            rows.append(PictureRow(part.requests[0].prompt, pictures))
+            rows.append(PictureRow(_title(part), [*given, *pictures]))
     return rows
+
+
+def _maps(done: Done) -> list[PictureRow]:
+    """Build the rows of attention maps, a picture per token."""
+    rows = []
+    for part, result in done:
+        for row in result.maps:
+            pairs = zip(row.pngs, row.tokens, strict=True)
+            pictures = [Picture(base64.b64decode(png), token) for png, token in pairs]
+            rows.append(PictureRow(f"{_title(part)}: {row.name}", pictures))
+    return rows
+
+
+def _title(part: Part) -> str:
+    """Write what the images of a part were asked for."""
+    request = part.requests[0]
+    names = [request.prompt, f"class {request.class_name}" if request.class_name else ""]
+    return ", ".join(name for name in names if name) or "no condition"
 
 
 def _seed(part: Part, index: int) -> str:

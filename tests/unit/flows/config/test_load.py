@@ -115,7 +115,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ),
         ("compute.num_workers=3", "train_clip.global_batch_size (128) must be a multiple of compute.num_workers (3)"),
         ("evaluate.num_inference_steps=2000", "must be at most train.noise.num_timesteps"),
-        ("train.model.num_class_embeds=3", "this pipeline conditions on text alone"),
+        (
+            "train.model.num_class_embeds=3",
+            "num_class_embeds (3): the data have no classes; set data.class_from",
+        ),
+        (
+            "train.image_condition.kind=masked",
+            "in_channels (4) must be 9 (4 noisy latents, 1 mask, 4 of the image)",
+        ),
     ],
 )
 def test_networks_of_a_diffusion_config_must_fit_together(override: str, named: str) -> None:

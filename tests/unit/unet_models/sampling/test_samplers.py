@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.errors import InputError
+from unet_models.sampling.conditions import Conditions
 from unet_models.sampling.noise import alphas_cumprod
 from unet_models.sampling.samplers import sample_latents
 from unet_models.specs.diffusion import NoiseSpec, SampleSpec
@@ -33,7 +34,7 @@ def sample(denoiser: nn.Module, steps: int, scales: list[float], traced: list[tu
     generators = [torch.Generator().manual_seed(i) for i in range(len(scales))]
     return sample_latents(
         *(denoiser, NoiseSpec(num_timesteps=10), SampleSpec(num_inference_steps=steps), (4, 2, 3)),
-        *(generators, states, states),
+        *(generators, Conditions(states), Conditions(states)),
         guidance_scales=scales,
         trace=lambda step, latents: traced.append((step, latents)),
     )
@@ -72,7 +73,7 @@ class Gaussian(nn.Module):
 def test_samples_of_a_known_distribution_have_its_mean_and_deviation(sampler: str, steps: int) -> None:
     noise = NoiseSpec(schedule="cosine", prediction_type="v_prediction")
     spec = SampleSpec.model_validate({"sampler": sampler, "num_inference_steps": steps, "guidance_scale": 1})
-    denoiser, states = Gaussian(noise, 1.0, 0.5), torch.zeros(1, 3, 2)
+    denoiser, states = Gaussian(noise, 1.0, 0.5), Conditions(torch.zeros(1, 3, 2))
     found = sample_latents(denoiser, noise, spec, (4, 32, 32), [torch.Generator().manual_seed(0)], states, states)
     assert len(denoiser.timesteps) == steps
     assert denoiser.timesteps[0] == 999  # pure noise comes at its own level

@@ -48,7 +48,7 @@ def _batches(start: int = 0) -> Iterator[LatentBatch]:
         generator = torch.Generator().manual_seed(step)
         moments = torch.randn(4, 8, 4, 4, generator=generator)
         states = torch.randn(4, 3, 6, generator=generator)
-        yield LatentBatch(moments, states, (0, 1, 2, 3), ("a", "b", "c", "d"), step)
+        yield LatentBatch(moments, states, torch.arange(4), (0, 1, 2, 3), ("a", "b", "c", "d"), step)
 
 
 def _objective(spec: DiffusionSpec) -> NoisePrediction:

@@ -23,9 +23,15 @@ from unet_models.training.objectives import NoisePrediction, Reconstruction, Res
 class Recorder(torch.nn.Module):
     """Predicts zeros and remembers what it was shown."""
 
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        self.noisy, self.timesteps, self.context = noisy, timesteps, context
-        return torch.zeros_like(noisy)
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        context: torch.Tensor | None,
+        class_labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        self.noisy, self.timesteps, self.context, self.labels = noisy, timesteps, context, class_labels
+        return torch.zeros_like(noisy[:, :4])
 
 
 def batch(positions: tuple[int, ...], step: int = 3) -> LatentBatch:
@@ -33,7 +39,7 @@ def batch(positions: tuple[int, ...], step: int = 3) -> LatentBatch:
     moments = torch.randn(256, 8, 4, 4, generator=generator)
     states = torch.ones(256, 6, 2)
     rows = list(positions)
-    return LatentBatch(moments[rows], states[rows], positions, tuple(map(str, positions)), step)
+    return LatentBatch(moments[rows], states[rows], torch.tensor(rows) % 3, positions, tuple(map(str, positions)), step)
 
 
 def objective(**changes: object) -> NoisePrediction:
@@ -67,11 +73,62 @@ def test_captions_are_dropped_as_often_as_asked(rate: float) -> None:
     assert dropped == pytest.approx(rate, abs=5 * (rate * (1 - rate) / 256) ** 0.5)
 
 
+CONDITIONED = {
+    "model": {"channels": (8,), "attention_levels": (False,), "num_heads": 1, "num_groups": 4, "in_channels": 9,
+              "num_class_embeds": 4},
+    "precision": "fp32",
+    "class_dropout": 0.3,
+}  # fmt: skip
+
+
+def conditioned(**changes: object) -> NoisePrediction:
+    return NoisePrediction(DiffusionSpec.model_validate(CONDITIONED | changes), 0.5, torch.zeros(6, 2))
+
+
+@pytest.mark.parametrize("kind", ["low_resolution", "masked"])
+def test_classes_and_images_are_dropped_as_often_as_asked_each_on_its_own(kind: str) -> None:
+    recorder, shown = Recorder(), batch(tuple(range(256)))
+    conditioned(image_condition={"kind": kind, "dropout": 0.4}, caption_dropout=0.5)(recorder, shown)
+    assert recorder.labels is not None
+    assert recorder.context is not None
+    assert recorder.noisy.shape == (256, 9, 4, 4)
+    hole, known = recorder.noisy[:, 4:5], recorder.noisy[:, 5:]
+    no_class, no_image = recorder.labels == 3, hole.flatten(1).all(dim=1)
+    no_text = (recorder.context == 0).flatten(1).all(dim=1)
+    rates = [each.float().mean().item() for each in (no_class, no_image, no_text, no_class & no_image & no_text)]
+    assert rates == pytest.approx([0.3, 0.4, 0.5, 0.3 * 0.4 * 0.5], abs=0.1)
+    assert torch.equal(recorder.labels[~no_class], shown.class_labels[~no_class])
+    assert not known[no_image].any()
+    assert not (known * hole).any()
+    assert known[~no_image].flatten(1).any(dim=1).all()
+
+
+@pytest.mark.parametrize("kind", ["low_resolution", "masked"])
+def test_conditions_of_a_sample_are_the_same_in_any_company(kind: str) -> None:
+    together, alone = Recorder(), Recorder()
+    conditioned(image_condition={"kind": kind, "dropout": 0.0})(together, batch((0, 1, 2, 3)))
+    conditioned(image_condition={"kind": kind, "dropout": 0.0})(alone, batch((2,)))
+    assert together.labels is not None
+    assert alone.labels is not None
+    assert torch.equal(together.noisy[2:3], alone.noisy)
+    assert together.labels[2] == alone.labels[0]
+
+
+def test_a_network_without_text_is_shown_none() -> None:
+    recorder = Recorder()
+    plain = {"channels": (8,), "attention_levels": (False,), "num_heads": 1, "num_groups": 4, "context_dim": None}
+    objective(model=plain)(recorder, batch((0, 1)))
+    assert recorder.context is None
+    assert recorder.labels is None
+
+
 def test_latents_are_scaled_before_noise() -> None:
     """The loss of a network that predicts zero clean latents is their scaled second moment."""
     made = objective(noise={"prediction_type": "sample"}, caption_dropout=0)
     moments = torch.cat([torch.full((2, 4, 4, 4), 3.0), torch.full((2, 4, 4, 4), -30.0)], dim=1)
-    losses = made(Recorder(), LatentBatch(moments, torch.ones(2, 6, 2), (0, 1), ("a", "b"), 0))
+    losses = made(
+        Recorder(), LatentBatch(moments, torch.ones(2, 6, 2), torch.zeros(2, dtype=torch.int64), (0, 1), ("a", "b"), 0)
+    )
     assert losses.tolist() == pytest.approx([1.5**2] * 2, rel=1e-4)
 
 

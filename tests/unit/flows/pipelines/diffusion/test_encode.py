@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flows.pipelines.diffusion.encode import scaling_factor, square_latent_shape
+from data_pipelines.errors import DataError
+from flows.pipelines.diffusion.encode import class_names, scaling_factor, square_latent_shape
 
 
 def test_scaling_factor_makes_latents_of_unit_variance() -> None:
@@ -22,3 +23,14 @@ def test_scaling_factor_makes_latents_of_unit_variance() -> None:
 def test_latents_of_the_square_from_those_of_any_bucket() -> None:
     assert square_latent_shape({"latent_shape": [4, 48, 80]}, {"bucket": "640x384"}, 512) == (4, 64, 64)
     assert square_latent_shape({"latent_shape": [16, 64, 64]}, {"bucket": "512x512"}, 512) == (16, 64, 64)
+
+
+def test_classes_are_those_of_the_training_images_in_order() -> None:
+    rows = [
+        {"case_id": str(i), "class_name": name, "split": split}
+        for i, (name, split) in enumerate([("b", "train"), ("a", "train"), ("b", "val")])
+    ]
+    assert class_names(rows) == ("a", "b")
+    assert class_names([row | {"class_name": None} for row in rows]) == ()
+    with pytest.raises(DataError, match="its class 'c' has no training image"):
+        class_names([*rows, {"case_id": "3", "class_name": "c", "split": "val"}])

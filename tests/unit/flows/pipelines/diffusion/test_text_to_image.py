@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data_pipelines.errors import InputError, WeightsError
-from flows.pipelines.diffusion.text_to_image import TextToImage, to_pixels, write_pipeline
+from flows.pipelines.diffusion.explain import DiffusionExplainer, explain_prompt
+from flows.pipelines.diffusion.image_condition import read_image
+from flows.pipelines.diffusion.text_to_image import INDEX, TextToImage, to_pixels, write_pipeline
 from unet_models.formats.clip_folder import save_clip
 from unet_models.networks.autoencoder import build_autoencoder
+from unet_models.networks.build import build_denoiser
 from unet_models.networks.clip import build_clip
 from unet_models.networks.denoisers.unet import DenoisingUNet
 from unet_models.networks.tokenizer import train_tokenizer
@@ -127,3 +131,128 @@ def test_prompts_that_are_cut_are_told(
         assert "not read" not in caplog.text
         model.draw([ImageRequest(prompt="a red circle " * 9, seed=0, guidance_scale=1.0)])
     assert "1 prompts have more than 8 tokens, the rest is not read: 'a red circle a red" in caplog.text
+
+
+CONDITIONED: dict[str, Any] = {"context_dim": None, "num_class_embeds": 3, "in_channels": 9}
+
+
+def conditioned(encoders: tuple[Path, Path], folder: Path, kind: str = "masked", **changes: Any) -> TextToImage:
+    """A model of small images that is conditioned on a class, and on an image of that kind."""
+    bundle = Bundle.model_validate(
+        {"noise": {}, "sample": {"num_inference_steps": 2}, "latent_shape": (4, 4, 4), "scaling_factor": 0.7}
+        | {"classes": ["cat", "dog"], "image_condition": {"kind": kind, "factor": 2}}
+    )
+    torch.manual_seed(1)
+    denoiser = build_denoiser(DENOISER.model_copy(update=CONDITIONED | changes))
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    write_pipeline(folder, bundle, denoiser, *encoders)
+    return TextToImage(folder, "cpu")
+
+
+def test_class_and_image_change_what_is_drawn(encoders: tuple[Path, Path], tmp_path: Path) -> None:
+    model = conditioned(encoders, tmp_path)
+    assert not (tmp_path / INDEX).exists(), "no pipeline of diffusers draws with it"
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8)
+    image[..., 3] = 255
+    image[4:8, :8, 3] = 0
+    other = image.copy()
+    other[5, 5, :3] ^= 255  # in the hole
+    asked = [ImageRequest(class_name=name, seed=0, guidance_scale=2.0) for name in ("cat", "dog", "", "cat", "cat")]
+    cat, dog, none, again, without = model.draw(asked, images=[image, image, image, other, None])
+    assert (cat != dog).any()
+    assert (cat != none).any()
+    assert (cat == again).all(), "what is in the hole is not looked at"
+    assert (cat != without).any()
+    (alone,) = model.draw(asked[:1], images=[image])
+    assert np.abs(alone.astype(int) - cat).max() <= 1
+
+
+def test_what_is_known_of_an_image_is_its_latents_outside_the_hole(encoders: tuple[Path, Path], tmp_path: Path) -> None:
+    model = conditioned(encoders, tmp_path)
+    image = np.full((16, 16, 4), 255, np.uint8)
+    image[0, 0, 3] = 0
+    (known,) = model.conditioner.known([image], (4, 4, 4))  # type: ignore[misc]
+    assert known[0].tolist() == [[1, 0, 0, 0], [0] * 4, [0] * 4, [0] * 4]
+    assert known[1:, 0, 0].tolist() == [0] * 4
+    filled = torch.full((1, 3, 16, 16), 1.0)
+    filled[0, :, 0, 0] = 127 / 127.5 - 1  # grey
+    latents = model.autoencoder.encode(filled).latent_dist.mean[0] * 0.7
+    torch.testing.assert_close(known[1:, 1:], latents[:, 1:])
+
+
+def test_a_small_image_is_enlarged_to_the_size_that_is_drawn(encoders: tuple[Path, Path], tmp_path: Path) -> None:
+    model = conditioned(encoders, tmp_path, kind="low_resolution")
+    (known,) = model.conditioner.known([np.zeros((4, 6, 3), np.uint8)], (4, 6, 4))  # type: ignore[misc]
+    assert known.shape == (5, 6, 4)
+    assert not known[0].any()
+    blocks = known[1:].unflatten(1, (3, 2)).unflatten(3, (2, 2))
+    assert torch.equal(blocks, blocks[:, :, :1, :, :1].expand_as(blocks))
+
+
+@pytest.mark.parametrize(
+    ("request_", "image", "message"),
+    [
+        ({"class_name": "cow"}, None, "class: there is no 'cow'; the model takes one of cat, dog"),
+        (
+            {},
+            np.zeros((4, 4, 3), np.uint8),
+            r"image: must be \(height, width, 4\) uint8, got \(4, 4, 3\) uint8; what",
+        ),
+        ({}, np.zeros((4, 4, 4)), r"image: must be .*, got \(4, 4, 4\) float64"),
+    ],
+)
+def test_conditions_that_the_model_does_not_take(
+    request_: dict[str, Any], image: Any, message: str, encoders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model = conditioned(encoders, tmp_path)
+    with pytest.raises(InputError, match=message):
+        model.draw([ImageRequest(seed=0, guidance_scale=1.0, **request_)], images=[image])
+
+
+def test_a_model_of_text_alone_refuses_class_and_image(encoders: tuple[Path, Path], tmp_path: Path) -> None:
+    model = TextToImage(pipeline_folder(encoders, tmp_path, {}))
+    with pytest.raises(InputError, match="class: there is no 'cat'; the model takes none: it was trained without"):
+        model.draw([ImageRequest(class_name="cat", seed=0, guidance_scale=1.0)])
+    with pytest.raises(InputError, match="image: the model was trained without one"):
+        model.draw([ImageRequest(seed=0, guidance_scale=1.0)], images=[np.zeros((16, 16, 3), np.uint8)])
+
+
+def test_images_are_read_from_files(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 2), (10, 20, 30)).save(tmp_path / "a.png")
+    assert read_image(str(tmp_path / "a.png"))[0, 0].tolist() == [10, 20, 30, 255]
+    (tmp_path / "b.png").write_bytes(b"no image")
+    for value, message in (("/no/such", "cannot be read"), (str(tmp_path / "b.png"), "cannot be read"), (3, "got int")):
+        with pytest.raises(InputError, match=f"^image: .*{message}"):
+            read_image(value)
+
+
+def test_maps_of_a_prompt_are_of_its_tokens_and_change_no_pixel(encoders: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = pipeline_folder(encoders, tmp_path / "model", {}, num_inference_steps=3, guidance_scale=2.0)
+    explainer = DiffusionExplainer(folder)
+    request = ImageRequest(prompt="a red", seed=3, guidance_scale=2.0, width=24, height=16)
+    found = explain_prompt(explainer.model, request)
+    assert (found.image == explainer.model.draw([request])[0]).all()
+    assert "".join(found.tokens) == "ared"
+    assert found.maps.shape == (3, 2, len(found.tokens), 4, 6)
+    assert found.maps.min() > 0
+    assert found.maps.sum(axis=2).max() < 1, "start, end and padding have their share"
+    other = explain_prompt(explainer.model, request.model_copy(update={"negative_prompt": "blue"}))
+    np.testing.assert_allclose(other.maps[0], found.maps[0], rtol=1e-5)  # those of the prompt, not of the negative one
+    written = explainer({"prompt": "a red", "seed": 3}, tmp_path / "out")
+    names = [str(path.relative_to(tmp_path / "out")) for path in written]
+    assert names[:2] == ["image.png", "01-a/mean.png"]
+    assert names.count("01-a/head-2.png") == names.count("01-a/step-003.png") == 1
+    assert len(names) == 1 + len(found.tokens) * (1 + 3 + 2)
+    assert {read_image(str(path)).shape for path in written} == {(400, 400, 4)}
+
+
+def test_what_cannot_be_explained(encoders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--class cat: maps of a diffusion model are of the tokens"):
+        DiffusionExplainer(tmp_path, "cat")
+    with pytest.raises(InputError, match="trained without text"):
+        explain_prompt(conditioned(encoders, tmp_path), ImageRequest(seed=0, guidance_scale=1.0))
+    model = TextToImage(pipeline_folder(encoders, tmp_path / "b", {}))
+    with pytest.raises(InputError, match="the prompt is empty"):
+        explain_prompt(model, ImageRequest(seed=0, guidance_scale=1.0))

@@ -61,3 +61,26 @@ def test_real_images_are_evenly_spaced_over_their_side() -> None:
     assert all(row % 2 == 0 for row in rows)
     assert rows == sorted(set(rows))
     assert rows[-1] > 19_000
+
+
+@pytest.mark.parametrize("has_text", [True, False])
+def test_every_condition_is_that_of_the_held_out_image(*, has_text: bool) -> None:
+    model = {"channels": (32,), "attention_levels": (True,), "in_channels": 9, "num_class_embeds": 3}
+    train = {
+        "model": model | {"context_dim": 128 if has_text else None},
+        "image_condition": {"kind": "masked"},
+        "global_batch_size": 12,
+    }
+    data = {"layout": "shapes", "class_from": "shape"}
+    config = diffusion_config(data=data, train=train, evaluate={"num_images": 8, "num_shown": 2, "batch_size": 4})
+    samples = Samples(["x", "a", "b"], ["train", "val", "val"], ["64x64"] * 3, ["circle", "square", "circle"])
+    parts = plan_parts(config, samples).parts
+    asked = [
+        (request.prompt, request.class_name, row)
+        for part in parts
+        if part.name == "generated"
+        for request, row in zip(part.requests, part.given, strict=True)
+    ]
+    assert asked == [("a" if has_text else "", "square", 1), ("b" if has_text else "", "circle", 2)] * 4
+    assert {part.name for part in parts if part.checks} == ({"generated", "untrained"} if has_text else set())
+    assert all(len(part.given) == len(part.requests) for part in parts if part.kind in ("draw", "trace"))

@@ -1,0 +1,95 @@
+"""The image that a model draws from: read, checked, and brought to the latents that the denoiser is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data_pipelines.errors import InputError
+from unet_models.sampling.conditions import hole_in_latents, known_part, low_resolution, nothing_known
+from unet_models.specs.diffusion import Bundle
+from unet_models.training.objectives import scale_images
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+"""Formats of images given by path, as Pillow names them."""
+MAX_PIXELS = 1 << 26
+"""Maximum number of pixels of an image given by path, checked in its header."""
+
+
+class ImageConditioner:
+    """Turns images into what is known of the latents (``known_part``).
+
+    An image is (height, width, 3 or 4) uint8 and is resized to the size that is drawn. A model of kind ``masked`` draws
+    what is transparent (alpha below 128): such an image needs an alpha channel. No image: nothing is known.
+    """
+
+    def __init__(self, autoencoder: Any, bundle: Bundle, device: torch.device) -> None:
+        self.autoencoder, self.bundle, self.device = autoencoder, bundle, device
+        self.factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
+
+    @torch.no_grad()
+    def known(self, images: Sequence[np.ndarray | None], shape: tuple[int, int, int]) -> Tensor | None:
+        """Build the condition of a batch of latents of ``shape``; None where the model takes no image.
+
+        Raises InputError for an image where the model takes none, and for one that is no image.
+        """
+        if self.bundle.image_condition.kind == "none":
+            if any(image is not None for image in images):
+                raise InputError("image: the model was trained without one; leave it out")
+            return None
+        return torch.cat([self._known(image, shape) for image in images])
+
+    def _known(self, image: np.ndarray | None, shape: tuple[int, int, int]) -> Tensor:
+        if image is None:
+            return nothing_known(torch.zeros(1, *shape, device=self.device))
+        spec = self.bundle.image_condition
+        check_image(image, needs_alpha=spec.kind == "masked")
+        pixels, hole = self._resized(image, (shape[2] * self.factor, shape[1] * self.factor))
+        latents = self.autoencoder.encode(scale_images(pixels)).latent_dist.mean * self.bundle.scaling_factor
+        if spec.kind == "low_resolution":
+            return known_part(low_resolution(latents, spec.factor), torch.zeros_like(latents[:, :1]))
+        return known_part(latents, hole_in_latents(hole, self.factor))
+
+    def _resized(self, image: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Resize to ``size`` (width, height): colours (1, 3, H, W) uint8, grey in the hole; the hole (1, 1, H, W)."""
+        colours = np.asarray(Image.fromarray(image[..., :3]).resize(size, Image.Resampling.BICUBIC))
+        alpha = np.full(image.shape[:2], 255, np.uint8) if image.shape[2] == 3 else image[..., 3]
+        hole = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.NEAREST)) < 128
+        filled = np.where(hole[..., None], np.uint8(127), colours)
+        tensors = torch.from_numpy(filled).permute(2, 0, 1)[None], torch.from_numpy(hole)[None, None].float()
+        return tensors[0].to(self.device), tensors[1].to(self.device)
+
+
+def check_image(image: np.ndarray, *, needs_alpha: bool) -> None:
+    """Raise InputError where an array is not an image, or has no alpha channel though it needs one."""
+    channels = (4,) if needs_alpha else (3, 4)
+    if image.ndim != 3 or image.shape[2] not in channels or image.dtype != np.uint8 or 0 in image.shape:
+        remedy = "; what is transparent (alpha 0) is drawn" if needs_alpha else ""
+        raise InputError(
+            f"image: must be (height, width, {' or '.join(map(str, channels))}) uint8, "
+            f"got {image.shape} {image.dtype}{remedy}"
+        )
+
+
+def read_image(value: object) -> np.ndarray:
+    """Return the image of a request: the array itself, or the RGBA pixels of the file at a path.
+
+    Raises InputError where it is neither, or the file cannot be read.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if not isinstance(value, str | Path):
+        raise InputError(f"image: must be a path or an array, got {type(value).__name__}")
+    try:
+        with Image.open(value, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(f"image: {value} has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+            return np.asarray(image.convert("RGBA"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"image: {value} cannot be read ({error}); give a {', '.join(FORMATS)} file") from None
