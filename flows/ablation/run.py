@@ -20,6 +20,8 @@ from flows.stages.record import Figures, Record
 
 logger = logging.getLogger(__name__)
 
+VARIED = "train"
+"""First step that differs between variants."""
 LAST = "evaluate"
 """Step up to which each variant runs."""
 TINY = {"memory": 1.0}
@@ -53,7 +55,8 @@ def run_ablation(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int
         for variant, changed in ablation.variants(config).items()
         for seed in seeds
     ]
-    run_steps(config, until=pipeline_of(config).steps_of(config)[0].name)  # once, not by several trials at a time
+    names = [step.name for step in pipeline_of(config).steps_of(config)]
+    run_steps(config, until=names[names.index(VARIED) - 1])  # once, not by several trials at a time
     missing = [number for number, (_, _, each) in enumerate(planned) if not all(s.done for s in _plan(each))]
     if missing:
         _tune([each for _, _, each in planned], missing)

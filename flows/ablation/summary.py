@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean
 
 from flows.ablation.run import AblationRun
 from flows.metrics import Metric, parse_metric_name
@@ -70,17 +70,6 @@ def steps_until(curve: Curve, wanted: float, metric: Metric) -> float:
 def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
     """Average curves that were measured at the same steps."""
     return [(points[0][0], mean(value for _, value in points)) for points in zip(*curves, strict=True)]
-
-
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """Estimate a mean from one value per seed, with Student's 95 % interval; no interval of one seed."""
-    centre = mean(values)
-    if len(values) == 1:
-        return Estimate(centre, math.nan, math.nan)
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return Estimate(centre, centre - half, centre + half)
 
 
 def _curve(run: AblationRun, name: str) -> Curve:

@@ -36,6 +36,8 @@ def diffusers_obstacle(spec: DenoiserSpec) -> str:
     """Say why diffusers has no such network; empty where it has."""
     if spec.backbone != "unet":
         return f"it has no network with the layers of backbone {spec.backbone}"
+    if set(spec.skips) != {"concat"}:
+        return f"it has no U-Net with skip connections other than concat ({spec.skip})"
     if spec.context_dim is None:
         return "its U-Nets have no transformer blocks with self-attention alone (train.model.context_dim is null)"
     return ""

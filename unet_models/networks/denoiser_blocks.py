@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from unet_models.networks.attention import SpatialTransformer
 from unet_models.networks.denoiser import run_block
-from unet_models.specs.denoisers import DenoisingUNetSpec
+from unet_models.networks.skips import AttentionGate
+from unet_models.specs.denoisers import DenoisingUNetSpec, LongSkip
 
 
 def sinusoids(timesteps: Real[Tensor, " batch"], width: int) -> Float[Tensor, "batch width"]:
@@ -162,7 +163,10 @@ class Middle(Level):
 
 
 class DecoderLevel(Level):
-    """Level of the decoder: joins one skip connection before each residual block, then upsamples."""
+    """Level of the decoder: joins one skip connection before each residual block, then upsamples.
+
+    Without skip connections the residual blocks take the decoder's features alone.
+    """
 
     def __init__(
         self,
@@ -171,12 +175,16 @@ class DecoderLevel(Level):
         skips: list[int],
         width: int,
         *,
+        kind: LongSkip,
         has_attention: bool,
         has_upsample: bool,
     ) -> None:
         inputs = [before] + [width] * (len(skips) - 1)
-        joined = [x + skip for x, skip in zip(inputs, skips, strict=True)]
+        joined = inputs if kind == "none" else [x + skip for x, skip in zip(inputs, skips, strict=True)]
         super().__init__(spec, joined, width, len(skips) if has_attention else 0)
+        self.kind = kind
+        if kind == "gated":
+            self.gates = nn.ModuleList(AttentionGate(2, skip, x, (1, 1)) for x, skip in zip(inputs, skips, strict=True))
         self.upsamplers = nn.ModuleList([Upsample(width)] if has_upsample else [])
 
     def forward(
@@ -189,7 +197,9 @@ class DecoderLevel(Level):
     ) -> Float[Tensor, "batch channels out_height out_width"]:
         """Apply the level; ``size`` is that of the next finer level, None at the finest."""
         for index, skip in enumerate(skips):
-            x = self.step(index, torch.cat([x, skip], dim=1), condition, context)
+            if self.kind == "gated":
+                skip = self.gates[index](skip, x)
+            x = self.step(index, x if self.kind == "none" else torch.cat([x, skip], dim=1), condition, context)
         for upsample in self.upsamplers:
             x = upsample(x, size)
         return x

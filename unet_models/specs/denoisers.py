@@ -8,6 +8,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from data_pipelines.specs import Spec
 
+LongSkip = Literal["concat", "gated", "none"]
+
 
 class ConditionedSpec(Spec):
     """Inputs and output that denoisers of every backbone have."""
@@ -42,6 +44,9 @@ class DenoisingUNetSpec(ConditionedSpec):
     """Transformer blocks in each transformer."""
     num_groups: int = Field(default=32, ge=1)
     """Groups of each group normalisation."""
+    skip: LongSkip | tuple[LongSkip, ...] = "concat"
+    """Skip connections, one kind for all or one per level, full resolution first: encoder features are concatenated
+    with the decoder's, weighted by an attention gate and then concatenated, or not used. diffusers has ``concat``."""
     time_conditioning: Literal["additive", "film"] = "additive"
     """Conditioning of residual blocks on the timestep: its embedding is added to the features (Ho 2020), or scales
     and shifts them after normalisation (FiLM, Perez 2018)."""
@@ -56,6 +61,10 @@ class DenoisingUNetSpec(ConditionedSpec):
                 f"attention_levels: need one entry for each of the {len(self.channels)} levels, "
                 f"got {len(self.attention_levels)}"
             )
+        if isinstance(self.skip, tuple) and len(self.skip) != len(self.channels):
+            raise ValueError(
+                f"skip: need one kind, or one for each of the {len(self.channels)} levels, got {len(self.skip)}"
+            )
         for width in self.channels:
             if width % self.num_groups or width % self.num_heads:
                 raise ValueError(
@@ -63,6 +72,11 @@ class DenoisingUNetSpec(ConditionedSpec):
                     f"({self.num_heads}), got {width}"
                 )
         return self
+
+    @property
+    def skips(self) -> tuple[LongSkip, ...]:
+        """Kind of the skip connections of each level, full resolution first."""
+        return self.skip if isinstance(self.skip, tuple) else (self.skip,) * len(self.channels)
 
 
 class TransformerSpec(ConditionedSpec):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.pipelines.diffusion.ablation import SKIPS
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.stages.pipeline import Explainer, Pipeline, Records, Step
 
@@ -101,4 +102,5 @@ DIFFUSION = Pipeline(
     ),
     check=check_given,
     load_explainer=load_explainer,
+    ablations=(SKIPS,),
 )

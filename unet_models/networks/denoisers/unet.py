@@ -78,7 +78,15 @@ class DenoisingUNet(Denoiser):
         for i, width in reversed(list(enumerate(channels))):
             own = [skips.pop() for _ in range(spec.num_res_blocks + 1)]
             self.up_blocks.append(
-                DecoderLevel(spec, before, own, width, has_attention=spec.attention_levels[i], has_upsample=i > 0)
+                DecoderLevel(
+                    spec,
+                    before,
+                    own,
+                    width,
+                    kind=spec.skips[i],
+                    has_attention=spec.attention_levels[i],
+                    has_upsample=i > 0,
+                )
             )
             before = width
 

@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 
 from flows.ablation.page import ablation_page, ablation_text
-from flows.ablation.summary import VariantSummary, mean_curve, over_seeds, steps_until, wanted_quality
+from flows.ablation.summary import VariantSummary, mean_curve, steps_until, wanted_quality
 from flows.metrics import parse_metric_name
 from flows.pipelines.segmentation.ablation import SKIPS
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.stages.pipeline import Estimate
+from flows.stages.pipeline import Estimate, over_seeds
 from tests.support.pages import assert_runs_no_foreign_script
 
 DICE, LOSS = (parse_metric_name(name).metric for name in ("val/dice", "val/loss"))

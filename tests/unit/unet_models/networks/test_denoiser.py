@@ -260,3 +260,24 @@ def test_inputs_that_do_not_fit_the_spec(changes: dict[str, Any], given: dict[st
     spec = small(**changes)
     with pytest.raises(ValueError, match=message):
         DenoisingUNet(spec)(**inputs(spec) | given)
+
+
+@pytest.mark.parametrize("kind", ["gated", "none", ("concat", "none")])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+def test_skip_connections_can_be_left_out(kind: str | tuple[str, ...], size: tuple[int, int]) -> None:
+    """All parts take part, and the output keeps its size; without a skip the decoder's features are all there is."""
+    spec = small(channels=(8, 16), attention_levels=(True, False), skip=kind)
+    model = perturbed(DenoisingUNet(spec))
+    given = inputs(spec, size)
+    assert model(**given).shape == given["noisy_latents"].shape
+    model(**given).square().mean().backward()
+    assert [name for name, each in model.named_parameters() if each.grad is None] == []
+    full = DenoisingUNet(small(channels=(8, 16), attention_levels=(True, False)))
+    widths = [block.norm1.num_channels for level in model.up_blocks for block in level.resnets]
+    wanted = [block.norm1.num_channels for level in full.up_blocks for block in level.resnets]
+    assert (widths == wanted) == (kind == "gated")
+
+
+def test_kinds_of_skips_are_one_or_one_per_level() -> None:
+    with pytest.raises(ValueError, match=r"skip: need one kind, or one for each of the \d levels, got 1"):
+        small(skip=("none",))
