@@ -25,6 +25,7 @@ from flows.cli.base import (
     print_json,
     print_result,
 )
+from flows.cli.plan import planned_config
 from flows.cli.tables import plan_text, summary_text
 from flows.pipelines.catalog import PIPELINES, load_config
 
@@ -53,10 +54,19 @@ def demo(
 
 @app.command(rich_help_panel=PIPELINE_PANEL)
 def run(
-    config: Config, overrides: Set = None, as_json: Json = False, dry_run: DryRun = False, verify: Verify = False
+    config: Annotated[
+        Path, typer.Argument(help="YAML file of the pipeline, or a folder of cases to plan for.", metavar="CONFIG|DATA")
+    ],
+    within: Annotated[str, typer.Option(help="Training time, such as 30m: sets train.within.")] = "",
+    overrides: Set = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    verify: Verify = False,
 ) -> None:
-    """Run the whole pipeline as a Prefect flow; stages that are done are cache hits."""
-    run_config(load_config(config, overrides or ()), as_json=as_json, dry_run=dry_run, verify=verify)
+    """Run the whole pipeline as a Prefect flow; stages that are done are cache hits. A folder is planned for first."""
+    path = planned_config(config) if config.is_dir() else config
+    given = [*(overrides or ()), *([f"train.within={within}"] if within else [])]
+    run_config(load_config(path, given), as_json=as_json, dry_run=dry_run, verify=verify)
 
 
 def add_stage_commands() -> None:

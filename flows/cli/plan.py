@@ -1,0 +1,58 @@
+"""The command that plans a configuration for a folder of labelled volumes or images."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_pipelines.atomic import atomic_file
+from data_pipelines.errors import ConfigError
+from data_pipelines.specs import parse_duration
+from flows.cli.base import PIPELINE_PANEL, app, print_result
+from flows.config.locations import state_folder
+
+logger = logging.getLogger(__name__)
+
+Within = Annotated[str, typer.Option(help="Training time, such as 30m; default: the default number of steps.")]
+Memory = Annotated[float, typer.Option(help="GPU memory that training may take, in GB.", min=0.5)]
+Gpu = Annotated[bool, typer.Option("--gpu", help="Plan for a GPU: larger batch and network.")]
+
+
+@app.command("plan", rich_help_panel=PIPELINE_PANEL)
+def plan(
+    data: Annotated[Path, typer.Argument(help="Folder of cases with labels.", metavar="DATA")],
+    within: Within = "",
+    memory: Memory = 8.0,
+    gpu: Gpu = False,
+) -> None:
+    """Read a data set and print a configuration for it: each setting with its reason, by nnU-Net's rules."""
+    if not data.is_dir():
+        raise ConfigError(f"plan: there is no folder {data}; correct the path")
+    print_result(planned_yaml(data, within, memory, gpu=gpu).rstrip())
+
+
+def planned_yaml(data: Path, within: str = "", memory: float = 8.0, *, gpu: bool = False) -> str:
+    """Plan for a folder of cases; return the configuration as YAML."""
+    from flows.pipelines.segmentation.planning.rules import Wishes, plan_settings
+    from flows.pipelines.segmentation.planning.survey import survey
+    from flows.pipelines.segmentation.planning.template import plan_yaml
+
+    try:
+        seconds = float(str(parse_duration(within))) if within else None
+    except ValueError as error:
+        raise ConfigError(f"--within: {error}") from None
+    root = data.expanduser().absolute()
+    return plan_yaml(str(root), plan_settings(survey(root), Wishes(seconds, memory, gpu)))
+
+
+def planned_config(data: Path) -> Path:
+    """Plan for a folder of cases into a file of the user's state folder; return it."""
+    path = state_folder() / "plans" / f"{data.resolve().name}.yaml"
+    text = planned_yaml(data)
+    with atomic_file(path) as partial:
+        partial.write_text(text)
+    logger.info("planned %s", path)
+    return path

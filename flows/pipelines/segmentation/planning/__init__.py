@@ -1,0 +1,8 @@
+"""Planning: from a folder of cases to a configuration with reasons, by nnU-Net's rules (Isensee 2021, 2024).
+
+topology.py   how often each axis is halved
+sizes.py      patch and batch within a memory, over a data set
+survey.py     what the cases are: spacings, shapes, intensities, names
+rules.py      each setting with its reason
+template.py   the settings as commented YAML
+"""

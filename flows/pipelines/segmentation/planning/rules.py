@@ -1,0 +1,178 @@
+"""Settings of a segmentation pipeline for a surveyed data set, each with its reason."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.specs import duration_text
+from data_pipelines.volumes.spacing import MAX_ANISOTROPY, SAME, find_coarse_axis, typical_spacing
+from flows.config.specs import REFUSED_IN_NAMES
+from flows.pipelines.segmentation.planning.sizes import Sizes, channels_of, plan_sizes
+from flows.pipelines.segmentation.planning.survey import Survey
+
+COARSE_PERCENTILE = 10
+"""Percentile of the spacings of an axis of thick slices: few cases are resampled to coarser voxels than they have."""
+CPU_CHANNELS, CPU_BATCH = 16, 2
+"""Width and batch without a GPU: more steps in the same time."""
+MAX_CPU_WORKERS = 8
+SIDES = re.compile(r"(^|[^a-z])(left|right|l|r)([^a-z]|$)", re.IGNORECASE)
+"""Names of classes that are told apart by their side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user asks of the plan."""
+
+    within_seconds: float | None = None
+    memory_gb: float = 8.0
+    use_gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A field of the configuration, its value and why."""
+
+    path: str
+    value: Any
+    reason: str
+
+
+def plan_settings(survey: Survey, wishes: Wishes) -> list[Setting]:
+    """Return the settings that differ from the defaults, or that somebody would ask about."""
+    spacing = target_spacing([case.spacing for case in survey.cases])
+    shape = median_shape(survey, spacing)
+    sizes = plan_sizes(spacing, shape, len(survey.cases), len(survey.dataset.classes), wishes.memory_gb)
+    return [
+        *_data(survey),
+        *_preprocessing(survey, spacing),
+        *_training(survey, sizes, shape, wishes),
+        *_compute(sizes, wishes),
+    ]
+
+
+def target_spacing(spacings: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Return the voxel size in mm to resample to: typical along each axis, finer along an axis of thick slices."""
+    axes = list(zip(*spacings, strict=True))
+    typical = [typical_spacing(axis) for axis in axes]
+    coarse = find_coarse_axis(typical)
+    if coarse is not None:
+        others = max(value for axis, value in enumerate(typical) if axis != coarse)
+        finer = float(np.percentile(axes[coarse], COARSE_PERCENTILE))
+        typical[coarse] = typical_spacing([max(finer, others)])
+    return tuple(typical)
+
+
+def median_shape(survey: Survey, spacing: Sequence[float]) -> tuple[float, ...]:
+    """Return the median shape of the cases in voxels of ``spacing``."""
+    shapes = [
+        [round(n * own / wanted) for n, own, wanted in zip(case.shape, case.spacing, spacing, strict=True)]
+        for case in survey.cases
+    ]
+    return tuple(float(each) for each in np.median(shapes, axis=0))
+
+
+def _data(survey: Survey) -> Iterator[Setting]:
+    dataset = survey.dataset
+    name = "".join("-" if each in REFUSED_IN_NAMES else each for each in dataset.name).strip() or "unetflow"
+    yield Setting("registry.name", name, "The folder's name.")
+    kind = "images" if survey.ndim == 2 else "volumes"
+    classes = ", ".join(dataset.classes)
+    yield Setting(
+        "data.ndim", survey.ndim, f"{len(survey.cases)} {kind} of {', '.join(dataset.channels)}; classes {classes}."
+    )
+    if survey.problems:
+        count = len({problem.path for problem in survey.problems})
+        reason = f"{count} files break a rule: the cases are left out, and listed in the report."
+        yield Setting("data.on_error", "quarantine", reason)
+
+
+def _preprocessing(survey: Survey, spacing: tuple[float, ...]) -> Iterator[Setting]:
+    spacings = np.array([case.spacing for case in survey.cases])
+    if np.allclose(spacings, spacing, rtol=SAME):
+        yield Setting("data.preprocess.spacing", None, f"All cases have voxels of {_mm(spacing)}: none is resampled.")
+    else:
+        low, high = spacings.min(axis=0), spacings.max(axis=0)
+        reason = f"Voxels are {_mm(low)} to {_mm(high)}: resampled to the typical size."
+        if find_coarse_axis(spacing) is not None:
+            reason += f" Of slices more than {MAX_ANISOTROPY:g} times as thick, the {COARSE_PERCENTILE}th percentile."
+        yield Setting("data.preprocess.spacing", list(spacing), reason)
+    if is_ct(survey.dataset.channels):
+        (channel,) = survey.fingerprint.channels[:1]
+        window = [round(channel.percentile_00_5, 1), round(channel.percentile_99_5, 1)]
+        reason = "CT: intensities mean the same in every scan. The 0.5th and 99.5th percentile of the classes."
+        yield Setting("data.preprocess.normalise", "window", reason)
+        yield Setting("data.preprocess.window", window, "In Hounsfield units.")
+    else:
+        reason = "Intensities of no absolute unit: zero mean and unit variance of each image and channel."
+        yield Setting("data.preprocess.normalise", "zscore", reason)
+
+
+def _training(survey: Survey, sizes: Sizes, shape: Sequence[float], wishes: Wishes) -> Iterator[Setting]:
+    patch = sizes.topology.patch_size
+    covered = 100 * math.prod(min(1.0, size / whole) for size, whole in zip(patch, shape, strict=True))
+    limit = f"{wishes.memory_gb:g} GB" if not all(p >= s for p, s in zip(patch, shape, strict=True)) else "the images"
+    median = " x ".join(f"{each:g}" for each in shape)
+    yield Setting(
+        "train.patch_size", list(patch), f"{covered:.0f} % of the median image ({median} voxels); limited by {limit}."
+    )
+    yield from _batch(sizes, wishes)
+    strides = [list(stride) for stride in sizes.topology.strides]
+    reason = "Each axis is halved while 8 voxels or more are left, axes of coarse voxels later."
+    yield Setting("train.model.strides", strides, reason)
+    widths = channels_of(sizes.topology)
+    if not wishes.use_gpu:
+        widths = tuple(width * CPU_CHANNELS // widths[0] for width in widths)
+    yield Setting("train.model.channels", list(widths), "Doubled with each stage, up to a limit.")
+    heads = max(0, min(2, len(widths) - 2))
+    yield Setting("train.model.deep_supervision", heads, "Coarser predictions that enter the loss, too.")
+    yield from _augmentation(survey)
+    yield Setting("train.ema_decay", 0.999, "The average of the weights scores better than the last ones.")
+    if wishes.within_seconds is not None:
+        text = duration_text(wishes.within_seconds)
+        yield Setting("train.within", text, "As asked: the pace is measured first, the schedule ends on time.")
+    if survey.ndim == 2:
+        yield Setting("train.loss.batch_dice", True, "Small patches: Dice over the whole batch is steadier.")
+
+
+def _batch(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
+    if not wishes.use_gpu:
+        reason = "Without a GPU: more steps in the same time."
+        yield Setting("train.global_batch_size", min(CPU_BATCH, sizes.batch_size), reason)
+        return
+    reason = "5 % of all voxels" if sizes.is_limited_by_data else f"{wishes.memory_gb:g} GB"
+    yield Setting("train.global_batch_size", sizes.batch_size, f"Limited by {reason}.")
+
+
+def _augmentation(survey: Survey) -> Iterator[Setting]:
+    sided = [name for name in survey.dataset.classes if SIDES.search(name)]
+    if sided:
+        axes = [1] if survey.ndim == 2 else [0]
+        kept = [axis for axis in range(survey.ndim) if axis not in axes]
+        reason = f"{', '.join(sided)}: classes of one side; mirrored right-left they would be wrong."
+        yield Setting("train.augment.mirror_axes", kept, reason)
+
+
+def _compute(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
+    if wishes.use_gpu:
+        yield Setting("compute.use_gpu", True, "As asked.")
+        yield Setting("compute.num_workers", 1, "One GPU; more workers train the same weights faster.")
+        return
+    batch = min(CPU_BATCH, sizes.batch_size)
+    workers = max(1, min(os.cpu_count() or 1, MAX_CPU_WORKERS, batch))
+    yield Setting("compute.num_workers", workers, f"{os.cpu_count()} CPUs, and a batch of {batch}.")
+
+
+def is_ct(channels: Sequence[str]) -> bool:
+    """Tell CT by the name of its only channel."""
+    return len(channels) == 1 and channels[0].strip().lower() == "ct"
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{float(each):.4g}" for each in spacing) + " mm"

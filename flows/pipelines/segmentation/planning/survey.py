@@ -1,0 +1,76 @@
+"""Survey of a folder of cases: every case is read and checked once, as sharding does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from data_pipelines.errors import ConfigError, DataError, Problem, ProblemList
+from data_pipelines.progress import track
+from data_pipelines.volumes.cases import Case, Dataset
+from data_pipelines.volumes.checks import check_case
+from data_pipelines.volumes.files import read_geometry
+from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, case_statistics, merge_statistics
+from data_pipelines.volumes.sources.find import find_cases
+from data_pipelines.volumes.specs import DataSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What planning knows of a data set."""
+
+    dataset: Dataset
+    ndim: int
+    cases: tuple[CaseStatistics, ...]
+    """Statistics of the usable cases."""
+    fingerprint: Fingerprint
+    problems: tuple[Problem, ...]
+    """Problems of the cases that are left out."""
+
+
+def survey(root: Path) -> Survey:
+    """Read all cases of a folder. Raises DataError where none is usable, ConfigError where the layout is unknown."""
+    spec = DataSpec(root=str(root), ndim=2 if _is_flat(root) else 3)
+    dataset = find_cases(spec)
+    problems = ProblemList(dataset.problems)
+    found = list(_iter_statistics(dataset, spec, problems))
+    if not found:
+        raise DataError(problems) if problems else ConfigError(f"{root}: there is no case to plan for")
+    fingerprint = merge_statistics(found, dataset.classes, dataset.channels)
+    return Survey(dataset, spec.ndim, tuple(found), fingerprint, tuple(problems))
+
+
+def _is_flat(root: Path) -> bool:
+    """Tell images from volumes by the header of the first readable case."""
+    spec = DataSpec(root=str(root))
+    for case in find_cases(spec).cases:
+        try:
+            shape = read_geometry(case.images[0], spec.max_voxels, spec.slice_tolerance_mm).shape
+        except DataError:
+            continue  # reported when all cases are read
+        return len(shape) == 2 or shape[2] == 1
+    return False
+
+
+def _iter_statistics(dataset: Dataset, spec: DataSpec, problems: ProblemList) -> Iterator[CaseStatistics]:
+    """Yield the statistics of the cases that keep every rule; what the others break goes to ``problems``."""
+    declared = Dataset(dataset.name, (), dataset.classes, dataset.channels)
+    read = partial(_statistics, dataset=declared, spec=spec)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        results = ((1, result) for result in pool.map(read, dataset.cases))
+        for result in track(results, "plan", "cases", len(dataset.cases)):
+            if isinstance(result, CaseStatistics):
+                yield result
+            else:
+                problems += result
+
+
+def _statistics(case: Case, dataset: Dataset, spec: DataSpec) -> CaseStatistics | list[Problem]:
+    try:
+        return case_statistics(check_case(case, dataset, spec), len(dataset.classes))
+    except DataError as error:
+        return list(error.problems)

@@ -1,0 +1,98 @@
+"""A plan is a valid configuration; its values follow from the data, with reasons."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines.errors import DataError
+from data_pipelines.volumes.formats.images import write_picture
+from data_pipelines.volumes.formats.nifti import write_nifti
+from flows.cli.plan import planned_yaml
+from flows.pipelines.catalog import load_config
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.planning.rules import is_ct, target_spacing
+
+
+def write_volumes(folder: Path, spacings: list[float], classes: dict[str, int], channel: str) -> None:
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    for index, thickness in enumerate(spacings):
+        rng = np.random.default_rng(index)
+        affine = np.diag([1.0, 1.0, thickness, 1.0])
+        label = np.zeros((24, 24, 12), np.uint8)
+        label[4:12, 4:12, 2:8], label[12:16, 4:12, 2:8] = 1, 2
+        image = rng.normal(40, 5, label.shape).round() + 100 * (label > 0)
+        write_nifti(folder / "imagesTr" / f"case_{index}_0000.nii.gz", image.astype(np.int16), affine)
+        write_nifti(folder / "labelsTr" / f"case_{index}.nii.gz", label, affine)
+    text = {"name": "X", "channel_names": {"0": channel}, "labels": classes, "numTraining": len(spacings)}
+    (folder / "dataset.json").write_text(json.dumps(text | {"file_ending": ".nii.gz"}))
+
+
+def planned(folder: Path, *arguments: str) -> tuple[SegmentationConfig, str]:
+    text = planned_yaml(folder, *arguments)
+    path = folder.parent / "plan.yaml"
+    path.write_text(text)
+    config = load_config(path)
+    assert isinstance(config, SegmentationConfig)
+    return config, text
+
+
+def test_ct_of_sided_organs(tmp_path: Path) -> None:
+    classes = {"background": 0, "kidney left": 1, "kidney right": 2}
+    write_volumes(tmp_path / "x.y", [2.0, 2.0, 3.0, 3.0], classes, "CT")
+    config, text = planned(tmp_path / "x.y", "30m")
+    assert config.registry.name == "X"
+    assert config.data.preprocess.normalise == "window"
+    low, high = config.data.preprocess.window or (0, 0)
+    assert 120 < low < 135 < 145 < high < 160, "of the classes, which are around 140"
+    assert config.data.preprocess.spacing == (1.0, 1.0, 2.5)
+    assert "Voxels are 1 x 1 x 2 mm to 1 x 1 x 3 mm" in text
+    assert config.train.augment.mirror_axes == (1, 2)
+    assert "kidney left, kidney right: classes of one side" in text
+    assert config.train.within == 1800
+    assert len(config.train.patch_size) == 3
+
+
+def test_images_with_one_class(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    for index in range(5):
+        image = np.random.default_rng(index).integers(0, 200, (40, 64)).astype(np.uint8)
+        write_picture(tmp_path / "set" / "images" / f"{index}.png", image)
+        write_picture(tmp_path / "set" / "masks" / f"{index}.png", (image > 100).astype(np.uint8))
+    config, text = planned(tmp_path / "set")
+    assert (config.data.ndim, config.train.patch_size, config.train.within) == (2, (40, 64), None)
+    assert config.train.loss.batch_dice
+    assert config.train.augment.mirror_axes is None
+    assert config.data.preprocess.normalise == "zscore"
+    assert "5 images of" in text
+
+
+def test_what_breaks_a_rule_is_left_out_and_said(tmp_path: Path) -> None:
+    write_volumes(tmp_path / "set", [1.0, 1.0, 1.0], {"background": 0, "a": 1, "b": 2}, "MR")
+    (tmp_path / "set" / "imagesTr" / "case_1_0000.nii.gz").write_bytes(b"no volume")
+    config, text = planned(tmp_path / "set")
+    assert config.data.on_error == "quarantine"
+    assert "1 files break a rule" in text
+    for path in (tmp_path / "set" / "imagesTr").glob("*"):
+        path.write_bytes(b"no volume")
+    with pytest.raises(DataError):
+        planned_yaml(tmp_path / "set")
+
+
+def test_thick_slices_take_a_low_percentile() -> None:
+    """Of 2 to 20 mm the tenth percentile; never finer than in the plane."""
+    thick = [(0.7, 0.7, float(value)) for value in range(2, 21)]
+    assert target_spacing(thick)[:2] == (0.7, 0.7)
+    assert target_spacing(thick)[2] == pytest.approx(3.8)
+    assert target_spacing([(1.0, 1.0, 1.0)] * 3) == (1, 1, 1)
+
+
+def test_ct_is_known_by_its_name() -> None:
+    assert is_ct(["CT"])
+    assert not is_ct(["MRI"])
+    assert not is_ct(["CT", "PET"])
