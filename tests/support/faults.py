@@ -82,7 +82,9 @@ COLUMNS = ["broken", "when", "detected, s", "training again, s", "steps repeated
 def table_text(rows: list[FaultRow]) -> str:
     """Write the rows as a table in Markdown."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells() for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.split()).replace("|", "/") for cell in line) + " |" for line in lines
+    )
 
 
 def compare_weights(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
