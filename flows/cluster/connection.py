@@ -162,14 +162,18 @@ def own_node_id() -> str:
 
 @contextmanager
 def _own_sigterm_handler() -> Iterator[None]:
-    """Keep the handler of SIGTERM that there is: Ray installs one that exits, and below it one that aborts a process
-    still alive after three seconds. Where there is none, the exiting one stays."""
+    """Keep the handler of SIGTERM that there is: Ray installs one that exits with 15, and below it one that aborts a
+    process still alive after three seconds. Where there is none, the exiting one stays."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:
+            raise
+        raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         signal.signal(signal.SIGTERM, before if callable(before) else signal.getsignal(signal.SIGTERM))
 

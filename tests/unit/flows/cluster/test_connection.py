@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -19,6 +20,14 @@ def test_variables_are_as_before_after_the_block_even_where_it_fails(monkeypatch
         raise RuntimeError
     assert os.environ["UNETFLOW_TEST_SET"] == "before"
     assert "UNETFLOW_TEST_UNSET" not in os.environ
+
+
+def test_sigterm_while_ray_starts_exits_as_at_any_other_time() -> None:
+    """Ray's handler exits with 15."""
+    with delivered_signals(), pytest.raises(SystemExit) as stopped, _own_sigterm_handler():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+    assert stopped.value.code == 143
 
 
 def test_a_handler_of_sigterm_outlives_the_start_of_ray() -> None:

@@ -78,7 +78,7 @@ def test_latents_beyond_float16_stop_the_stage_and_name_the_image(work: Encoding
 
 
 def test_a_flipped_bit_of_an_image_stops_the_encoding(work: EncodingWork) -> None:
-    """Seen to fail without the check of a part at its first read: the PNG decoder then stops at its own checksum."""
+    """Seen to fail without the check of a part at its first read: the decoder's error names no shard."""
     path = Path(work.encoding.images_uri) / "a.tar"
     data = bytearray(path.read_bytes())
     data[work.rows[1]["offset:png"] + work.rows[1]["size:png"] // 2] ^= 1
