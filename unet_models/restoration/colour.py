@@ -55,11 +55,6 @@ def colour_grid() -> Float[Tensor, "colours 2"]:
     return torch.unique((ab / GRID).round(), dim=0) * GRID
 
 
-def nearest_colours(ab: Float[Tensor, "pixels 2"]) -> Tensor:
-    """Return the number of the grid's point nearest to each (a, b)."""
-    return torch.cdist(ab, colour_grid().to(ab)).argmin(dim=1)
-
-
 def _mix(channels: Tensor, matrix: tuple[tuple[float, ...], ...]) -> list[Tensor]:
     first, second, third = channels.unbind(1)
     return [row[0] * first + row[1] * second + row[2] * third for row in matrix]

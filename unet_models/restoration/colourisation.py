@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unet_models.restoration.colour import colour_grid, lab_to_rgb, nearest_colours, rgb_to_lab
+from unet_models.restoration.colour import colour_grid, lab_to_rgb, rgb_to_lab
 from unet_models.restoration.losses import image_loss
 from unet_models.restoration.task import Images, Inputs, Task
 from unet_models.specs.restoration import ColourisationSpec, RestorationLossSpec
 
 AB_SCALE = 110.0
 """Value of a and b that an output of 1 stands for."""
+MAX_AB = 110
+"""Largest whole number of a and b in sRGB, and smallest."""
 NUM_NEIGHBOURS, NEIGHBOUR_SIGMA = 5, 5.0
 """Quantised colours that share a true colour, and the width of their Gaussian weights (Zhang 2016, sec. 2.1)."""
 
@@ -71,23 +74,39 @@ class ColourClasses(Colourisation):
         self, output: Tensor, inputs: Inputs, images: Images, spec: RestorationLossSpec
     ) -> Float[Tensor, " batch"]:
         """Compute the rebalanced cross-entropy with the true colours' soft encoding (Zhang 2016, eq. 2)."""
-        ab = rgb_to_lab(images)[:, 1:].movedim(1, -1).flatten(0, 2)
-        places, shares = soft_encode(ab)
-        log_probs = F.log_softmax(output, dim=1).movedim(1, -1).flatten(0, 2)
-        entropy = -(log_probs.gather(1, places) * shares).sum(dim=1) * self.weights.to(output)[places[:, 0]]
-        return spec.terms.get("cross_entropy", 0.0) * entropy.reshape(len(images), -1).mean(dim=1)
+        ab = rgb_to_lab(images)[:, 1:]
+        pixels = ab.movedim(1, -1).flatten(0, 2)
+        shape = (len(images), *ab.shape[2:], NUM_NEIGHBOURS)
+        places, shares = (each.reshape(shape).movedim(-1, 1) for each in soft_encode(pixels))
+        # The shares sum to 1: no table of all log-probabilities is needed.
+        entropy = output.logsumexp(dim=1) - (output.gather(1, places) * shares).sum(dim=1)
+        weighted = entropy * self.weights.to(output)[places[:, 0]]
+        return spec.terms.get("cross_entropy", 0.0) * weighted.flatten(1).mean(dim=1)
 
 
 def soft_encode(ab: Float[Tensor, "pixels 2"]) -> tuple[Int[Tensor, "pixels 5"], Float[Tensor, "pixels 5"]]:
-    """Return the quantised colours nearest to each colour, nearest first, and their shares."""
-    distances, places = torch.cdist(ab, colour_grid().to(ab)).topk(NUM_NEIGHBOURS, dim=1, largest=False)
-    return places, F.softmax(-0.5 * (distances / NEIGHBOUR_SIGMA) ** 2, dim=1)
+    """Return the quantised colours nearest to each colour, nearest first, and their shares.
+
+    Colours are rounded to whole numbers and looked up: a search would take longer than the network.
+    """
+    places, shares = _encoding_table()
+    row = (ab.round().clamp(-MAX_AB, MAX_AB).long() + MAX_AB) @ torch.tensor([2 * MAX_AB + 1, 1], device=ab.device)
+    return places.to(ab.device)[row], shares.to(ab.device)[row]
 
 
 def count_colours(images: Images) -> Float[Tensor, " colours"]:
     """Count the pixels of each quantised colour."""
     ab = rgb_to_lab(images)[:, 1:].movedim(1, -1).flatten(0, 2)
-    return torch.bincount(nearest_colours(ab), minlength=len(colour_grid())).double()
+    return torch.bincount(soft_encode(ab)[0][:, 0], minlength=len(colour_grid())).double()
+
+
+@lru_cache(maxsize=1)
+def _encoding_table() -> tuple[Int[Tensor, "table 5"], Float[Tensor, "table 5"]]:
+    """Encode every pair of whole numbers a and b, a first."""
+    values = torch.arange(-MAX_AB, MAX_AB + 1, dtype=torch.float32)
+    distances = torch.cdist(torch.cartesian_prod(values, values), colour_grid())
+    nearest, places = distances.topk(NUM_NEIGHBOURS, dim=1, largest=False)
+    return places, F.softmax(-0.5 * (nearest / NEIGHBOUR_SIGMA) ** 2, dim=1)
 
 
 def rebalancing_weights(counts: Float[Tensor, " colours"], uniform: float) -> list[float]:

@@ -61,8 +61,7 @@ def draw_holes(size: Sequence[int], spec: InpaintingSpec, generator: torch.Gener
     for _ in range(_integer(spec.num_strokes, generator)):
         radius = max(_uniform(spec.stroke_width, generator) * min(height, width) / 2, 0.75)  # a pixel at least
         points = torch.rand(STROKE_POINTS, 2, generator=generator) * sides
-        for start, end in zip(points[:-1], points[1:], strict=True):
-            holes |= _distance(rows, columns, start, end) <= radius
+        holes |= (_distances(rows, columns, points[:-1], points[1:]) <= radius).any(dim=0)
     for _ in range(_integer(spec.num_boxes, generator)):
         shape = [max(_uniform(spec.box_size, generator) * side, 1.0) for side in (height, width)]
         top, left = (torch.rand(2, generator=generator) * (sides - torch.tensor(shape)).clamp_min(0)).tolist()
@@ -70,12 +69,16 @@ def draw_holes(size: Sequence[int], spec: InpaintingSpec, generator: torch.Gener
     return holes.float()
 
 
-def _distance(rows: Tensor, columns: Tensor, start: Tensor, end: Tensor) -> Float[Tensor, "height width"]:
-    """Compute the distance of every pixel from the segment between two points (row, column)."""
-    direction = end - start
-    along = ((rows - start[0]) * direction[0] + (columns - start[1]) * direction[1]) / direction.square().sum()
-    along = along.nan_to_num(0).clamp(0, 1)
-    return torch.hypot(rows - start[0] - along * direction[0], columns - start[1] - along * direction[1])
+def _distances(
+    rows: Tensor, columns: Tensor, starts: Float[Tensor, "segments 2"], ends: Float[Tensor, "segments 2"]
+) -> Float[Tensor, "segments height width"]:
+    """Compute the distance of every pixel from each segment between two points (row, column)."""
+    directions = ends - starts
+    down, right = directions[:, 0, None, None], directions[:, 1, None, None]
+    below, beside = rows - starts[:, 0, None, None], columns - starts[:, 1, None, None]
+    along = (below * down + beside * right) / (down**2 + right**2).clamp_min(1e-12)
+    along = along.clamp(0, 1)
+    return torch.hypot(below - along * down, beside - along * right)
 
 
 def _uniform(bounds: tuple[float, float], generator: torch.Generator) -> float:

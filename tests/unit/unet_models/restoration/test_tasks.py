@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 
 from unet_models.restoration.build import build_task
@@ -139,9 +140,13 @@ def test_colour_classes_decode_what_they_encode() -> None:
     task = build_task(ColourisationSpec(output="classes", temperature=1.0))
     assert isinstance(task, ColourClasses)
     grid = colour_grid()
-    places, shares = soft_encode(grid[100:101] + 1.0)
+    colours = torch.cat([grid[100:101] + 1.0, torch.tensor([[-37.0, 21.0], [300.0, 300.0]])])
+    places, shares = soft_encode(colours)
     assert places[0, 0] == 100
-    assert float(shares.sum()) == pytest.approx(1)
+    distances = torch.cdist(colours[:2], grid).sort(dim=1)
+    weights = torch.exp(-(distances.values[:, :5] ** 2) / 50)
+    torch.testing.assert_close(shares[:2], weights / weights.sum(dim=1, keepdim=True))
+    assert places[1].tolist() == distances.indices[1, :5].tolist()
     logits = torch.full((1, len(grid), 1, 1), -1e9)
     logits[0, 7] = 0
     assert torch.equal(task.colours(logits)[0, :, 0, 0], grid[7])
@@ -161,3 +166,14 @@ def test_rare_colours_weigh_more() -> None:
     assert weights == pytest.approx([weight / scale for weight in raw])
     assert rebalancing_weights(counts, uniform=1.0) == pytest.approx([1, 1, 1])
     assert count_colours(torch.zeros(1, 3, 4, 5)).sum() == 20
+
+
+def test_cross_entropy_is_that_of_torch() -> None:
+    """With the soft encoding as target; torch weighs classes otherwise, so all weigh 1 here."""
+    task, images = build_task(ColourisationSpec(output="classes")), some_images(2, 5)
+    output = torch.randn(2, task.out_channels, 5, 5, generator=torch.Generator().manual_seed(1))
+    places, shares = soft_encode(rgb_to_lab(images)[:, 1:].movedim(1, -1).flatten(0, 2))
+    target = torch.zeros(50, task.out_channels).scatter(1, places, shares)
+    theirs = F.cross_entropy(output.movedim(1, -1).flatten(0, 2), target, reduction="none").reshape(2, -1).mean(dim=1)
+    loss = task.loss(output, task.prepare(images), images, RestorationLossSpec(terms={"cross_entropy": 2.0}))
+    torch.testing.assert_close(loss, 2 * theirs)
