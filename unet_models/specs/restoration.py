@@ -107,10 +107,12 @@ Term = Literal["l1", "l2", "charbonnier", "ssim", "cross_entropy", "adversarial"
 class RestorationLossSpec(Spec):
     """Loss of restored images: a weighted sum of terms."""
 
-    terms: dict[Term, float] = Field(default={"charbonnier": 1.0}, min_length=1)
+    terms: dict[Term, float] = Field(default={})
     """Loss terms by name, and the weight of each: absolute error, squared error, Charbonnier (the former, smooth at 0),
     1 - SSIM, and for realistic texture the adversarial loss of a patch discriminator that is trained along.
-    ``cross_entropy`` is that of colourisation by classes, and the only one there beside ``adversarial``."""
+    ``cross_entropy`` is that of colourisation by classes, and the only one there beside ``adversarial``. Empty
+    (default): ``charbonnier``; for colourisation ``l2``, since the colour of least absolute error is mostly grey, and
+    by classes ``cross_entropy``."""
     charbonnier_epsilon: float = Field(default=1e-3, gt=0)
     """Error, as a fraction of white, below which the Charbonnier loss is quadratic."""
     adversarial_start: int = Field(default=0, ge=0)

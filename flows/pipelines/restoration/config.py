@@ -15,6 +15,7 @@ from unet_models.specs.restoration import (
     RestorationSpec,
     SuperResolutionSpec,
     TaskSpec,
+    Term,
     TileSpec,
     tiles_are_exact,
 )
@@ -48,6 +49,13 @@ class RestorationConfig(PipelineConfig):
         """Name of the metric that says most of the task."""
         return "psnr/hole" if isinstance(self.task, InpaintingSpec) else "psnr"
 
+    @property
+    def training(self) -> RestorationSpec:
+        """Settings of the training with the loss terms of the task, where none are given."""
+        terms = self.train.loss.terms or {default_term(self.task): 1.0}
+        loss = self.train.loss.model_copy(update={"terms": terms})
+        return self.train.model_copy(update={"loss": loss})
+
     @model_validator(mode="after")
     def _check_sizes(self) -> RestorationConfig:
         self.check_batch("train", self.train.global_batch_size)
@@ -74,7 +82,7 @@ class RestorationConfig(PipelineConfig):
 
     @model_validator(mode="after")
     def _check_loss(self) -> RestorationConfig:
-        given = set(self.train.loss.terms) - {"adversarial"}
+        given = set(self.training.loss.terms) - {"adversarial"}
         allowed = loss_terms(self.task)
         if not given or not given <= allowed:
             raise ValueError(
@@ -82,6 +90,13 @@ class RestorationConfig(PipelineConfig):
                 f"and adversarial beside them, got {', '.join(self.train.loss.terms)}"
             )
         return self
+
+
+def default_term(task: TaskSpec) -> Term:
+    """Return the loss term of a task where the configuration names none."""
+    if not isinstance(task, ColourisationSpec):
+        return "charbonnier"
+    return "cross_entropy" if task.output == "classes" else "l2"
 
 
 def loss_terms(task: TaskSpec) -> set[str]:

@@ -39,7 +39,7 @@ def plan_task(config: RestorationConfig, shards: Record[ImageShardFigures]) -> T
 
     check_sizes(shards, config.train.patch_size)
     return RestorationTask(
-        spec=config.train,
+        spec=config.training,
         index_uri=shards.output("index"),
         shards_uri=shards_uri(shards),
         task=config.task,

@@ -194,8 +194,11 @@ def restorer(*, is_adversarial: bool = False) -> TrainableRestorer:
 
 def test_degradation_of_a_sample_depends_on_seed_step_and_position_alone() -> None:
     model = restorer()
+    charbonnier = RestorationSpec.model_validate({"loss": {"terms": {"charbonnier": 1.0}}})
     losses = [
-        Restoration(RestorationSpec(seed=seed), build_task(DenoisingSpec()))(model, picture_batch(positions, step))
+        Restoration(charbonnier.model_copy(update={"seed": seed}), build_task(DenoisingSpec()))(
+            model, picture_batch(positions, step)
+        )
         for seed, positions, step in ((0, (0, 1, 2), 3), (0, (2,), 3), (1, (2,), 3), (0, (2,), 4))
     ]
     assert losses[0][2] == losses[1][0]

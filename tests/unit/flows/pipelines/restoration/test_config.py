@@ -25,7 +25,10 @@ from unet_models.specs.restoration import ColourisationSpec, DenoisingSpec, Supe
         ({"train": {"model": {"norm": "none", "deep_supervision": 1}}}, "images have one output; set it to 0"),
         ({"train": {"model": {"norm": "none", "fusion": {}}}}, "fusion and padding: valid are of segmentation"),
         ({"train": {"loss": {"terms": {"adversarial": 1.0}}}}, "denoising takes one or more of charbonnier, l1, l2"),
-        ({"task": {"name": "colourisation", "output": "classes"}}, "one or more of cross_entropy, and adversarial"),
+        (
+            {"task": {"name": "colourisation", "output": "classes"}, "train": {"loss": {"terms": {"l1": 1}}}},
+            "one or more of cross_entropy, and adversarial",
+        ),
         ({"data": {"crop": "square", "resolution": 32}}, r"data.resolution \(32\) must be at least train.patch_size"),
         ({"data": {"crop": "buckets", "bucket_multiple": 16}}, "choose none or square"),
         ({"train": {"loss": {"terms": {"l1": -1.0}}}}, "weights must be 0 or more, got l1: -1.0"),
@@ -38,6 +41,15 @@ def test_contradictions_are_refused(values: dict[str, Any], words: str) -> None:
         values["task"] = {"name": "denoising"} | values["task"]
     with pytest.raises(ValidationError, match=words):
         RestorationConfig.model_validate(values)
+
+
+def test_every_task_has_a_loss_of_its_own() -> None:
+    tasks = ({"name": "denoising"}, {"name": "colourisation"}, {"name": "colourisation", "output": "classes"})
+    configs = [RestorationConfig.model_validate({"task": task}) for task in tasks]
+    terms = [config.training.loss.terms for config in configs]
+    assert terms == [{"charbonnier": 1.0}, {"l2": 1.0}, {"cross_entropy": 1.0}]
+    given = RestorationConfig.model_validate({"train": {"loss": {"terms": {"l1": 2.0}}}})
+    assert given.training == given.train
 
 
 def test_networks_that_normalise_over_the_image_see_it_as_a_whole() -> None:
