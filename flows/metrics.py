@@ -246,6 +246,15 @@ _RESTORATION = (
     Metric("ssim/baseline", "SSIM of the baseline", "higher", "The same for the baseline.", decimals=4),
     Metric("ssim/baseline_hole", "SSIM of the baseline in holes", "higher", "The same for both.", decimals=4),
     Metric(
+        "temporal_error",
+        "Temporal error",
+        "lower",
+        "Flicker of restored clips: mean absolute difference between the change from frame to frame and the true one, "
+        "in 8-bit levels (0..255).",
+        decimals=2,
+    ),
+    Metric("temporal_error/baseline", "Temporal error of the baseline", "lower", "The same for the baseline."),
+    Metric(
         "colourfulness_error",
         "Colourfulness error",
         "nearest_zero",

@@ -19,6 +19,7 @@ colours    colours of any image to opaque 8-bit sRGB
 changes    what is changed in an image, by name
 pictures   encoded bytes to RGB of the wanted size
 captions   the captions of an image that training draws from
+clips      frames of one clip
 splits     train and validation split, given or drawn
 sharding   checked samples in shards, over a Ray cluster
 """

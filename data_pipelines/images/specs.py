@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_pipelines.specs import LocalPath, Spec
 
@@ -55,6 +56,9 @@ class ImageSpec(Spec):
     val_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Share of the images held out for validation where the data set gives no splits, chosen by a hash of (split_seed,
     id): new images move no old one."""
+    clip_pattern: str = ""
+    """Regular expression that finds the clip in an image's id: its first group, or all of its match, such as
+    ``clip[0-9]+``. Frames of one clip stay on one side of a drawn split. Default: each image is for itself."""
     split_seed: int = 0
     """Seed of the choice of held-out images."""
     shard_megabytes: float = Field(default=256, gt=0)
@@ -64,6 +68,15 @@ class ImageSpec(Spec):
     """Number of generated images; ``layout: shapes`` only."""
     shapes_seed: int = 0
     """Seed of the generated images; ``layout: shapes`` only."""
+
+    @field_validator("clip_pattern")
+    @classmethod
+    def _is_regular_expression(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"clip_pattern: {pattern!r} is no regular expression: {error}") from None
+        return pattern
 
     @model_validator(mode="after")
     def _square_is_one_of_several_buckets(self) -> Self:

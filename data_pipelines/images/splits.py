@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError
+from data_pipelines.images.clips import find_clips
 from data_pipelines.images.examples import Example
 from data_pipelines.images.specs import ImageSpec
 
@@ -68,18 +69,21 @@ def split_examples(
     none.
     """
     rows = list(rows)
+    clips = find_clips(rows, spec.clip_pattern)
     if given:
-        return _given_sides([row["case_id"] for row in rows], given)
-    shares = _shares(rows, spec)
-    if len(shares) < 2:
+        sides = _given_sides([row["case_id"] for row in rows], given)
+        _check_clips(sides, clips)
+        return sides
+    shares = _shares(rows, spec, clips)
+    distinct = sorted(set(shares.values()))
+    if len(distinct) < 2:
+        what = "clips" if spec.clip_pattern else "images"
         raise ConfigError(
-            f"splits: {len(shares)} usable images, and at least 2 are required, one to train on and one to hold out; "
+            f"splits: {len(distinct)} usable {what}, and at least 2 are required, one to train on and one to hold out; "
             "add images, or loosen the filters of data (min_side, max_aspect_ratio, min_caption_chars, ...)"
         )
-    ordered = sorted(shares, key=lambda example_id: (shares[example_id], example_id))
-    held_out = {example_id for example_id in ordered if shares[example_id] < spec.val_fraction}
-    held_out = (held_out | {ordered[0]}) - {ordered[-1]}
-    return {example_id: "val" if example_id in held_out else "train" for example_id in shares}
+    limit = min(max(spec.val_fraction, distinct[1]), distinct[-1])  # one share at least on either side
+    return {example_id: "val" if share < limit else "train" for example_id, share in shares.items()}
 
 
 def count_trained_on(rows: Iterable[Mapping[str, Any]], sides: Mapping[str, Side]) -> int:
@@ -90,13 +94,29 @@ def count_trained_on(rows: Iterable[Mapping[str, Any]], sides: Mapping[str, Side
     return sum(sides.get(row["case_id"]) == "val" and _pixels(row) in trained for row in rows)
 
 
-def _shares(rows: Sequence[Mapping[str, Any]], spec: ImageSpec) -> dict[str, float]:
-    """Map id to a number in 0..1, the largest of those drawn for the images of the same pixels."""
-    largest: dict[str, float] = {}
+def _shares(rows: Sequence[Mapping[str, Any]], spec: ImageSpec, clips: Mapping[str, str]) -> dict[str, float]:
+    """Map id to a number in 0..1, the largest of those drawn for the clips of the images of the same pixels, and of the
+    frames of the same clip."""
+    of_pixels: dict[str, float] = {}
     for row in rows:
-        drawn = [_draw(spec.split_seed, name) for name in (row["case_id"], *row.get("copies", ()))]
-        largest[_pixels(row)] = max(*drawn, largest.get(_pixels(row), 0.0))
-    return {row["case_id"]: largest[_pixels(row)] for row in rows}
+        drawn = [_draw(spec.split_seed, clips[name]) for name in (row["case_id"], *row.get("copies", ()))]
+        of_pixels[_pixels(row)] = max(*drawn, of_pixels.get(_pixels(row), 0.0))
+    of_clip: dict[str, float] = {}
+    for row in rows:
+        clip = clips[row["case_id"]]
+        of_clip[clip] = max(of_pixels[_pixels(row)], of_clip.get(clip, 0.0))
+    return {row["case_id"]: of_clip[clips[row["case_id"]]] for row in rows}
+
+
+def _check_clips(sides: Mapping[str, str], clips: Mapping[str, str]) -> None:
+    """Raise ConfigError where frames of one clip are on both sides of a given split."""
+    found: dict[str, str] = {}
+    for name, side in sides.items():
+        if found.setdefault(clips[name], side) != side:
+            raise ConfigError(
+                f"splits: frames of clip {clips[name]!r} are on both sides of the split that the data set gives; move "
+                "them to one, or draw the split: data.given_splits=false"
+            )
 
 
 def _pixels(row: Mapping[str, Any]) -> str:

@@ -183,7 +183,7 @@ def score_here(
         use_gpu=False,
     )
     (folder / "job.json").write_text(job.model_dump_json())
-    scores = ImageScorer()({"rows": json.dumps(held_out), "job": str(folder / "job.json")})["scores"]
+    scores = ImageScorer()({"rows": json.dumps(held_out), "is_clip": False, "job": str(folder / "job.json")})["scores"]
     found: list[dict[str, Any]] = json.loads(scores)
     return found
 

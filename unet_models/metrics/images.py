@@ -48,6 +48,16 @@ def similarity(
     return float((found if inside is None else found[inside]).mean())
 
 
+def temporal_error(
+    frames: tuple[Float[Tensor, "3 height width"], Float[Tensor, "3 height width"]],
+    truths: tuple[Float[Tensor, "3 height width"], Float[Tensor, "3 height width"]],
+) -> float:
+    """Compute the mean absolute difference between the change of two restored frames and that of the true ones, in
+    8-bit levels: 0 is no flicker that the clip does not have."""
+    changes = [second.double() - first.double() for first, second in (frames, truths)]
+    return float((changes[0] - changes[1]).abs().mean()) * 255
+
+
 def colourfulness(image: Float[Tensor, "3 height width"]) -> float:
     """Compute the colourfulness (Hasler and Suesstrunk 2003, sec. 7), of values as in 0..255."""
     red, green, blue = image.double() * 255

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
+from data_pipelines.images.clips import find_clips
 from data_pipelines.progress import track
 from data_pipelines.shards.index import read_table, write_table
-from flows.cluster.actors import map_on_actors
+from flows.cluster.actors import Item, map_on_actors
 from flows.metrics import METRICS
 from flows.pipelines.restoration.config import RestorationConfig
 from flows.pipelines.restoration.evaluation.scoring import ImageRow, ImageScorer, RestoringJob
@@ -74,7 +77,7 @@ def score_images(
     weights_uri: str,
 ) -> list[ImageRow]:
     """Restore and score every held-out image, sorted by id; ``images.parquet`` becomes an output of the attempt."""
-    split = read_table(shards.output("index"), columns=["split"])["split"].to_pylist()
+    index = read_table(shards.output("index"), columns=["case_id", "split"]).to_pylist()
     job = RestoringJob(
         bundle=bundle,
         weights_uri=weights_uri,
@@ -86,8 +89,13 @@ def score_images(
         use_gpu=config.compute.use_gpu,
     )
     storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
-    held_out = [row for row, side in enumerate(split) if side == "val"]
-    rows = sorted(_score_all(attempt.uri("job.json"), held_out, config), key=lambda row: str(row["case_id"]))
+    held_out = {number: row for number, row in enumerate(index) if row["split"] == "val"}
+    groups = group_images(held_out, config.data.clip_pattern)
+    items = [
+        {"rows": json.dumps(group), "is_clip": bool(config.data.clip_pattern), "job": attempt.uri("job.json")}
+        for group in groups
+    ]
+    rows = sorted(_score_all(items, len(held_out), config), key=lambda row: str(row["case_id"]))
     write_table(attempt.uri("images.parquet"), pa.Table.from_pylist(rows))
     attempt.add(IMAGES, attempt.uri("images.parquet"))
     return rows
@@ -106,12 +114,22 @@ def scores_of(rows: Sequence[ImageRow], metric: str) -> np.ndarray:
 
 def evaluation_digest(config: RestorationConfig, shards: Record[ImageShardFigures]) -> str:
     """Compute the digest of what scores depend on beside the model."""
-    return digest_of([held_out_digest(shards), config.evaluate.seed, config.task.model_dump(mode="json")])
+    task, clips = config.task.model_dump(mode="json"), config.data.clip_pattern
+    return digest_of([held_out_digest(shards), config.evaluate.seed, task, clips])
 
 
-def _score_all(job_uri: str, held_out: Sequence[int], config: RestorationConfig) -> Iterator[ImageRow]:
-    groups = [held_out[i : i + IMAGES_AT_ONCE] for i in range(0, len(held_out), IMAGES_AT_ONCE)]
-    items = [{"rows": json.dumps(group), "job": job_uri} for group in groups]
+def group_images(held_out: Mapping[int, Mapping[str, Any]], clip_pattern: str) -> list[list[int]]:
+    """Group the rows of an index for the actors: the frames of each clip in the order of their ids, or a few images."""
+    if not clip_pattern:
+        rows = list(held_out)
+        return [rows[i : i + IMAGES_AT_ONCE] for i in range(0, len(rows), IMAGES_AT_ONCE)]
+    clips, groups = find_clips(held_out.values(), clip_pattern), defaultdict(list)
+    for number in sorted(held_out, key=lambda number: str(held_out[number]["case_id"])):
+        groups[clips[held_out[number]["case_id"]]].append(number)
+    return list(groups.values())
+
+
+def _score_all(items: Sequence[Item], num_images: int, config: RestorationConfig) -> Iterator[ImageRow]:
     results = (json.loads(result["scores"]) for result in map_on_actors(ImageScorer, items, config.compute))
-    for scored in track(((len(rows), rows) for rows in results), "evaluate", "images", len(held_out)):
+    for scored in track(((len(rows), rows) for rows in results), "evaluate", "images", num_images):
         yield from scored

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_pipelines import storage
 from data_pipelines.specs import Spec
@@ -13,9 +12,6 @@ from unet_models.specs.restoration import ImageBundle
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from unet_models.restoration.held_out import HeldOut
-    from unet_models.restoration.task import Task
 
 ImageRow = dict[str, Any]
 """Row of ``images.parquet``: ``case_id``, ``row`` of the index, and metrics by name."""
@@ -57,11 +53,23 @@ class ImageScorer:
         return job
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Score the images in ``rows`` of the job at ``job``; the result holds their rows as JSON."""
-        self.job = self.job or self.load(item["job"])
-        return {"scores": json.dumps([self._score(row, self.job) for row in json.loads(item["rows"])])}
+        """Score the images in ``rows`` of the job at ``job``; the result holds their rows as JSON.
 
-    def _score(self, row: int, job: RestoringJob) -> ImageRow:
+        With ``is_clip`` they are the frames of one clip, in order.
+        """
+        self.job = self.job or self.load(item["job"])
+        found, previous = [], None
+        for row in json.loads(item["rows"]):
+            images = self._restore(row, self.job)
+            scores = score_image(images)
+            if item["is_clip"] and previous is not None:
+                scores |= score_change(previous, images)
+            found.append({"case_id": self.images.reader.key(row), "row": row, **scores})
+            previous = images
+        return {"scores": json.dumps(found)}
+
+    def _restore(self, row: int, job: RestoringJob) -> Restored:
+        """Degrade and restore an image, and keep it."""
         from flows.pipelines.restoration.image_restorer import to_bytes
         from flows.report.pictures import png_bytes
         from unet_models.restoration.held_out import degrade_held_out
@@ -71,17 +79,25 @@ class ImageScorer:
         sample = degrade_held_out(self.restorer.task, image, key, job.seed)
         restored = self.restorer.restore_inputs(sample.inputs)
         storage.write_bytes(storage.join(job.restored_uri, f"{key}.png"), png_bytes(to_bytes(restored)))
-        return {"case_id": key, "row": row, **score_image(restored, sample, self.restorer.task)}
+        baseline = self.restorer.task.baseline(sample.inputs)[0].clamp(0, 1)
+        return Restored(_rounded(restored), _rounded(baseline), sample.image, sample.region)
 
 
-def score_image(restored: Tensor, sample: HeldOut, task: Task) -> Mapping[str, float]:
-    """Compute the metrics of a restored image and of the baseline, in holes too where there are any; both are rounded
-    to 8 bits, as files are."""
+class Restored(NamedTuple):
+    """An image (3, H, W) in 0..1 as restored, by the baseline, and as it is; rounded to 8 bits, as files are."""
+
+    restored: Tensor
+    baseline: Tensor
+    truth: Tensor
+    region: Tensor | None
+    """1 in holes; None: the task has none."""
+
+
+def score_image(images: Restored) -> dict[str, float]:
+    """Compute the metrics of a restored image and of the baseline, in holes too where there are any."""
     from unet_models.metrics.images import colourfulness, psnr, similarity
 
-    baseline = _rounded(task.baseline(sample.inputs)[0].clamp(0, 1))
-    restored = _rounded(restored)
-    image, region = sample.image, sample.region
+    restored, baseline, image, region = images
     metrics = {}
     for suffix, shown in (("", restored), ("/baseline", baseline)):
         metrics[f"psnr{suffix}"] = psnr(shown, image)
@@ -92,6 +108,19 @@ def score_image(restored: Tensor, sample: HeldOut, task: Task) -> Mapping[str, f
             metrics[f"ssim{part}"] = similarity(shown, image, region)
     metrics["colourfulness_error"] = colourfulness(restored) - colourfulness(image)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def score_change(previous: Restored, images: Restored) -> dict[str, float]:
+    """Compare the change from one frame to the next with the true one; empty where frames differ in size."""
+    from unet_models.metrics.images import temporal_error
+
+    if previous.truth.shape != images.truth.shape:
+        return {}
+    truths = previous.truth, images.truth
+    return {
+        "temporal_error": temporal_error((previous.restored, images.restored), truths),
+        "temporal_error/baseline": temporal_error((previous.baseline, images.baseline), truths),
+    }
 
 
 def _rounded(image: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 
 from data_pipelines.errors import ConfigError
 from data_pipelines.images.examples import Example
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.specs import CaptionedSpec, ImageSpec
 from data_pipelines.images.splits import count_trained_on, given_splits, side_of, split_examples
 
 SPEC = CaptionedSpec(val_fraction=0.5)
@@ -90,3 +90,28 @@ def test_a_held_out_image_of_the_pixels_of_a_trained_one_is_counted() -> None:
     found = [{"case_id": name, "pixel_sha256": sha} for name, sha in pixels.items()]
     sides = split_examples(found, SPEC, given_splits(examples(*pixels)))
     assert count_trained_on(found, sides) == 1
+
+
+def test_frames_of_one_clip_stay_on_one_side() -> None:
+    names = [f"clip{clip:02d}/frame{frame}" for clip in range(40) for frame in range(5)]
+    spec = ImageSpec(clip_pattern="clip[0-9]+", val_fraction=0.2)
+    sides = split_examples(rows(*names), spec)
+    by_clip = {name[:6]: {sides[other] for other in names if other[:6] == name[:6]} for name in names}
+    assert all(len(found) == 1 for found in by_clip.values())
+    assert 3 <= sum(found == {"val"} for found in by_clip.values()) <= 13
+    grown = split_examples(rows(*names, "clip99/frame0"), spec)
+    assert {name: grown[name] for name in names} == sides, "new clips move no old one"
+    by_group = split_examples(rows(*names), ImageSpec(clip_pattern="clip([0-9])", val_fraction=0.2))
+    assert len({by_group[name] for name in names if name.startswith("clip0")}) == 1
+
+
+def test_clips_that_cannot_be_split_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"'clip\[0-9\]\+' is not found in 1 of 2 image ids: other"):
+        split_examples(rows("clip1/a", "other"), ImageSpec(clip_pattern="clip[0-9]+"))
+    with pytest.raises(ConfigError, match="1 usable clips, and at least 2 are required"):
+        split_examples(rows("clip1/a", "clip1/b"), ImageSpec(clip_pattern="clip[0-9]+"))
+    ids = ("train/clip1_a", "val/clip1_b", "val/clip2_a")
+    with pytest.raises(ConfigError, match="frames of clip 'clip1' are on both sides"):
+        split_examples(rows(*ids), ImageSpec(clip_pattern="clip[0-9]+"), given_splits(examples(*ids)))
+    with pytest.raises(ValueError, match="is no regular expression"):
+        ImageSpec(clip_pattern="(")

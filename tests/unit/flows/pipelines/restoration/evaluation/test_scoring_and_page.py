@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from flows.pipelines.restoration.evaluate import summarise_images
+from flows.pipelines.restoration.evaluate import group_images, summarise_images
 from flows.pipelines.restoration.evaluation.page import RestorationPage, baseline_of, restoration_page
 from flows.pipelines.restoration.evaluation.report import choose_images
-from flows.pipelines.restoration.evaluation.scoring import ImageRow, score_image
+from flows.pipelines.restoration.evaluation.scoring import ImageRow, Restored, score_change, score_image
 from unet_models.restoration.build import build_task
 from unet_models.restoration.held_out import degrade_held_out
-from unet_models.specs.restoration import DenoisingSpec, InpaintingSpec
+from unet_models.specs.restoration import InpaintingSpec
 
 
 def row(case_id: str, psnr: float, baseline: float) -> ImageRow:
@@ -27,15 +27,27 @@ def test_scores_of_the_truth_and_of_the_baseline() -> None:
     image = (image * 255).round() / 255
     task = build_task(InpaintingSpec())
     sample = degrade_held_out(task, image, "a", 0)
-    perfect, baseline = score_image(image[0], sample, task), score_image(task.baseline(sample.inputs)[0], sample, task)
+    filled = task.baseline(sample.inputs)[0]
+    perfect, baseline = (score_image(Restored(one, filled, image[0], sample.region)) for one in (image[0], filled))
     assert (perfect["psnr"], perfect["psnr/hole"], perfect["colourfulness_error"]) == (100, 100, 0)
     assert perfect["psnr/baseline_hole"] < perfect["psnr/baseline"] < 100
     assert baseline["psnr/hole"] == baseline["psnr/baseline_hole"]
     assert baseline["colourfulness_error"] < 0, "a mean colour is paler than noise"
-    denoising = build_task(DenoisingSpec())
-    assert not any(
-        "hole" in name for name in score_image(image[0], degrade_held_out(denoising, image, "a", 0), denoising)
-    )
+    assert not any("hole" in name for name in score_image(Restored(image[0], image[0], image[0], None)))
+
+
+def test_flicker_that_the_clip_does_not_have() -> None:
+    dark, light = torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.4)
+    first, second = (Restored(dark, light, dark, None), Restored(light, light, light, None))
+    assert score_change(first, second) == pytest.approx({"temporal_error": 0, "temporal_error/baseline": 0.4 * 255})
+    smaller = Restored(*(each[:, :3] for each in second[:3]), None)
+    assert score_change(first, smaller) == {}
+
+
+def test_frames_of_a_clip_go_together_in_order() -> None:
+    held_out = {n: {"case_id": name} for n, name in ((4, "b/2"), (1, "a/1"), (9, "b/1"), (3, "a/0"))}
+    assert sorted(group_images(held_out, "^[ab]")) == [[3, 1], [9, 4]]
+    assert group_images({key: {} for key in range(10)}, "") == [list(range(8)), [8, 9]]
 
 
 def test_means_and_their_intervals() -> None:
