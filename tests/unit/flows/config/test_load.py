@@ -77,12 +77,12 @@ def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
     [
         ("a: [1", "is not valid YAML in UTF-8"),
         ("[1, 2]", "must hold fields such as `data:` and `train:`, found a list"),
-        ("pipeline: video", "pipeline: there is no 'video'; choose segmentation or diffusion or restoration"),
+        ("pipeline: video", "pipeline: there is no 'video'; choose segmentation or diffusion"),
         (
             "pipeline: [diffusion]",
-            "pipeline: there is no ['diffusion']; choose segmentation or diffusion or restoration",
+            "pipeline: there is no ['diffusion']; choose segmentation or diffusion",
         ),
-        ("pipeline:", "pipeline: there is no None; choose segmentation or diffusion or restoration"),
+        ("pipeline:", "pipeline: there is no None; choose segmentation or diffusion"),
     ],
 )
 def test_files_that_hold_no_configuration(tmp_path: Path, text: str, named: str) -> None:
