@@ -146,6 +146,13 @@ def test_each_backbone_has_its_own_fields(overrides: list[str], named: str) -> N
         read_config(DEMO, overrides, MODELS)
 
 
+def test_maps_of_a_prompt_need_text() -> None:
+    overrides = ["train.model.context_dim=null", "evaluate.num_explained=2"]
+    with pytest.raises(ConfigError, match=r"evaluate.num_explained \(2\): train.model.context_dim is null"):
+        read_config(DEMO, overrides, MODELS)
+    assert read_config(DEMO, overrides[:1], MODELS).pipeline == "diffusion"
+
+
 def test_a_switch_may_be_written_as_a_number() -> None:
     config = read_config(DEMO, ["train.noise.zero_terminal_snr=1", "train.min_snr_gamma=null"], MODELS)
     assert isinstance(config, DiffusionConfig)

@@ -14,6 +14,7 @@ from PIL import Image
 from data_pipelines.errors import InputError, WeightsError
 from flows.pipelines.diffusion.explain import DiffusionExplainer, explain_prompt
 from flows.pipelines.diffusion.image_condition import read_image
+from flows.pipelines.diffusion.requests import read_request
 from flows.pipelines.diffusion.text_to_image import INDEX, TextToImage, to_pixels, write_pipeline
 from unet_models.formats.clip_folder import save_clip
 from unet_models.networks.autoencoder import build_autoencoder
@@ -256,3 +257,19 @@ def test_what_cannot_be_explained(encoders: tuple[Path, Path], tmp_path: Path) -
     model = TextToImage(pipeline_folder(encoders, tmp_path / "b", {}))
     with pytest.raises(InputError, match="the prompt is empty"):
         explain_prompt(model, ImageRequest(seed=0, guidance_scale=1.0))
+
+
+def test_rows_become_requests(encoders: tuple[Path, Path], tmp_path: Path) -> None:
+    model = TextToImage(pipeline_folder(encoders, tmp_path / "text", {}, guidance_scale=3.0))
+    row = {"prompt": "a", "seed": 2.0, "width": 24}
+    assert read_request(row, model) == ImageRequest(prompt="a", seed=2, guidance_scale=3.0, width=24)
+    for wrong, message in (
+        ({"seed": 1}, "each row needs `prompt`"),
+        (row | {"seed": 1.5}, "seed must be a whole number"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_request(wrong, model)
+    without = conditioned(encoders, tmp_path / "class")
+    assert read_request({"class": "cat"}, without).class_name == "cat"
+    with pytest.raises(InputError, match="the model takes no `prompt`"):
+        read_request({"prompt": "a"}, without)

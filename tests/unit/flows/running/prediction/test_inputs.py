@@ -83,3 +83,12 @@ def test_pictures_keep_their_names_and_results_are_no_input(tmp_path: Path) -> N
         plan_items(str(tmp_path), tmp_path / "out", takes_prompts=False, takes_pictures=True)
     with pytest.raises(InputError, match="nothing to predict"):
         plan_items(str(tmp_path / "notes.txt"), tmp_path / "o", takes_prompts=False, takes_pictures=True)
+
+
+def test_rows_of_conditions_are_columns_of_the_model(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"class": "cat", "image": "a.png"}\n{"prompt": "x", "seed": 7}\n')
+    found = plan_items(str(tmp_path / "a.jsonl"), tmp_path, takes_prompts=True)
+    assert [item.row for item in found.items] == [
+        {"class": "cat", "image": "a.png", "seed": 0},
+        {"prompt": "x", "seed": 7},
+    ]
