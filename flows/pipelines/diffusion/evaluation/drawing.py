@@ -168,7 +168,7 @@ class Drawer:
         right, related = _check(images, prompts) if part.checks else ([], [])
         return Result(
             features=_encode_features(features),
-            alignment=self._alignment(features, prompts),
+            alignment=self._alignment(features, prompts) if self.model.takes_text else [],
             right=right,
             related=related,
             pngs=_pngs(images) if part.shows else [],

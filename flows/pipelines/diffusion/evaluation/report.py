@@ -117,7 +117,7 @@ def _title(part: Part) -> str:
     """Write what the images of a part were asked for."""
     request = part.requests[0]
     names = [request.prompt, f"class {request.class_name}" if request.class_name else ""]
-    return ", ".join(name for name in names if name) or "no condition"
+    return ", ".join(name for name in names if name) or ("an image" if part.given else "no condition")
 
 
 def _seed(part: Part, index: int) -> str:
