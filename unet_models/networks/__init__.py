@@ -4,6 +4,7 @@ build            the network of a spec: segmentation networks and denoisers
 unet             segmentation U-Nets, 2-D and 3-D: an encoder and a decoder
 blocks/          blocks of encoders and decoders, one file per type
 decoders/        decoders, one file per type
+parts            blocks and skip connection of a caller, in place of those of a spec
 skips            skip connections and attention gates
 early_exit       leaving the decoder where a coarser head is confident
 inspection       attention-gate maps and saliency of a segmentation U-Net

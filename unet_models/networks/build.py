@@ -12,6 +12,7 @@ from unet_models.networks.denoisers.dit import DiT
 from unet_models.networks.denoisers.unet import DenoisingUNet
 from unet_models.networks.denoisers.uvit import UViT
 from unet_models.networks.multimodal import Fusion, MultimodalUNet
+from unet_models.networks.parts import Parts
 from unet_models.networks.unet import Encoder, UNet
 from unet_models.specs.denoisers import DenoiserSpec
 from unet_models.specs.networks import UNetSpec
@@ -20,18 +21,25 @@ from unet_models.specs.valid import border_of, remainder_of
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def build_network(spec: UNetSpec, in_channels: int, num_classes: int, ndim: int = 3) -> UNet:
+def build_network(
+    spec: UNetSpec, in_channels: int, num_classes: int, ndim: int = 3, parts: Parts | None = None
+) -> UNet:
     """Build the segmentation network of ``spec`` with random weights, for images of ``ndim`` spatial axes.
 
     It maps images ``(B, in_channels, *spatial)`` to logits ``(B, num_classes, *spatial)``, which valid convolutions
     make smaller (see ``UNet.forward``).
 
+    ``parts`` take the place of those that the spec names.
+
     Raises ConfigError where the strides of ``spec`` do not fit ``ndim``.
     """
     strides = spec.strides_per_axis(ndim)
     divisor = tuple(math.prod(stride[axis] for stride in strides) for axis in range(ndim))
-    encoder, decoder = Encoder(spec, ndim, strides, in_channels), build_decoder(spec, ndim, strides, num_classes)
-    network = UNet(encoder, decoder, divisor, border_of(spec, ndim), remainder_of(spec, ndim)).apply(_initialise)
+    parts = parts or Parts.of(spec)
+    encoder = Encoder(spec, ndim, strides, in_channels, parts.encoder_block)
+    decoder = build_decoder(spec, ndim, strides, num_classes, parts)
+    network = UNet(encoder, decoder, divisor, border_of(spec, ndim), remainder_of(spec, ndim))
+    network.apply(_initialise)
     if spec.fusion is None:
         return network
     return MultimodalUNet(network, Fusion(spec.fusion, spec.channels[-1]), in_channels)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_pipelines.errors import InputError
-from unet_models.networks.blocks import build_stage, build_stem
+from unet_models.networks.blocks import Block, build_stage, build_stem
 from unet_models.networks.layers import MAX_POOL, SegmentationNetwork
 from unet_models.specs.networks import Strides, UNetSpec
 
@@ -18,11 +18,11 @@ from unet_models.specs.networks import Strides, UNetSpec
 class Encoder(nn.Module):
     """Stem, and one stage per resolution."""
 
-    def __init__(self, spec: UNetSpec, ndim: int, strides: Strides, in_channels: int) -> None:
+    def __init__(self, spec: UNetSpec, ndim: int, strides: Strides, in_channels: int, block: Block) -> None:
         super().__init__()
         self.scales = tuple(itertools.accumulate(strides, _multiply, initial=(1,) * ndim))
         """Product of the strides before each stage, per axis."""
-        self.stem, width = build_stem(spec, ndim, in_channels)
+        self.stem, width = build_stem(spec, block, ndim, in_channels)
         self.pools, self.stages = nn.ModuleList(), nn.ModuleList()
         for i, channels in enumerate(spec.channels):
             stride = strides[i - 1] if i else (1,) * ndim
@@ -31,7 +31,7 @@ class Encoder(nn.Module):
             self.stages.append(
                 build_stage(
                     spec.at_stage(i),
-                    spec.block,
+                    block,
                     ndim,
                     width,
                     channels,

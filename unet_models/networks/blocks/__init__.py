@@ -9,13 +9,14 @@ shuffle             grouped convolutions and channel shuffle (ShuffleNet, Zhang 
 mednext             large depthwise kernels, expanded pointwise (MedNeXt, Roy 2023)
 
 A file has a class ``Stage``, the blocks of one resolution, and where its networks need them ``Stem``, in front of the
-first stage, and ``Upsample``, between two stages of the decoder. Adding a type is adding a file.
+first stage, and ``Upsample``, between two stages of the decoder. Adding a type is adding a file. A caller's own block
+is any object with these attributes.
 """
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -23,31 +24,35 @@ from unet_models.networks import layers
 from unet_models.networks.layers import Stride
 from unet_models.specs.networks import UNetSpec
 
+Block = Any
+"""A file of this folder, or an object with the same attributes."""
 
-def build_stem(spec: UNetSpec, ndim: int, in_channels: int) -> tuple[nn.Module, int]:
+
+def find_block(name: str) -> Block:
+    """Import the file of a block."""
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def build_stem(spec: UNetSpec, block: Block, ndim: int, in_channels: int) -> tuple[nn.Module, int]:
     """Build what precedes the first stage of the encoder; return it and the number of channels after it."""
-    stem = getattr(_module(spec.block), "Stem", None)
+    stem = getattr(block, "Stem", None)
     if stem is None:
         return nn.Identity(), in_channels
     return stem(spec, ndim, in_channels, spec.channels[0]), spec.channels[0]
 
 
 def build_stage(
-    spec: UNetSpec, block: str, ndim: int, in_channels: int, out_channels: int, num_blocks: int, stride: Stride = 1
+    spec: UNetSpec, block: Block, ndim: int, in_channels: int, out_channels: int, num_blocks: int, stride: Stride = 1
 ) -> nn.Module:
     """Build ``num_blocks`` blocks of one resolution: ``(B, C_in, *spatial)`` to ``(B, C_out, *spatial / stride)``."""
-    stage: nn.Module = _module(block).Stage(spec, ndim, in_channels, out_channels, num_blocks, stride)
+    stage: nn.Module = block.Stage(spec, ndim, in_channels, out_channels, num_blocks, stride)
     return stage
 
 
 def build_upsample(
-    spec: UNetSpec, block: str, ndim: int, in_channels: int, out_channels: int, stride: tuple[int, ...]
+    spec: UNetSpec, block: Block, ndim: int, in_channels: int, out_channels: int, stride: tuple[int, ...]
 ) -> nn.Module:
     """Build the step to the next finer stage of the decoder."""
-    upsample = getattr(_module(block), "Upsample", layers.Upsample)
+    upsample = getattr(block, "Upsample", layers.Upsample)
     built: nn.Module = upsample(spec, ndim, in_channels, out_channels, stride)
     return built
-
-
-def _module(block: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{block}")

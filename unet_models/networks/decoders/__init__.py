@@ -14,11 +14,12 @@ import importlib
 
 from torch import nn
 
+from unet_models.networks.parts import Parts
 from unet_models.specs.networks import Strides, UNetSpec
 
 
-def build_decoder(spec: UNetSpec, ndim: int, strides: Strides, num_classes: int) -> nn.Module:
+def build_decoder(spec: UNetSpec, ndim: int, strides: Strides, num_classes: int, parts: Parts) -> nn.Module:
     """Build the decoder that ``spec.decoder`` names."""
     module = importlib.import_module(f"{__name__}.{spec.decoder}")
-    decoder: nn.Module = module.Decoder(spec, ndim, strides, num_classes)
+    decoder: nn.Module = module.Decoder(spec, ndim, strides, num_classes, parts)
     return decoder

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unet_models.networks.layers import CONV, INTERPOLATION
+from unet_models.networks.parts import Parts
 from unet_models.specs.networks import Strides, UNetSpec
 
 
@@ -20,7 +21,7 @@ class Decoder(nn.Module):
     The paper's transposed convolutions begin as this interpolation, and its last one stays so.
     """
 
-    def __init__(self, spec: UNetSpec, ndim: int, strides: Strides, num_classes: int) -> None:
+    def __init__(self, spec: UNetSpec, ndim: int, strides: Strides, num_classes: int, parts: Parts) -> None:
         super().__init__()
         coarsest = len(spec.channels) - 1
         self.levels = [i for i in range(coarsest) if spec.skips[i] == "add"]

@@ -9,18 +9,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unet_models.networks.blocks import build_stage, build_upsample
+from unet_models.networks.blocks import Block, build_stage, build_upsample
 from unet_models.networks.layers import CONV
+from unet_models.networks.parts import Parts
 from unet_models.specs.networks import Strides, UNetSpec
 
 
 class Node(nn.Module):
     """Upsampling and stage of one node."""
 
-    def __init__(self, spec: UNetSpec, ndim: int, level: int, number: int, stride: tuple[int, ...]) -> None:
+    def __init__(
+        self, spec: UNetSpec, block: Block, ndim: int, level: int, number: int, stride: tuple[int, ...]
+    ) -> None:
         super().__init__()
         width, coarse = spec.channels[level : level + 2]
-        block = spec.decoder_block or spec.block
         own = spec.at_stage(level)
         self.upsample = build_upsample(own, block, ndim, coarse, width, stride)
         self.stage = build_stage(own, block, ndim, (number + 1) * width, width, spec.decoder_blocks[level])
@@ -34,11 +36,11 @@ class Node(nn.Module):
 class Decoder(nn.Module):
     """Triangle of nodes, and a 1x1 convolution per output."""
 
-    def __init__(self, spec: UNetSpec, ndim: int, strides: Strides, num_classes: int) -> None:
+    def __init__(self, spec: UNetSpec, ndim: int, strides: Strides, num_classes: int, parts: Parts) -> None:
         super().__init__()
-        depth = len(spec.channels) - 1
+        depth, block = len(spec.channels) - 1, parts.decoder_block
         self.columns = nn.ModuleList(
-            nn.ModuleList(Node(spec, ndim, level, number, strides[level]) for level in range(depth - number + 1))
+            nn.ModuleList(Node(spec, block, ndim, level, number, strides[level]) for level in range(depth - number + 1))
             for number in range(1, depth + 1)
         )
         heads = range(spec.deep_supervision, -1, -1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from unet_models.networks.blocks import build_stage, build_upsample
 from unet_models.networks.layers import CONV
-from unet_models.networks.skips import SkipConnection
+from unet_models.networks.parts import Parts
 from unet_models.specs.networks import Strides, UNetSpec
 from unet_models.specs.valid import skip_crop
 
@@ -14,13 +16,13 @@ from unet_models.specs.valid import skip_crop
 class Decoder(nn.Module):
     """Upsampling, skip connection and stage of each resolution, coarse to fine; a 1x1 convolution per output."""
 
-    def __init__(self, spec: UNetSpec, ndim: int, strides: Strides, num_classes: int) -> None:
+    def __init__(self, spec: UNetSpec, ndim: int, strides: Strides, num_classes: int, parts: Parts) -> None:
         super().__init__()
-        channels, block = spec.channels, spec.decoder_block or spec.block
+        channels, block = spec.channels, parts.decoder_block
         self.upsamples, self.skips, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for i in reversed(range(len(channels) - 1)):
             own = spec.at_stage(i)
-            skip = SkipConnection(
+            skip: Any = parts.skip(
                 spec.skips[i], ndim, channels[i], channels[i + 1], strides[i], skip_crop(spec, ndim, i)
             )
             self.upsamples.append(build_upsample(own, block, ndim, channels[i + 1], channels[i], strides[i]))
