@@ -175,7 +175,7 @@ def test_copies_are_searched_among_all_training_images(
 ) -> None:
     """The rest of the training images, which no distance is measured to, is searched on the actors."""
     found, result = project
-    monkeypatch.setattr("flows.pipelines.diffusion.evaluation.plan.MAX_REAL", 40)
+    monkeypatch.setattr("flows.pipelines.diffusion.evaluation.asking.MAX_REAL", 40)
     shutil.rmtree(found.storage / "evaluate")
     searched = found.run("evaluate", str(found.config))
     for name in ("nearest_ratio[clip,n=12]", "nearer_than_held_out[clip,n=12]"):

@@ -15,7 +15,7 @@ from data_pipelines.temporary import temporary_folder
 from flows.metrics import parse_metric_name
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.evaluate import GenerationScores, draw_parts, evaluation_digest, read_samples
-from flows.pipelines.diffusion.evaluation.drawing import Part
+from flows.pipelines.diffusion.evaluation.parts import Part
 from flows.pipelines.diffusion.evaluation.plan import plan_parts
 from flows.pipelines.diffusion.evaluation.units import (
     NUM_RESAMPLES,

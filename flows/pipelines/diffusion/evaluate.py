@@ -12,7 +12,8 @@ from data_pipelines.progress import track
 from data_pipelines.shards.index import read_table
 from flows.cluster.actors import map_on_actors
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.evaluation.drawing import Drawer, DrawingJob, Part, Result, decode_neighbours
+from flows.pipelines.diffusion.evaluation.asking import Samples, captions_can_be_checked
+from flows.pipelines.diffusion.evaluation.drawing import Drawer
 from flows.pipelines.diffusion.evaluation.measures import FeatureSets, gather_features, measure
 from flows.pipelines.diffusion.evaluation.neighbours import (
     Neighbours,
@@ -21,7 +22,8 @@ from flows.pipelines.diffusion.evaluation.neighbours import (
     select_queries,
     write_queries,
 )
-from flows.pipelines.diffusion.evaluation.plan import Samples, captions_can_be_checked, plan_parts, plan_search
+from flows.pipelines.diffusion.evaluation.parts import DrawingJob, Part, Result, decode_neighbours
+from flows.pipelines.diffusion.evaluation.plan import plan_parts, plan_search
 from flows.pipelines.diffusion.evaluation.units import collect_units, write_units
 from flows.pipelines.diffusion.model import Trained, gather
 from flows.stages.attempt import Attempt

@@ -1,6 +1,8 @@
 """Evaluation of a text-to-image model.
 
+asking.py     what each image is asked for
 plan.py       what is drawn and measured, part by part
+parts.py      work of the actors, and what comes back
 drawing.py    the actor that draws, reconstructs and takes features
 measures.py   features to metrics
 distances.py  distances side by side at equal N

@@ -2,120 +2,39 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
 from data_pipelines import storage
 from data_pipelines.shards.index import read_table
-from data_pipelines.shards.writer import npy_bytes, write_shard
-from data_pipelines.specs import Spec
+from data_pipelines.shards.writer import write_shard
 from data_pipelines.temporary import temporary_folder
-from flows.pipelines.diffusion.evaluation.neighbours import Nearest, Neighbours, find_among, read_queries
-from flows.pipelines.diffusion.model import Ingredients, assemble
+from flows.pipelines.diffusion.evaluation.neighbours import find_among, read_queries
+from flows.pipelines.diffusion.evaluation.parts import (
+    PART_IMAGES,
+    DrawingJob,
+    MapRow,
+    Part,
+    Result,
+    encode_bytes,
+    encode_features,
+    encode_neighbours,
+    encode_pngs,
+)
+from flows.pipelines.diffusion.model import assemble
 from flows.report.pictures import png_bytes
-from unet_models.specs.diffusion import ImageRequest
 
 if TYPE_CHECKING:
     from unet_models.networks.denoiser import Denoiser
 
-PART_IMAGES = 256
-"""Images of one part, at most, but for searches: as many as are decoded at a time."""
 MAP_SIDE = 96
 """Pixels of the longer side of an attention map in the report."""
 NUM_TRACE_IMAGES = 8
 """Images of a denoising strip."""
-
-
-class DrawingJob(Spec):
-    """Settings that all parts of one evaluation share; every actor reads them once."""
-
-    ingredients: Ingredients
-    """Parts of the trained model, whose CLIP also measures."""
-    model_uri: str
-    """Folder of a finished model to draw with instead; empty: draw with the trained one."""
-    queries_uri: str
-    """Features of the images whose neighbours are searched; empty where none are."""
-    index_uri: str
-    images_uri: str
-    resolution: int
-    """Side of the square in which real and generated images are compared, in pixels."""
-    samples_uri: str
-    """Folder for the generated images."""
-    inception_weights: str
-    threads: int
-    use_gpu: bool
-
-
-class Part(Spec):
-    """One piece of work for an actor."""
-
-    name: str
-    """Set of images that it belongs to."""
-    kind: Literal["draw", "prior", "real", "trace", "search", "explain"]
-    requests: tuple[ImageRequest, ...] = ()
-    rows: tuple[int, ...] = ()
-    """Index rows of real images."""
-    given: tuple[int, ...] = ()
-    """Index rows of the images that the requests draw from, one each; empty: they draw from none."""
-    untrained: bool = False
-    """Draw with random weights."""
-    shard: str = ""
-    """Name under which the images are kept; empty: they are not kept."""
-    shows: bool = False
-    """Return the images."""
-    measures: bool = True
-    """Compute their features."""
-    restores: bool = False
-    """Also reconstruct real images through the autoencoder."""
-    checks: bool = False
-    """Compare images with their captions pixel by pixel."""
-
-    @property
-    def num_images(self) -> int:
-        """Number of images, for progress."""
-        return len(self.requests) or len(self.rows)
-
-
-class MapRow(Spec):
-    """Attention maps of one prompt, side by side."""
-
-    name: str
-    """``mean``, or the step or head that they are of."""
-    tokens: tuple[str, ...]
-    pngs: tuple[str, ...]
-    """PNG files in base64, one per token."""
-
-
-class Result(Spec):
-    """Result of a part."""
-
-    features: dict[str, str] = Field(default={})
-    """Extractor to the ``.npy`` file of (N, D) float32, in base64."""
-    alignment: list[float] = Field(default=[])
-    """Cosine of each image's vector with its prompt's."""
-    right: list[list[bool]] = Field(default=[])
-    """For each image and each item of its caption: whether the image shows it."""
-    related: list[bool] = Field(default=[])
-    """For each image: whether its items lie to one another as the caption says."""
-    pngs: list[str] = Field(default=[])
-    """PNG files in base64."""
-    given: str = ""
-    """PNG file in base64 of the image that the first of the images was drawn from; empty where it was from none."""
-    maps: tuple[MapRow, ...] = ()
-    """Attention to the tokens of a prompt."""
-    restored: dict[str, str] = Field(default={})
-    """Features of reconstructed images."""
-    nearest: dict[str, str] = Field(default={})
-    """``SET/EXTRACTOR/distances`` and ``SET/EXTRACTOR/rows`` of the nearest training images, encoded as features."""
-    squared_error: float = 0.0
-    """Mean squared error of the reconstructions, of values in -1..1."""
 
 
 class Drawer:
@@ -167,17 +86,17 @@ class Drawer:
         features = self._features(self._squares(images)) if part.measures else {}
         right, related = _check(images, prompts) if part.checks else ([], [])
         return Result(
-            features=_encode_features(features),
+            features=encode_features(features),
             alignment=self._alignment(features, prompts) if self.model.takes_text else [],
             right=right,
             related=related,
-            pngs=_pngs(images) if part.shows else [],
-            given=_pngs(given[:1])[0] if given and part.shows else "",
+            pngs=encode_pngs(images) if part.shows else [],
+            given=encode_pngs(given[:1])[0] if given and part.shows else "",
         )
 
     def _prior(self, part: Part) -> Result:
         images = self.model.draw_prior([request.seed for request in part.requests])
-        return Result(features=_encode_features(self._features(images)))
+        return Result(features=encode_features(self._features(images)))
 
     def _real(self, part: Part) -> Result:
         from unet_models.training.objectives import scale_images
@@ -186,13 +105,13 @@ class Drawer:
         pixels = images.permute(0, 2, 3, 1).numpy()
         features = self._features(pixels)
         if not part.restores:
-            return Result(features=_encode_features(features))
+            return Result(features=encode_features(features))
         restored = self.model.reconstruct(scale_images(images))
         error = (restored.astype(np.float64) - pixels) / 127.5
         return Result(
-            features=_encode_features(features),
+            features=encode_features(features),
             alignment=self._alignment(features, [self.captions[row].as_py() for row in part.rows]),
-            restored=_encode_features(self._features(restored)),
+            restored=encode_features(self._features(restored)),
             squared_error=float(np.square(error).mean()),
         )
 
@@ -201,7 +120,7 @@ class Drawer:
         self.queries = self.queries or read_queries(self.job.queries_uri)
         features = [self._features(self._pixels(rows)) for rows in self._batches(part.rows)]
         references = {name: np.concatenate([each[name] for each in features]) for name in features[0]}
-        return Result(nearest=_encode_neighbours(find_among(self.queries, references, part.rows)))
+        return Result(nearest=encode_neighbours(find_among(self.queries, references, part.rows)))
 
     def _batches(self, rows: Sequence[int]) -> list[Sequence[int]]:
         """Cut rows into what is decoded at a time."""
@@ -216,7 +135,7 @@ class Drawer:
         self.model.denoiser = self.trained
         (request,) = part.requests
         given = self._given(part)
-        return Result(pngs=_pngs(self.model.trace(request, NUM_TRACE_IMAGES, given[0] if given else None)))
+        return Result(pngs=encode_pngs(self.model.trace(request, NUM_TRACE_IMAGES, given[0] if given else None)))
 
     def _given(self, part: Part) -> list[np.ndarray] | None:
         """Return the images that the requests draw from, with a hole where the model fills one; None: from none."""
@@ -236,8 +155,8 @@ class Drawer:
         rows = []
         for name, maps in rows_of_maps(found).items():
             pngs = [found.draw(of_token, of_token.max(), MAP_SIDE) for of_token in maps]
-            rows.append(MapRow(name=name, tokens=found.tokens, pngs=tuple(map(_base64, pngs))))
-        return Result(pngs=_pngs([found.image]), maps=tuple(rows))
+            rows.append(MapRow(name=name, tokens=found.tokens, pngs=tuple(map(encode_bytes, pngs))))
+        return Result(pngs=encode_pngs([found.image]), maps=tuple(rows))
 
     def _squares(self, images: list[np.ndarray]) -> np.ndarray:
         """Cut the middle square of each image, as of the real ones: (N, side, side, 3)."""
@@ -300,24 +219,6 @@ def _model_folder(job: DrawingJob) -> Iterator[Path]:
         yield folder
 
 
-def decode_neighbours(result: dict[str, str]) -> Neighbours:
-    """Decode the neighbours of a result."""
-    arrays = decode_features(result)
-    names = dict.fromkeys(name.rsplit("/", 1)[0] for name in arrays)
-    return {name: Nearest(arrays[f"{name}/distances"], arrays[f"{name}/rows"]) for name in names}
-
-
-def _encode_neighbours(neighbours: Neighbours) -> dict[str, str]:
-    """Encode neighbours; ``decode_neighbours`` is the inverse."""
-    arrays = {f"{name}/distances": nearest.distances for name, nearest in neighbours.items()}
-    return _encode_features(arrays | {f"{name}/rows": nearest.rows for name, nearest in neighbours.items()})
-
-
-def decode_features(result: dict[str, str]) -> dict[str, np.ndarray]:
-    """Decode the features of a result: extractor to (N, D) float32."""
-    return {name: np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for name, text in result.items()}
-
-
 def with_hole(image: np.ndarray, seed: int) -> np.ndarray:
     """Add an alpha channel to an image (H, W, 3) uint8, transparent in a random box: (H, W, 4)."""
     import torch
@@ -334,17 +235,3 @@ def _check(images: list[np.ndarray], prompts: list[str]) -> tuple[list[list[bool
 
     pairs = list(zip(images, prompts, strict=True))
     return [check_image(*pair) for pair in pairs], [check_relation(*pair) for pair in pairs]
-
-
-def _pngs(images: Iterable[np.ndarray]) -> list[str]:
-    """Encode images as PNG files in base64."""
-    return [_base64(png_bytes(image)) for image in images]
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _encode_features(features: dict[str, np.ndarray]) -> dict[str, str]:
-    """Encode features; ``decode_features`` is the inverse."""
-    return {name: base64.b64encode(npy_bytes(values)).decode() for name, values in features.items()}

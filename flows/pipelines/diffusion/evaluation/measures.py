@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipelines.loading.order import evenly_spaced
-from flows.pipelines.diffusion.evaluation.drawing import Part, Result, decode_features
 from flows.pipelines.diffusion.evaluation.neighbours import SEARCHED, Neighbours
+from flows.pipelines.diffusion.evaluation.parts import Part, Result, decode_features
 
 logger = logging.getLogger(__name__)
 

@@ -7,21 +7,29 @@ batches do not depend on the number of workers: neither do the images, to the bi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from data_pipelines.images import shapes
 from data_pipelines.images.buckets import Size, bucket_size
 from data_pipelines.loading.order import evenly_spaced, group_alike
-from data_pipelines.random_streams import ImagePurpose, image_seed
+from data_pipelines.random_streams import ImagePurpose
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.evaluation.drawing import PART_IMAGES, Part
+from flows.pipelines.diffusion.evaluation.asking import (
+    Asked,
+    Samples,
+    ask,
+    build_request,
+    can_be_guided,
+    captions_can_be_checked,
+    given_rows,
+    is_text_alone,
+)
+from flows.pipelines.diffusion.evaluation.parts import PART_IMAGES, Part
 from unet_models.specs.diffusion import ImageRequest
 
 T = TypeVar("T")
-MAX_REAL = 5000
-"""Real images that generated ones are compared with, evenly spaced over the training images."""
 SEARCH_IMAGES = 4096
 """Training images that one actor searches at a time."""
 GRID_COLUMNS = 4
@@ -38,27 +46,12 @@ class Plan:
     parts: list[Part]
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """The columns of the index that a plan depends on."""
-
-    captions: Sequence[str]
-    splits: Sequence[str]
-    buckets: Sequence[str]
-    classes: Sequence[str | None] | None = None
-    """Name of the class of every image; None where the data have none."""
-
-    def rows(self, side: str) -> list[int]:
-        """Return the rows of the real images of one side that are looked at."""
-        return evenly_spaced([row for row, split in enumerate(self.splits) if split == side], MAX_REAL)
-
-
 def plan_parts(config: DiffusionConfig, samples: Samples) -> Plan:
     """Plan the main set, the sets it is compared with, and what the report shows beside it."""
     checked = captions_can_be_checked(config)
-    asked = _ask(config, samples)
+    asked = ask(config, samples)
     requests = [
-        _request(config, each, ImagePurpose.SAMPLE, number, size=each.size) for number, each in enumerate(asked)
+        build_request(config, each, ImagePurpose.SAMPLE, number, size=each.size) for number, each in enumerate(asked)
     ]
     size = _part_size(config)
     pieces = group_alike([(request.width, request.height) for request in requests], size)
@@ -67,7 +60,7 @@ def plan_parts(config: DiffusionConfig, samples: Samples) -> Plan:
             name="generated",
             kind="draw",
             requests=tuple(requests[i] for i in piece),
-            given=_given(asked[i] for i in piece),
+            given=given_rows(asked[i] for i in piece),
             shard=f"{number:04d}",
             checks=checked,
         )
@@ -86,20 +79,15 @@ def plan_parts(config: DiffusionConfig, samples: Samples) -> Plan:
     return Plan([each.prompt for each in asked], [*parts, *shown])
 
 
-def captions_can_be_checked(config: DiffusionConfig) -> bool:
-    """Tell whether images can be compared with their captions pixel by pixel."""
-    return config.data.layout == "shapes" and config.train.model.context_dim is not None
-
-
 def _checked_parts(
-    config: DiffusionConfig, asked: Sequence[_Asked], requests: Sequence[ImageRequest], size: int
+    config: DiffusionConfig, asked: Sequence[Asked], requests: Sequence[ImageRequest], size: int
 ) -> list[Part]:
     """Plan prompts for held-out combinations, and the main set drawn by an untrained network."""
     spec = config.evaluate
     held_out: list[Part] = []
-    if _is_text_alone(config):
-        unseen = [_Asked(prompt) for prompt in shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)]
-        unseen_requests = [_request(config, each, ImagePurpose.HELD_OUT, i) for i, each in enumerate(unseen)]
+    if is_text_alone(config):
+        unseen = [Asked(prompt) for prompt in shapes.prompts(max(spec.num_images // 2, 1), spec.seed, held_out=True)]
+        unseen_requests = [build_request(config, each, ImagePurpose.HELD_OUT, i) for i, each in enumerate(unseen)]
         held_out = [
             Part(name="held_out", kind="draw", requests=piece, measures=False, checks=True)
             for piece in _pieces(unseen_requests, size)
@@ -109,7 +97,7 @@ def _checked_parts(
             name="untrained",
             kind="draw",
             requests=tuple(requests[i] for i in piece),
-            given=_given(asked[i] for i in piece),
+            given=given_rows(asked[i] for i in piece),
             untrained=True,
             measures=False,
             checks=True,
@@ -118,7 +106,7 @@ def _checked_parts(
     ]
 
 
-def _shown(config: DiffusionConfig, asked: Sequence[_Asked], buckets: Sequence[str]) -> list[Part]:
+def _shown(config: DiffusionConfig, asked: Sequence[Asked], buckets: Sequence[str]) -> list[Part]:
     """Plan what the report shows, one part a row. ``buckets`` are those trained on, most images first."""
     spec = config.evaluate
     chosen = evenly_spaced(list(dict.fromkeys(replace(each, size=None) for each in asked)), spec.num_shown)
@@ -151,7 +139,7 @@ def _shown(config: DiffusionConfig, asked: Sequence[_Asked], buckets: Sequence[s
 def _row(
     config: DiffusionConfig,
     name: str,
-    asked: _Asked,
+    asked: Asked,
     addresses: Sequence[tuple[ImagePurpose, *tuple[int, ...]]],
     scales: Sequence[float | None] = (),
     sizes: Sequence[Size | None] = (),
@@ -159,10 +147,12 @@ def _row(
     """Plan one row of pictures of the report, an image for each address, of its scale or size where they are given."""
     count = len(addresses)
     requests = tuple(
-        _request(config, asked, *address, scale=scale, size=size)
+        build_request(config, asked, *address, scale=scale, size=size)
         for address, scale, size in zip(addresses, scales or [None] * count, sizes or [None] * count, strict=True)
     )
-    return Part(name=name, kind="draw", requests=requests, given=_given([asked] * count), shows=True, measures=False)
+    return Part(
+        name=name, kind="draw", requests=requests, given=given_rows([asked] * count), shows=True, measures=False
+    )
 
 
 def plan_search(samples: Samples) -> list[Part]:
@@ -170,76 +160,6 @@ def plan_search(samples: Samples) -> list[Part]:
     seen = set(samples.rows("train"))
     rest = [row for row, split in enumerate(samples.splits) if split == "train" and row not in seen]
     return [Part(name="search", kind="search", rows=piece) for piece in _pieces(rest, SEARCH_IMAGES)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is asked for, but for the seed."""
-
-    prompt: str
-    size: Size | None = None
-    """None: the size of the training."""
-    class_name: str = ""
-    row: int | None = None
-    """Index row of the image that is drawn from; None: none is."""
-
-
-def _request(
-    config: DiffusionConfig,
-    asked: _Asked,
-    purpose: ImagePurpose,
-    *address: int,
-    scale: float | None = None,
-    size: Size | None = None,
-) -> ImageRequest:
-    """Build a request; ``scale`` and ``size`` default to those of the evaluation and the training."""
-    width, height = size or (None, None)
-    return ImageRequest(
-        prompt=asked.prompt,
-        class_name=asked.class_name,
-        seed=image_seed(config.evaluate.seed, purpose, *address),
-        guidance_scale=config.evaluate.guidance_scale if scale is None else scale,
-        width=width,
-        height=height,
-    )
-
-
-def _given(asked: Iterable[_Asked]) -> tuple[int, ...]:
-    """Return the index rows of the images that are drawn from; none where the model takes no image."""
-    return tuple(each.row for each in asked if each.row is not None)
-
-
-def _ask(config: DiffusionConfig, samples: Samples) -> list[_Asked]:
-    """Say what each image of the main set is asked for: what is known of the held-out images in turn.
-
-    For generated shapes and text alone, new scenes.
-    """
-    count, train = config.evaluate.num_images, config.train
-    if captions_can_be_checked(config) and _is_text_alone(config):
-        return [_Asked(prompt) for prompt in shapes.prompts(count, config.evaluate.seed, held_out=False)]
-    held_out = [row for row, side in enumerate(samples.splits) if side == "val"]
-    has_classes = train.model.num_class_embeds is not None and samples.classes is not None
-    return [
-        _Asked(
-            prompt="" if train.model.context_dim is None else samples.captions[row],
-            size=bucket_size(samples.buckets[row]) if config.data.crop == "buckets" else None,
-            class_name=(samples.classes[row] or "") if has_classes and samples.classes is not None else "",
-            row=None if train.image_condition.kind == "none" else row,
-        )
-        for row in (held_out[i % len(held_out)] for i in range(count))
-    ]
-
-
-def _is_text_alone(config: DiffusionConfig) -> bool:
-    """Tell whether text is the only condition."""
-    train = config.train
-    has_others = train.model.num_class_embeds is not None or train.image_condition.kind != "none"
-    return train.model.context_dim is not None and not has_others
-
-
-def can_be_guided(config: DiffusionConfig) -> bool:
-    """Tell whether guidance changes an image: it is by text and class."""
-    return config.train.model.context_dim is not None or config.train.model.num_class_embeds is not None
 
 
 def _part_size(config: DiffusionConfig) -> int:

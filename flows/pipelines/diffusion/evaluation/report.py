@@ -14,9 +14,9 @@ from data_pipelines.loading.order import evenly_spaced
 from data_pipelines.shards.index import read_table
 from data_pipelines.shards.reader import ShardReader
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.evaluation.drawing import Part, Result
 from flows.pipelines.diffusion.evaluation.measures import Measured
 from flows.pipelines.diffusion.evaluation.page import DiffusionPage, diffusion_page
+from flows.pipelines.diffusion.evaluation.parts import Part, Result
 from flows.pipelines.diffusion.model import Trained
 from flows.report.blocks import Picture, PictureRow
 from flows.report.pictures import mosaic, png_bytes

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from data_pipelines import storage
 from flows.metrics import parse_metric_name
-from flows.pipelines.diffusion.evaluation.drawing import Part, Result, decode_features
+from flows.pipelines.diffusion.evaluation.parts import Part, Result, decode_features
 from flows.stages.attempt import Attempt
 from unet_models.metrics.comparison import Counts
 

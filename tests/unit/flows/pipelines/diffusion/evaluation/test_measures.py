@@ -11,9 +11,9 @@ import pytest
 
 from data_pipelines.shards.writer import npy_bytes
 from flows.metrics import parse_metric_name
-from flows.pipelines.diffusion.evaluation.drawing import Part, Result
 from flows.pipelines.diffusion.evaluation.measures import Measured, gather_features, measure
 from flows.pipelines.diffusion.evaluation.neighbours import find_among, select_queries
+from flows.pipelines.diffusion.evaluation.parts import Part, Result
 from tests.support.reports import diffusion_report
 
 

@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from data_pipelines.loading.order import evenly_spaced
+from flows.pipelines.diffusion.evaluation.asking import Samples
 from flows.pipelines.diffusion.evaluation.neighbours import (
     find_among,
     merge_all,
@@ -16,7 +17,7 @@ from flows.pipelines.diffusion.evaluation.neighbours import (
     select_queries,
     write_queries,
 )
-from flows.pipelines.diffusion.evaluation.plan import Samples, plan_search
+from flows.pipelines.diffusion.evaluation.plan import plan_search
 from flows.stages.attempt import Attempt
 from unet_models.metrics.manifold import memorisation
 
@@ -52,7 +53,7 @@ def test_an_exact_copier_is_found_out_whatever_it_copies() -> None:
 
 
 def test_every_training_image_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.pipelines.diffusion.evaluation.plan.MAX_REAL", 10)
+    monkeypatch.setattr("flows.pipelines.diffusion.evaluation.asking.MAX_REAL", 10)
     monkeypatch.setattr("flows.pipelines.diffusion.evaluation.plan.SEARCH_IMAGES", 8)
     splits = ["val" if i % 4 == 0 else "train" for i in range(60)]
     samples = Samples([""] * 60, splits, [""] * 60)

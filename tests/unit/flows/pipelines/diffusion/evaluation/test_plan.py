@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.evaluation.plan import MAX_REAL, Plan, Samples, plan_parts
+from flows.pipelines.diffusion.evaluation.asking import MAX_REAL, Samples
+from flows.pipelines.diffusion.evaluation.plan import Plan, plan_parts
 from tests.support.diffusion import diffusion_config
 
 

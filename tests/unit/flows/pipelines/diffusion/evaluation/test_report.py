@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from flows.pipelines.diffusion.encode import LatentFigures
-from flows.pipelines.diffusion.evaluation.drawing import MapRow, Part, Result
+from flows.pipelines.diffusion.evaluation.parts import MapRow, Part, Result
 from flows.pipelines.diffusion.evaluation.report import _changes, _maps, _rows, _seed
 from flows.pipelines.diffusion.model import Trained
 from flows.report.pictures import png_bytes
