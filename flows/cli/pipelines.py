@@ -55,7 +55,8 @@ def demo(
 @app.command(rich_help_panel=PIPELINE_PANEL)
 def run(
     config: Annotated[
-        Path, typer.Argument(help="YAML file of the pipeline, or a folder of cases to plan for.", metavar="CONFIG|DATA")
+        Path,
+        typer.Argument(help="YAML file, or a folder of cases to plan for.", metavar="CONFIG.yaml|DATA"),
     ],
     within: Annotated[str, typer.Option(help="Training time, such as 30m: sets train.within.")] = "",
     overrides: Set = None,

@@ -24,7 +24,7 @@ from tests.support.encoders import write_clip
 from tests.support.project import Project
 from unet_models.formats.clip_folder import Clip
 from unet_models.networks.autoencoder import load_autoencoder
-from unet_models.training.objectives import scale_images
+from unet_models.sampling.pixels import scale_images
 
 SIZES = {"wide": (50, 30), "tall": (30, 50), "square": (40, 40), "banner": (70, 18)}
 BUCKETS = {"wide": "40x24", "tall": "24x40", "square": "32x32", "banner": "64x16"}

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_pipelines.batches import Batch, CaptionedBatch, ImageBatch, LatentBatch, VolumeBatch
@@ -19,6 +19,7 @@ from unet_models.precision import full_precision
 from unet_models.restoration.task import Task
 from unet_models.sampling import noise
 from unet_models.sampling.conditions import Conditions, degrade, nothing_known
+from unet_models.sampling.pixels import scale_images
 from unet_models.specs.diffusion import DiffusionSpec
 from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.restoration import RestorationSpec
@@ -195,11 +196,6 @@ def adversarial_loss(fooled: Tensor, real: Tensor, fake: Tensor, *, weight: floa
     """Compute the hinge losses (Lim 2017) of a discriminator and of what it judges, from its ``patch_scores``."""
     discriminator = F.relu(1 - real.float()) + F.relu(1 + fake.float())
     return (0.5 * discriminator - weight * fooled.float()).flatten(1).mean(dim=1)
-
-
-def scale_images(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Scale uint8 values 0..255 to float32 values -1..1."""
-    return images.float() / 127.5 - 1
 
 
 def draw_normals(batch: Batch, seed: int, shape: Sequence[int]) -> Float[Tensor, " batch *shape"]:

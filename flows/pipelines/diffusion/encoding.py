@@ -98,7 +98,7 @@ class ShardEncoder:
         import torch
 
         from unet_models.precision import autocast
-        from unet_models.training.objectives import scale_images
+        from unet_models.sampling.pixels import scale_images
 
         clip, autoencoder = self._loaded
         with torch.no_grad(), autocast(encoding.precision, clip.device):

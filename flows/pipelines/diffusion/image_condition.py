@@ -13,8 +13,8 @@ from torch import Tensor
 
 from data_pipelines.errors import InputError
 from unet_models.sampling.conditions import hole_in_latents, known_part, low_resolution, nothing_known
+from unet_models.sampling.pixels import scale_images
 from unet_models.specs.diffusion import Bundle
-from unet_models.training.objectives import scale_images
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Formats of images given by path, as Pillow names them."""

@@ -15,8 +15,9 @@ from flows.training.task import Training, TrainingTask
 from unet_models.distributed import sum_over_ranks
 from unet_models.networks.autoencoder import TrainableAutoencoder
 from unet_models.precision import autocast
+from unet_models.sampling.pixels import scale_images
 from unet_models.specs.encoders import AutoencoderSpec
-from unet_models.training.objectives import Reconstruction, scale_images
+from unet_models.training.objectives import Reconstruction
 
 
 class AutoencoderTask(TrainingTask):

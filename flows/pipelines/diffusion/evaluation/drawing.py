@@ -99,7 +99,7 @@ class Drawer:
         return Result(features=encode_features(self._features(images)))
 
     def _real(self, part: Part) -> Result:
-        from unet_models.training.objectives import scale_images
+        from unet_models.sampling.pixels import scale_images
 
         images = self.images.pixels(part.rows)
         pixels = images.permute(0, 2, 3, 1).numpy()

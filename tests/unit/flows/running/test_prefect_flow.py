@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,7 +59,9 @@ def test_the_form_of_a_flow_explains_every_field(prefect_flow: ModuleType) -> No
         (None, False),
     ],
 )
-def test_only_what_may_pass_is_retried(prefect_flow: ModuleType, error: Exception | None, retried: bool) -> None:
+def test_only_what_may_pass_is_retried(
+    prefect_flow: ModuleType, error: Exception | None, retried: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     class State:
         """Stands for the state of a task run that ended."""
 
@@ -67,4 +69,6 @@ def test_only_what_may_pass_is_retried(prefect_flow: ModuleType, error: Exceptio
             if error is not None:
                 raise error
 
-    assert prefect_flow.is_worth_retrying(None, None, State()) is retried
+    task = SimpleNamespace(name="train")
+    assert prefect_flow.is_worth_retrying(task, None, State()) is retried
+    assert ("train failed, and is tried again" in caplog.text) == retried

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from data_pipelines.errors import ConfigError
+from flows.pipelines.diffusion.encode import LatentFigures
 from flows.pipelines.diffusion.train import train_stage
 from flows.training import stage
 from flows.training.figures import TrainingFigures
@@ -14,6 +15,17 @@ from flows.training.warm_start import check_bound
 from tests.support.diffusion import diffusion_config
 from tests.support.records import finished
 
+LATENTS = LatentFigures(
+    num_train=20,
+    num_val=5,
+    num_new=25,
+    shards="latents/a",
+    shard_sizes={},
+    scaling_factor=0.5,
+    latent_shape=(4, 8, 8),
+    caption_tokens=16,
+    num_cut_captions=0,
+)
 TRAINED = TrainingFigures(step=700, run_id=None, num_workers=2)
 BOUND = {"encode.clip": "c", "encode.autoencoder": "a", "train.noise.schedule": "cosine"}
 
@@ -49,7 +61,7 @@ def test_a_noise_predictor_is_bound_to_encoders_and_noise_process(monkeypatch: p
     train = {"model": model, "global_batch_size": 12, "warm_start": "champion"}
     config = diffusion_config(train=train)
     linear = diffusion_config(train=train | {"noise": {"schedule": "linear"}})
-    latents = finished("encode", TRAINED)
+    latents = finished("encode", LATENTS)
     for each, clip, autoencoder in (
         (config, clips[0], autoencoders[0]),
         (config, clips[1], autoencoders[0]),

@@ -11,7 +11,8 @@ import torch
 from data_pipelines.errors import WeightsError
 from tests.support.encoders import AUTOENCODER, image_batch
 from unet_models.networks.autoencoder import TrainableAutoencoder, build_autoencoder, load_autoencoder
-from unet_models.training.objectives import Reconstruction, scale_images
+from unet_models.sampling.pixels import scale_images
+from unet_models.training.objectives import Reconstruction
 
 
 def test_autoencoder_learns_and_keeps_sizes() -> None:

@@ -11,11 +11,12 @@ from data_pipelines.batches import ImageBatch, LatentBatch
 from tests.support.encoders import AUTOENCODER, image_batch
 from unet_models.restoration.build import build_task
 from unet_models.restoration.restorer import Restorer, TrainableRestorer
+from unet_models.sampling.pixels import scale_images
 from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.diffusion import DiffusionSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.restoration import DenoisingSpec, RestorationSpec
-from unet_models.training.objectives import NoisePrediction, Reconstruction, Restoration, adversarial_loss, scale_images
+from unet_models.training.objectives import NoisePrediction, Reconstruction, Restoration, adversarial_loss
 
 # --- Noise prediction ------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from data_pipelines.errors import DataError, InputError
+from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.segmenter import Segmenter
@@ -41,7 +42,7 @@ class Threshold(Segmenter):
         )
         self.device = torch.device("cpu")
 
-    def logits(self, prepared: np.ndarray) -> np.ndarray:
+    def logits(self, prepared: np.ndarray, given: Modalities = IMAGE_ALONE) -> np.ndarray:
         """Return the intensity as logit of class 1."""
         return np.stack([np.zeros_like(prepared[0]), prepared[0]])
 
