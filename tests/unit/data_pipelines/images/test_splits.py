@@ -105,6 +105,16 @@ def test_frames_of_one_clip_stay_on_one_side() -> None:
     assert len({by_group[name] for name in names if name.startswith("clip0")}) == 1
 
 
+def test_a_copy_in_another_clip_moves_the_whole_clip() -> None:
+    frames = [
+        {"case_id": f"clip{clip:02d}/{frame}", "copies": [f"clip{clip + 50}/0"] if frame == 0 else []}
+        for clip in range(40)
+        for frame in range(2)
+    ]
+    sides = split_examples(frames, ImageSpec(clip_pattern="clip[0-9]+", val_fraction=0.5))
+    assert all(sides[f"clip{clip:02d}/0"] == sides[f"clip{clip:02d}/1"] for clip in range(40))
+
+
 def test_clips_that_cannot_be_split_are_named() -> None:
     with pytest.raises(ConfigError, match=r"'clip\[0-9\]\+' is not found in 1 of 2 image ids: other"):
         split_examples(rows("clip1/a", "other"), ImageSpec(clip_pattern="clip[0-9]+"))

@@ -307,6 +307,8 @@ def test_crops_of_images_of_any_size(tmp_path: Path) -> None:
     assert (batch.images.shape, batch.keys, batch.positions, batch.step) == ((2, 3, 6, 6), ("0", "1"), (4, 5), 7)
     assert set(batch.images[1].flatten().tolist()) == {250}
     assert torch.equal(crops([0], [4], step=7).images, batch.images[:1]), "whatever else is in the batch"
+    alike = crops([0] * 8, range(8), step=7).images
+    assert len({image.numpy().tobytes() for image in alike}) > 4, "each position has a square of its own"
     seen = {crops([0], [0], step=step).images.numpy().tobytes() for step in range(400)}
     squares = [images[0][top : top + 6, left : left + 6] for top in (0, 1) for left in range(4)]
     copies = [np.rot90(each, turns) for square in squares for each in (square, square[:, ::-1]) for turns in range(4)]
