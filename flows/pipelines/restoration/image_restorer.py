@@ -5,6 +5,7 @@ Evaluation and the registered model both predict through this class, so what is 
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from data_pipelines.errors import InputError, WeightsError
+from data_pipelines.images.changes import CHANGES, FIRST_FRAME, TRANSPARENT
 from data_pipelines.images.pictures import LeftOut, read_image_file, read_picture, read_transparency
 from data_pipelines.images.specs import ImageSpec
 from flows.registry.bundle import WEIGHTS, read_bundle
@@ -21,6 +23,8 @@ from unet_models.restoration.restorer import Restorer
 from unet_models.restoration.task import Inputs
 from unet_models.restoration.tiles import restore_in_tiles
 from unet_models.specs.restoration import ImageBundle, InpaintingSpec
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "restorer."
 """Begin of the names of the restorer's weights; those of a discriminator have another."""
@@ -75,9 +79,9 @@ class ImageRestorer:
         """
         spec = ImageSpec(background=self.bundle.background, max_pixels=self.bundle.max_pixels)
         data = read_image_file(path, spec)
-        found = read_picture(data, path, spec)
-        assert not isinstance(found, LeftOut)  # no filter is set
-        return self.restore(found.pixels, self._find_holes(path, data, mask, spec))
+        # What lies behind transparent pixels does not matter where they are the holes.
+        expected = TRANSPARENT if isinstance(self.bundle.task, InpaintingSpec) and not mask else ""
+        return self.restore(_read_pixels(data, path, spec, expected), self._find_holes(path, data, mask, spec))
 
     def restore_to_file(self, path: str, output: str, mask: str = "") -> str:
         """Restore and write a PNG; return ``output``."""
@@ -87,9 +91,7 @@ class ImageRestorer:
         if not isinstance(self.bundle.task, InpaintingSpec):
             return None
         if mask:
-            found = read_picture(read_image_file(mask, spec), mask, spec)
-            assert not isinstance(found, LeftOut)
-            holes: np.ndarray = found.pixels.max(axis=2) >= OPAQUE
+            holes: np.ndarray = _read_pixels(read_image_file(mask, spec), mask, spec).max(axis=2) >= OPAQUE
             return holes
         opacity = read_transparency(data, path, spec)
         if opacity is None or (opacity >= OPAQUE).all():
@@ -123,6 +125,20 @@ def write_png(image: np.ndarray, output: str) -> str:
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(output)
     return output
+
+
+def _read_pixels(data: bytes, path: str, spec: ImageSpec, expected: str = "") -> np.ndarray:
+    """Decode an image as training does: (H, W, 3) uint8; what is changed in it is logged, but for the expected.
+
+    Raises InputError for several frames, of which training takes the first.
+    """
+    found = read_picture(data, path, spec)
+    assert not isinstance(found, LeftOut)  # no filter is set
+    if FIRST_FRAME in found.changes:
+        raise InputError(f"{path}: holds several frames or pages; write each into a file of its own")
+    for change in set(found.changes) - {expected}:
+        logger.warning("%s: %s", path, CHANGES[change])
+    return found.pixels
 
 
 def _check_array(image: np.ndarray) -> np.ndarray:

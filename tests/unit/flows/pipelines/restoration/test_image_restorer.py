@@ -73,6 +73,10 @@ def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(DataError, match="header is damaged"):
         restorer.restore_file(str(tmp_path / "a.png"))
+    frames = [Image.fromarray(pixels(16, 16, 3)), Image.fromarray(255 - pixels(16, 16, 3))]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match=r"film\.gif: holds several frames or pages"):
+        restorer.restore_file(str(tmp_path / "film.gif"))
     with pytest.raises(DataError, match="file-missing"):
         restorer.restore_file(str(tmp_path / "nowhere.png"))
     Image.fromarray(pixels(1100, 1000, 3)).save(tmp_path / "large.png")
@@ -80,6 +84,16 @@ def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
         restorer.restore_file(str(tmp_path / "large.png"))
     with pytest.raises(WeightsError, match="not finite"):
         restorer_in(tmp_path, DenoisingSpec(), scale=float("nan")).restore(pixels(16, 16, 3))
+
+
+def test_what_is_changed_in_a_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    restorer = restorer_in(tmp_path, DenoisingSpec())
+    Image.fromarray(pixels(16, 16, 4)).save(tmp_path / "glass.png")
+    restorer.restore_file(str(tmp_path / "glass.png"))
+    assert "glass.png: with transparent pixels, laid over data.background" in caplog.text
+    caplog.clear()
+    restorer_in(tmp_path, InpaintingSpec()).restore_file(str(tmp_path / "glass.png"))
+    assert not caplog.text, "transparent pixels are the holes"
 
 
 def test_holes_are_transparent_pixels_or_a_mask(tmp_path: Path) -> None:
