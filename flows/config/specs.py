@@ -88,8 +88,8 @@ class RegistrySpec(Spec):
     """Thresholds for the ``champion`` alias: maximum value of each metric, for metrics where lower is better."""
     compare_metric: str = ""
     """Metric in which a new version must beat the champion, which is measured on the same held-out data; empty
-    (default): ``dice`` for segmentation, ``fid`` or ``frechet_distance`` for diffusion. Its direction is that of the
-    table of metrics."""
+    (default): ``dice`` for segmentation, ``fid`` or ``frechet_distance`` for diffusion, ``psnr`` (of inpainting
+    ``psnr/hole``) for restoration. Its direction is that of the table of metrics."""
     compare_level: float = Field(default=0.95, ge=0.5, lt=1)
     """Confidence level at which a new version must be better than the champion (paired bootstrap over the held-out
     cases). 0.5: any improvement counts."""

@@ -16,14 +16,17 @@ from tests.support.denoisers import BACKBONES
 from tests.support.exports import READERS, Run, assert_equal, by_onnx, perturbed, written
 from unet_models.formats import export
 from unet_models.formats.export import DESCRIPTION, export_networks, export_onnx
-from unet_models.formats.trace import Traced, trace_decoder, trace_denoiser, trace_unet
+from unet_models.formats.trace import Traced, trace_decoder, trace_denoiser, trace_restorer, trace_unet
 from unet_models.networks.autoencoder import build_autoencoder
 from unet_models.networks.build import build_denoiser, build_network
 from unet_models.networks.denoisers.unet import DenoisingUNet
 from unet_models.networks.unet import UNet
+from unet_models.restoration.build import build_task
+from unet_models.restoration.restorer import Restorer
 from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.networks import UNetSpec
+from unet_models.specs.restoration import ColourisationSpec, SuperResolutionSpec, TaskSpec
 
 
 def small_autoencoder() -> Any:
@@ -196,3 +199,17 @@ def test_large_weights_lie_beside_the_onnx_file(
     num_bytes = sum(parameter.nbytes for parameter in network.parameters())
     assert (tmp_path / "n.onnx.data").stat().st_size > num_bytes / 2
     assert_equal({"onnx": by_onnx(tmp_path / "n.onnx")}, network, {"images": torch.randn(2, 2, 16, 8)})
+
+
+@pytest.mark.parametrize("spec", [SuperResolutionSpec(factor=3), ColourisationSpec(output="classes")])
+def test_restorer_is_traced_with_its_task(spec: TaskSpec) -> None:
+    """What surrounds the network, bicubic enlargement and colours among it, is part of the graph, for any size."""
+    model = UNetSpec(channels=(4, 4), norm="none", num_blocks=1, num_decoder_blocks=1)
+    restorer = perturbed(Restorer.build(model, build_task(spec)))
+    traced = trace_restorer(restorer)
+    inputs = torch.rand(3, restorer.task.in_channels, 10, 14, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(traced.program.module()(inputs=inputs), restorer(inputs), rtol=0, atol=1e-5)
+    factor = restorer.task.factor
+    shape = ("batch", 3, "3*height", "3*width") if factor == 3 else ("batch", 3, "height", "width")
+    assert traced.interface.outputs["images"].shape == shape
