@@ -31,6 +31,11 @@ MODELS = {
     ),
     "residual": SMALL.model_copy(update={"block": "residual"}),
     "mednext": SMALL.model_copy(update={"block": "mednext", "skip": "add", "activation": "gelu"}),
+    **{
+        block: SMALL.model_copy(update={"block": block})
+        for block in ("residual_encoder", "separable", "inverted_residual", "shuffle")
+    },
+    "nested": SMALL.model_copy(update={"decoder": "nested", "channels": (4, 4, 8)}),
     "stride 3": SMALL.model_copy(update={"strides": (3,)}),
     "fcn": SMALL.model_copy(update={"decoder": "fcn", "skip": "add", "channels": (4, 8, 8)}),
 }
