@@ -14,7 +14,7 @@ from typing import Any
 
 from data_pipelines.errors import ConfigError
 from flows.cluster.folders import local_parent, ray_folder
-from flows.cluster.local_ray import describe_loss, require_local_ray, shut_down_ray, watch_local_ray
+from flows.cluster.local_ray import describe_loss, require_local_ray, shut_down_ray, tell_slow_start, watch_local_ray
 from flows.config.loopback import require_loopback
 from flows.config.specs import ComputeSpec
 
@@ -100,6 +100,7 @@ def connect_ray(num_cpus: int | None = None) -> None:
         environment({} if address else {"RAY_API_SERVER_ADDRESS": NO_SERVER}),
         _without_log_level_line(),
         _own_sigterm_handler(),
+        tell_slow_start(),
     ):
         ray.init(**options)
     watch_local_ray()

@@ -67,6 +67,20 @@ def require_local_ray() -> Iterator[None]:
         raise LocalRayLostError(message) from None
 
 
+@contextmanager
+def tell_slow_start() -> Iterator[None]:
+    """Put a start of Ray that takes more than the 30 s that it gives itself into words. Raises LocalRayLostError."""
+    try:
+        yield
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        raise LocalRayLostError(
+            "Ray on this machine did not start within 30 s: the machine is busy, or a server of Ray was killed; the "
+            "same command resumes"
+        ) from None
+
+
 def describe_loss() -> str | None:
     """Return which server of the local Ray has ended, and how; None where all live, or Ray runs elsewhere."""
     for name, process in _servers().items():

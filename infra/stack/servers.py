@@ -84,6 +84,7 @@ def mlflow(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str]) ->
         "--artifacts-destination",
         str(folder / "artifacts"),
     ]
+    command += ["--uvicorn-opts", "--timeout-worker-healthcheck 60"]  # after 5 s of silence it would kill busy workers
     environment = {
         "MLFLOW_BACKEND_STORE_URI": _database(ports["postgres"], secret, "mlflow"),  # not where `ps` shows it
         "MLFLOW_AUTH_CONFIG_PATH": str(ini),

@@ -13,7 +13,13 @@ import pytest
 
 from data_pipelines.errors import ConfigError
 from flows.cluster import local_ray
-from flows.cluster.local_ray import LocalRayLostError, describe_loss, require_local_ray, watch_local_ray
+from flows.cluster.local_ray import (
+    LocalRayLostError,
+    describe_loss,
+    require_local_ray,
+    tell_slow_start,
+    watch_local_ray,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watching needs pidfd_open, of Linux")
 
@@ -74,6 +80,14 @@ def test_errors_that_have_other_causes_are_left_alone(raylet: subprocess.Popen[b
         raise RuntimeError("a bug")
     with pytest.raises(ConfigError), require_local_ray():
         raise ConfigError("a mistake stays one")
+
+
+def test_a_start_that_takes_too_long_is_told_in_a_line() -> None:
+    """Ray raises a bare Exception, which would be shown as a bug."""
+    with pytest.raises(LocalRayLostError, match="did not start within 30 s: the machine is busy"), tell_slow_start():
+        raise Exception("The current node timed out during startup. This could happen because …")
+    with pytest.raises(RuntimeError, match="another"), tell_slow_start():
+        raise RuntimeError("another")
 
 
 def test_a_block_does_not_begin_where_a_server_is_dead(raylet: subprocess.Popen[bytes]) -> None:
