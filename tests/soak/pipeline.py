@@ -18,6 +18,8 @@ MAX_QUIET_STARTS = 4
 """Starts of the command, after the last fault, within which it must come to its end."""
 MAX_PAUSE_SECONDS = 3.0
 """Longest time between two faults."""
+MAX_START_SECONDS = 120.0
+"""Longest time from a start of the command to its first steps, if it comes to training at all."""
 CONFIG = """
 registry: {name: soak, export: []}
 data: {layout: phantoms, num_phantoms: 8, split_seed: 1}
@@ -51,6 +53,12 @@ class SoakedPipeline:
         name = self.project.home.name  # pipelines share the MLflow server
         overrides = ("--set", f"registry.name={name}", "--set", f"registry.experiment={name}")
         self.runs.append(self.project.start(self.command, *overrides))
+
+    def wait_for_training(self) -> None:
+        """Wait until the newest run has reported steps, or has ended, for ``MAX_START_SECONDS`` at most."""
+        run, until = self.runs[-1], time.monotonic() + MAX_START_SECONDS
+        while run.is_running() and " steps, train loss" not in run.said and time.monotonic() < until:
+            time.sleep(0.2)
 
     def running(self) -> list[StruckRun]:
         """Return the runs whose process lives; notes what they have started."""
