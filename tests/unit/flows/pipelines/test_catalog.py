@@ -11,8 +11,10 @@ from flows.pipelines.catalog import PIPELINES, load_config, pipeline_of
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.stages.pipeline import Pipeline
 from tests.support.project import CHECKOUT
+from unet_models.specs.presets import PRESETS
 
-CONFIGS = {path.stem: path for path in sorted((CHECKOUT / "flows" / "configs").glob("*.yaml"))}
+FOLDER = CHECKOUT / "flows" / "configs"
+CONFIGS = {str(path.relative_to(FOLDER).with_suffix("")): path for path in sorted(FOLDER.rglob("*.yaml"))}
 
 
 def test_there_are_configs() -> None:
@@ -34,6 +36,15 @@ def test_shipped_config_opens_with_its_command(name: str) -> None:
     first_lines = CONFIGS[name].read_text().splitlines()[:2]
     command = next(line for line in first_lines if line.startswith("# unetflow "))
     assert command.startswith("# unetflow demo") or f"run flows/configs/{name}.yaml" in command
+
+
+def test_every_member_of_the_family_has_a_config() -> None:
+    members = {name.removeprefix("family/") for name in CONFIGS if name.startswith("family/")}
+    assert {load_config(CONFIGS[f"family/{name}"]).train.model.preset for name in members} == members
+    variants = {"fcn_8s": ("fcn_16s", "fcn_32s"), "mednext_s": ("mednext_b", "mednext_m", "mednext_l")}
+    assert set(PRESETS) == members.union(*variants.values())
+    for name, others in variants.items():
+        assert all(other in CONFIGS[f"family/{name}"].read_text() for other in others)
 
 
 def test_stable_diffusion_config_is_the_preset() -> None:
