@@ -1,0 +1,196 @@
+"""Forward and backward pass of every segmentation network of the family beside its counterpart elsewhere.
+
+Published widths, float32, one output; parameters, time (median over rounds in turns) and peak memory above that of the
+imports, measured in a process of its own. ``dynamic_network_architectures`` takes part where it is installed
+(``make test-peers``).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.benchmarks.timing import alternate
+from unet_models.networks.build import build_network
+from unet_models.specs.networks import UNetSpec
+from unet_models.specs.presets import PRESETS
+
+FLAT, SOLID = (128, 128), (32, 48, 32)
+"""Pixels of a 2-D image, voxels of a volume."""
+WIDE = (64, 128, 256, 512, 1024)
+INSTANCE = ("INSTANCE", {"affine": True})
+VOLUMES = ("nnunet", "residual_encoder", "mednext_s", "mednext_b", "mednext_m", "mednext_l")
+"""Members that are timed on volumes; the others on images."""
+
+Build = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network, the size of its images and its counterpart of the same task."""
+
+    ours: Build
+    size: tuple[int, ...]
+    peer: Build | None
+    peer_name: str = ""
+
+
+def run() -> None:
+    """Print one line per member: parameters, milliseconds and megabytes, ours and the counterpart's."""
+    torch.set_num_threads(2)
+    print(f"\nforward and backward, one sample of 1x{FLAT} or 1x{SOLID}, float32, {device().type}")
+    print(f"  {'':<18}{'parameters':>24}{'ms':>20}{'MB':>20}   counterpart")
+    for name, contender in contenders().items():
+        builds = {"ours": contender.ours} | ({"peer": contender.peer} if contender.peer else {})
+        models = {key: build().to(device()).train() for key, build in builds.items()}
+        steps = {key: partial(_step, model, contender.size) for key, model in models.items()}
+        for step in steps.values():
+            step()
+        rates = alternate(steps, rounds=7)
+        counts = {key: sum(p.numel() for p in model.parameters()) / 1e6 for key, model in models.items()}
+        memory = {key: _peak_megabytes(build, contender.size) for key, build in builds.items()}
+        shown = [
+            _pair({key: f"{value:.2f} M" for key, value in counts.items()}, 24),
+            _pair({key: f"{1000 / value:.0f}" for key, value in rates.items()}, 20),
+            _pair({key: f"{value:.0f}" for key, value in memory.items()}, 20),
+        ]
+        print(f"  {name:<18}{''.join(shown)}   {contender.peer_name or '-'}", flush=True)
+
+
+def device() -> torch.device:
+    """Return the device that networks are timed on."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def contenders() -> dict[str, Contender]:
+    """Return every member with its counterpart, where there is one."""
+    peers = _monai() | (_nnunet() if find_spec("dynamic_network_architectures") else {})
+    found = {}
+    for name in PRESETS:
+        size = SOLID if name in VOLUMES else FLAT
+        peer_name, peer = peers.get(name, ("", None))
+        size = (124 + 64, 124 + 64) if name == "unet_2015" else size  # the smallest that fits valid convolutions
+        found[name] = Contender(partial(_ours, name, len(size)), size, peer, peer_name)
+    return found
+
+
+def _ours(name: str, ndim: int) -> nn.Module:
+    return build_network(UNetSpec(preset=name, deep_supervision=0), 1, 2, ndim)
+
+
+def _monai() -> dict[str, tuple[str, Build]]:
+    from monai.networks import nets
+
+    flat: dict[str, Any] = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}
+    solid = flat | {"spatial_dims": 3}
+    basic = flat | {"norm": "batch", "act": "relu"}
+    dynamic = solid | {"kernel_size": [3] * 4, "strides": [1, 2, 2, 2], "upsample_kernel_size": [2] * 3}
+    mednext = {**solid, "init_filters": 32, "kernel_size": 3, "use_residual_connection": True}
+    strides = {"channels": WIDE, "strides": (2, 2, 2, 2)}
+    light = flat | {"backbone": "efficientnet-b0", "pretrained": False}
+    return {
+        "unet": ("MONAI BasicUNet", lambda: nets.BasicUNet(**basic, features=(*WIDE, 64))),
+        "resunet": ("MONAI UNet, 2 residual units", lambda: nets.UNet(**flat, **strides, num_res_units=2)),
+        "attention_unet": ("MONAI AttentionUnet", lambda: nets.AttentionUnet(**flat, **strides)),
+        "unet_plus_plus": (
+            "MONAI BasicUNetPlusPlus",
+            lambda: _First(nets.BasicUNetPlusPlus(**basic, features=(32, 64, 128, 256, 512, 32))),
+        ),
+        "nnunet": ("MONAI DynUNet", lambda: nets.DynUNet(**dynamic, filters=[32, 64, 128, 256], norm_name=INSTANCE)),
+        "mobile_unet": ("MONAI FlexibleUNet, EfficientNet-B0", lambda: nets.FlexibleUNet(**light)),
+        "mednext_s": (
+            "MONAI MedNeXt",
+            lambda: nets.MedNeXt(
+                **mednext,
+                encoder_expansion_ratio=2,
+                decoder_expansion_ratio=2,
+                bottleneck_expansion_ratio=2,
+                blocks_down=(2, 2, 2, 2),
+                blocks_bottleneck=2,
+                blocks_up=(2, 2, 2, 2),
+            ),
+        ),
+    }
+
+
+def _nnunet() -> dict[str, tuple[str, Build]]:
+    from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+
+    def build() -> nn.Module:
+        network: nn.Module = ResidualEncoderUNet(
+            1,
+            6,
+            [32, 64, 128, 256, 320, 320],
+            nn.Conv3d,
+            3,
+            [1, 2, 2, 2, 2, 2],
+            [1, 3, 4, 6, 6, 6],
+            2,
+            [1] * 5,
+            conv_bias=True,
+            norm_op=nn.InstanceNorm3d,
+            norm_op_kwargs={"eps": 1e-5, "affine": True},
+            nonlin=nn.LeakyReLU,
+        )
+        return network
+
+    return {"residual_encoder": ("nnU-Net ResidualEncoderUNet", build)}
+
+
+class _First(nn.Module):
+    """The first of several outputs."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return it."""
+        outputs: list[Tensor] = self.network(images)
+        return outputs[0]
+
+
+def _step(model: nn.Module, size: tuple[int, ...]) -> int:
+    """Compute the gradients of one random sample."""
+    model.zero_grad(set_to_none=True)
+    model(torch.randn(1, 1, *size, device=device())).square().mean().backward()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return 1
+
+
+def _peak_megabytes(build: Build, size: tuple[int, ...]) -> float:
+    """Measure the most memory of building and one step, in a forked process; on a GPU, what is allocated there."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        _step(build().cuda().train(), size)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    receive, send = multiprocessing.Pipe(duplex=False)
+    # Forked, it begins with the memory of this process; its only thread may use torch, as long as it stays alone.
+    process = multiprocessing.get_context("fork").Process(target=_report_peak, args=(send, build, size))
+    process.start()
+    peak: float = receive.recv()
+    process.join()
+    return peak
+
+
+def _report_peak(send: Connection, build: Build, size: tuple[int, ...]) -> None:
+    torch.set_num_threads(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _step(build().train(), size)
+    send.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
+
+
+def _pair(values: dict[str, str], width: int) -> str:
+    return f"{' / '.join(values.values()):>{width}}"
