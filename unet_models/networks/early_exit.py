@@ -57,12 +57,14 @@ class EarlyExit(nn.Module):
         self.num_left = [0] * len(network.decoder.heads)
         """Images that left at each head so far, coarsest first; the last is full resolution."""
 
-    def forward(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch classes *spatial"]:
-        """Compute logits; those of coarser heads are upsampled linearly."""
+    def forward(
+        self, images: Float[Tensor, "batch channels *spatial"], *given: Tensor | None
+    ) -> Float[Tensor, "batch classes *spatial"]:
+        """Compute logits; those of coarser heads are upsampled linearly. ``given``: the network's further inputs."""
         decoder = self.network.decoder
         assert isinstance(decoder, Decoder)
         padded = self.network.pad(images)
-        *encoded, x = self.network.encoder(padded)
+        *encoded, x = self.network.encode(images, *given)
         state, outputs = _Open(torch.arange(len(images), device=images.device), encoded, x), []
         first = len(decoder.stages) - len(decoder.heads)
         for number in range(len(decoder.stages)):

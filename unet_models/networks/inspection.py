@@ -60,7 +60,7 @@ class ClassSaliency(nn.Module):
         """Compute one map per stage, finest first, of values 0 or above, upsampled linearly to the image."""
         with torch.inference_mode(False), torch.enable_grad():
             images = images.clone().requires_grad_()  # a tensor of inference mode has no gradient
-            features = self.network.encoder(self.network.pad(images))
+            features = self.network.encode(images)
             logits = self.network.crop(self.network.decoder(features)[0], images)
             of_class = logits.argmax(dim=1) == self.class_value
             scores = (logits[:, self.class_value] * of_class).flatten(1).sum(1) / of_class.flatten(1).sum(1).clamp(

@@ -112,11 +112,20 @@ class MultimodalUNet(UNet):
         A sample has no image where all its voxels are NaN, no text where all bytes are 0, no sound where all samples
         are NaN: a learned vector takes its place.
         """
+        return self.decode(self.encode(images, texts, sounds), images)
+
+    def encode(
+        self,
+        images: Float[Tensor, "batch channels *spatial"],
+        texts: UInt8[Tensor, "batch bytes"] | None = None,
+        sounds: Float[Tensor, "batch samples"] | None = None,
+    ) -> list[Tensor]:
+        """Map images to features, finest first, the coarsest fused with texts and sounds."""
         absent = self.no_image.to(images.dtype).view(1, -1, *(1,) * self.ndim)
         is_there = images.isnan().logical_not().flatten(1).any(dim=1).view(-1, 1, *(1,) * self.ndim)
-        features = self.encoder(self.pad(torch.where(is_there, images, absent)))
+        features = super().encode(torch.where(is_there, images, absent))
         features[-1] = self.fusion(features[-1], texts, sounds)
-        return self.decode(features, images)
+        return features
 
 
 class Conditioned(nn.Module):

@@ -86,7 +86,12 @@ class UNet(SegmentationNetwork):
         In training mode a decoder with deep supervision returns a list of logits, full resolution first, which keep the
         padding, so that each spatial size divides by the strides; otherwise the full-resolution logits alone.
         """
-        return self.decode(self.encoder(self.pad(images)), images)
+        return self.decode(self.encode(images), images)
+
+    def encode(self, images: Float[Tensor, "batch channels *spatial"]) -> list[Tensor]:
+        """Map images to the features that the decoder takes, finest first."""
+        features: list[Tensor] = self.encoder(self.pad(images))
+        return features
 
     def decode(self, features: list[Tensor], images: Tensor) -> Float[Tensor, "batch classes *spatial"] | list[Tensor]:
         """Map features of padded ``images``, finest first, to logits, as ``forward`` returns them."""

@@ -12,7 +12,7 @@ from unet_models.networks.build import build_network
 from unet_models.networks.early_exit import EarlyExit
 from unet_models.networks.unet import UNet
 from unet_models.sampling.sliding_window import predict_logits
-from unet_models.specs.networks import UNetSpec
+from unet_models.specs.networks import FusionSpec, UNetSpec
 from unet_models.specs.segmentation import PredictSpec
 
 
@@ -45,6 +45,16 @@ def test_a_threshold_of_one_changes_no_bit(size: tuple[int, ...]) -> None:
     exits = EarlyExit(unet, 1.0)
     assert torch.equal(exits(images), unet(images))
     assert exits.num_left == [0, 0, 3]
+
+
+@torch.no_grad()
+def test_further_inputs_are_passed_on() -> None:
+    fusion = FusionSpec(text_bytes=8, sound_seconds=0, width=8, num_heads=2)
+    unet = perturbed(build_network(UNetSpec(channels=(4, 6, 8), deep_supervision=1, fusion=fusion), 1, 3, 2))
+    images, texts = torch.randn(2, 1, 8, 8), torch.randint(1, 255, (2, 8), dtype=torch.uint8)
+    logits = EarlyExit(unet, 1.0)(images, texts)
+    assert torch.equal(logits, unet(images, texts))
+    assert not torch.equal(logits, unet(images))
 
 
 @torch.no_grad()
