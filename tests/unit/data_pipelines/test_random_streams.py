@@ -27,6 +27,10 @@ def test_ids_do_not_change_between_versions() -> None:
         "BUCKET_ORDER": 5,
         "FOREGROUND": 6,
         "CAPTION": 7,
+        "DEGRADATION": 8,
+        "HELD_OUT_DEGRADATION": 9,
+        "CONDITION": 10,
+        "MODALITY": 11,
     }
     assert [int(purpose) for purpose in ImagePurpose] == [0, 1, 2, 3, 4, 5]
 
