@@ -50,7 +50,7 @@ def run_as_flow(compute: Callable[[int], None], root: Path) -> tuple[Done | Base
         return error, len(tries)
 
 
-def test_a_passing_failure_is_tried_again_and_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_passing_failure_is_tried_again_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def compute(number: int) -> None:
         if number == 1:
             raise OSError("the network blinked")
@@ -58,7 +58,7 @@ def test_a_passing_failure_is_tried_again_and_told(tmp_path: Path, capfd: pytest
     result, tries = run_as_flow(compute, tmp_path)
     assert isinstance(result, Done)
     assert tries == 2
-    assert "count failed, and is tried again: the network blinked" in capfd.readouterr().err
+    assert "count failed, and is tried again: the network blinked" in caplog.text
 
 
 def test_a_mistake_in_the_data_is_not_tried_again(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from unet_models.training.state import build_state
 COLOURS = ["train.optimizer.learning_rate=0.01", "train.num_steps=150"]
 MARGINS = {
     "denoising": ("psnr", 4.0, ["task={name: denoising, sigma: 25}"]),
-    "inpainting": ("psnr/hole", 2.0, ["task={name: inpainting}"]),
+    "inpainting": ("psnr/hole", 0.5, ["task={name: inpainting}"]),
     "colourisation": ("psnr", 2.0, ["task={name: colourisation}", *COLOURS]),
     "colour classes": ("psnr", 0.3, ["task={name: colourisation, output: classes, rebalance: 0.9}", *COLOURS]),
 }
