@@ -55,6 +55,6 @@ def check_modalities(spec: UNetSpec, reader: ShardReader) -> None:
 
 
 def subsets_of(spec: FusionSpec | None) -> list[str]:
-    """Return the proper subsets of the modalities, as ``image+text``; none for a network of images alone."""
+    """Return the proper subsets of the modalities, as ``image,text``; none for a network of images alone."""
     names: Collection[str] = spec.modalities if spec is not None else ()
-    return ["+".join(chosen) for size in range(1, len(names)) for chosen in combinations(names, size)]
+    return [",".join(chosen) for size in range(1, len(names)) for chosen in combinations(names, size)]

@@ -182,8 +182,8 @@ def _modalities(scores: Sequence[ClassScore]) -> list[Section]:
     if not subsets:
         return []
     rows: list[list[CellLike]] = [
-        [name.replace("+", ", "), value_cell(DICE, dice)]
-        for name, dice in sorted(subsets.items(), key=lambda item: (item[0].count("+"), item[0]))
+        [name.replace(",", ", "), value_cell(DICE, dice)]
+        for name, dice in sorted(subsets.items(), key=lambda item: (item[0].count(","), item[0]))
     ]
     intro = "Mean Dice where only a part of each case is given; the scores above are those with everything."
     return [Section("Missing modalities", intro, [Table(["Given", DICE.titled], rows)])]

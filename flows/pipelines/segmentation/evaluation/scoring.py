@@ -37,7 +37,7 @@ class ScoringJob(Spec):
     threads: int
     use_gpu: bool
     subsets: tuple[str, ...] = ()
-    """Subsets of the modalities, such as ``image+text``, with which each case is segmented once more."""
+    """Subsets of the modalities, such as ``image,text``, with which each case is segmented once more."""
 
 
 class ClassScore(Spec):
@@ -117,7 +117,7 @@ class CaseScorer:
         key = self.reader.key(row)
         with storage.local_copy_of(storage.join(job.predictions_uri, f"{key}.nii.gz")) as path:
             write_nifti(path, labels, stored.geometry.affine_array())
-        subsets = {each: self._dice(row, stored, given.only(each.split("+")), truth) for each in job.subsets}
+        subsets = {each: self._dice(row, stored, given.only(each.split(",")), truth) for each in job.subsets}
         found = [
             ClassScore(
                 case_id=key,

@@ -16,6 +16,7 @@ def test_names_of_metrics_are_such_as_mlflow_takes() -> None:
     from mlflow.utils.validation import _validate_metric_name
 
     examples = ("frechet_distance[clip,n=100]/prior", "fid[n=5]", "dice/liver", "caption_accuracy/held_out")
+    examples += ("dice[image,text]",)
     for name in (*examples, *METRICS):
         _validate_metric_name(mlflow_name(name))
     assert mlflow_name("kid[clip,n=100]/prior") == "kid/clip-n100/prior"
