@@ -24,7 +24,7 @@ MAX_SECONDS = 600.0
 StrPath = str | Path
 
 _NO_WAV = (ValueError, EOFError, struct.error, LookupError, UnboundLocalError)
-"""What scipy raises for files that it cannot read."""
+"""Errors of scipy for files that it cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def sound_samples(sound: np.ndarray | None, length: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Modalities:
-    """What a case has beside its image, and whether that is used at all."""
+    """Text and sound of a case, and whether its image is used at all."""
 
     text: str | None = None
     sound: np.ndarray | None = None

@@ -2,6 +2,6 @@
 
 run.py       every variant and seed as a trial of Ray Tune: the pipeline up to its evaluation
 summary.py   means and intervals per variant, steps until a quality
-page.py      report
-table.py     the same as text
+page.py      report, and the same as a text table
+listener.py  progress
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +17,12 @@ from flows.running.execution import plan_pipeline, run_steps
 from flows.stages.pipeline import Ablation
 from flows.stages.record import Figures, Record
 
-logger = logging.getLogger(__name__)
-
 VARIED = "train"
 """First step that differs between variants."""
 LAST = "evaluate"
 """Step up to which each variant runs."""
 TINY = {"memory": 1.0}
-"""What a trial reserves: it only waits for its stages, which reserve their own CPUs and GPUs."""
+"""Resources of a trial: it only waits for its stages, which reserve their own CPUs and GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,6 @@ class AblationRun:
 
     variant: str
     seed: int
-    config: PipelineConfig
     records: Mapping[str, Record[Figures]]
 
 
@@ -48,7 +44,11 @@ def find_ablation(config: PipelineConfig, name: str) -> Ablation:
 
 
 def run_ablation(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int]) -> list[AblationRun]:
-    """Train and evaluate every variant with every seed; what is done already is not done again."""
+    """Train and evaluate every variant with every seed; what is done already is a cache hit.
+
+    Raises ConfigError where trainings could not be compared step by step.
+    """
+    check_comparable(config)
     config = config.model_copy(update={"storage": config.storage_uri})
     planned = [
         (variant, seed, with_seed(changed, seed))
@@ -57,10 +57,21 @@ def run_ablation(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int
     ]
     names = [step.name for step in pipeline_of(config).steps_of(config)]
     run_steps(config, until=names[names.index(VARIED) - 1])  # once, not by several trials at a time
-    missing = [number for number, (_, _, each) in enumerate(planned) if not all(s.done for s in _plan(each))]
+    missing = [
+        number for number, (_, _, each) in enumerate(planned) if not all(s.done for s in plan_pipeline(each, LAST))
+    ]
     if missing:
         _tune([each for _, _, each in planned], missing)
-    return [AblationRun(variant, seed, each, _records(each)) for variant, seed, each in planned]
+    return [AblationRun(variant, seed, _records(each)) for variant, seed, each in planned]
+
+
+def check_comparable(config: PipelineConfig) -> None:
+    """Raise ConfigError where trainings have no validation, or numbers of steps of their own."""
+    spec = config.train  # type: ignore[attr-defined]  # ablations are of pipelines that train
+    if not spec.validate_cases:
+        raise ConfigError("ablate: it compares validation step by step; set train.validate_cases above 0")
+    if spec.within is not None:
+        raise ConfigError("ablate: variants train the same number of steps; set train.num_steps, not train.within")
 
 
 def with_seed(config: PipelineConfig, seed: int) -> PipelineConfig:
@@ -69,12 +80,8 @@ def with_seed(config: PipelineConfig, seed: int) -> PipelineConfig:
     return config.model_copy(update={"train": train.model_copy(update={"seed": seed})})
 
 
-def _plan(config: PipelineConfig) -> list[Any]:
-    return plan_pipeline(config, LAST)
-
-
 def _records(config: PipelineConfig) -> dict[str, Record[Figures]]:
-    return {planned.name: planned.record for planned in _plan(config) if planned.record is not None}
+    return {planned.name: planned.record for planned in plan_pipeline(config, LAST) if planned.record is not None}
 
 
 def _tune(configs: Sequence[PipelineConfig], numbers: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""What each variant came to: estimates over seeds and cases, and steps until a quality."""
+"""Summary of each variant: estimates over seeds and cases, and steps until a quality."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Pipeline:
     """Module that ``python -m`` runs in a job of the cluster. A pipeline defined outside this package names its own: a
     module that adds itself to ``PIPELINES`` and calls ``flows.cli.main``; it, or its package, travels with the job."""
     ablations: tuple[Ablation, ...] = ()
-    """What ``unetflow ablate`` can compare."""
+    """Comparisons of ``unetflow ablate``."""
 
     @property
     def step_names(self) -> tuple[str, ...]:

@@ -5,5 +5,5 @@ spec.py      budget and limits, as configured
 trial.py     one trial: settings to score, time of a step, parameters, latency
 run.py       all trials, side by side, the bad ones ended early (ASHA)
 inner.py     held-out samples of the search itself, taken from the training samples
-page.py      report: Pareto front, table of trials
+listener.py  what trials report: kept, shown
 """

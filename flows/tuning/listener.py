@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 class TrialListener(Callback):
     """Writes each ended trial to the folder ``uri``, and shows the seconds that passed of ``total``."""
 
-    def __init__(self, values: Mapping[int, Values], uri: str, progress: Progress, total: int) -> None:
-        self._values, self._uri, self._progress, self._total = values, uri, progress, total
+    def __init__(self, values: Mapping[int, Values], uri: str, progress: Progress, total: int, worst: float) -> None:
+        """``worst`` is the score of a trial whose worker failed."""
+        self._values, self._uri, self._progress, self._total, self._worst = values, uri, progress, total, worst
         self._shown = -1
         self._began = time.monotonic()
         self._num_ended = 0
-        self._whole: dict[int, float] = {}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Keep the trial's last report, and tell the score of one that trained to its end."""
@@ -35,15 +35,22 @@ class TrialListener(Callback):
         if "score" not in result:  # the time was over before its first report
             return
         outcome = Outcome.model_validate({name: result[name] for name in Outcome.model_fields})
-        ended = Trial(number=number, values=dict(self._values[number]), outcome=outcome)
-        storage.write_bytes(storage.join(self._uri, f"{number:05d}.json"), ended.model_dump_json().encode())
+        ended = self._keep(number, outcome)
         if ended.is_whole:
             logger.info("search: trial %d: %.4f: %s", number, outcome.score, describe(ended.values))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tell of a trial whose worker failed."""
+        """Keep a trial whose worker failed as one that was refused, and tell of it; trial 0 is tried again."""
+        number, reason = trial.config["number"], f"its worker failed: {_reason(trial)}"
         self._num_ended += 1
-        logger.warning("search: trial %d failed: %s", trial.config["number"], _reason(trial))
+        logger.warning("search: trial %d: %s", number, reason)
+        if self._values[number]:
+            self._keep(number, Outcome(score=self._worst, refused=reason))
+
+    def _keep(self, number: int, outcome: Outcome) -> Trial:
+        ended = Trial(number=number, values=dict(self._values[number]), outcome=outcome)
+        storage.write_bytes(storage.join(self._uri, f"{number:05d}.json"), ended.model_dump_json().encode())
+        return ended
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Show the time."""

@@ -18,7 +18,7 @@ from flows.metrics import parse_metric_name
 from flows.training.task import TrainingTask
 from flows.tuning.space import Space, Values, draw
 from flows.tuning.spec import SearchSpec
-from flows.tuning.trial import NUM_RUNGS, Trial, TrialJob
+from flows.tuning.trial import NUM_RUNGS, Trial, TrialJob, worst_score
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _tune(
         reduction_factor=REDUCTION,
     )
     with temporary_folder("search") as folder, Progress("search", int(seconds), "s") as progress:
-        listener = TrialListener(choices, uri, progress, int(seconds))
+        listener = TrialListener(choices, uri, progress, int(seconds), worst_score(score))
         tuner = tune.Tuner(
             tune.with_resources(trainable, compute.worker_resources),
             param_space={"number": tune.grid_search(list(choices))},

@@ -1,4 +1,4 @@
-"""What is searched over: names to choices, and how choices change the settings of a training."""
+"""Space of a search: names to choices, and how choices change the settings of a training."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ NO_CHECKPOINTS = 1 << 30
 
 
 class Outcome(Spec):
-    """What a trial came to; travels as a dictionary of numbers and texts."""
+    """Result of a trial; travels as a dictionary of numbers and texts."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
@@ -64,7 +64,7 @@ class Trial(Spec):
 
 
 class TrialJob(TypedDict):
-    """What all trials share; models travel as JSON."""
+    """Settings that all trials share; models travel as JSON."""
 
     task_type: type[TrainingTask]
     task: str

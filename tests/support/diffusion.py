@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flows.pipelines.diffusion.config import DiffusionConfig
+from flows.pipelines.diffusion.encode import LatentFigures
 from flows.sharding.images import ImageShardFigures
 
 SHARDS = ImageShardFigures(
@@ -16,6 +17,18 @@ SHARDS = ImageShardFigures(
     left_out={},
     buckets={"32x32": 20},
     resolution=32,
+)
+
+LATENTS = LatentFigures(
+    num_train=20,
+    num_val=5,
+    num_new=25,
+    shards="latents/a",
+    shard_sizes={},
+    scaling_factor=0.5,
+    latent_shape=(4, 8, 8),
+    caption_tokens=16,
+    num_cut_captions=0,
 )
 
 

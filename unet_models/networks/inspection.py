@@ -1,4 +1,4 @@
-"""What a segmentation network looks at: maps as large as its image, predicted window by window like its logits."""
+"""Maps of what a segmentation network looks at, as large as its image, predicted window by window like its logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a segmentation model's weights need beside them. Light to import: no torch."""
+"""Description of a segmentation model beside its weights. Light to import: no torch."""
 
 from __future__ import annotations
 

@@ -39,6 +39,12 @@ def with_modalities(network: nn.Module, spec: UNetSpec, given: Modalities, devic
     )
 
 
+def missing_modalities(spec: UNetSpec, given: Modalities) -> list[str]:
+    """Return which of the texts and sounds that a network reads a case does not have."""
+    read = spec.fusion.modalities if spec.fusion is not None else ()
+    return [name for name in ("text", "sound") if name in read and getattr(given, name) is None]
+
+
 def check_modalities(spec: UNetSpec, reader: ShardReader) -> None:
     """Log how many texts and sounds are missing, cut or not read. Raises ConfigError where no sample has one."""
     rows = range(len(reader.shard_of))

@@ -5,6 +5,7 @@ Evaluation and the registered model both predict through this class, so what is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from data_pipelines.volumes.formats.nifti import write_nifti
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.preprocess import Prepared, Preprocessing, prepare, restore_labels
 from flows.pipelines.segmentation.bundle import Bundle
-from flows.pipelines.segmentation.modalities import with_modalities
+from flows.pipelines.segmentation.modalities import missing_modalities, with_modalities
 from flows.registry.bundle import WEIGHTS, read_bundle
 from unet_models.networks.build import build_network
 from unet_models.networks.early_exit import EarlyExit
@@ -30,6 +31,8 @@ from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_logits
 from unet_models.specs.segmentation import PredictSpec
 from unet_models.specs.valid import border_of
+
+logger = logging.getLogger(__name__)
 
 ARRAY = "image"
 """Name of an array that came from no file, in messages."""
@@ -138,5 +141,7 @@ class Segmenter:
 
     def _segment(self, image: np.ndarray, geometry: Geometry, given: Modalities) -> np.ndarray:
         """Segment a checked image (C, *spatial)."""
+        if missing := missing_modalities(self.bundle.model, given):
+            logger.warning("segmented without %s, which this model reads beside the image", " and ".join(missing))
         prepared = self._prepare(image, geometry)
         return self.segment_prepared(prepared.image, prepared.done, given)

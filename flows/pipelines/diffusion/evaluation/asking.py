@@ -1,4 +1,4 @@
-"""What the images of an evaluation are asked for: prompt, class, size, and the image that they are drawn from."""
+"""Requests for the images of an evaluation: prompt, class, size, and the image that they are drawn from."""
 
 from __future__ import annotations
 

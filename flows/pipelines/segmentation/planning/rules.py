@@ -28,7 +28,7 @@ SIDES = re.compile(r"(^|[^a-z])(left|right|l|r)([^a-z]|$)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user asks of the plan."""
+    """Wishes of the user."""
 
     within_seconds: float | None = None
     memory_gb: float = 8.0
@@ -133,7 +133,7 @@ def _training(survey: Survey, sizes: Sizes, shape: Sequence[float], wishes: Wish
     heads = max(0, min(2, len(widths) - 2))
     yield Setting("train.model.deep_supervision", heads, "Coarser predictions that enter the loss, too.")
     yield from _augmentation(survey)
-    yield Setting("train.ema_decay", 0.999, "The average of the weights scores better than the last ones.")
+    yield Setting("train.ema_decay", 0.999, "The moving average of the weights is validated, evaluated and registered.")
     if wishes.within_seconds is not None:
         text = duration_text(wishes.within_seconds)
         yield Setting("train.within", text, "As asked: the pace is measured first, the schedule ends on time.")
@@ -143,7 +143,7 @@ def _training(survey: Survey, sizes: Sizes, shape: Sequence[float], wishes: Wish
 
 def _batch(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
     if not wishes.use_gpu:
-        reason = "Without a GPU: more steps in the same time."
+        reason = "Without a GPU: small, for more steps in the same time."
         yield Setting("train.global_batch_size", min(CPU_BATCH, sizes.batch_size), reason)
         return
     reason = "5 % of all voxels" if sizes.is_limited_by_data else f"{wishes.memory_gb:g} GB"

@@ -21,7 +21,7 @@ from data_pipelines.volumes.specs import DataSpec
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What planning knows of a data set."""
+    """Data set as planning sees it."""
 
     dataset: Dataset
     ndim: int

@@ -1,4 +1,4 @@
-"""What a search of segmentation networks chooses: width, depth, block, skip connections, learning rate."""
+"""Choices of a search of segmentation networks: width, depth, block, skip connections, learning rate."""
 
 from __future__ import annotations
 

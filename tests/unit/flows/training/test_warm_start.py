@@ -7,25 +7,13 @@ import logging
 import pytest
 
 from data_pipelines.errors import ConfigError
-from flows.pipelines.diffusion.encode import LatentFigures
 from flows.pipelines.diffusion.train import train_stage
 from flows.training import stage
 from flows.training.figures import TrainingFigures
 from flows.training.warm_start import check_bound
-from tests.support.diffusion import diffusion_config
+from tests.support.diffusion import LATENTS, diffusion_config
 from tests.support.records import finished
 
-LATENTS = LatentFigures(
-    num_train=20,
-    num_val=5,
-    num_new=25,
-    shards="latents/a",
-    shard_sizes={},
-    scaling_factor=0.5,
-    latent_shape=(4, 8, 8),
-    caption_tokens=16,
-    num_cut_captions=0,
-)
 TRAINED = TrainingFigures(step=700, run_id=None, num_workers=2)
 BOUND = {"encode.clip": "c", "encode.autoencoder": "a", "train.noise.schedule": "cosine"}
 

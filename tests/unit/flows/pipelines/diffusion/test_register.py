@@ -7,25 +7,13 @@ from pathlib import Path
 import pytest
 
 from flows.pipelines.diffusion import register
-from flows.pipelines.diffusion.encode import LatentFigures
 from flows.pipelines.diffusion.evaluate import GenerationScores
 from flows.pipelines.diffusion.model import Trained
 from flows.registry.candidate import Candidate
 from flows.training.figures import TrainingFigures
-from tests.support.diffusion import SHARDS, diffusion_config
+from tests.support.diffusion import LATENTS, SHARDS, diffusion_config
 from tests.support.records import finished
 
-LATENTS = LatentFigures(
-    num_train=20,
-    num_val=5,
-    num_new=25,
-    shards="latents/a",
-    shard_sizes={},
-    scaling_factor=0.5,
-    latent_shape=(4, 8, 8),
-    caption_tokens=16,
-    num_cut_captions=0,
-)
 TRAINED = TrainingFigures(step=700, run_id=None, num_workers=2)
 
 

@@ -18,7 +18,7 @@ from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.segmenter import Segmenter
-from unet_models.specs.networks import UNetSpec
+from unet_models.specs.networks import FusionSpec, UNetSpec
 from unet_models.specs.segmentation import PredictSpec
 
 IMAGE = np.random.default_rng(0).normal(100, 10, (8, 8, 8)).astype(np.float32)
@@ -151,3 +151,16 @@ def test_other_formats_are_predicted_alike(tmp_path: Path) -> None:
 def test_what_was_assumed_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Threshold().segment_files([write(tmp_path / "a.nii", IMAGE, unit="unknown")])
     assert "unit-unstated (1)" in caplog.text
+
+
+def test_a_text_that_is_not_given_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    segmenter = Threshold(ndim=2)
+    image = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    segmenter.segment(image)
+    assert "segmented without" not in caplog.text
+    reading = UNetSpec(fusion=FusionSpec(sound_seconds=0))
+    segmenter.bundle = segmenter.bundle.model_copy(update={"model": reading})
+    segmenter.segment(image, given=Modalities("the disc"))
+    assert "segmented without" not in caplog.text
+    segmenter.segment(image)
+    assert "segmented without text, which this model reads" in caplog.text
