@@ -1,11 +1,12 @@
 """A lock in a folder of any storage: a claim that its holder renews, and that ends once it is renewed no more.
 
-<folder>/.lease/<number>-<id>    a claim; its number is 0 while its process chooses one
+<folder>/.lease/<number>-<process>-<id>    a claim; its number is 0 while its process chooses one
 
 Lamport's bakery algorithm (Communications of the ACM 17:8, 1974): a process announces itself, takes a number above all
 it sees, and waits until no claim before its own is alive. It needs listings that show what was written before them,
 nothing else. A claim is dead when it has not changed for a while by the clock of whoever waits: clocks need not agree.
-A holder that was stopped for long counts itself as lost before anybody else does.
+A holder that was stopped for long counts itself as lost before anybody else does. On one machine nobody waits for the
+claim of a process that has ended.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 from data_pipelines import storage
 from data_pipelines.storage import Stamp
+from flows.stages.holder import is_gone, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class Lease:
 
     def __init__(self, folder: str, pace: Pace) -> None:
         self._folder, self._pace = storage.join(folder, FOLDER), pace
-        self._id = uuid.uuid4().hex
+        self._id = f"{this_process()}-{uuid.uuid4().hex}"
         self._claim = ""
         self._num_renewals = 0
         self._renewed = _now()
@@ -93,7 +95,8 @@ class Lease:
         if self.is_first():
             return
         logger.warning(
-            "%s: another process is running this stage, or ended in the last %g s without a word; waiting for it",
+            "%s: another process is running this stage, or one of another machine ended in the last %g s without a "
+            "word; waiting for it",
             self._folder.removesuffix(f"/{FOLDER}"),
             self._pace.dead,
         )
@@ -107,6 +110,8 @@ class Lease:
             self._delete(self._claim)
 
     def _is_dead(self, name: str, stamp: Stamp) -> bool:
+        if is_gone(name.partition("-")[2].rpartition("-")[0]):
+            return True
         before, since = self._seen.get(name, (None, 0.0))
         if stamp != before:
             self._seen[name] = (stamp, since := _now())

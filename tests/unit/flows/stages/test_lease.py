@@ -85,12 +85,23 @@ def test_who_chooses_a_number_is_waited_for(tmp_path: Path) -> None:
         assert is_held
 
 
-def test_a_claim_that_nobody_renews_dies(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_claim_that_nobody_renews_dies(tmp_path: Path) -> None:
+    """One of another machine: nobody here can tell that its process has ended."""
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / f"0000000001-{'0' * 16}-1-1-other").touch()
+    with try_lease(str(tmp_path), PATIENT) as is_held:
+        assert not is_held
+    with hold_lease(str(tmp_path), HASTY):
+        assert len(claims(tmp_path)) == 1, "that of the other machine is gone"
+
+
+def test_a_killed_process_of_this_machine_is_not_waited_for(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with try_lease(str(tmp_path), PATIENT) as is_held:
         assert not is_held
     holder.kill()
-    with hold_lease(str(tmp_path), HASTY):
-        assert len(claims(tmp_path)) == 1, "that of the killed process is gone"
+    holder.wait()
+    with try_lease(str(tmp_path), PATIENT) as is_held:
+        assert is_held
 
 
 def test_a_holder_that_was_stopped_records_nothing(
