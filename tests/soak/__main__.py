@@ -20,7 +20,7 @@ from tests.soak.pipeline import CONFIG, SoakedPipeline, draw_fault, soaked_pipel
 from tests.support.faults import struck_project
 from tests.support.machine import Machine
 
-FAULTS_PER_PIPELINE = 12, 30
+FAULTS_PER_PIPELINE = 20, 36
 """Fewest and most faults of a pipeline; its undisturbed end and its audit cost as much as a dozen."""
 MAX_DELAY_SECONDS = 8.0
 """Longest time from a start of the command to its first fault, unless that waits for training."""
