@@ -3,6 +3,7 @@
 Layers, lower ones first; no import runs back up:
 
 errors, specs, random_streams, batches,
+processes,
 mirroring                                 foundations that ``unet_models`` may import, too
 notices                                   what was assumed, converted or skipped, counted and shown
 atomic, storage, digests, progress        files by URI, content digests, progress display

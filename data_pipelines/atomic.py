@@ -8,6 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_pipelines.processes import is_gone, this_process
+
+PREFIX = ".partial-"
+NAME_LENGTH = 100
+"""Characters of the final name, counted from its end, that the temporary one keeps: file systems take 255."""
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -16,7 +22,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The temporary name is hidden (listings skip it) and keeps the suffix, which some writers go by.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = _temporary(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -30,7 +36,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Where another process was faster, its folder stays and this one is removed: both must hold the same content.
     """
-    temporary = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = _temporary(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -41,3 +47,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes of this machine were writing directly below a folder; live ones keep theirs."""
+    for path in folder.glob(f"{PREFIX}*"):
+        process = path.name.removeprefix(PREFIX).partition("_")[0]
+        if is_gone(process):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{PREFIX}{this_process()}_{uuid.uuid4().hex[:8]}-{path.name[-NAME_LENGTH:]}")

@@ -16,6 +16,7 @@ from typing import TypeVar
 from pydantic import ConfigDict
 
 from data_pipelines import storage
+from data_pipelines.atomic import remove_leftovers
 from data_pipelines.digests import trusts_stamps
 from data_pipelines.errors import NOT_RETRYABLE, DataError, Problem
 from data_pipelines.progress import track
@@ -110,6 +111,8 @@ def shard_missing(
         known.rows |= {row["digest"]: row for row in finished.rows}
         problems += finished.problems
         num_new += len(finished.rows)
+    if storage.is_local(shards_uri):
+        remove_leftovers(storage.local_path(shards_uri))
     rows = [known.rows[digest] for digest in digests.values() if digest in known.rows]
     return Sharded(rows, problems, num_new)
 

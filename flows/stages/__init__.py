@@ -4,7 +4,6 @@ record.py     outputs and typed figures of a finished stage
 attempt.py    one try at a stage, in a folder of its own
 lock.py       the lock of a stage's folder
 lease.py      a lock for storages without locks: a claim that is renewed
-holder.py     names of processes, and whether one is gone
 context.py    pipeline that a stage is computed for, and the resources that it reserves
 status.py     progress of the stages that run
 stage.py      key, cache hit, run

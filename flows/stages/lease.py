@@ -20,8 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from data_pipelines import storage
+from data_pipelines.processes import is_gone, this_process
 from data_pipelines.storage import Stamp
-from flows.stages.holder import is_gone, this_process
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from data_pipelines.atomic import atomic_file, atomic_folder, remove_leftovers
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
 from data_pipelines.atomic import atomic_file, atomic_folder
+with atomic_file(Path(sys.argv[1]) / "a.tar") as file, atomic_folder(Path(sys.argv[1]) / "set") as folder:
+    file.touch()
+    (folder / "a").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def names(folder: Path) -> list[str]:
@@ -76,3 +88,21 @@ def test_an_empty_folder_is_replaced_and_a_file_is_not(tmp_path: Path) -> None:
         (temporary / "a").touch()
     assert (tmp_path / "file").read_bytes() == b"mine"
     assert names(tmp_path) == ["a", "empty", "file"]
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "mine.tar") as mine:
+        mine.touch()
+        (tmp_path / ".partial-of-another-program").touch()
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+        assert len(names(tmp_path)) == 5
+        remove_leftovers(tmp_path)
+        assert names(tmp_path) == sorted([mine.name, ".partial-of-another-program"])
+
+
+def test_long_names(tmp_path: Path) -> None:
+    target = tmp_path / f"{'a' * 248}.nii.gz"
+    with atomic_file(target) as temporary:
+        temporary.touch()
+        assert temporary.name.endswith("a.nii.gz")
+    assert target.exists()

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.shards.incremental import Known, any_row, group_by_size, read_known
+from data_pipelines.processes import this_process
+from data_pipelines.shards.incremental import Known, any_row, group_by_size, read_known, shard_missing
 from data_pipelines.shards.writer import npy_bytes, write_shard
 
 
@@ -92,6 +93,16 @@ def test_damaged_sample_in_a_tar_of_the_user_is_a_problem_of_its_case(shards: Pa
     assert problem.remedy == "copy the archive again from its source"
     (shards / "a.tar").unlink()
     assert {problem.rule for problem in known(folder, verify=True).problems} == {"missing-shard"}
+
+
+def test_what_a_killed_writer_left_is_removed(shards: Path) -> None:
+    """Of the process before this one with the same number: it is gone."""
+    machine, number, started = this_process().split("-")
+    left, live = (shards / f".partial-{machine}-{number}-{int(started) - ago}_1234-c.tar" for ago in (1, 0))
+    left.touch()
+    live.touch()
+    shard_missing({}, str(shards), lambda _: [], lambda _: ([], []), "cases")
+    assert (left.exists(), live.exists()) == (False, True)
 
 
 def test_group_by_size() -> None:

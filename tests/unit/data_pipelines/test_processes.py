@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from flows.stages.holder import is_gone, this_process
+from data_pipelines.processes import is_gone, this_process
 
 
 def test_this_process_is_there() -> None:
@@ -14,7 +14,11 @@ def test_this_process_is_there() -> None:
 
 
 def test_an_ended_process_is_gone_before_and_after_it_is_reaped() -> None:
-    words = [sys.executable, "-c", "from flows.stages.holder import this_process; print(this_process(), flush=True)"]
+    words = [
+        sys.executable,
+        "-c",
+        "from data_pipelines.processes import this_process; print(this_process(), flush=True)",
+    ]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         name = process.stdout.read().strip()
