@@ -24,9 +24,11 @@ test-stack: .venv/installed-test  ## Test against PostgreSQL, MLflow, Prefect an
 test-cluster: .venv/installed-test  ## Run both pipelines over two hosts made of network namespaces.
 	$(BIN)/python -m pytest tests/cluster
 
-# Without its dependencies: one of them, torchvision, must be of the build of torch that is installed.
-test-peers: .venv/installed-test  ## Compare networks with nnU-Net's own, of the same weights.
-	$(BIN)/python -m pip install --quiet --no-deps dynamic-network-architectures==0.4.4
+# Without their dependencies: one of them, torchvision, must be of the build of torch that is installed.
+PEERS := dynamic-network-architectures==0.4.4 nnunetv2==2.8.1 batchgenerators==0.25.5 imagecodecs==2026.3.6
+
+test-peers: .venv/installed-test  ## Compare networks and plans with nnU-Net's own.
+	$(BIN)/python -m pip install --quiet --no-deps $(PEERS)
 	$(BIN)/python -m pytest tests/peers
 
 soak: .venv/installed-test  ## Strike pipelines with 200 random faults, for 40 minutes at most.

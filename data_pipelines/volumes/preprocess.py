@@ -218,12 +218,26 @@ def _crop(image: np.ndarray, spec: PreprocessSpec) -> tuple[tuple[tuple[int, int
     whole = tuple((0, n) for n in image.shape[1:])
     if not spec.foreground_crop:
         return whole, None
-    minimum = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
-    foreground = (image > minimum).any(axis=0)
-    found = ndimage.find_objects(foreground.astype(np.uint8))
-    if not found:
+    foreground = _foreground(image)
+    crop = _bounding_box(foreground)
+    if crop is None:
         return whole, None
-    inside = foreground[found[0]]
-    crop = tuple((s.start, s.stop) for s in found[0])
+    inside = foreground[tuple(slice(*each) for each in crop)]
     is_small = inside.size < MASKED_SHARE * foreground.size
     return crop, ndimage.binary_fill_holes(inside) if is_small else None
+
+
+def find_foreground(image: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Find start and stop per axis of what ``foreground_crop`` leaves of an image (C, *spatial)."""
+    return _bounding_box(_foreground(image)) or tuple((0, n) for n in image.shape[1:])
+
+
+def _foreground(image: np.ndarray) -> np.ndarray:
+    """Find the voxels above the minimum in any channel."""
+    minimum = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
+    return np.asarray((image > minimum).any(axis=0))
+
+
+def _bounding_box(foreground: np.ndarray) -> tuple[tuple[int, int], ...] | None:
+    found = ndimage.find_objects(foreground.astype(np.uint8))
+    return tuple((each.start, each.stop) for each in found[0]) if found else None

@@ -21,13 +21,22 @@ def typical_spacing(spacings: Sequence[float]) -> float:
     The spacing of most cases is kept as it is, so that these are not resampled. Where no spacing has a majority, it is
     the median, rounded to as few digits as change it by at most 0.5 %, so that a few new cases do not move it.
     """
+    majority = majority_spacing(spacings)
+    if majority is not None:
+        return majority
+    median = float(np.median(spacings))
+    rounded = (float(f"{median:.{digits}g}") for digits in range(1, 18))
+    return next(value for value in rounded if abs(value - median) <= ROUNDING * median)
+
+
+def majority_spacing(spacings: Sequence[float]) -> float | None:
+    """Return the spacing of more than half of the cases, in mm along one axis; None where there is none."""
     values = [float(f"{value:.6g}") for value in spacings]  # float32 headers say 0.69999999 for 0.7
     median = float(np.median(values))
     near = Counter(value for value in values if abs(value - median) <= SAME * median)
-    if 2 * near.total() > len(values):
-        return max(near, key=lambda value: (near[value], -abs(value - median)))
-    rounded = (float(f"{median:.{digits}g}") for digits in range(1, 18))
-    return next(value for value in rounded if abs(value - median) <= ROUNDING * median)
+    if 2 * near.total() <= len(values):
+        return None
+    return max(near, key=lambda value: (near[value], -abs(value - median)))
 
 
 def find_coarse_axis(spacing: Sequence[float]) -> int | None:

@@ -36,6 +36,7 @@ def plan(
 
 def planned_yaml(data: Path, within: str = "", memory: float = 8.0, *, gpu: bool = False) -> str:
     """Plan for a folder of cases; return the configuration as YAML."""
+    from flows.pipelines.segmentation.planning.candidates import plan_candidates
     from flows.pipelines.segmentation.planning.rules import Wishes, plan_settings
     from flows.pipelines.segmentation.planning.survey import survey
     from flows.pipelines.segmentation.planning.template import plan_yaml
@@ -45,7 +46,9 @@ def planned_yaml(data: Path, within: str = "", memory: float = 8.0, *, gpu: bool
     except ValueError as error:
         raise ConfigError(f"--within: {error}") from None
     root = data.expanduser().absolute()
-    return plan_yaml(str(root), plan_settings(survey(root), Wishes(seconds, memory, gpu)))
+    surveyed = survey(root)
+    chosen, *others = plan_candidates(surveyed.images(), memory)
+    return plan_yaml(str(root), plan_settings(surveyed, chosen, Wishes(seconds, memory, gpu)), others)
 
 
 def planned_config(data: Path) -> Path:

@@ -15,9 +15,17 @@ from unet_models.specs.networks import UNetSpec
 nnunet = pytest.importorskip("dynamic_network_architectures.architectures.unet")
 
 
-@pytest.mark.parametrize(("ndim", "size"), [(2, (16, 24)), (3, (8, 16, 12))])
-def test_the_residual_encoder_is_that_of_nnunet(ndim: int, size: tuple[int, ...]) -> None:
-    update = {"channels": (4, 8, 12), "num_blocks": (1, 3, 4), "deep_supervision": 1, "strides": (2, (2,) * ndim)}
+@pytest.mark.parametrize(
+    ("ndim", "size", "kernels"), [(2, (16, 24), 3), (3, (8, 16, 12), 3), (3, (8, 16, 12), ((1, 3, 3), 3, 5))]
+)
+def test_the_residual_encoder_is_that_of_nnunet(ndim: int, size: tuple[int, ...], kernels: Any) -> None:
+    update = {
+        "kernel_size": kernels,
+        "channels": (4, 8, 12),
+        "num_blocks": (1, 3, 4),
+        "deep_supervision": 1,
+        "strides": (2, (2,) * ndim),
+    }
     spec = UNetSpec(preset="residual_encoder").model_copy(update=update)
     model = perturbed(build_network(spec, 2, 3, ndim))
     twin = nnunet.ResidualEncoderUNet(
@@ -25,7 +33,7 @@ def test_the_residual_encoder_is_that_of_nnunet(ndim: int, size: tuple[int, ...]
         3,
         [4, 8, 12],
         {2: nn.Conv2d, 3: nn.Conv3d}[ndim],
-        3,
+        [spec.at_stage(i).kernel_size for i in range(3)],
         [1, 2, 2],
         [1, 3, 4],
         3,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unet_models.specs.networks import UNetSpec
+from unet_models.specs.networks import UNetSpec, per_axis
 
 Stride = int | tuple[int, ...]
 BuildConv = Callable[[UNetSpec, int, int, int, Stride], nn.Module]
@@ -144,19 +144,25 @@ def build_activation(spec: UNetSpec) -> nn.Module:
 
 def build_conv(spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride = 1) -> nn.Module:
     """Build a convolution of ``spec.kernel_size``, padded so that it divides sizes by the stride, or not at all."""
-    return CONV[ndim](in_channels, out_channels, spec.kernel_size, stride=stride, padding=conv_padding(spec))
+    kernel = conv_kernel(spec, ndim)
+    return CONV[ndim](in_channels, out_channels, kernel, stride=stride, padding=conv_padding(spec, kernel))
 
 
 def build_depthwise(spec: UNetSpec, ndim: int, channels: int, stride: Stride = 1, *, bias: bool = True) -> nn.Module:
     """Build a convolution of ``spec.kernel_size`` that filters each channel by itself."""
-    return CONV[ndim](
-        channels, channels, spec.kernel_size, stride=stride, padding=conv_padding(spec), groups=channels, bias=bias
-    )
+    kernel = conv_kernel(spec, ndim)
+    padding = conv_padding(spec, kernel)
+    return CONV[ndim](channels, channels, kernel, stride=stride, padding=padding, groups=channels, bias=bias)
 
 
-def conv_padding(spec: UNetSpec) -> int:
-    """Return the zeros on each side of a convolution's input."""
-    return spec.kernel_size // 2 if spec.padding == "same" else 0
+def conv_kernel(spec: UNetSpec, ndim: int) -> tuple[int, ...]:
+    """Return the kernel of a stage's spec (``UNetSpec.at_stage``) along each axis."""
+    return per_axis("kernel_size", spec.kernel_size, ndim)
+
+
+def conv_padding(spec: UNetSpec, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the zeros on each side of a convolution's input, along each axis."""
+    return tuple(size // 2 if spec.padding == "same" else 0 for size in kernel)
 
 
 def crop_border(x: Float[Tensor, "*batch"], border: tuple[int, ...]) -> Float[Tensor, "*batch"]:

@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.scales = tuple(itertools.accumulate(strides, _multiply, initial=(1,) * ndim))
         """Product of the strides before each stage, per axis."""
-        self.stem, width = build_stem(spec, block, ndim, in_channels)
+        self.stem, width = build_stem(spec.at_stage(0), block, ndim, in_channels)
         self.pools, self.stages = nn.ModuleList(), nn.ModuleList()
         for i, channels in enumerate(spec.channels):
             stride = strides[i - 1] if i else (1,) * ndim

@@ -100,8 +100,10 @@ class UNetSpec(Spec):
     """Block of the encoder's stages, a file of ``unet_models/networks/blocks``; docs/networks.md describes them."""
     decoder_block: Block | None = None
     """Block of the decoder's stages. None: that of the encoder."""
-    kernel_size: int = Field(default=3, ge=1)
-    """Size of the convolutions, odd, on every axis; MedNeXt has 3 or 5."""
+    kernel_size: Count | tuple[Count | tuple[Count, ...], ...] = 3
+    """Size of the convolutions, odd: one number, or one entry per stage, which encoder and decoder share. An entry is
+    one number for all axes, or one per axis: nnU-Net plans 1 along thick slices of the finer stages. MedNeXt has 3 or
+    5."""
     padding: Literal["same", "valid"] = "same"
     """Padding of the convolutions: ``same`` pads with zeros, so that logits have the image's size. ``valid`` pads
     nothing, as in Ronneberger 2015: a patch is predicted from the voxels around it, too, mirrored beyond the image.
@@ -172,7 +174,8 @@ class UNetSpec(Spec):
 
     def strides_per_axis(self, ndim: int) -> Strides:
         """Return the strides for ``ndim`` axes. Raises ConfigError where an entry has another number of axes."""
-        return tuple(_per_axis(stride, ndim) for stride in self.strides or (2,) * (len(self.channels) - 1))
+        strides = self.strides or (2,) * (len(self.channels) - 1)
+        return tuple(per_axis("strides", stride, ndim) for stride in strides)
 
     @property
     def encoder_blocks(self) -> tuple[int, ...]:
@@ -185,8 +188,12 @@ class UNetSpec(Spec):
         return _each(self.num_decoder_blocks, len(self.channels) - 1)
 
     def at_stage(self, stage: int) -> UNetSpec:
-        """Return the spec that blocks of a stage are built from, with its own ``expansion``; 0 is full resolution."""
-        return self.model_copy(update={"expansion": _each(self.expansion, len(self.channels))[stage]})
+        """Return the spec that blocks of a stage are built from; 0 is full resolution.
+
+        Its ``expansion`` and ``kernel_size`` (a number, or one per axis) are those of the stage.
+        """
+        own = {name: _each(getattr(self, name), len(self.channels))[stage] for name in ("expansion", "kernel_size")}
+        return self.model_copy(update=own)
 
     @property
     def skips(self) -> tuple[Skip, ...]:
@@ -195,13 +202,13 @@ class UNetSpec(Spec):
         return kinds
 
     def _check_numbers(self) -> None:
-        stages = dict.fromkeys(("num_blocks", "expansion"), len(self.channels))
+        stages = dict.fromkeys(("num_blocks", "expansion", "kernel_size"), len(self.channels))
         stages |= dict.fromkeys(("num_decoder_blocks", "skip"), len(self.channels) - 1)
         for name, number in stages.items():
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != number:
                 raise ValueError(f"{name}: need one value, or {number} for {number} stages, got {len(value)}")
-        if self.kernel_size % 2 == 0:
+        if not all(size % 2 for entry in _each(self.kernel_size, 1) for size in _each(entry, 1)):
             raise ValueError(f"kernel_size: must be odd, so that the output keeps its size, got {self.kernel_size}")
 
     def _check_decoder(self) -> None:
@@ -222,17 +229,20 @@ class UNetSpec(Spec):
             "decoder": {"unet"},
             "deep_supervision": {0},
         }
+        if not isinstance(self.kernel_size, int):
+            raise ValueError(f"padding: valid convolutions need one kernel_size, got {self.kernel_size}")
         for name, allowed in wanted.items():
             if (value := getattr(self, name)) not in allowed:
                 one_of = " or ".join(sorted(map(str, allowed - {None})))
                 raise ValueError(f"padding: valid convolutions need {name}: {one_of}, got {value}; set it, or padding")
 
 
-def _per_axis(stride: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    strides = (stride,) * ndim if isinstance(stride, int) else tuple(stride)
-    if len(strides) != ndim:
-        raise ConfigError(f"strides: each entry needs {ndim} numbers, one per spatial axis, got {list(strides)}")
-    return strides
+def per_axis(name: str, entry: Any, ndim: int) -> tuple[int, ...]:
+    """Return an entry of a field for each of ``ndim`` axes. Raises ConfigError where it has another number of them."""
+    sizes: tuple[int, ...] = _each(entry, ndim)
+    if len(sizes) != ndim:
+        raise ConfigError(f"{name}: each entry needs {ndim} numbers, one per spatial axis, got {list(sizes)}")
+    return sizes
 
 
 def _each(value: Any, number: int) -> Any:

@@ -62,7 +62,7 @@ def _products(spec: UNetSpec, ndim: int) -> list[list[int]]:
 
 def _lost(spec: UNetSpec, num_convs: Sequence[int], products: Sequence[int]) -> int:
     """Compute the voxels of full resolution that so many convolutions per stage lose along an axis."""
-    kernel = spec.kernel_size if spec.padding == "valid" else 1
+    kernel = spec.kernel_size if spec.padding == "valid" and isinstance(spec.kernel_size, int) else 1
     return (kernel - 1) * sum(map(operator.mul, num_convs, products))
 
 

@@ -14,6 +14,7 @@ from unet_models.networks.layers import (
     build_activation,
     build_depthwise,
     build_norm,
+    conv_kernel,
     expanded,
     is_one,
 )
@@ -77,8 +78,9 @@ class Upsample(Block):
 
     def __init__(self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: tuple[int, ...]) -> None:
         super().__init__(spec, ndim, in_channels, out_channels)
-        size, transposed = spec.kernel_size, CONV_TRANSPOSE[ndim]
-        self.filter = transposed(in_channels, in_channels, size, stride, padding=size // 2, groups=in_channels)
+        kernel, transposed = conv_kernel(spec, ndim), CONV_TRANSPOSE[ndim]
+        padding = tuple(size // 2 for size in kernel)
+        self.filter = transposed(in_channels, in_channels, kernel, stride, padding=padding, groups=in_channels)
         self.shortcut = transposed(in_channels, out_channels, 1, stride)
         self.missing = [side for s in reversed(stride) for side in (s - 1, 0)]
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.specs import duration_text
-from data_pipelines.volumes.spacing import MAX_ANISOTROPY, SAME, find_coarse_axis, typical_spacing
+from data_pipelines.volumes.spacing import MAX_ANISOTROPY, SAME, find_coarse_axis
 from flows.config.specs import REFUSED_IN_NAMES
-from flows.pipelines.segmentation.planning.sizes import Sizes, channels_of, plan_sizes
+from flows.pipelines.segmentation.planning.candidates import COARSE_PERCENTILE, Candidate
+from flows.pipelines.segmentation.planning.sizes import Sizes, channels_of
 from flows.pipelines.segmentation.planning.survey import Survey
 
-COARSE_PERCENTILE = 10
-"""Percentile of the spacings of an axis of thick slices: few cases are resampled to coarser voxels than they have."""
 CPU_CHANNELS, CPU_BATCH = 16, 2
 """Width and batch without a GPU: more steps in the same time."""
 MAX_CPU_WORKERS = 8
@@ -44,38 +43,14 @@ class Setting:
     reason: str
 
 
-def plan_settings(survey: Survey, wishes: Wishes) -> list[Setting]:
+def plan_settings(survey: Survey, candidate: Candidate, wishes: Wishes) -> list[Setting]:
     """Return the settings that differ from the defaults, or that somebody would ask about."""
-    spacing = target_spacing([case.spacing for case in survey.cases])
-    shape = median_shape(survey, spacing)
-    sizes = plan_sizes(spacing, shape, len(survey.cases), len(survey.dataset.classes), wishes.memory_gb)
     return [
         *_data(survey),
-        *_preprocessing(survey, spacing),
-        *_training(survey, sizes, shape, wishes),
-        *_compute(sizes, wishes),
+        *_preprocessing(survey, candidate.spacing),
+        *_training(survey, candidate, wishes),
+        *_compute(candidate.sizes, wishes),
     ]
-
-
-def target_spacing(spacings: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Return the voxel size in mm to resample to: typical along each axis, finer along an axis of thick slices."""
-    axes = list(zip(*spacings, strict=True))
-    typical = [typical_spacing(axis) for axis in axes]
-    coarse = find_coarse_axis(typical)
-    if coarse is not None:
-        others = max(value for axis, value in enumerate(typical) if axis != coarse)
-        finer = float(np.percentile(axes[coarse], COARSE_PERCENTILE))
-        typical[coarse] = typical_spacing([max(finer, others)])
-    return tuple(typical)
-
-
-def median_shape(survey: Survey, spacing: Sequence[float]) -> tuple[float, ...]:
-    """Return the median shape of the cases in voxels of ``spacing``."""
-    shapes = [
-        [round(n * own / wanted) for n, own, wanted in zip(case.shape, case.spacing, spacing, strict=True)]
-        for case in survey.cases
-    ]
-    return tuple(float(each) for each in np.median(shapes, axis=0))
 
 
 def _data(survey: Survey) -> Iterator[Setting]:
@@ -94,7 +69,7 @@ def _data(survey: Survey) -> Iterator[Setting]:
 
 
 def _preprocessing(survey: Survey, spacing: tuple[float, ...]) -> Iterator[Setting]:
-    spacings = np.array([case.spacing for case in survey.cases])
+    spacings = np.array([case.statistics.spacing for case in survey.cases])
     if np.allclose(spacings, spacing, rtol=SAME):
         yield Setting("data.preprocess.spacing", None, f"All cases have voxels of {_mm(spacing)}: none is resampled.")
     else:
@@ -103,6 +78,9 @@ def _preprocessing(survey: Survey, spacing: tuple[float, ...]) -> Iterator[Setti
         if find_coarse_axis(spacing) is not None:
             reason += f" Of slices more than {MAX_ANISOTROPY:g} times as thick, the {COARSE_PERCENTILE}th percentile."
         yield Setting("data.preprocess.spacing", list(spacing), reason)
+    if survey.is_cropped:
+        reason = f"Air around the subject: the median image keeps {100 * survey.kept_share:.0f} % of its voxels."
+        yield Setting("data.preprocess.foreground_crop", True, reason)
     if is_ct(survey.dataset.channels):
         (channel,) = survey.fingerprint.channels[:1]
         window = [round(channel.percentile_00_5, 1), round(channel.percentile_99_5, 1)]
@@ -114,7 +92,8 @@ def _preprocessing(survey: Survey, spacing: tuple[float, ...]) -> Iterator[Setti
         yield Setting("data.preprocess.normalise", "zscore", reason)
 
 
-def _training(survey: Survey, sizes: Sizes, shape: Sequence[float], wishes: Wishes) -> Iterator[Setting]:
+def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
+    sizes, shape = candidate.sizes, candidate.shape
     patch = sizes.topology.patch_size
     covered = 100 * math.prod(min(1.0, size / whole) for size, whole in zip(patch, shape, strict=True))
     limit = f"{wishes.memory_gb:g} GB" if not all(p >= s for p, s in zip(patch, shape, strict=True)) else "the images"
@@ -126,6 +105,9 @@ def _training(survey: Survey, sizes: Sizes, shape: Sequence[float], wishes: Wish
     strides = [list(stride) for stride in sizes.topology.strides]
     reason = "Each axis is halved while 8 voxels or more are left, axes of coarse voxels later."
     yield Setting("train.model.strides", strides, reason)
+    if any(1 in kernel for kernel in sizes.topology.kernels):
+        reason = "1 along axes of voxels twice as coarse as the finest or more: neighbours there are far apart."
+        yield Setting("train.model.kernel_size", [list(kernel) for kernel in sizes.topology.kernels], reason)
     widths = channels_of(sizes.topology)
     if not wishes.use_gpu:
         widths = tuple(width * CPU_CHANNELS // widths[0] for width in widths)

@@ -37,9 +37,9 @@ class Sizes:
 
 
 def plan_sizes(
-    spacing: Sequence[float], median_shape: Sequence[float], num_cases: int, num_classes: int, memory_gb: float
+    spacing: Sequence[float], median_shape: Sequence[float], num_voxels: float, num_classes: int, memory_gb: float
 ) -> Sizes:
-    """Plan for ``num_cases`` images of ``median_shape`` voxels of ``spacing`` mm, in one order of axes.
+    """Plan for images of ``median_shape`` voxels of ``spacing`` mm, in one order of axes; ``num_voxels`` in all.
 
     The patch begins with the shape of the image's field of view, is cut to the median image, and loses voxels along
     the axis that covers most of it until two patches fit into the memory.
@@ -51,7 +51,7 @@ def plan_sizes(
         topology = plan_topology(spacing, _smaller_patch(topology, spacing, median_shape))
     features = _features(topology, num_classes)
     by_memory = round(limit / features * REFERENCE_BATCH[ndim])
-    by_data = round(math.prod(median_shape) * num_cases * LARGEST_SHARE / math.prod(topology.patch_size))
+    by_data = round(num_voxels * LARGEST_SHARE / math.prod(topology.patch_size))
     batch_size = max(SMALLEST_BATCH, min(by_memory, by_data))
     return Sizes(topology, channels_of(topology), batch_size, features, is_limited_by_data=by_data < by_memory)
 

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from data_pipelines.errors import ConfigError, DataError, Problem, ProblemList
 from data_pipelines.progress import track
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.checks import check_case
 from data_pipelines.volumes.files import read_geometry
-from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, case_statistics, merge_statistics
+from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, case_statistics, merge_statistics, ras_axes
+from data_pipelines.volumes.preprocess import find_foreground
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec
+from flows.pipelines.segmentation.planning.candidates import Images
+
+CROPPED_SHARE = 0.95
+"""Share of the median image that a foreground crop must leave at most to be planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyedCase:
+    """Usable case."""
+
+    statistics: CaseStatistics
+    cropped: tuple[int, ...]
+    """Voxels per axis, in RAS order, that a foreground crop leaves."""
+
+    @property
+    def kept_share(self) -> float:
+        """Share of the voxels that a foreground crop leaves."""
+        return math.prod(self.cropped) / math.prod(self.statistics.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +46,25 @@ class Survey:
 
     dataset: Dataset
     ndim: int
-    cases: tuple[CaseStatistics, ...]
-    """Statistics of the usable cases."""
+    cases: tuple[SurveyedCase, ...]
     fingerprint: Fingerprint
     problems: tuple[Problem, ...]
     """Problems of the cases that are left out."""
+
+    @property
+    def kept_share(self) -> float:
+        """Median share of voxels that a foreground crop leaves."""
+        return median(case.kept_share for case in self.cases)
+
+    @property
+    def is_cropped(self) -> bool:
+        """Whether a foreground crop is worth it."""
+        return self.ndim == 3 and self.kept_share <= CROPPED_SHARE
+
+    def images(self) -> Images:
+        """Return what sizes are planned for."""
+        shapes = [case.cropped if self.is_cropped else case.statistics.shape for case in self.cases]
+        return Images([case.statistics.spacing for case in self.cases], shapes, len(self.dataset.classes))
 
 
 def survey(root: Path) -> Survey:
@@ -40,7 +75,7 @@ def survey(root: Path) -> Survey:
     found = list(_iter_statistics(dataset, spec, problems))
     if not found:
         raise DataError(problems) if problems else ConfigError(f"{root}: there is no case to plan for")
-    fingerprint = merge_statistics(found, dataset.classes, dataset.channels)
+    fingerprint = merge_statistics([case.statistics for case in found], dataset.classes, dataset.channels)
     return Survey(dataset, spec.ndim, tuple(found), fingerprint, tuple(problems))
 
 
@@ -56,21 +91,24 @@ def _is_flat(root: Path) -> bool:
     return False
 
 
-def _iter_statistics(dataset: Dataset, spec: DataSpec, problems: ProblemList) -> Iterator[CaseStatistics]:
+def _iter_statistics(dataset: Dataset, spec: DataSpec, problems: ProblemList) -> Iterator[SurveyedCase]:
     """Yield the statistics of the cases that keep every rule; what the others break goes to ``problems``."""
     declared = Dataset(dataset.name, (), dataset.classes, dataset.channels)
     read = partial(_statistics, dataset=declared, spec=spec)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         results = ((1, result) for result in pool.map(read, dataset.cases))
         for result in track(results, "plan", "cases", len(dataset.cases)):
-            if isinstance(result, CaseStatistics):
+            if isinstance(result, SurveyedCase):
                 yield result
             else:
                 problems += result
 
 
-def _statistics(case: Case, dataset: Dataset, spec: DataSpec) -> CaseStatistics | list[Problem]:
+def _statistics(case: Case, dataset: Dataset, spec: DataSpec) -> SurveyedCase | list[Problem]:
     try:
-        return case_statistics(check_case(case, dataset, spec), len(dataset.classes))
+        checked = check_case(case, dataset, spec)
+        statistics = case_statistics(checked, len(dataset.classes))
+        stored = [stop - start for start, stop in find_foreground(checked.image)]
+        return SurveyedCase(statistics, tuple(stored[axis] for axis in ras_axes(checked.geometry)))
     except DataError as error:
         return list(error.problems)

@@ -8,14 +8,23 @@ from typing import Any
 
 import yaml
 
+from flows.pipelines.segmentation.planning.candidates import Candidate
 from flows.pipelines.segmentation.planning.rules import Setting
 
 WIDTH = 116
+TITLES = {
+    "2d": "slices",
+    "3d_fullres": "full resolution",
+    "3d_lowres": "a low resolution, whose patches see a quarter of the image",
+}
+"""Titles of the candidates."""
 
 
-def plan_yaml(root: str, settings: Sequence[Setting]) -> str:
-    """Write a configuration; above each field stands its reason."""
-    lines = ["# unetflow run THIS.yaml", *_lines([Setting("data.root", root, ""), *settings], "", "")]
+def plan_yaml(root: str, settings: Sequence[Setting], others: Sequence[Candidate] = ()) -> str:
+    """Write a configuration; above each field stands its reason, and above all what else the data set allows."""
+    notes = [f"# {line}" for other in others for line in wrap(_describe(other), WIDTH, subsequent_indent="    ")]
+    fields = _lines([Setting("data.root", root, ""), *settings], "", "")
+    lines = ["# unetflow run THIS.yaml", *notes, *fields]
     return "\n".join(lines) + "\n"
 
 
@@ -32,6 +41,15 @@ def _lines(settings: Sequence[Setting], prefix: str, indent: str) -> list[str]:
         inner = [setting for setting in settings if setting.path.startswith(f"{path}.")]
         lines += [f"{indent}{name}:", *_lines(inner, f"{path}.", indent + "  ")]
     return lines
+
+
+def _describe(candidate: Candidate) -> str:
+    sizes = candidate.sizes
+    patch, spacing = ("x".join(f"{each:.4g}" for each in of) for of in (sizes.topology.patch_size, candidate.spacing))
+    return (
+        f"Not chosen, {TITLES[candidate.name]}: patches of {patch} at {spacing} mm, batch {sizes.batch_size} on a GPU, "
+        f"strides {_value([list(stride) for stride in sizes.topology.strides])}"
+    )
 
 
 def _value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Downsampling of a U-Net for a patch: which axes are halved between which stages (Isensee 2021, suppl. note 6)."""
+"""Topology of a U-Net for a patch: strides and kernels of its stages (Isensee 2021, suppl. note 6)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from dataclasses import dataclass
 SMALLEST_SIDE = 4
 """Voxels that an axis of the coarsest features keeps at least."""
 MAX_RATIO = 2.0
-"""An axis is halved only while its voxels are less than so many times as large as those of the finest axis."""
+"""An axis is halved, and convolved, only while its voxels are less than so many times as large as the finest."""
+KERNEL = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Strides between stages, and the patch that they divide."""
+    """Strides between stages, kernels of the stages, and the patch that the strides divide."""
 
     patch_size: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
     """One entry per halving, finest first."""
+    kernels: tuple[tuple[int, ...], ...]
+    """One entry per stage, finest first: 1 along axes of voxels that are still coarse, else 3."""
 
     @property
     def num_stages(self) -> int:
@@ -30,21 +33,32 @@ class Topology:
         """Product of the strides of each axis."""
         return tuple(math.prod(stride[axis] for stride in self.strides) for axis in range(len(self.patch_size)))
 
+    def in_order(self, axes: Sequence[int]) -> Topology:
+        """Return the same topology with its axes in another order: the new axis i is the old ``axes[i]``."""
+        patch, *rest = (
+            tuple(sizes[axis] for axis in axes) for sizes in (self.patch_size, *self.strides, *self.kernels)
+        )
+        return Topology(patch, tuple(rest[: len(self.strides)]), tuple(rest[len(self.strides) :]))
+
 
 def plan_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topology:
     """Halve axes while they are long enough, those of coarse voxels later; the patch is padded to what they divide.
 
     ``spacing`` in mm, ``patch_size`` in voxels, per axis in one order.
     """
-    sizes, voxels = list(patch_size), list(spacing)
+    sizes, voxels, kernel = list(patch_size), list(spacing), [1] * len(spacing)
     strides: list[tuple[int, ...]] = []
+    kernels: list[tuple[int, ...]] = []
     while halved := _axes_to_halve(sizes, voxels):
+        kernel = [KERNEL if size / min(voxels) < MAX_RATIO else own for own, size in zip(kernel, voxels, strict=True)]
+        kernels.append(tuple(kernel))
         strides.append(tuple(2 if axis in halved else 1 for axis in range(len(sizes))))
         for axis in halved:
             sizes[axis], voxels[axis] = math.ceil(sizes[axis] / 2), voxels[axis] * 2
-    divisors = Topology(tuple(0 for _ in sizes), tuple(strides)).divisors
+    kernels.append((KERNEL,) * len(sizes))
+    divisors = [math.prod(stride[axis] for stride in strides) for axis in range(len(sizes))]
     padded = tuple(math.ceil(size / divisor) * divisor for size, divisor in zip(patch_size, divisors, strict=True))
-    return Topology(padded, tuple(strides))
+    return Topology(padded, tuple(strides), tuple(kernels))
 
 
 def _axes_to_halve(sizes: Sequence[float], voxels: Sequence[float]) -> set[int]:

@@ -29,7 +29,7 @@ def plain_twin(model: UNet, spec: UNetSpec, strides: Any, images: Tensor) -> Any
         spatial_dims=model.ndim,
         in_channels=images.shape[1],
         out_channels=3,
-        kernel_size=[3] * len(channels),
+        kernel_size=[spec.at_stage(i).kernel_size for i in range(len(channels))],
         strides=[1, *strides],
         upsample_kernel_size=list(strides),
         filters=channels,
@@ -46,10 +46,16 @@ def plain_twin(model: UNet, spec: UNetSpec, strides: Any, images: Tensor) -> Any
 
 
 @pytest.mark.parametrize(
-    ("ndim", "strides", "size"), [(3, (2, 2, 2), (16, 24, 8)), (2, ((2, 1), (2, 2), (1, 2)), (12, 20))]
+    ("ndim", "strides", "kernels", "size"),
+    [
+        (3, (2, 2, 2), 3, (16, 24, 8)),
+        (2, ((2, 1), (2, 2), (1, 2)), 3, (12, 20)),
+        (3, ((2, 2, 1), (2, 2, 2), (2, 2, 2)), ((3, 3, 1),) * 4, (16, 24, 8)),  # its decoder shares no stage's kernel
+    ],
 )
-def test_the_plain_network_is_that_of_monai(ndim: int, strides: Any, size: tuple[int, ...]) -> None:
-    spec = UNetSpec(preset="nnunet").model_copy(update={"channels": (4, 6, 8, 10), "strides": strides})
+def test_the_plain_network_is_that_of_monai(ndim: int, strides: Any, kernels: Any, size: tuple[int, ...]) -> None:
+    own = {"channels": (4, 6, 8, 10), "strides": strides, "kernel_size": kernels}
+    spec = UNetSpec(preset="nnunet").model_copy(update=own)
     model = perturbed(build_network(spec, 2, 3, ndim))
     images = torch.randn(2, 2, *size)
     twin = plain_twin(model, spec, strides, images)

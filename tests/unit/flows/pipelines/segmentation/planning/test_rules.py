@@ -14,7 +14,7 @@ from data_pipelines.volumes.formats.nifti import write_nifti
 from flows.cli.plan import planned_yaml
 from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.planning.rules import is_ct, target_spacing
+from flows.pipelines.segmentation.planning.rules import is_ct
 
 
 def write_volumes(folder: Path, spacings: list[float], classes: dict[str, int], channel: str) -> None:
@@ -82,14 +82,6 @@ def test_what_breaks_a_rule_is_left_out_and_said(tmp_path: Path) -> None:
         path.write_bytes(b"no volume")
     with pytest.raises(DataError):
         planned_yaml(tmp_path / "set")
-
-
-def test_thick_slices_take_a_low_percentile() -> None:
-    """Of 2 to 20 mm the tenth percentile; never finer than in the plane."""
-    thick = [(0.7, 0.7, float(value)) for value in range(2, 21)]
-    assert target_spacing(thick)[:2] == (0.7, 0.7)
-    assert target_spacing(thick)[2] == pytest.approx(3.8)
-    assert target_spacing([(1.0, 1.0, 1.0)] * 3) == (1, 1, 1)
 
 
 def test_ct_is_known_by_its_name() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from flows.pipelines.segmentation.planning.sizes import plan_sizes
@@ -20,7 +22,7 @@ from flows.pipelines.segmentation.planning.topology import plan_topology
 def test_published_plans(
     spacing: tuple[float, ...], shape: tuple[float, ...], num_cases: int, patch: tuple[int, ...], batch: int
 ) -> None:
-    sizes = plan_sizes(spacing, shape, num_cases, num_classes=3, memory_gb=8)
+    sizes = plan_sizes(spacing, shape, math.prod(shape) * num_cases, num_classes=3, memory_gb=8)
     assert (sizes.topology.patch_size, sizes.batch_size) == (patch, batch)
 
 
@@ -41,8 +43,8 @@ def test_no_axis_gets_shorter_than_four() -> None:
 
 def test_less_memory_makes_a_smaller_patch_and_more_a_larger_batch() -> None:
     shape = (512, 512, 450)
-    small, large = (plan_sizes((0.8,) * 3, shape, 100, 3, memory) for memory in (4, 40))
+    small, large = (plan_sizes((0.8,) * 3, shape, math.prod(shape) * 100, 3, memory) for memory in (4, 40))
     assert small.topology.patch_size < (128, 128, 128) < large.topology.patch_size
     assert small.channels[-1] == 320
-    slices = [plan_sizes((1, 1), (256, 256), 10_000, 3, memory).batch_size for memory in (8, 16)]
+    slices = [plan_sizes((1, 1), (256, 256), 256 * 256 * 10_000, 3, memory).batch_size for memory in (8, 16)]
     assert slices[1] == pytest.approx(2 * slices[0], abs=1)
