@@ -19,7 +19,7 @@ from data_pipelines.batches import Batch, CaptionedBatch, ImageBatch, LatentBatc
 from data_pipelines.errors import NOT_RETRYABLE
 from data_pipelines.images.pictures import cut_middle
 from data_pipelines.loading.order import BucketOrder, SampleOrder, rank_positions
-from data_pipelines.loading.patches import choose_corner, cut, cut_mirrored
+from data_pipelines.loading.patches import candidate_centres, choose_corner, cut, cut_mirrored
 from data_pipelines.random_streams import Stream, numpy_generator
 from data_pipelines.remote_errors import pack_error, unpack_error
 from data_pipelines.shards.index import FOREGROUND, IMAGE, IMAGE_PARTS, MASK, MOMENTS, STATES
@@ -49,6 +49,8 @@ class VolumePatches:
     """Lengths of texts and sounds; 0: they are not read."""
     is_mirrored: bool = False
     """Mirror the volume where a margin lies outside it, instead of zeros."""
+    has_ignored: bool = False
+    """Whether voxels may be ignored: then every patch is centred on an annotated one."""
 
     def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> VolumeBatch:
         """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
@@ -61,9 +63,8 @@ class VolumePatches:
         )
         for i, (row, position) in enumerate(zip(rows, positions, strict=True)):
             image, mask = self.reader.array(row, IMAGE), self.reader.array(row, MASK)
-            foreground = self.reader.array(row, FOREGROUND) if position >= first_forced else None
             rng = numpy_generator(self.seed, Stream.PATCH, step, position)
-            inner = choose_corner(rng, mask.shape, kept, foreground)
+            inner = choose_corner(rng, mask.shape, kept, self._centres(row, is_forced=position >= first_forced))
             corner = tuple(c - margin for c, margin in zip(inner, margins, strict=True))
             for part, patch in ((image, images[i].numpy()), (mask, masks[i].numpy())):
                 if self.is_mirrored:
@@ -78,6 +79,12 @@ class VolumePatches:
             step=step,
             **self._modalities(rows),
         )
+
+    def _centres(self, row: int, *, is_forced: bool) -> np.ndarray | None:
+        """Return classes and voxels that the patch may be centred on; None: it may lie anywhere."""
+        if not (is_forced or self.has_ignored):
+            return None
+        return candidate_centres(self.reader.array(row, FOREGROUND), is_forced=is_forced)
 
     def _modalities(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         """Stack the texts and sounds of the samples, those that the network reads."""

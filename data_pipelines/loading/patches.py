@@ -7,6 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.mirroring import mirrored_indices
+from data_pipelines.shards.index import ANNOTATED
+
+
+def candidate_centres(voxels: np.ndarray, *, is_forced: bool) -> np.ndarray:
+    """Choose the rows of a sample's (N, 1 + ndim) classes and voxels that a patch may be centred on.
+
+    They are the foreground where it ``is_forced`` and there is some, else the annotated voxels, which are listed where
+    others are ignored: patches of ignored voxels alone would teach nothing.
+    """
+    is_annotated = voxels[:, 0] == ANNOTATED
+    return voxels[~is_annotated] if is_forced and not is_annotated.all() else voxels[is_annotated]
 
 
 def choose_corner(

@@ -61,6 +61,8 @@ COLUMNS: dict[str, pa.DataType] = {
 PART_COLUMNS = ("offset:", "size:", "crc32:")
 """Prefixes of the columns that locate and verify the parts of a sample, int64."""
 
+ANNOTATED = 0
+"""Class in ``FOREGROUND`` of voxels of any class, listed where others are ignored."""
 IMAGE, MASK, FOREGROUND = "image.npy", "mask.npy", "foreground.npy"
 """Parts of a volume: (C, *spatial) float32; (*spatial) labels; (N, 1 + ndim) class and voxel of foreground voxels."""
 GEOMETRY, TRUTH = "geometry.json", "truth.npy"

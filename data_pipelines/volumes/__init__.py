@@ -1,6 +1,7 @@
 """Medical volumes: sources, checks, preprocessing and shards.
 
 specs         configuration
+classes       values in label files to numbers of classes, and back
 cases         files of a subject's image and label
 formats       file formats
 files         reading any of the formats

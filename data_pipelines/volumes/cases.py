@@ -9,6 +9,7 @@ from pathlib import Path
 from data_pipelines.digests import digest_of, file_digests
 from data_pipelines.errors import Problem
 from data_pipelines.notices import Notice
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import source_files
 
 
@@ -42,8 +43,8 @@ class Dataset:
     """Name of the data set, for reports."""
     cases: tuple[Case, ...]
     """Cases without a problem."""
-    classes: dict[str, int]
-    """Class name to label value, background first with value 0; values are 0..K-1 without holes."""
+    labels: Labels
+    """Classes, and the values that stand for them in the files."""
     channels: tuple[str, ...]
     """Names of the image channels."""
     problems: tuple[Problem, ...] = ()

@@ -18,7 +18,7 @@ from data_pipelines.errors import DataError, ProblemList, broken_rule
 from data_pipelines.notices import Notice, notice, of_case
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.files import read_volume
-from data_pipelines.volumes.formats.base import Geometry, Volume
+from data_pipelines.volumes.formats.base import Geometry, LabelKind, Volume
 from data_pipelines.volumes.grids import check_same_grid, check_same_side_up, is_same_grid, oriented_like
 from data_pipelines.volumes.labels import check_label
 from data_pipelines.volumes.modalities import read_sound, read_text
@@ -48,7 +48,7 @@ class CheckedCase:
     image: np.ndarray
     """(C, *spatial) float32, as stored (not reoriented)."""
     label: np.ndarray
-    """(*spatial) uint8, int16 where there are more than 256 classes."""
+    """(*spatial) numbers of classes."""
     geometry: Geometry
     notices: tuple[Notice, ...] = ()
     """Assumptions and conversions."""
@@ -82,7 +82,8 @@ def check_case(case: Case, dataset: Dataset, spec: DataSpec) -> CheckedCase:
     """Read the files of ``case``, each once, and check them. Raises DataError with every broken rule."""
     problems = ProblemList()
     files = _read_files(case.images, spec.ndim, spec, problems)
-    labels = _read_files([case.label], spec.ndim, spec, problems, label=True)  # one, or none where it cannot be read
+    kind: LabelKind = "colours" if dataset.labels.is_colour else "values"
+    labels = _read_files([case.label], spec.ndim, spec, problems, kind)  # one, or none where it cannot be read
     image, notices = _check_channels(files, len(case.images), dataset.channels, spec.ndim, problems)
     if files:
         labels = [(path, _reoriented(path, volume, files[0][1].geometry, spec)) for path, volume in labels]
@@ -91,7 +92,7 @@ def check_case(case: Case, dataset: Dataset, spec: DataSpec) -> CheckedCase:
     for path, volume in labels:
         with problems.collecting():
             _check_ndim(path, volume, spec.ndim)
-            mask, label_notices = check_label(path, volume, dataset.classes)
+            mask, label_notices = check_label(path, volume, dataset.labels)
             masks.append(mask)
             notices = (*notices, *label_notices)
     text, sound = None, None
@@ -108,7 +109,7 @@ def check_case(case: Case, dataset: Dataset, spec: DataSpec) -> CheckedCase:
 
 
 def _read_files(
-    paths: Sequence[str], ndim: int, spec: InputSpec, problems: ProblemList, *, label: bool = False
+    paths: Sequence[str], ndim: int, spec: InputSpec, problems: ProblemList, label: LabelKind | None = None
 ) -> list[_File]:
     """Read the files that can be read; the others are problems."""
     files = []
@@ -247,13 +248,14 @@ def check_dataset(dataset: Dataset, counts_by_case: Mapping[str, Sequence[int]])
     problems = ProblemList()
     with problems.collecting():
         _check_num_cases(dataset, len(counts_by_case))
-    totals = np.zeros(len(dataset.classes), dtype=np.int64)
+    totals = np.zeros(dataset.labels.num_classes, dtype=np.int64)
     for counts in counts_by_case.values():
         totals[: len(counts)] += np.asarray(counts, dtype=np.int64)
-    absent = [name for name, value in dataset.classes.items() if totals[value] == 0 and counts_by_case]
+    wanted = {dataset.labels.names[0]: (0,)} | dataset.labels.targets
+    absent = [name for name, numbers in wanted.items() if not totals[list(numbers)].any() and counts_by_case]
     for name in absent:
         with problems.collecting():
-            message = f"no case has a voxel of class {name} ({dataset.classes[name]})"
+            message = f"no case has a voxel of class {name}; the classes are {dataset.labels.describe()}"
             remedy = "take the class out of the declaration, or add cases that show it"
             raise broken_rule("absent-class", _folder_of(dataset), message, remedy)
     if problems:

@@ -23,6 +23,7 @@ from data_pipelines.volumes.formats.base import (
     NIFTI_SUFFIXES,
     TIFF_SUFFIXES,
     Geometry,
+    LabelKind,
     Volume,
 )
 from data_pipelines.volumes.specs import SLICE_TOLERANCE_MM
@@ -83,13 +84,13 @@ def read_volume(
     max_voxels: int,
     slice_tolerance_mm: float = SLICE_TOLERANCE_MM,
     *,
-    label: bool = False,
+    label: LabelKind | None = None,
 ) -> Volume:
     """Read the voxels of one file (or one folder of DICOM slices) with their geometry.
 
-    Integers without a scale stay integers, everything else becomes float32. Of images with a palette ``label=True``
-    keeps the stored indices (they are the classes), otherwise their colours are read; transparency is dropped. A label
-    compressed with loss is refused. Raises DataError as ``read_geometry`` does, and for truncated or corrupt data.
+    Integers without a scale stay integers, everything else becomes float32. Of images with a palette the colours are
+    read, of a label of ``values`` the stored indices; transparency is dropped. A label compressed with loss is refused.
+    Raises DataError as ``read_geometry`` does, and for truncated or corrupt data.
     """
     path = Path(path)
     with named_errors(path):

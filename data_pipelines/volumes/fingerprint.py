@@ -38,7 +38,9 @@ class CaseStatistics(Spec):
     """mm per spatial axis, in RAS order."""
     channels: tuple[ChannelStatistics, ...]
     voxels_per_class: tuple[int, ...]
-    """Number of voxels of each class, indexed by class value."""
+    """Number of voxels of each class, by its number."""
+    num_ignored: int = 0
+    """Number of voxels without annotation."""
 
 
 class Fingerprint(Spec):
@@ -60,16 +62,18 @@ class Fingerprint(Spec):
     """Moments and extremes pooled over all foreground voxels; percentiles are medians over the cases."""
     voxels_per_class: dict[str, int]
     """Number of voxels of each class over all cases."""
+    num_ignored: int = 0
+    """Number of voxels without annotation over all cases."""
     class_frequencies: dict[str, float]
-    """Share of each class in all voxels; they add up to 1."""
+    """Share of each class in all annotated voxels; they add up to 1."""
     cases_per_class: dict[str, int]
     """Number of cases that show the class."""
 
 
 def case_statistics(case: CheckedCase, num_classes: int) -> CaseStatistics:
     """Compute the statistics of a checked case with image (C, *spatial) and label (*spatial)."""
-    counts = np.bincount(case.label.ravel(), minlength=num_classes)
-    foreground = case.label > 0
+    counts = count_classes(case.label, num_classes)
+    foreground = (case.label > 0) & (case.label < num_classes)
     inside = foreground if foreground.any() else np.ones_like(foreground)
     order = ras_axes(case.geometry)
     return CaseStatistics(
@@ -78,7 +82,13 @@ def case_statistics(case: CheckedCase, num_classes: int) -> CaseStatistics:
         spacing=tuple(case.geometry.spacing[axis] for axis in order),
         channels=tuple(_channel_statistics(channel[inside]) for channel in case.image),
         voxels_per_class=tuple(int(count) for count in counts),
+        num_ignored=case.label.size - int(counts.sum()),
     )
+
+
+def count_classes(label: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count the voxels of each class (num_classes,); ignored ones, of higher numbers, are none of them."""
+    return np.bincount(label.ravel(), minlength=num_classes)[:num_classes]
 
 
 def ras_axes(geometry: Geometry) -> tuple[int, ...]:
@@ -127,6 +137,7 @@ def merge_statistics(
         max_spacing=tuple(spacings.max(axis=0).tolist()),
         channels=tuple(_pool_channel(cases, counts, index) for index in range(len(channel_names))),
         voxels_per_class={name: int(totals[value]) for name, value in classes.items()},
+        num_ignored=sum(case.num_ignored for case in cases),
         class_frequencies={name: float(totals[value] / totals.sum()) for name, value in classes.items()},
         cases_per_class={name: int((counts[:, value] > 0).sum()) for name, value in classes.items()},
     )

@@ -1,13 +1,12 @@
-"""Rules of a label map: one whole number per voxel, among the declared classes."""
+"""Rules of a label map: one value per voxel, among those of the declared classes."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 
 from data_pipelines.errors import DataError, broken_rule
 from data_pipelines.notices import Notice, notice
+from data_pipelines.volumes.classes import Labels, pack_colours
 from data_pipelines.volumes.formats.base import Volume
 
 _ROUNDING = 1e-3
@@ -16,19 +15,43 @@ _MAX_VALUES_NAMED = 10
 """Undeclared label values that a message lists."""
 
 
-def check_label(path: str, volume: Volume, classes: Mapping[str, int]) -> tuple[np.ndarray, tuple[Notice, ...]]:
-    """Return the label (*spatial) in the smallest type for its classes. Raises DataError where it breaks a rule."""
-    array, num_classes = volume.array, len(classes)
-    if array.ndim != volume.geometry.ndim:
-        message = f"a label has one value per voxel, this one has {array.shape[-1]}: {list(array.shape)}"
-        raise broken_rule("label-channels", path, message, "store the class of each voxel as a number")
-    notices = volume.notices
+def check_label(path: str, volume: Volume, labels: Labels) -> tuple[np.ndarray, tuple[Notice, ...]]:
+    """Return the number of each voxel's class (*spatial). Raises DataError where the label breaks a rule."""
+    array, notices = _one_value_per_voxel(path, volume, labels), volume.notices
     if array.dtype.kind == "f":
         array, rounded = _whole_numbers(path, array)
         notices = (*notices, *rounded)
-    if array.min() < 0 or array.max() >= num_classes:
-        raise _undeclared_values(path, array, classes)
-    return array.astype(np.uint8 if num_classes <= 256 else np.int16), notices
+    numbers = labels.read(array)
+    if (undeclared := numbers > labels.highest).any():
+        raise _undeclared_values(path, array[undeclared], labels)
+    return numbers, (*notices, *_ignored(path, numbers, labels))
+
+
+def _ignored(path: str, numbers: np.ndarray, labels: Labels) -> tuple[Notice, ...]:
+    """Count the voxels that are ignored. Raises DataError where no others are left."""
+    count = int((numbers == labels.ignored_number).sum()) if labels.ignored else 0
+    if count == numbers.size:
+        remedy = "annotate a part of it, or leave the case out"
+        raise broken_rule("nothing-annotated", path, f"all {count} voxels are ignored", remedy)
+    message = f"{count} of {numbers.size} voxels ({count / numbers.size:.1%}) are ignored: no part of loss and scores"
+    return (notice("ignored-voxels", path, message),) if count else ()
+
+
+def _one_value_per_voxel(path: str, volume: Volume, labels: Labels) -> np.ndarray:
+    """Return the values (*spatial), colours as one number each. Raises DataError where there are several channels."""
+    array = volume.array
+    if labels.is_colour:
+        if array.ndim != volume.geometry.ndim + 1 or array.shape[-1] != 3 or array.dtype != np.uint8:
+            message = f"the classes are colours, this label has {array.dtype} values of shape {list(array.shape)}"
+            raise broken_rule(
+                "label-channels", path, message, "store it in 8-bit RGB, or give the values of the classes"
+            )
+        return pack_colours(array)
+    if array.ndim != volume.geometry.ndim:
+        message = f"a label has one value per voxel, this one has {array.shape[-1]}: {list(array.shape)}"
+        remedy = 'store the class of each voxel as a number, or name colours: data.classes={road: "#ff00ff", ...}'
+        raise broken_rule("label-channels", path, message, remedy)
+    return array
 
 
 def _whole_numbers(path: str, array: np.ndarray) -> tuple[np.ndarray, tuple[Notice, ...]]:
@@ -47,15 +70,16 @@ def _whole_numbers(path: str, array: np.ndarray) -> tuple[np.ndarray, tuple[Noti
     return whole, (notice("label-rounded", path, message),)
 
 
-def _undeclared_values(path: str, array: np.ndarray, classes: Mapping[str, int]) -> DataError:
-    values, counts = np.unique(array, return_counts=True)
-    undeclared = [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if not 0 <= v < len(classes)]
-    listing = ", ".join(f"{value} ({count} voxels)" for value, count in undeclared[:_MAX_VALUES_NAMED])
-    more = f" and {len(undeclared) - _MAX_VALUES_NAMED} more" if len(undeclared) > _MAX_VALUES_NAMED else ""
-    declared = ", ".join(f"{value} {name}" for name, value in classes.items())
-    message = f"label values outside the declared classes: {listing}{more}; declared are {declared}"
-    if set(values.tolist()) <= {0, 255}:
-        remedy = "the mask is black and white: rewrite 255 as the value of its class (1 where there is only one)"
-    else:
-        remedy = "declare these classes (dataset.json, classes.json or data.classes), or rewrite the label as 0..K-1"
+def _undeclared_values(path: str, undeclared: np.ndarray, labels: Labels) -> DataError:
+    values, counts = np.unique(undeclared, return_counts=True)
+    found = list(zip(values.tolist(), counts.tolist(), strict=True))
+    listing = ", ".join(
+        f"{labels.value_text(int(value))} ({count} voxels)" for value, count in found[:_MAX_VALUES_NAMED]
+    )
+    more = f" and {len(found) - _MAX_VALUES_NAMED} more" if len(found) > _MAX_VALUES_NAMED else ""
+    message = f"label values outside the declared classes: {listing}{more}; declared are {labels.describe()}"
+    remedy = "give each value a class in data.classes (dataset.json, classes.json), or correct the label"
+    if values.tolist() == [255] and labels.num_classes == 2:
+        name = labels.names[1]
+        remedy = f"the mask is black and white: set data.classes={{{labels.names[0]}: 0, {name}: 255}}"
     return broken_rule("label-values", path, message, remedy)

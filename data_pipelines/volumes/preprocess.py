@@ -1,7 +1,7 @@
 """A raw case to a training sample, with a record of what was done so that predictions can be restored.
 
 as stored -> canonical axes (RAS+) -> foreground crop -> normalise -> resample        ``prepare``
-logits    -> resample back -> argmax -> uncrop -> stored axes                         ``restore_labels``
+logits    -> resample back -> decide -> uncrop -> stored axes                         ``restore_labels``
 
 Both ways, slices that are much thicker than their pixels are resampled one by one (nnU-Net's separate z).
 """
@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from data_pipelines.errors import broken_rule
 from data_pipelines.specs import Spec
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.resampling import SPLINE_ORDER, resample, resample_labels
 from data_pipelines.volumes.spacing import find_coarse_axis
@@ -143,21 +144,16 @@ def prepare_labels(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
     return labels if labels.shape == done.shape else resample_labels(labels, done.shape, "nearest", done.coarse_axis)
 
 
-def restore_labels(logits: np.ndarray, done: Preprocessing) -> np.ndarray:
-    """Turn (K, *prepared) logits into a (*stored) label map in the original geometry.
+def restore_labels(logits: np.ndarray, done: Preprocessing, labels: Labels) -> np.ndarray:
+    """Turn (outputs, *prepared) logits into the (*stored) numbers of classes in the original geometry.
 
-    Logits are resampled class by class, keeping the best so far: only one class at a time is held at full size.
+    Logits are resampled one output at a time: only one is held at full size.
     """
     cropped = tuple(b - a for a, b in done.crop)
     if logits.shape[1:] == cropped:
-        return restore_mask(logits.argmax(axis=0), done)
-    best = np.full(cropped, -np.inf, np.float32)
-    labels = np.zeros(cropped, np.int16)
-    for value, class_logits in enumerate(logits):
-        resampled = resample(class_logits, cropped, order=1, coarse_axis=done.coarse_axis)
-        better = resampled > best
-        best[better], labels[better] = resampled[better], value
-    return restore_mask(labels, done)
+        return restore_mask(labels.decide(logits), done)
+    resampled = (resample(output, cropped, order=1, coarse_axis=done.coarse_axis) for output in logits)
+    return restore_mask(labels.decide(resampled), done)
 
 
 def restore_mask(labels: np.ndarray, done: Preprocessing) -> np.ndarray:

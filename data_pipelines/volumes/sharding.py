@@ -15,13 +15,13 @@ from data_pipelines.errors import DataError, Problem, ProblemList
 from data_pipelines.notices import Notice, notice, of_case
 from data_pipelines.random_streams import Stream, numpy_generator
 from data_pipelines.shards.incremental import Sharded, Task, group_by_size, sample_key, shard_missing
-from data_pipelines.shards.index import FOREGROUND, GEOMETRY, IMAGE, MASK, SOUND, TEXT, TRUTH, Row
+from data_pipelines.shards.index import ANNOTATED, FOREGROUND, GEOMETRY, IMAGE, MASK, SOUND, TEXT, TRUTH, Row
 from data_pipelines.shards.writer import Sample, npy_bytes, shard_name, write_shard
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.cases import Case, Dataset, case_digests
 from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset
 from data_pipelines.volumes.files import read_geometry
-from data_pipelines.volumes.fingerprint import case_statistics
+from data_pipelines.volumes.fingerprint import case_statistics, count_classes
 from data_pipelines.volumes.leaks import copy_problems
 from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, canonical_axes, prepare
 from data_pipelines.volumes.spacing import typical_spacing
@@ -66,7 +66,7 @@ def _shaping(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None
         "format": FORMAT,
         "preprocess": spec.preprocess.model_dump(mode="json"),
         "spacing": spacing,
-        "classes": dataset.classes,
+        "classes": dataset.labels.model_dump(exclude={"regions"}),  # which do not change masks
         "channels": dataset.channels,
         "ndim": spec.ndim,
     }
@@ -135,9 +135,9 @@ def _build_sample(checked: CheckedCase, digest: str, work: Work) -> Sample:
     )
     assert prepared.mask is not None
     row = _index_row(checked, prepared.done, work.dataset, digest)
-    notices = [*checked.notices, *vanished_classes(checked, prepared.mask, work.dataset.classes)]
+    notices = [*checked.notices, *vanished_classes(checked, prepared.mask, work.dataset.labels.numbers)]
     row["notices"] = json.dumps([one.model_dump() for one in notices])
-    return row, sample_parts(checked, prepared.image, prepared.mask, prepared.done)
+    return row, sample_parts(checked, prepared.image, prepared.mask, prepared.done, work.dataset.labels.num_classes)
 
 
 def vanished_classes(checked: CheckedCase, mask: np.ndarray, classes: Mapping[str, int]) -> list[Notice]:
@@ -157,7 +157,9 @@ def read_notices(rows: Iterable[Row]) -> list[Notice]:
     return [Notice.model_validate(values) for row in rows for values in json.loads(row.get("notices") or "[]")]
 
 
-def sample_parts(checked: CheckedCase, image: np.ndarray, mask: np.ndarray, done: Preprocessing) -> dict[str, bytes]:
+def sample_parts(
+    checked: CheckedCase, image: np.ndarray, mask: np.ndarray, done: Preprocessing, num_classes: int
+) -> dict[str, bytes]:
     """Encode the parts of one sample from the prepared image (C, *spatial) and mask (*spatial).
 
     The label as stored is kept only where the prepared mask cannot give it back.
@@ -165,7 +167,7 @@ def sample_parts(checked: CheckedCase, image: np.ndarray, mask: np.ndarray, done
     parts = {
         IMAGE: npy_bytes(image),
         MASK: npy_bytes(mask),
-        FOREGROUND: npy_bytes(foreground_voxels(mask)),
+        FOREGROUND: npy_bytes(foreground_voxels(mask, num_classes)),
         GEOMETRY: StoredGeometry.of(checked.geometry, done).to_bytes(),
     }
     if not done.is_lossless:
@@ -177,24 +179,33 @@ def sample_parts(checked: CheckedCase, image: np.ndarray, mask: np.ndarray, done
     return parts
 
 
-def foreground_voxels(mask: np.ndarray) -> np.ndarray:
+def foreground_voxels(mask: np.ndarray, num_classes: int) -> np.ndarray:
     """List class and voxel, (N, 1 + ndim) int32: of each class ``NUM_FOREGROUND_VOXELS`` drawn at random, or all.
 
+    Where voxels of the mask are ignored, as many of those that are not are listed besides, as of class ``ANNOTATED``.
     The draw depends on the mask alone. Every n-th voxel instead would hit the same rows of regular structures.
     """
-    rows = [np.zeros((0, 1 + mask.ndim), np.int32)]
-    for value in range(1, int(mask.max(initial=0)) + 1):
-        places = np.flatnonzero(mask == value)
-        if len(places) > NUM_FOREGROUND_VOXELS:
+    highest = min(int(mask.max(initial=0)), num_classes - 1)
+    places = {value: np.flatnonzero(mask == value) for value in range(1, highest + 1)}
+    if (annotated := mask < num_classes).all():
+        return _drawn_voxels(places, mask.shape)
+    return _drawn_voxels({ANNOTATED: np.flatnonzero(annotated)} | places, mask.shape)
+
+
+def _drawn_voxels(places: Mapping[int, np.ndarray], shape: Sequence[int]) -> np.ndarray:
+    """List class and voxel, (N, 1 + ndim) int32, of flat places by class."""
+    rows = [np.zeros((0, 1 + len(shape)), np.int32)]
+    for value, found in places.items():
+        if len(found) > NUM_FOREGROUND_VOXELS:
             generator = numpy_generator(0, Stream.FOREGROUND, value)
-            places = np.sort(generator.choice(places, NUM_FOREGROUND_VOXELS, replace=False))
-        voxels = np.stack(np.unravel_index(places, mask.shape), axis=1)
+            found = np.sort(generator.choice(found, NUM_FOREGROUND_VOXELS, replace=False))
+        voxels = np.stack(np.unravel_index(found, shape), axis=1)
         rows.append(np.insert(voxels, 0, value, axis=1).astype(np.int32))
     return np.concatenate(rows)
 
 
 def _index_row(checked: CheckedCase, done: Preprocessing, dataset: Dataset, digest: str) -> Row:
-    num_classes = len(dataset.classes)
+    num_classes = dataset.labels.num_classes
     return {
         "key": sample_key(checked.case_id),
         "case_id": checked.case_id,
@@ -203,7 +214,7 @@ def _index_row(checked: CheckedCase, done: Preprocessing, dataset: Dataset, dige
         "pixel_sha256": hashlib.sha256(checked.image.tobytes()).hexdigest(),
         "shape": list(done.shape),
         "spacing": list(done.spacing),
-        "class_voxels": [int(n) for n in np.bincount(checked.label.ravel(), minlength=num_classes)],
+        "class_voxels": [int(n) for n in count_classes(checked.label, num_classes)],
         "statistics": case_statistics(checked, num_classes).model_dump_json(),
     }
 
@@ -217,7 +228,7 @@ def _plan(
     spacing: tuple[float, ...] | None,
 ) -> list[Task]:
     """Group cases into shards of at most ``spec.shard_megabytes``, by their headers."""
-    declared = Dataset(dataset.name, (), dataset.classes, dataset.channels)  # tasks need no list of all cases
+    declared = Dataset(dataset.name, (), dataset.labels, dataset.channels)  # tasks need no list of all cases
     tasks = []
     expected = partial(_expected_megabytes, dataset=dataset, spec=spec, spacing=spacing)
     for group in group_by_size(cases, expected, spec.shard_megabytes, MAX_CASES_PER_SHARD):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,6 +14,10 @@ SLICE_TOLERANCE_MM = 0.08
 is off a little, too."""
 GRID_TOLERANCE = 0.1
 """Default tolerance of two grids, as a share of the smallest spacing."""
+
+
+LabelValue = int | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
+"""Value of a class in a label file: a whole number, or a colour."""
 
 
 class PreprocessSpec(Spec):
@@ -70,9 +74,17 @@ class DataSpec(InputSpec):
     layout: str = "auto"
     """Layout of the folder: ``decathlon``, ``nnunet``, ``folders`` or ``dicom``; ``phantoms`` generates a data set,
     of slices with ``ndim: 2``, and ``scenes`` one of images with texts and sounds; ``auto`` (default) recognises it."""
-    classes: dict[str, int] | None = None
-    """Class name to label value, background (0) included. Default: as the data set declares (``dataset.json`` or
-    ``classes.json``)."""
+    classes: dict[str, LabelValue | tuple[LabelValue, ...]] | None = None
+    """Class name to the value that stands for it in label files, or a list of several: ``{background: 0, tumour: [1, 2,
+    4]}``. Colours are written ``"#rrggbb"``: a list of three numbers is three values. The background is the class of
+    that name, else that of value 0. Default: as the data set declares (``dataset.json`` or ``classes.json``)."""
+    regions: dict[str, tuple[int | str, ...]] | None = None
+    """Overlapping classes to predict instead: name to the classes that each is made of, by name or value, such as
+    ``{whole: [edema, core], core: [core]}``. Each is predicted by a sigmoid of its own. Default: as an nnU-Net data set
+    declares."""
+    regions_class_order: tuple[int | str, ...] | None = None
+    """For each region the class that predictions write it as, later regions over earlier ones. Default: the first class
+    that no later region has."""
     channels: tuple[str, ...] | None = None
     """Names of the image channels, in order. Default: as the data set declares."""
     ndim: Literal[2, 3] = 3
@@ -100,6 +112,12 @@ class DataSpec(InputSpec):
     """Seed of the generated cases; read where ``layout`` generates them."""
     preprocess: PreprocessSpec = PreprocessSpec()
     """Preprocessing of a raw case to a training sample."""
+
+    @model_validator(mode="after")
+    def _order_goes_with_regions(self) -> Self:
+        if self.regions_class_order is not None and self.regions is None:
+            raise ValueError("regions_class_order: give data.regions, too")
+        return self
 
     @field_validator("subject_pattern")
     @classmethod

@@ -174,11 +174,11 @@ def notice_unscored(absent: Sequence[str], dataset: Dataset) -> list[Notice]:
 
 
 def classes_without_case(
-    sides: Mapping[str, Side], class_voxels: Mapping[str, Sequence[int]], classes: Mapping[str, int]
+    sides: Mapping[str, Side], class_voxels: Mapping[str, Sequence[int]], targets: Mapping[str, Sequence[int]]
 ) -> dict[Side, list[str]]:
-    """List, for each side, the classes that no case of it shows; ``class_voxels`` maps case to voxels per class."""
+    """List, for each side, the targets that no case of it shows; ``class_voxels`` maps case to voxels per class."""
     absent: dict[Side, list[str]] = {"train": [], "val": []}
     for side, names in absent.items():
         counts = [class_voxels[case_id] for case_id, each in sides.items() if each == side]
-        names += [name for name, value in classes.items() if value and not any(count[value] for count in counts)]
+        names += [name for name, of in targets.items() if not any(count[number] for count in counts for number in of)]
     return absent

@@ -80,9 +80,9 @@ EXPECTED = {  # case: the file, the rule, words of the message, words of the rem
         "labelsTr/undeclared_class.nii.gz",
         "label-values",
         "outside the declared classes: 7 (3 voxels); declared are 0 background, 1 front, 2 back",
-        "declare these classes",
+        "give each value a class in data.classes",
     ),
-    "black_and_white": ("labelsTr/black_and_white.nii.gz", "label-values", "255 (512 voxels)", "rewrite 255"),
+    "black_and_white": ("labelsTr/black_and_white.nii.gz", "label-values", "255 (512 voxels)", "data.classes"),
     "fractions": ("labelsTr/fractions.nii.gz", "label-not-integer", "2 voxels are not whole", "nearest neighbour"),
     "nan": ("imagesTr/nan_0000.nii.gz", "non-finite", "3 voxels are NaN and 0 infinite", "replace these voxels"),
     "infinite": (
@@ -212,13 +212,12 @@ def test_empty_folder(tmp_path: Path, on_error: str) -> None:
     assert "check data.root" in problem["remedy"]
 
 
-@pytest.mark.parametrize("labels", [{"background": 0, "front": 1, "back": 3}, {"background": 0, "front": 255}])
-def test_holes_in_the_declared_classes(tmp_path: Path, labels: dict[str, int]) -> None:
-    root = write_dataset(tmp_path / "data", *GOOD, labels=labels)
+def test_classes_without_a_background(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", *GOOD, labels={"front": 1, "back": 3})
     problem = run_here("shard", configure(tmp_path, root)).problem
-    assert (problem["path"], problem["rule"]) == (str(root / "dataset.json"), "class-holes")
-    assert f"0..K-1 without holes, K >= 2; got {list(labels.values())}" in problem["message"]
-    assert "number the classes 0..K-1" in problem["remedy"]
+    assert (problem["path"], problem["rule"]) == (str(root / "dataset.json"), "bad-classes")
+    assert "a background (value 0, or of that name) and another class are needed" in problem["message"]
+    assert "give each class its value" in problem["remedy"]
 
 
 def test_black_and_white_masks_of_a_picture_folder(tmp_path: Path) -> None:
@@ -233,7 +232,7 @@ def test_black_and_white_masks_of_a_picture_folder(tmp_path: Path) -> None:
     assert [p["path"] for p in problems] == [str(tmp_path / f"data/masks/{index}.png") for index in range(3)]
     assert {p["rule"] for p in problems} == {"label-values"}
     assert all("255 (64 voxels); declared are 0 background, 1 foreground" in p["message"] for p in problems)
-    assert all("rewrite 255 as the value of its class" in p["remedy"] for p in problems)
+    assert all("set data.classes={background: 0, foreground: 255}" in p["remedy"] for p in problems)
 
 
 # --- configuration and command line ----------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def constant(shards: Record[VolumeShardFigures]) -> float:
     rows = [number for number, row in enumerate(read_rows(shards.output("index"))) if row["split"] == "val"]
     reader = ShardReader.from_uri(shards.output("index"), shards_uri(shards))
     masks = [reader.array(row, MASK) for row in rows]
-    classes = [value for value in shards.figures.classes.values() if value]
+    classes = range(1, shards.figures.labels.num_classes)
     dice = [np.mean([2 * (m == k).sum() / (m.size + (m == k).sum()) for m in masks if (m == k).any()]) for k in classes]
     return float(max(dice)) / len(classes)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import read_volume
 
 LIMIT = 1 << 20
@@ -32,3 +33,8 @@ def corner_volume(shape: tuple[int, int, int] = (6, 10, 4)) -> tuple[np.ndarray,
     image[0, 4:, 7:, 3:] = 1000
     truth[4:, 7:, 3:] = 1
     return image, truth
+
+
+def numbered(*names: str) -> Labels:
+    """Build the labels of files that hold the numbers of their classes, background first."""
+    return Labels(names=names, values=tuple((number,) for number in range(len(names))))

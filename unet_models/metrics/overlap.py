@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+Targets = Sequence[Sequence[int]]
+"""Sets of classes; they may overlap."""
 _BLOCK_VOXELS = 1 << 20
 """Voxels counted at a time: the 64-bit codes of a block stay at 8 MB however large the volume is."""
 
@@ -29,8 +31,8 @@ def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int
         raise ValueError(
             f"prediction and truth must have one shape of 2 or 3 axes, got {prediction.shape} and {truth.shape}"
         )
-    _check_labels("prediction", prediction, num_classes)
-    _check_labels("truth", truth, num_classes)
+    check_labels("prediction", prediction, num_classes)
+    check_labels("truth", truth, num_classes)
     counts = np.zeros(num_classes * num_classes, dtype=np.int64)
     flat_prediction, flat_truth = prediction.reshape(-1), truth.reshape(-1)
     for start in range(0, flat_truth.size, _BLOCK_VOXELS):
@@ -41,31 +43,63 @@ def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int
     return counts.reshape(num_classes, num_classes)
 
 
-def dice(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Compute the Dice coefficient ``2 |P and T| / (|P| + |T|)`` of each class, ``(num_classes,)`` (Dice 1945)."""
-    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
-    return _ratio(2 * confusion.diagonal(), predicted + true)
+def without_ignored(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Make voxels that are ignored, of ``num_classes`` or above in the truth, background in both label maps.
 
-
-def iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Compute intersection over union (Jaccard index) ``|P and T| / |P or T|`` of each class, ``(num_classes,)``."""
-    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
-    return _ratio(confusion.diagonal(), predicted + true - confusion.diagonal())
-
-
-def volume_error_percent(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Compute predicted minus true volume in % of the true one, ``(num_classes,)``; negative means too small.
-
-    NaN for a class that the truth lacks: there is no volume to relate to (``volume_error_ml`` still counts it).
+    They are no part of any class then, neither true nor predicted: surfaces end where the annotation does.
     """
-    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    ignored = truth >= num_classes
+    if not ignored.any():
+        return prediction, truth
+    return np.where(ignored, prediction.dtype.type(0), prediction), np.where(ignored, truth.dtype.type(0), truth)
+
+
+def target_dice(prediction: np.ndarray, truth: np.ndarray, targets: Targets, num_classes: int) -> NDArray[np.float64]:
+    """Compute the Dice of each target of two label maps (``confusion_matrix``), ignored voxels left out."""
+    return dice(confusion_matrix(*without_ignored(prediction, truth, num_classes), num_classes), targets)
+
+
+def dice(confusion: NDArray[np.int64], targets: Targets | None = None) -> NDArray[np.float64]:
+    """Compute the Dice coefficient ``2 |P and T| / (|P| + |T|)`` of each target, ``(targets,)`` (Dice 1945).
+
+    Here as below ``targets`` are sets of classes, each counted as one; None: every class by itself.
+    """
+    both, predicted, true = _counts(confusion, targets)
+    return _ratio(2 * both, predicted + true)
+
+
+def iou(confusion: NDArray[np.int64], targets: Targets | None = None) -> NDArray[np.float64]:
+    """Compute intersection over union (Jaccard index) ``|P and T| / |P or T|`` of each target, ``(targets,)``."""
+    both, predicted, true = _counts(confusion, targets)
+    return _ratio(both, predicted + true - both)
+
+
+def volume_error_percent(confusion: NDArray[np.int64], targets: Targets | None = None) -> NDArray[np.float64]:
+    """Compute predicted minus true volume in % of the true one, ``(targets,)``; negative means too small.
+
+    NaN for a target that the truth lacks: there is no volume to relate to (``volume_error_ml`` still counts it).
+    """
+    _, predicted, true = _counts(confusion, targets)
     return 100 * _ratio(predicted - true, true)
 
 
-def volume_error_ml(confusion: NDArray[np.int64], voxel_ml: float) -> NDArray[np.float64]:
-    """Compute the absolute volume difference in mL, ``(num_classes,)``; NaN where both volumes are empty."""
-    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
+def volume_error_ml(
+    confusion: NDArray[np.int64], voxel_ml: float, targets: Targets | None = None
+) -> NDArray[np.float64]:
+    """Compute the absolute volume difference in mL, ``(targets,)``; NaN where both volumes are empty."""
+    _, predicted, true = _counts(confusion, targets)
     return np.where(predicted + true > 0, np.abs(predicted - true) * voxel_ml, np.nan)
+
+
+def _counts(confusion: NDArray[np.int64], targets: Targets | None) -> tuple[NDArray[np.int64], ...]:
+    """Count the voxels of each target that are both true and predicted, those predicted, and those true."""
+    if targets is None:
+        return confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
+    members = np.zeros((len(targets), len(confusion)), np.int64)
+    for row, classes in zip(members, targets, strict=True):
+        row[list(classes)] = 1
+    both = ((members @ confusion) * members).sum(axis=1)
+    return both, members @ confusion.sum(axis=0), members @ confusion.sum(axis=1)
 
 
 def spacing_array(spacing_mm: Sequence[float], ndim: int) -> NDArray[np.float64]:
@@ -84,7 +118,8 @@ def voxel_volume_ml(spacing_mm: Sequence[float]) -> float:
     return float(np.prod(spacing_mm)) / 1000
 
 
-def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
+def check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
+    """Raise ValueError unless ``labels`` are integers from 0 to ``num_classes - 1``; ``name`` says which they are."""
     if labels.dtype.kind not in "bui":
         raise ValueError(f"{name} must hold integer labels, got {labels.dtype}")
     if labels.size and (labels.min() < 0 or labels.max() >= num_classes):

@@ -28,7 +28,7 @@ class MetricSummary:
     metric: str
     """Name of the metric."""
     class_name: str
-    """Name of the class, or ``mean``: the mean over all foreground classes; of images without classes, empty."""
+    """Name of the class or region, or ``mean``: the mean over all of them; of images without classes, empty."""
     mean: float
     """Mean over the cases that have a value; NaN where none has."""
     low: float
@@ -42,33 +42,38 @@ class MetricSummary:
 def score_case(
     prediction: np.ndarray,
     truth: np.ndarray,
-    classes: Mapping[str, int],
+    targets: Mapping[str, Sequence[int]],
+    num_classes: int,
     spacing_mm: Sequence[float],
     tolerance_mm: float,
 ) -> dict[str, dict[str, float]]:
-    """Score one case; returns class name to metric name to value, without the background (label 0).
+    """Score one case; returns target to metric name to value.
 
-    ``prediction`` and ``truth`` are integer label maps of one shape, ``(H, W)`` or ``(D, H, W)``; ``classes`` maps
-    names to labels, ``spacing_mm`` holds the voxel size of each axis. Every metric is NaN for a class that is in
-    neither map; for a class in only one of them Dice, IoU and surface Dice are 0 and ``hd95_mm`` is the diagonal of
-    the image. ``volume_error_percent`` is NaN wherever the truth lacks the class.
+    ``prediction`` and ``truth`` are label maps of one shape, ``(H, W)`` or ``(D, H, W)``, of classes 0 to
+    ``num_classes - 1``; a ``truth`` of ``num_classes`` is ignored. ``targets`` maps names to classes, one or the
+    several of a region, ``spacing_mm`` holds the voxel size of each axis. Every metric is NaN for a target that is in
+    neither map; for one in only one of them Dice, IoU and surface Dice are 0 and ``hd95_mm`` is the diagonal of the
+    image. ``volume_error_percent`` is NaN wherever the truth lacks the target.
 
-    Raises ValueError for shapes that differ, labels above the highest of ``classes``, a bad spacing or tolerance.
+    Raises ValueError for shapes that differ, labels above these, a bad spacing or tolerance.
     """
-    foreground = {name: label for name, label in classes.items() if label != 0}
-    confusion = overlap.confusion_matrix(prediction, truth, num_classes=max(classes.values()) + 1)
+    if prediction.shape == truth.shape:
+        overlap.check_labels("truth", truth, num_classes + 1)
+        prediction, truth = overlap.without_ignored(prediction, truth, num_classes)
+    confusion, sets = overlap.confusion_matrix(prediction, truth, num_classes), list(targets.values())
     diagonal_mm = surface.diagonal_mm(truth.shape, spacing_mm)
-    per_class = {
-        "dice": overlap.dice(confusion),
-        "iou": overlap.iou(confusion),
-        "volume_error_ml": overlap.volume_error_ml(confusion, overlap.voxel_volume_ml(spacing_mm)),
-        "volume_error_percent": overlap.volume_error_percent(confusion),
+    per_target = {
+        "dice": overlap.dice(confusion, sets),
+        "iou": overlap.iou(confusion, sets),
+        "volume_error_ml": overlap.volume_error_ml(confusion, overlap.voxel_volume_ml(spacing_mm), sets),
+        "volume_error_percent": overlap.volume_error_percent(confusion, sets),
     }
-    boxes = _class_boxes(prediction, truth, highest=max(classes.values()))
+    boxes = _class_boxes(prediction, truth, highest=num_classes - 1)
     scores: dict[str, dict[str, float]] = {}
-    for name, label in foreground.items():
-        masks = prediction[boxes[label]] == label, truth[boxes[label]] == label
-        values = {metric: float(figures[label]) for metric, figures in per_class.items()}
+    for place, (name, classes) in enumerate(targets.items()):
+        box = _joint_box([found for found in (boxes.get(label) for label in classes) if found], truth.ndim)
+        masks = np.isin(prediction[box], classes), np.isin(truth[box], classes)
+        values = {metric: float(figures[place]) for metric, figures in per_target.items()}
         values["hd95_mm"] = surface.hd95_mm(*masks, spacing_mm, one_empty_mm=diagonal_mm)
         values["surface_dice"] = surface.surface_dice(*masks, spacing_mm, tolerance_mm)
         scores[name] = {metric: values[metric] for metric in METRIC_NAMES}
@@ -162,18 +167,18 @@ def mean_of_class_means(times: NDArray[np.float64], values: NDArray[np.float64])
 
 
 def _class_boxes(prediction: np.ndarray, truth: np.ndarray, highest: int) -> dict[int, Box]:
-    """Find the bounding box of each label 1 .. ``highest`` over both maps; empty where neither has it."""
+    """Find the bounding box over both maps of each label 1 .. ``highest`` that one of them has."""
     from scipy.ndimage import find_objects
 
-    boxes: dict[int, Box] = {}
     found: Iterable[tuple[Box | None, Box | None]] = zip(
         find_objects(prediction, highest), find_objects(truth, highest), strict=True
     )
-    for label, pair in enumerate(found, start=1):
-        present = [box for box in pair if box is not None]
-        boxes[label] = _joint_box(present) if present else (slice(0, 0),) * truth.ndim
-    return boxes
+    boxes = {label: [box for box in pair if box is not None] for label, pair in enumerate(found, start=1)}
+    return {label: _joint_box(present, truth.ndim) for label, present in boxes.items() if present}
 
 
-def _joint_box(boxes: Sequence[Box]) -> Box:
+def _joint_box(boxes: Sequence[Box], ndim: int) -> Box:
+    """Return the smallest box around ``boxes``; an empty one where there are none."""
+    if not boxes:
+        return (slice(0, 0),) * ndim
     return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True))

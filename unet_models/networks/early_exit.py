@@ -1,7 +1,8 @@
 """Early exits: images leave a decoder at the first deep-supervision head that is confident of every voxel.
 
-After each head a voxel is settled where its largest class probability exceeds a threshold, as in confidence-based exits
-of classifiers (BranchyNet, Teerapittayanon 2016, with the probability in place of the entropy). Images whose voxels are
+After each head a voxel is settled where the probability of what is predicted exceeds a threshold, as in
+confidence-based exits of classifiers (BranchyNet, Teerapittayanon 2016, with the probability in place of the entropy).
+Images whose voxels are
 all settled skip the finer stages; in the others settled voxels keep the logits of their head.
 """
 
@@ -45,8 +46,10 @@ class _Open:
 class EarlyExit(nn.Module):
     """A trained network in evaluation mode, as a function from images to logits that takes less time where it may."""
 
-    def __init__(self, network: UNet, threshold: float) -> None:
+    def __init__(self, network: UNet, threshold: float, *, is_exclusive: bool = True) -> None:
         """Wrap a network with deep supervision; probabilities are at most 1: with a ``threshold`` of 1 none leaves.
+
+        Of classes that are not exclusive a voxel is settled where each is confidently there or confidently not.
 
         Raises ValueError for a network without heads of coarser stages.
         """
@@ -54,6 +57,7 @@ class EarlyExit(nn.Module):
         if not isinstance(network.decoder, Decoder) or len(network.decoder.heads) < 2:
             raise ValueError("early exits need decoder unet and deep supervision")
         self.network, self.threshold, self.mode = network, threshold, INTERPOLATION[network.ndim]
+        self.is_exclusive = is_exclusive
         self.num_left = [0] * len(network.decoder.heads)
         """Images that left at each head so far, coarsest first; the last is full resolution."""
 
@@ -86,12 +90,18 @@ class EarlyExit(nn.Module):
     def _ask(self, head: nn.Module, state: _Open) -> None:
         """Let a head predict what is not settled, and settle what it is confident of."""
         logits = head(state.x)
-        confident = logits.float().softmax(dim=1).amax(dim=1, keepdim=True) > self.threshold
+        confident = self._confidence(logits.float()) > self.threshold
         if state.logits is not None and state.settled is not None:
             settled = F.interpolate(state.settled.to(logits.dtype), size=logits.shape[2:], mode="nearest-exact") > 0
             logits = torch.where(settled, self._resize(state.logits, logits), logits)
             confident = confident | settled
         state.logits, state.settled = logits, confident
+
+    def _confidence(self, logits: Tensor) -> Tensor:
+        """Return the probability (A, 1, *spatial) of what is predicted; of regions that of the least certain."""
+        if self.is_exclusive:
+            return logits.softmax(dim=1).amax(dim=1, keepdim=True)
+        return logits.abs().sigmoid().amin(dim=1, keepdim=True)
 
     def _resize(self, logits: Tensor, like: Tensor) -> Tensor:
         if logits.shape[2:] == like.shape[2:]:

@@ -52,9 +52,10 @@ class ClassSaliency(nn.Module):
     it; where there are none, the map is 0.
     """
 
-    def __init__(self, network: UNet, class_value: int) -> None:
+    def __init__(self, network: UNet, output: int, *, is_exclusive: bool = True) -> None:
+        """Explain one output: a class, or a region, which is predicted where its logit is positive."""
         super().__init__()
-        self.network, self.class_value = network, class_value
+        self.network, self.output, self.is_exclusive = network, output, is_exclusive
 
     def forward(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch stages *spatial"]:
         """Compute one map per stage, finest first, of values 0 or above, upsampled linearly to the image."""
@@ -62,10 +63,9 @@ class ClassSaliency(nn.Module):
             images = images.clone().requires_grad_()  # a tensor of inference mode has no gradient
             features = self.network.encode(images)
             logits = self.network.crop(self.network.decoder(features)[0], images)
-            of_class = logits.argmax(dim=1) == self.class_value
-            scores = (logits[:, self.class_value] * of_class).flatten(1).sum(1) / of_class.flatten(1).sum(1).clamp(
-                min=1
-            )
+            of_output = logits[:, self.output]
+            predicted = logits.argmax(dim=1) == self.output if self.is_exclusive else of_output > 0
+            scores = (of_output * predicted).flatten(1).sum(1) / predicted.flatten(1).sum(1).clamp(min=1)
             gradients = torch.autograd.grad(scores.sum(), features, allow_unused=True)
         maps = [
             _at_full_resolution(self.network, _grad_cam(*pair), images, stage)

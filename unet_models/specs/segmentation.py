@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,19 @@ class LossSpec(Spec):
     """Weight of false positives in the Tversky term; false negatives weigh ``1 - tversky_alpha``."""
     focal_gamma: float = Field(default=2.0, ge=0)
     """Focusing exponent of the focal term (Lin 2017); 0 makes it the cross-entropy."""
+
+
+class TargetSpec(Spec):
+    """Meaning of a segmentation network's outputs, and of the numbers in masks."""
+
+    num_classes: int
+    """Number of exclusive classes, background included; masks hold 0 to one below it, and it where they are ignored."""
+    regions: tuple[tuple[int, ...], ...] = ()
+    """Classes of each output, which may overlap; empty: the outputs are the classes."""
+    has_ignored: bool = False
+    """Whether masks may have ignored voxels."""
+    weights: tuple[float, ...] = ()
+    """Weight of each output in the loss; empty: all weigh alike."""
 
 
 class AugmentSpec(Spec):
@@ -107,6 +120,9 @@ class TrainSpec(ModelTrainSpec):
     """Architecture of the network."""
     loss: LossSpec = LossSpec()
     """Training loss."""
+    class_weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["auto"] | None = None
+    """Weight of each class (or region) in the loss, by name; those that are not named have 1. ``auto``: small ones have
+    the square root of how many times the typical (median) one is as large, at most 10. None: all weigh alike."""
     augment: AugmentSpec = AugmentSpec()
     """Random augmentation of training patches."""
 

@@ -23,7 +23,7 @@ from unet_models.sampling.pixels import scale_images
 from unet_models.specs.diffusion import DiffusionSpec
 from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.restoration import RestorationSpec
-from unet_models.specs.segmentation import TrainSpec
+from unet_models.specs.segmentation import TargetSpec, TrainSpec
 from unet_models.training.augment import augment
 from unet_models.training.losses import contrastive_loss, deeply_supervised_loss
 from unet_models.training.modalities import hide_modalities
@@ -45,6 +45,8 @@ class Segmentation:
     """Segmentation loss of augmented patches."""
 
     spec: TrainSpec
+    targets: TargetSpec | None = None
+    """Meaning of the network's outputs; None: exclusive classes."""
 
     def __call__(self, model: nn.Module, batch: VolumeBatch) -> Float[Tensor, " batch"]:
         """Augment the batch, predict and compare; augmentation is addressed by (seed, step, position)."""
@@ -57,8 +59,8 @@ class Segmentation:
             images = images.to(memory_format=CHANNELS_LAST[len(spec.patch_size)])
         if spec.model.fusion is not None:
             inputs = hide_modalities(images, batch, spec.model.fusion, spec.seed)
-            return deeply_supervised_loss(model(*inputs), masks, spec.loss)
-        return deeply_supervised_loss(model(images), masks, spec.loss)
+            return deeply_supervised_loss(model(*inputs), masks, spec.loss, self.targets)
+        return deeply_supervised_loss(model(images), masks, spec.loss, self.targets)
 
 
 class NoisePrediction:

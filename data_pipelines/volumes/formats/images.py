@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipelines.errors import InputError
 from data_pipelines.files.pillow import EXIF_ORIENTATION, UPRIGHT, bounded_pixels, is_deep_grey, upright_size
 from data_pipelines.files.reading import unreadable
 from data_pipelines.volumes.formats import tiff
-from data_pipelines.volumes.formats.base import ALL_SUFFIXES, IMAGE_SUFFIXES, Geometry, Volume, check_voxels
+from data_pipelines.volumes.formats.base import ALL_SUFFIXES, IMAGE_SUFFIXES, Geometry, LabelKind, Volume, check_voxels
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -40,8 +41,8 @@ def read_num_channels(path: Path, max_voxels: int) -> int:
         return 3 if _plain_mode(image.mode) == "RGB" else 1
 
 
-def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
-    """Read the upright image; ``label=True`` keeps the indices of a palette, otherwise its colours are read.
+def read_volume(path: Path, max_voxels: int, *, label: LabelKind | None) -> Volume:
+    """Read the upright image; of a label of ``values`` the indices of a palette, otherwise its colours.
 
     Raises DataError for a label whose pixels were compressed with loss.
     """
@@ -50,11 +51,13 @@ def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
     if label:
         _check_lossless(path)
     if _is_for_tifffile(path):
-        return tiff.read_volume(path, max_voxels, label=label)
+        return tiff.read_volume(path, max_voxels, label=label == "values")
     with _open_image(path, max_voxels) as image, bounded_pixels(path, "ignore", _TOO_LARGE):
         orientation = _orientation(image)
         upright = ImageOps.exif_transpose(image)
-    if not (label and upright.mode == "P"):
+    if label == "colours" and upright.mode in ("1", "L"):
+        upright = upright.convert("RGB")
+    elif not (label == "values" and upright.mode == "P"):
         upright = upright.convert(_plain_mode(upright.mode))
     array = np.array(upright)
     if array.dtype == np.bool_:
@@ -63,9 +66,14 @@ def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
 
 
 def write_picture(path: str | os.PathLike[str], labels: np.ndarray) -> None:
-    """Write a label map (rows, columns) as a grey PNG whose values are the classes: 8-bit, 16-bit above 255."""
+    """Write a label map as PNG: values (rows, columns) in grey, 8-bit or 16-bit above 255; colours (rows, columns, 3).
+
+    Raises InputError for values that PNG does not have.
+    """
     from PIL import Image
 
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > np.iinfo(np.uint16).max:
+        raise InputError(f"{path}: PNG has values of 0 to 65535; write the labels as .nii.gz")
     dtype = np.uint8 if labels.max(initial=0) <= 255 else np.uint16
     Image.fromarray(np.ascontiguousarray(labels, dtype=dtype)).save(path, "PNG")
 

@@ -1,6 +1,7 @@
 """Layouts of raw folders of volumes.
 
 names       rules about file names and declarations that the layouts share
+labels      declarations of classes
 decathlon   Medical Segmentation Decathlon
 nnunet      nnU-Net raw
 folders     plain folders of images and masks

@@ -20,10 +20,11 @@ from data_pipelines.volumes.sources.declarations import (
     check_listed_file,
     dataset_metadata,
     declared_channels,
-    declared_classes,
+    declared_labels,
     listed_file,
     read_dataset_json,
 )
+from data_pipelines.volumes.sources.labels import labels_of
 from data_pipelines.volumes.sources.names import (
     case_id_of,
     check_not_empty,
@@ -71,7 +72,7 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
     return Dataset(
         name=str(declared.get("name") or root.resolve().name),
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
-        classes=declared_classes(declared, spec, root),
+        labels=labels_of(spec, lambda: declared_labels(declared, root)),
         channels=declared_channels(declared, spec, root),
         problems=tuple(problems),
         splits_path=find_splits(root),

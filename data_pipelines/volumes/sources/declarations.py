@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines.errors import broken_rule
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import is_volume_name
 from data_pipelines.volumes.formats.base import ALL_SUFFIXES
-from data_pipelines.volumes.sources.names import check_classes, existing, read_json
+from data_pipelines.volumes.sources.labels import read_labels, read_regions
+from data_pipelines.volumes.sources.names import existing, read_json
 from data_pipelines.volumes.specs import DataSpec
 
 Declared = Mapping[str, Any]
@@ -29,31 +31,32 @@ def read_dataset_json(root: Path) -> dict[str, Any]:
     return declared
 
 
-def declared_classes(declared: Declared, spec: DataSpec, root: Path) -> dict[str, int]:
-    """Return class name -> value, from the spec or from ``labels`` (name -> value, or the older value -> name).
+def declared_labels(declared: Declared, root: Path) -> Labels:
+    """Return the classes of ``labels``: name -> value, or the older value -> name; ``ignore`` and regions as nnU-Net's.
 
-    Raises DataError where they are not usable as classes 0..K-1.
+    Lists that overlap, or that come with ``regions_class_order``, are regions. Raises DataError for unusable ones.
     """
-    if spec.classes is not None:
-        return check_classes(spec.classes, "data.classes")
     source, labels = root / "dataset.json", declared.get("labels")
     if not isinstance(labels, dict) or not labels:
         message = f'"labels" must map class names to values, got {labels!r:.200}'
         raise broken_rule("bad-classes", source, message, "correct dataset.json, or give data.classes")
-    if regions := [name for name, value in labels.items() if isinstance(value, list)]:
-        message = f"regions (classes of several label values) are not supported: {', '.join(regions)}"
-        raise broken_rule("region-labels", source, message, "give every class one value of its own")
-    if "ignore" in labels:
-        message = 'the "ignore" label of nnU-Net (unlabelled voxels) is not supported'
-        raise broken_rule("ignore-label", source, message, "leave out partly labelled cases")
     if all(str(key).isdigit() for key in labels):
         names = [str(name) for name in labels.values()]
         if len(set(names)) < len(names):
             message = f"two classes share a name: {names}"
             raise broken_rule("bad-classes", source, message, "give every class a name of its own")
-        return check_classes({str(name): int(value) for value, name in labels.items()}, source)
-    whole = {name: int(v) if isinstance(v, str) and v.isdigit() else v for name, v in labels.items()}
-    return check_classes(whole, source)
+        return read_labels({str(name): value for value, name in labels.items()}, source)
+    order = declared.get("regions_class_order")
+    if order is None and not _overlap(labels):
+        return read_labels(labels, source)
+    return read_regions(labels, order, source)
+
+
+def _overlap(labels: Mapping[str, object]) -> bool:
+    """Tell whether a value is in the lists of two classes."""
+    values = [str(value) for given in labels.values() if isinstance(given, list) for value in given]
+    values += [str(given) for given in labels.values() if not isinstance(given, list)]
+    return len(set(values)) < len(values) and any(isinstance(given, list) for given in labels.values())
 
 
 def declared_channels(declared: Declared, spec: DataSpec, root: Path) -> tuple[str, ...]:

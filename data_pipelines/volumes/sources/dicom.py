@@ -13,8 +13,9 @@ from pathlib import Path
 
 from data_pipelines.errors import ProblemList, broken_rule
 from data_pipelines.volumes.cases import Case, Dataset
+from data_pipelines.volumes.classes import Labels
+from data_pipelines.volumes.sources.labels import labels_of, read_labels
 from data_pipelines.volumes.sources.names import (
-    check_classes,
     check_not_empty,
     check_unique,
     find_splits,
@@ -47,7 +48,7 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
     return Dataset(
         name=root.resolve().name,
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
-        classes=_read_classes(root, spec),
+        labels=labels_of(spec, lambda: _read_labels(root)),
         channels=spec.channels or ("image",),
         problems=tuple(problems),
         splits_path=find_splits(root),
@@ -87,12 +88,10 @@ def _labels(folder: Path) -> list[Path]:
     return [folder / name for name in LABEL_NAMES if (folder / name).is_file()]
 
 
-def _read_classes(root: Path, spec: DataSpec) -> dict[str, int]:
-    """Read the classes from the spec, else from ``classes.json``. Raises DataError where neither names them."""
+def _read_labels(root: Path) -> Labels:
+    """Read the classes from ``classes.json``. Raises DataError where it does not name them."""
     path = root / "classes.json"
-    if spec.classes is not None:
-        return check_classes(spec.classes, "data.classes")
     if path.is_file():
-        return check_classes(read_json(path), path)
+        return read_labels(read_json(path), path)
     remedy = 'name the classes there ({"background": 0, "liver": 1}) or in data.classes'
     raise broken_rule("classes-missing", path, "missing, and a DICOM folder does not declare its classes", remedy)

@@ -15,9 +15,10 @@ from pathlib import Path
 from data_pipelines.errors import DataError
 from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.cases import Case, Dataset
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import read_num_channels
+from data_pipelines.volumes.sources.labels import labels_of, read_labels
 from data_pipelines.volumes.sources.names import (
-    check_classes,
     check_not_empty,
     find_splits,
     list_volumes,
@@ -33,6 +34,8 @@ from data_pipelines.volumes.sources.names import (
 from data_pipelines.volumes.specs import DataSpec
 
 LABEL_FOLDERS = ("masks", "labels")
+ONE_CLASS = {"background": 0, "foreground": 1}
+"""Classes where nothing declares any."""
 BESIDE = {"texts": ".txt", "sounds": ".wav"}
 """Folders of further inputs, and how their files end."""
 
@@ -63,7 +66,7 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
     return Dataset(
         name=root.resolve().name,
         cases=cases,
-        classes=_read_classes(root, spec),
+        labels=labels_of(spec, lambda: _read_labels(root)),
         channels=spec.channels or _guess_channels(cases, spec),
         problems=tuple(problems),
         splits_path=find_splits(root),
@@ -85,13 +88,9 @@ def _missing_beside(root: Path, beside: dict[str, dict[str, str]], ids: Sequence
             yield notice("skipped-file", files[case_id], "there is no such case: the file is not read")
 
 
-def _read_classes(root: Path, spec: DataSpec) -> dict[str, int]:
+def _read_labels(root: Path) -> Labels:
     path = root / "classes.json"
-    if spec.classes is not None:
-        return check_classes(spec.classes, "data.classes")
-    if path.is_file():
-        return check_classes(read_json(path), path)
-    return {"background": 0, "foreground": 1}
+    return read_labels(read_json(path) if path.is_file() else ONE_CLASS, path)
 
 
 def _guess_channels(cases: tuple[Case, ...], spec: DataSpec) -> tuple[str, ...]:

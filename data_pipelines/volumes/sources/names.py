@@ -26,7 +26,6 @@ _BAD_IN_ID = re.compile(r"[/\\:*?\"<>|\x00-\x1f\x7f]")
 _MAX_JSON_BYTES = 1 << 28
 _BIDS_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 _ORPHAN = "add the missing file under the same name, or move this one out of the folder"
-_NUMBER_CLASSES = "number the classes 0..K-1 without holes, 0 being the background, and rewrite the labels to match"
 
 
 def list_volumes(folder: Path) -> list[Path]:
@@ -171,19 +170,6 @@ def check_not_empty(folder: Path, images: Mapping[str, object]) -> None:
         raise broken_rule("empty-folder", folder, message, remedy)
     remedy = "check data.root, and that the data set has been unpacked"
     raise broken_rule("empty-folder", folder, "no usable image in this folder", remedy)
-
-
-def check_classes(declared: object, where: str | Path) -> dict[str, int]:
-    """Return class name -> value, sorted by value. Raises DataError unless the values are 0..K-1, background first."""
-    if not isinstance(declared, Mapping) or not all(isinstance(n, str) and n for n in declared):
-        raise broken_rule("bad-classes", where, f"expected class names and values, got {declared!r}", _NUMBER_CLASSES)
-    values = list(declared.values())
-    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        raise broken_rule("bad-classes", where, f"class values must be whole numbers, got {values}", _NUMBER_CLASSES)
-    if sorted(values) != list(range(len(values))) or len(values) < 2:
-        message = f"class values must be 0..K-1 without holes, K >= 2; got {sorted(values)}"
-        raise broken_rule("class-holes", where, message, _NUMBER_CLASSES)
-    return dict(sorted(declared.items(), key=lambda item: item[1]))
 
 
 def read_json(path: Path) -> Any:

@@ -24,10 +24,11 @@ from data_pipelines.volumes.sources.declarations import (
     check_listed_file,
     dataset_metadata,
     declared_channels,
-    declared_classes,
+    declared_labels,
     listed_file,
     read_dataset_json,
 )
+from data_pipelines.volumes.sources.labels import labels_of
 from data_pipelines.volumes.sources.names import (
     case_id_of,
     check_id,
@@ -78,7 +79,7 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
             Case(case_id, tuple(map(str, images)), str(label), subject_of(case_id, subjects))
             for case_id, (images, label) in sorted(found.items())
         ),
-        classes=declared_classes(declared, spec, root),
+        labels=labels_of(spec, lambda: declared_labels(declared, root)),
         channels=channels,
         problems=tuple(problems),
         splits_path=find_splits(root),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_pipelines.specs import Spec
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec
@@ -13,8 +14,8 @@ class Bundle(Spec):
 
     format: int = 1
     model: UNetSpec
-    classes: dict[str, int]
-    """Class name to label value, background first with value 0."""
+    labels: Labels
+    """Classes, and the values that stand for them in files."""
     channels: tuple[str, ...]
     """Names of the input channels."""
     patch_size: tuple[int, ...]

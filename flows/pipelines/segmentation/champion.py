@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -83,8 +82,8 @@ def _compute(
 
 def check_fits(bundle: Bundle, shards: VolumeShardFigures) -> None:
     """Raise InputError where a model segments other classes, or takes another input."""
-    if bundle.classes != shards.classes:
-        raise InputError(f"it segments {_names(bundle.classes)}, the data hold {_names(shards.classes)}")
+    if bundle.labels != shards.labels:
+        raise InputError(f"it segments {bundle.labels.describe()}, the data hold {shards.labels.describe()}")
     if bundle.channels != shards.channels:
         raise InputError(
             f"it takes the channels {', '.join(bundle.channels)}, the data have {', '.join(shards.channels)}"
@@ -99,10 +98,6 @@ def raw_images(
         return None
     dataset = find_cases(config.data, storage.cache_folder() / "generated")
     return {sample_key(case.case_id): case.images for case in dataset.cases}
-
-
-def _names(classes: Mapping[str, int]) -> str:
-    return ", ".join(f"{value} {name}" for name, value in classes.items())
 
 
 def _rows(record: Record[SegmentationScores]) -> Rows:

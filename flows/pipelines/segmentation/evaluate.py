@@ -64,7 +64,7 @@ def build_bundle(config: SegmentationConfig, shards: VolumeShardFigures) -> Bund
     """Build what the weights need beside them."""
     return Bundle(
         model=config.train.model,
-        classes=shards.classes,
+        labels=shards.labels,
         channels=shards.channels,
         patch_size=config.train.patch_size,
         preprocess=config.data.preprocess,

@@ -25,7 +25,7 @@ class SegmentationExplainer:
         Raises InputError for a class that the model does not know.
         """
         self.segmenter = Segmenter.from_folder(bundle)
-        classes = {name: value for name, value in self.segmenter.bundle.classes.items() if value}
+        classes = self.segmenter.bundle.labels.outputs
         if class_name is not None and class_name not in classes:
             raise InputError(f"--class {class_name}: the model segments {', '.join(classes)}; name one of these")
         self.classes = classes if class_name is None else {class_name: classes[class_name]}
@@ -44,8 +44,10 @@ class SegmentationExplainer:
     def maps(self, prepared: Prepared) -> Iterator[tuple[str, np.ndarray]]:
         """Yield name and weights (*prepared) in 0..1 of every map: of the gates, then of each class and stage."""
         yield from gate_maps(self.segmenter, prepared.image).items()
-        for name, value in self.classes.items():
-            saliency = _predict(self.segmenter, ClassSaliency(self.segmenter.model, value), prepared.image)
+        is_exclusive = not self.segmenter.bundle.labels.regions
+        for name, output in self.classes.items():
+            network = ClassSaliency(self.segmenter.model, output, is_exclusive=is_exclusive)
+            saliency = _predict(self.segmenter, network, prepared.image)
             for stage, weights in enumerate(saliency, start=1):
                 yield f"saliency-{name}-stage{stage}", weights / max(float(weights.max()), 1e-12)
 

@@ -6,7 +6,8 @@ Input, one row per case:
     text     optional, for models that read one: a UTF-8 file
     sound    optional, for models that read one: a WAV file
     output   optional: where to write the label map, as NIfTI or .png; the row's result is then this path
-Result: one label map (*spatial) or path per row, in the input's own geometry.
+Result: one label map (*spatial) or path per row, in the input's own geometry and the values of the label files that the
+model was trained on; of classes that are colours (*spatial, 3).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
             paths = _texts(given["path"])
             if "output" in given:
                 return self.segmenter.segment_to_file(paths, _texts(given["output"])[0], beside)
-            return self.segmenter.segment_files(paths, beside)[0]
+            return self.segmenter.label_files(paths, beside)
         if "image" in given:
             return self.segmenter.segment(np.asarray(given["image"], dtype=np.float32), given=beside)
         raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")

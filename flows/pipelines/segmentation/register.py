@@ -58,7 +58,7 @@ def register_model(
         storage.copy(training.output("weights"), str(folder / WEIGHTS))
         if config.registry.export:
             network = Segmenter.from_folder(folder, device="cpu").model
-            sizes = len(shards.figures.channels), len(shards.figures.classes)
+            sizes = len(shards.figures.channels), shards.figures.labels.num_outputs
             write_exports(folder, {"unet": lambda: trace_unet(network, *sizes)}, config.registry)
         return ModelFiles(_signature(), _input_example(config, shards.figures))
 
@@ -124,7 +124,7 @@ def model_card(
     evaluation: SegmentationScores,
 ) -> str:
     """Write the model card in Markdown: what it is, what it was trained on, how good it is and how to use it."""
-    classes = [name for name, value in shards.classes.items() if value]
+    classes = list(shards.labels.targets)
     return "\n".join(
         [
             f"# {config.registry.name}",
@@ -141,7 +141,7 @@ def model_card(
             f'model = mlflow.pyfunc.load_model("models:/{config.registry.name}@champion")',
             'labels = model.predict({"path": ["image.nii.gz"]})[0]  # in the file\'s own geometry',
             "```",
-            f"Labels: {', '.join(f'{value} {name}' for name, value in shards.classes.items())}. Not a medical device.",
+            f"Labels: {shards.labels.describe()}. Not a medical device.",
         ]
     )
 

@@ -45,11 +45,12 @@ class Segmenter:
         self.bundle = bundle
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         ndim = len(bundle.patch_size)
-        self.model = build_network(bundle.model, len(bundle.channels), len(bundle.classes), ndim=ndim)
+        self.model = build_network(bundle.model, len(bundle.channels), bundle.labels.num_outputs, ndim=ndim)
         self.model.load_state_dict(load_file(weights))
         self.model.to(self.device).eval()
-        confidence = bundle.predict.exit_confidence
-        self.predictor = self.model if confidence is None else EarlyExit(self.model, confidence)
+        self.predictor: nn.Module = self.model
+        if (confidence := bundle.predict.exit_confidence) is not None:
+            self.predictor = EarlyExit(self.model, confidence, is_exclusive=not bundle.labels.regions)
 
     @classmethod
     def from_folder(cls, folder: Path, device: str | None = None) -> Segmenter:
@@ -82,13 +83,13 @@ class Segmenter:
     def segment_prepared(
         self, prepared: np.ndarray, done: Preprocessing, given: Modalities = IMAGE_ALONE
     ) -> np.ndarray:
-        """Segment a preprocessed image (C, *prepared); the label map (*stored) is in the case's original geometry."""
-        return restore_labels(self.logits(prepared, given), done)
+        """Segment a preprocessed image (C, *prepared): numbers of classes (*stored) in the case's original geometry."""
+        return restore_labels(self.logits(prepared, given), done, self.bundle.labels)
 
     def segment(
         self, image: np.ndarray, geometry: Geometry | None = None, given: Modalities = IMAGE_ALONE
     ) -> np.ndarray:
-        """Segment an image (C, *spatial), or (*spatial) for one channel; return the label map (*spatial).
+        """Segment an image (C, *spatial), or (*spatial) for one channel; return the label map in the values of files.
 
         Without ``geometry`` the array is taken to be in canonical orientation with the model's spacing. Raises
         InputError for another number of channels or axes, and DataError for values that training refuses.
@@ -104,16 +105,20 @@ class Segmenter:
         )
         check_varies([(ARRAY, channel) for channel in image], channels)
         geometry = geometry or Geometry(image.shape[1:], self.bundle.spacing or (1.0,) * ndim)
-        return self._segment(image, geometry, given)
+        return self.bundle.labels.write(self._segment(image, geometry, given))
 
     def segment_files(self, paths: Sequence[str], given: Modalities = IMAGE_ALONE) -> tuple[np.ndarray, Geometry]:
-        """Segment one file per channel, or one file with all channels; return labels and geometry as stored.
+        """Segment one file per channel, or one file with all channels: numbers of classes and geometry, as stored.
 
         Raises DataError for every rule that training would have found broken.
         """
         checked = self._read(paths)
-        labels = self._segment(checked.image, checked.geometry, given)
-        return labels.reshape(checked.stored_shape), checked.geometry
+        numbers = self._segment(checked.image, checked.geometry, given)
+        return numbers.reshape(checked.stored_shape), checked.geometry
+
+    def label_files(self, paths: Sequence[str], given: Modalities = IMAGE_ALONE) -> np.ndarray:
+        """Segment files as ``segment_files`` does; return the label map in the values of label files."""
+        return self.bundle.labels.write(self.segment_files(paths, given)[0])
 
     def prepare_files(self, paths: Sequence[str]) -> Prepared:
         """Read and preprocess an image, as ``segment_files`` does. Raises DataError where training would have."""
@@ -121,13 +126,16 @@ class Segmenter:
         return self._prepare(checked.image, checked.geometry)
 
     def segment_to_file(self, paths: Sequence[str], output: str, given: Modalities = IMAGE_ALONE) -> str:
-        """Segment and write the label map, as ``.png`` or as NIfTI with the input's affine; return ``output``."""
-        labels, geometry = self.segment_files(paths, given)
+        """Segment and write the label map, as ``.png`` or as NIfTI with the input's affine; return ``output``.
+
+        The values are those of label files; NIfTI has no colours: there classes that are colours have their numbers.
+        """
+        labels, (numbers, geometry) = self.bundle.labels, self.segment_files(paths, given)
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         if output.lower().endswith(".png"):
-            write_picture(output, labels.reshape(geometry.shape))
+            write_picture(output, labels.write(numbers.reshape(geometry.shape)))
         else:
-            write_nifti(output, labels, geometry.affine_array(), geometry.unit_mm)
+            write_nifti(output, labels.write_numbers(numbers), geometry.affine_array(), geometry.unit_mm)
         return output
 
     def _read(self, paths: Sequence[str]) -> CheckedImage:
@@ -140,7 +148,7 @@ class Segmenter:
         return prepare(image, geometry, self.bundle.preprocess, self.bundle.spacing)
 
     def _segment(self, image: np.ndarray, geometry: Geometry, given: Modalities) -> np.ndarray:
-        """Segment a checked image (C, *spatial)."""
+        """Segment a checked image (C, *spatial): numbers of classes (*spatial)."""
         if missing := missing_modalities(self.bundle.model, given):
             logger.warning("segmented without %s, which this model reads beside the image", " and ".join(missing))
         prepared = self._prepare(image, geometry)

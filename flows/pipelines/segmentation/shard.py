@@ -16,6 +16,7 @@ from data_pipelines.notices import Notice
 from data_pipelines.shards.incremental import Sharded
 from data_pipelines.shards.index import Row, build_index
 from data_pipelines.volumes.cases import Dataset
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import strip_suffix
 from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, merge_statistics
 from data_pipelines.volumes.leaks import patient_notices
@@ -45,8 +46,8 @@ class VolumeShardFigures(ShardFigures):
 
     spacing: tuple[float, ...] | None
     """Target spacing in mm, canonical axes; none: each case's own."""
-    classes: dict[str, int]
-    """Class name to label value, background first with value 0."""
+    labels: Labels
+    """Classes, and the values that stand for them in the files."""
     channels: tuple[str, ...]
     """Names of the image channels."""
     files_per_image: int = 1
@@ -70,6 +71,7 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
     folder = shards_folder(dataset, spec, spacing)
     identity = {
         "samples": digests,
+        "labels": dataset.labels.model_dump(),
         "problems": [asdict(problem) for problem in dataset.problems],
         "splits": _splits_identity(dataset, spec),
         "on_error": spec.on_error,
@@ -91,7 +93,7 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
             num_quarantined=len(_left_out(dataset, sharded)),
             dataset=dataset.name,
             spacing=spacing,
-            classes=dataset.classes,
+            labels=dataset.labels,
             channels=dataset.channels,
             **_naming(dataset),
             notices=notices,
@@ -143,7 +145,7 @@ def _with_subjects(rows: Sequence[Row], dataset: Dataset) -> list[Row]:
 def _split_notices(sides: Mapping[str, Side], dataset: Dataset, sharded: Sharded) -> list[Notice]:
     """Collect what is doubtful in a split. Raises DataError where no training case shows a class."""
     voxels = {row["case_id"]: row["class_voxels"] for row in sharded.rows}
-    absent = classes_without_case(sides, voxels, dataset.classes)
+    absent = classes_without_case(sides, voxels, dataset.labels.targets)
     check_classes_are_trained(absent["train"], dataset)
     return [*patient_notices(sides, dataset), *notice_unscored(absent["val"], dataset)]
 
@@ -157,7 +159,7 @@ def _left_out(dataset: Dataset, sharded: Sharded) -> set[str]:
 
 def _fingerprint(dataset: Dataset, sharded: Sharded) -> Fingerprint:
     statistics = [CaseStatistics.model_validate_json(row["statistics"]) for row in sharded.rows]
-    return merge_statistics(statistics, dataset.classes, dataset.channels)
+    return merge_statistics(statistics, dataset.labels.numbers, dataset.channels)
 
 
 def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:

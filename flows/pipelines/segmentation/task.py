@@ -13,6 +13,7 @@ from torch import nn
 from data_pipelines.loading.loader import VolumePatches
 from data_pipelines.shards.index import IMAGE, MASK
 from data_pipelines.shards.reader import ShardReader
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.modalities import Modalities
 from flows.pipelines.segmentation.modalities import sizes_of, with_modalities
 from flows.training.held_out import SplitShards
@@ -22,7 +23,7 @@ from unet_models.metrics import overlap
 from unet_models.networks.build import build_network
 from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_logits
-from unet_models.specs.segmentation import PredictSpec, TrainSpec
+from unet_models.specs.segmentation import PredictSpec, TargetSpec, TrainSpec
 from unet_models.training.objectives import Segmentation
 
 
@@ -32,7 +33,20 @@ class SegmentationTask(TrainingTask):
     score: ClassVar[str] = "val/dice"
     spec: TrainSpec
     num_channels: int
-    classes: dict[str, int]
+    labels: Labels
+    weights: tuple[float, ...] = ()
+    """Weight of each output in the loss; empty: all weigh alike."""
+
+    @property
+    def targets(self) -> TargetSpec:
+        """What the network's outputs stand for."""
+        regions = tuple(region.classes for region in self.labels.regions)
+        return TargetSpec(
+            num_classes=self.labels.num_classes,
+            regions=regions,
+            has_ignored=bool(self.labels.ignored),
+            weights=self.weights,
+        )
 
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
@@ -47,11 +61,12 @@ class SegmentationTask(TrainingTask):
             foreground_fraction=spec.foreground_fraction,
             margin=margins,
             is_mirrored=any(spec.border),
+            has_ignored=bool(self.labels.ignored),
             sizes=sizes_of(spec.model),
         )
         return Training(
-            model=build_network(spec.model, self.num_channels, len(self.classes), ndim=len(spec.patch_size)),
-            objective=Segmentation(spec),
+            model=build_network(spec.model, self.num_channels, self.labels.num_outputs, ndim=len(spec.patch_size)),
+            objective=Segmentation(spec, self.targets),
             batches=shards.batches(patches, spec, rank),
             validate=_MeanDice(self, shards.reader, shards.val_share(spec.validate_cases, rank), device),
         )
@@ -69,14 +84,13 @@ class _MeanDice:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         if not self.task.spec.validate_cases:
             return {}
-        classes = self.task.classes
-        sums = torch.zeros(2, len(classes) - 1, dtype=torch.float64)
+        names = list(self.task.labels.targets)
+        sums = torch.zeros(2, len(names), dtype=torch.float64)
         with autocast(self.task.spec.precision, self.device):
             for row in self.rows:
                 scores = self._dice(model, row)
                 sums += torch.stack([scores.nan_to_num(), scores.isfinite().double()])
         totals, counts = sum_over_ranks(sums, self.device)
-        names = [name for name, value in classes.items() if value]
         means = dict(zip(names, (totals / counts).tolist(), strict=True))
         present = {name: mean for name, mean in means.items() if math.isfinite(mean)}
         metrics = {f"val/dice/{name}": mean for name, mean in present.items()}
@@ -87,6 +101,7 @@ class _MeanDice:
         image = torch.from_numpy(self.reader.array(row, IMAGE).copy()).to(self.device)
         model = with_modalities(model, spec.model, Modalities.stored(self.reader, row), self.device)
         logits = predict_logits(model, image, spec.patch_size, PredictSpec(tta=False), border=spec.border)
-        prediction = logits.argmax(0).cpu().numpy()
-        confusion = overlap.confusion_matrix(prediction, self.reader.array(row, MASK), len(self.task.classes))
-        return torch.from_numpy(overlap.dice(confusion)[1:])
+        labels, truth = self.task.labels, self.reader.array(row, MASK)
+        prediction = labels.decide(logits.cpu().numpy())
+        dice = overlap.target_dice(prediction, truth, list(labels.targets.values()), labels.num_classes)
+        return torch.from_numpy(dice)

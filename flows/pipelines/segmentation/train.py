@@ -34,6 +34,7 @@ def build_task(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -
     from flows.pipelines.segmentation.augmentation import fit_augmentation
     from flows.pipelines.segmentation.modalities import check_modalities
     from flows.pipelines.segmentation.task import SegmentationTask
+    from flows.pipelines.segmentation.weights import output_weights
 
     index = read_table(shards.output("index"))
     check_modalities(config.train.model, ShardReader(index, shards_uri(shards)))
@@ -42,5 +43,6 @@ def build_task(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -
         index_uri=shards.output("index"),
         shards_uri=shards_uri(shards),
         num_channels=len(shards.figures.channels),
-        classes=shards.figures.classes,
+        labels=shards.figures.labels,
+        weights=output_weights(config.train.class_weights, shards.figures.labels, index),
     )

@@ -44,15 +44,19 @@ def compare_exits(
     from unet_models.metrics import overlap
     from unet_models.networks.early_exit import EarlyExit
 
-    spec, num_classes = segmenter.bundle.predict, len(segmenter.bundle.classes)
+    spec, labels = segmenter.bundle.predict, segmenter.bundle.labels
     segmenter.predict(segmenter.model, image, spec)
     for threshold in (None, *sorted(thresholds, reverse=True)):
-        model = segmenter.model if threshold is None else EarlyExit(segmenter.model, threshold)
+        model = (
+            segmenter.model
+            if threshold is None
+            else EarlyExit(segmenter.model, threshold, is_exclusive=not labels.regions)
+        )
         started = time.perf_counter()
-        labels = segmenter.predict(model, image, spec).argmax(axis=0)
+        prediction = labels.decide(segmenter.predict(model, image, spec))
         seconds = time.perf_counter() - started
         left = model.num_left if isinstance(model, EarlyExit) else [1]
-        dice = overlap.dice(overlap.confusion_matrix(labels, mask, num_classes))[1:]
+        dice = overlap.target_dice(prediction, mask, list(labels.targets.values()), labels.num_classes)
         yield ExitScore(
             threshold=threshold,
             dice=float(np.nanmean(dice)) if np.isfinite(dice).any() else math.nan,

@@ -69,7 +69,7 @@ class SegmentationPage:
     lineage: Mapping[str, str]
     """Stage keys, digests, commit, model, by name."""
     classes: Mapping[str, int]
-    """Class name to label value, by which the pictures are coloured."""
+    """Numbers of the classes by name, by which the pictures are coloured."""
     notices: Sequence[Notice] = ()
     """Assumptions and conversions in the input that was used."""
     times: TimeSplit | None = None

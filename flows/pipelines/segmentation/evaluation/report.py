@@ -10,6 +10,7 @@ import numpy as np
 from data_pipelines import storage
 from data_pipelines.shards.index import IMAGE, MASK
 from data_pipelines.shards.reader import ShardReader
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.preprocess import prepare_labels
 from flows.pipelines.segmentation.bundle import Bundle
@@ -47,7 +48,7 @@ def write_report(
 ) -> None:
     """Write ``report.html`` and ``overlay.png`` (the worst case) as outputs of the attempt."""
     segmenter = _gated_segmenter(bundle, training)
-    views = _views(attempt, shards, scores, segmenter)
+    views = _views(attempt, shards, scores, bundle.labels, segmenter)
     page = SegmentationPage(
         title=f"{config.registry.name}: {shards.figures.dataset}",
         summaries=summaries,
@@ -58,7 +59,7 @@ def write_report(
         problems=read_problems(shards),
         config=config.model_dump(mode="json"),
         lineage=_lineage(attempt, shards, training),
-        classes=shards.figures.classes,
+        classes=bundle.labels.numbers,
         notices=read_notices(shards),
         times=training.figures.times,
         exits=exits,
@@ -90,13 +91,18 @@ def _gated_segmenter(bundle: Bundle, training: Record[TrainingFigures]) -> Segme
 
 
 def _views(
-    attempt: Attempt, shards: Record[VolumeShardFigures], scores: Sequence[ClassScore], segmenter: Segmenter | None
+    attempt: Attempt,
+    shards: Record[VolumeShardFigures],
+    scores: Sequence[ClassScore],
+    labels: Labels,
+    segmenter: Segmenter | None,
 ) -> list[CaseView]:
     """Draw the worst case, the median and the best."""
     reader = ShardReader.from_uri(shards.output("index"), shards_uri(shards))
     chosen = choose_cases(scores)
     return [
-        _view(reader, attempt, role, case_id, dice, row, segmenter) for role, (case_id, dice, row) in chosen.items()
+        _view(reader, attempt, role, case_id, dice, row, labels, segmenter)
+        for role, (case_id, dice, row) in chosen.items()
     ]
 
 
@@ -107,11 +113,12 @@ def _view(
     case_id: str,
     dice: float,
     row: int,
+    labels: Labels,
     segmenter: Segmenter | None,
 ) -> CaseView:
     done = read_stored_geometry(reader, row)
     with storage.local_file(attempt.uri("predictions", f"{case_id}.nii.gz")) as path:
-        stored = np.asarray(read_volume(path, NO_LIMIT).array)
+        stored = labels.read_numbers(np.asarray(read_volume(path, NO_LIMIT).array))
     prediction = prepare_labels(stored.reshape(done.stored_shape), done)
     planes = overlay_planes(reader.array(row, IMAGE), reader.array(row, MASK), prediction, done.spacing)
     gates = _draw_gates(segmenter, reader.array(row, IMAGE), done.spacing) if segmenter is not None else {}

@@ -110,13 +110,13 @@ class CaseScorer:
         row = int(item["row"])
         stored = read_stored_geometry(self.reader, row)
         given = Modalities.stored(self.reader, row) if self.segmenter.bundle.model.fusion else IMAGE_ALONE
-        labels = self._segment(row, stored, given)
+        labels, prediction = self.segmenter.bundle.labels, self._segment(row, stored, given)
         truth = stored_truth(self.reader, row, stored)
         spacing = stored.stored_spacing
-        scores = score_case(labels, truth, self.segmenter.bundle.classes, spacing, job.tolerance_mm)
+        scores = score_case(prediction, truth, labels.targets, labels.num_classes, spacing, job.tolerance_mm)
         key = self.reader.key(row)
         with storage.local_copy_of(storage.join(job.predictions_uri, f"{key}.nii.gz")) as path:
-            write_nifti(path, labels, stored.geometry.affine_array())
+            write_nifti(path, labels.write_numbers(prediction), stored.geometry.affine_array())
         subsets = {each: self._dice(row, stored, given.only(each.split(",")), truth) for each in job.subsets}
         found = [
             ClassScore(
@@ -138,16 +138,15 @@ class CaseScorer:
         return list(compare_exits(self.segmenter, image, mask, self.job.exit_thresholds))
 
     def _dice(self, row: int, stored: StoredGeometry, given: Modalities, truth: np.ndarray) -> dict[str, float]:
-        """Segment a case with a part of its modalities; return the Dice of each foreground class."""
+        """Segment a case with a part of its modalities; return the Dice of each target."""
         from unet_models.metrics import overlap
 
-        classes = self.segmenter.bundle.classes
-        confusion = overlap.confusion_matrix(self._segment(row, stored, given), truth, len(classes))
-        dice = overlap.dice(confusion)
-        return {name: float(dice[label]) for name, label in classes.items() if label}
+        targets, num_classes = self.segmenter.bundle.labels.targets, self.segmenter.bundle.labels.num_classes
+        dice = overlap.target_dice(self._segment(row, stored, given), truth, list(targets.values()), num_classes)
+        return dict(zip(targets, dice.tolist(), strict=True))
 
     def _segment(self, row: int, stored: StoredGeometry, given: Modalities) -> np.ndarray:
-        """Predict the label map (*stored) of a case, from its shard or from its files."""
+        """Predict the numbers of classes (*stored) of a case, from its shard or from its files."""
         assert self.job is not None
         if self.job.raw_images is None:
             return self.segmenter.segment_prepared(self.reader.array(row, IMAGE), stored, given)
@@ -160,7 +159,7 @@ def read_stored_geometry(reader: ShardReader, row: int) -> StoredGeometry:
 
 
 def stored_truth(reader: ShardReader, row: int, done: Preprocessing) -> np.ndarray:
-    """Return the reference label map as stored: a part of its own where preprocessing could not restore it."""
+    """Return the reference numbers of classes as stored: a part of its own where preprocessing could not restore it."""
     if reader.has(row, TRUTH):
         return reader.array(row, TRUTH)
     return restore_mask(reader.array(row, MASK), done)

@@ -58,7 +58,7 @@ def _data(survey: Survey) -> Iterator[Setting]:
     name = "".join("-" if each in REFUSED_IN_NAMES else each for each in dataset.name).strip() or "unetflow"
     yield Setting("registry.name", name, "The folder's name.")
     kind = "images" if survey.ndim == 2 else "volumes"
-    classes = ", ".join(dataset.classes)
+    classes = dataset.labels.describe()
     yield Setting(
         "data.ndim", survey.ndim, f"{len(survey.cases)} {kind} of {', '.join(dataset.channels)}; classes {classes}."
     )
@@ -133,7 +133,7 @@ def _batch(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
 
 
 def _augmentation(survey: Survey) -> Iterator[Setting]:
-    sided = [name for name in survey.dataset.classes if SIDES.search(name)]
+    sided = [name for name in survey.dataset.labels.targets if SIDES.search(name)]
     if sided:
         axes = [1] if survey.ndim == 2 else [0]
         kept = [axis for axis in range(survey.ndim) if axis not in axes]

@@ -64,7 +64,7 @@ class Survey:
     def images(self) -> Images:
         """Return what sizes are planned for."""
         shapes = [case.cropped if self.is_cropped else case.statistics.shape for case in self.cases]
-        return Images([case.statistics.spacing for case in self.cases], shapes, len(self.dataset.classes))
+        return Images([case.statistics.spacing for case in self.cases], shapes, self.dataset.labels.num_outputs)
 
 
 def survey(root: Path) -> Survey:
@@ -75,7 +75,7 @@ def survey(root: Path) -> Survey:
     found = list(_iter_statistics(dataset, spec, problems))
     if not found:
         raise DataError(problems) if problems else ConfigError(f"{root}: there is no case to plan for")
-    fingerprint = merge_statistics([case.statistics for case in found], dataset.classes, dataset.channels)
+    fingerprint = merge_statistics([case.statistics for case in found], dataset.labels.numbers, dataset.channels)
     return Survey(dataset, spec.ndim, tuple(found), fingerprint, tuple(problems))
 
 
@@ -93,7 +93,7 @@ def _is_flat(root: Path) -> bool:
 
 def _iter_statistics(dataset: Dataset, spec: DataSpec, problems: ProblemList) -> Iterator[SurveyedCase]:
     """Yield the statistics of the cases that keep every rule; what the others break goes to ``problems``."""
-    declared = Dataset(dataset.name, (), dataset.classes, dataset.channels)
+    declared = Dataset(dataset.name, (), dataset.labels, dataset.channels)
     read = partial(_statistics, dataset=declared, spec=spec)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         results = ((1, result) for result in pool.map(read, dataset.cases))
@@ -107,7 +107,7 @@ def _iter_statistics(dataset: Dataset, spec: DataSpec, problems: ProblemList) ->
 def _statistics(case: Case, dataset: Dataset, spec: DataSpec) -> SurveyedCase | list[Problem]:
     try:
         checked = check_case(case, dataset, spec)
-        statistics = case_statistics(checked, len(dataset.classes))
+        statistics = case_statistics(checked, dataset.labels.num_classes)
         stored = [stop - start for start, stop in find_foreground(checked.image)]
         return SurveyedCase(statistics, tuple(stored[axis] for axis in ras_axes(checked.geometry)))
     except DataError as error:

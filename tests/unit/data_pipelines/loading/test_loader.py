@@ -106,6 +106,19 @@ def test_patches_come_from_their_volume_and_mask_alike(shards: ShardReader) -> N
         np.testing.assert_array_equal(mask, patch_of(mask_of(row), corner))
 
 
+def test_every_patch_holds_an_annotated_voxel_where_others_are_ignored(tmp_path: Path) -> None:
+    mask = np.full(SHAPES[3], 3, np.uint8)  # of three classes: ignored
+    mask[-1, -1, -1] = 0
+    annotated = np.array([[0, *(n - 1 for n in SHAPES[3])]], np.int32)
+    stored = parts(3) | {"mask.npy": npy_bytes(mask), "foreground.npy": npy_bytes(annotated)}
+    rows = write_shard(str(tmp_path / "a.tar"), [({"key": "case"}, stored)])
+    assemble = replace(patches(ShardReader(pa.Table.from_pylist(rows), str(tmp_path))), has_ignored=True)
+    for step in range(10):
+        batch = assemble([0] * GLOBAL_BATCH, range(GLOBAL_BATCH), step)
+        seen = (batch.masks == 0) & (batch.images[:, 0] != 0)  # zeros lie beyond the volume
+        assert seen.flatten(1).any(1).all()
+
+
 @pytest.mark.parametrize(
     ("batch", "fraction", "forced"), [(9, 1 / 3, [6, 7, 8]), (2, 1 / 3, [1]), (4, 0.5, [2, 3]), (2, 1, [0, 1])]
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.loading.patches import choose_corner, cut, cut_mirrored
+from data_pipelines.loading.patches import candidate_centres, choose_corner, cut, cut_mirrored
 
 axis = st.tuples(st.integers(1, 12), st.integers(1, 9))  # voxels of the volume, voxels of the patch
 
@@ -59,6 +60,16 @@ def test_all_positions_come_up_equally_often() -> None:
     corners = Counter(choose_corner(np.random.default_rng(i), (5, 4), (3, 3), None) for i in range(1200))
     assert set(corners) == {(a, b) for a in range(3) for b in range(2)}
     assert all(130 < count < 270 for count in corners.values())  # 200 +- 5 standard deviations
+
+
+@pytest.mark.parametrize(("is_forced", "classes"), [(True, {1, 3}), (False, {0})])
+def test_patches_are_centred_on_foreground_where_forced_else_on_annotated_voxels(
+    is_forced: bool, classes: set[int]
+) -> None:
+    voxels = np.array([[0, 4, 4], [0, 5, 5], [1, 5, 5], [3, 6, 6]], np.int32)
+    assert set(candidate_centres(voxels, is_forced=is_forced)[:, 0]) == classes
+    np.testing.assert_array_equal(candidate_centres(voxels[:2], is_forced=is_forced), voxels[:2])  # no foreground
+    assert len(candidate_centres(voxels[2:], is_forced=False)) == 0  # nothing is ignored: anywhere
 
 
 def test_a_rare_class_is_drawn_as_often_as_a_common_one() -> None:

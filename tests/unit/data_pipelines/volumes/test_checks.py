@@ -6,6 +6,7 @@ import gzip
 import itertools
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from PIL import Image
 from data_pipelines.errors import DataError, Problem
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset, check_image
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.grids import check_same_grid
 from data_pipelines.volumes.specs import DataSpec, InputSpec
+from tests.support.volumes import numbered
 
 SHAPE = (4, 5, 6)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -36,8 +39,8 @@ def write(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> str:
 
 
 def dataset_of(case: Case, num_classes: int = 3, channels: tuple[str, ...] = ("MR",)) -> Dataset:
-    classes = {"background": 0} | {f"organ{k}": k for k in range(1, num_classes)}
-    return Dataset("set", (case,), classes, channels)
+    labels = numbered("background", *(f"organ{k}" for k in range(1, num_classes)))
+    return Dataset("set", (case,), labels, channels)
 
 
 def write_case(tmp_path: Path, image: Any, label: Any, **fields: Any) -> tuple[Case, Dataset, DataSpec]:
@@ -316,7 +319,7 @@ def test_label_values_outside_the_declared(tmp_path: Path) -> None:
     problem = only(problems(tmp_path, label=label))
     assert problem.rule == "label-values"
     assert "-1 (1 voxels), 7 (2 voxels); declared are 0 background, 1 organ1, 2 organ2" in problem.message
-    assert "declare" in problem.remedy
+    assert "data.classes" in problem.remedy
 
 
 @pytest.mark.parametrize("value", [-1, 3])
@@ -330,7 +333,42 @@ def test_black_and_white_mask(tmp_path: Path) -> None:
     problem = only(problems(tmp_path, label=(LABEL > 0).astype(np.uint8) * 255, num_classes=2))
     assert problem.rule == "label-values"
     assert "255 (80 voxels)" in problem.message
-    assert "rewrite 255" in problem.remedy
+    assert "data.classes={background: 0, organ1: 255}" in problem.remedy
+
+
+def test_values_become_numbers_of_classes_and_ignored_voxels_are_counted(tmp_path: Path) -> None:
+    case, dataset, spec = write_case(tmp_path, None, np.array([0, 4, 255], np.uint8)[LABEL])
+    labels = Labels(names=("background", "tumour"), values=((0,), (1, 4)), ignored=(255,))
+    checked = check_case(case, replace(dataset, labels=labels), spec)
+    np.testing.assert_array_equal(checked.label, LABEL)
+    (ignored,) = [one for one in checked.notices if one.rule == "ignored-voxels"]
+    assert "40 of 120 voxels (33.3%) are ignored" in ignored.message
+    nothing = labels.model_copy(update={"ignored": ()})  # 255 is declared no more
+    assert "255 (40 voxels)" in only(problems_of(case, replace(dataset, labels=nothing), spec)).message
+
+
+def test_a_label_without_annotation_is_refused(tmp_path: Path) -> None:
+    case, dataset, spec = write_case(tmp_path, None, np.full(SHAPE, 3, np.uint8))
+    ignoring = dataset.labels.model_copy(update={"ignored": (3,)})
+    assert only(problems_of(case, replace(dataset, labels=ignoring), spec)).rule == "nothing-annotated"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "1"])
+def test_colours_are_classes(tmp_path: Path, mode: str) -> None:
+    picture = np.zeros((5, 6, 3), np.uint8)
+    picture[1:3] = 255
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (5, 6), np.uint8)).save(tmp_path / "i.png")
+    Image.fromarray(picture).convert(mode).save(tmp_path / "l.png")
+    case = Case("case", (str(tmp_path / "i.png"),), str(tmp_path / "l.png"), "s")
+    labels = Labels(names=("background", "road"), values=((0,), (0xFFFFFF,)), is_colour=True)
+    spec = DataSpec(root="x", ndim=2)
+    checked = check_case(case, replace(dataset_of(case), labels=labels), spec)
+    np.testing.assert_array_equal(checked.label, picture[..., 0] // 255)
+    picture[0, :4] = 1, 2, 3
+    Image.fromarray(picture).save(tmp_path / "l.png")
+    problem = only(problems_of(case, replace(dataset_of(case), labels=labels), spec))
+    assert (problem.rule, problem.path) == ("label-values", str(tmp_path / "l.png"))
+    assert "#010203 (4 voxels); declared are #000000 background, #ffffff road" in problem.message
 
 
 def test_label_with_fractions_or_nan(tmp_path: Path) -> None:
@@ -397,6 +435,6 @@ def test_class_that_no_case_has_and_too_few_cases() -> None:
     check_dataset(dataset, {"a": [5, 0, 1], "b": [3, 2, 0]})
     (absent,) = dataset_problems(dataset, {"a": [5, 0, 1], "b": [3, 0, 0]})
     assert (absent.rule, absent.path) == ("absent-class", "labels")
-    assert "no case has a voxel of class organ1 (1)" in absent.message
+    assert "no case has a voxel of class organ1; the classes are 0 background, 1 organ1" in absent.message
     assert [problem.rule for problem in dataset_problems(dataset, {"a": [5, 1, 1]})] == ["too-few-cases"]
     assert [problem.rule for problem in dataset_problems(dataset, {})] == ["too-few-cases"]

@@ -87,6 +87,15 @@ def test_merged_moments_are_those_of_all_voxels(seeds: list[int]) -> None:
     assert list(fingerprint.voxels_per_class.values()) == np.bincount(labels, minlength=3).tolist()
 
 
+def test_ignored_voxels_are_no_class() -> None:
+    label = np.array([[[0, 1], [2, 2]]], np.uint8)  # of two classes: 2 is ignored
+    case = checked(np.array([[[[1.0, 5.0], [90.0, 90.0]]]], np.float32), label, np.eye(4), "a")
+    found = case_statistics(case, 2)
+    assert (found.voxels_per_class, found.num_ignored, found.channels[0].max) == ((1, 1), 2, 5.0)
+    fingerprint = merge_statistics([found, found], {"background": 0, "a": 1}, ("MR",))
+    assert (fingerprint.num_ignored, fingerprint.class_frequencies) == (4, {"background": 0.5, "a": 0.5})
+
+
 def test_merged_shapes_spacings_and_classes() -> None:
     def statistics(case_id: str, depth: int, spacing: float, voxels: tuple[int, ...]) -> CaseStatistics:
         base = case_statistics(random_case(0, channels=1), 3)

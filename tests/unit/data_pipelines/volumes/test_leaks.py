@@ -7,12 +7,13 @@ import pytest
 from data_pipelines.errors import ConfigError
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.leaks import assign_subjects, copy_problems, patient_notices, suspected_patients
+from tests.support.volumes import numbered
 
 SCANS = ("patient001_frame01", "patient001_frame12", "patient002_frame01", "patient002_frame12")
 
 
 def dataset(*ids: str) -> Dataset:
-    return Dataset("set", tuple(Case(i, (f"{i}.nii.gz",), "l", i) for i in ids), {"background": 0, "a": 1}, ("MR",))
+    return Dataset("set", tuple(Case(i, (f"{i}.nii.gz",), "l", i) for i in ids), numbered("background", "a"), ("MR",))
 
 
 @pytest.mark.parametrize("pattern", ["patient[0-9]+", "^(patient[0-9]+)_", "(?P<subject>patient[0-9]+)_frame"])

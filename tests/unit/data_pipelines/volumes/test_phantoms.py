@@ -121,7 +121,7 @@ def test_the_set_passes_its_own_checks(tmp_path: Path) -> None:
     spec = DataSpec(layout="phantoms", num_phantoms=5)
     dataset = find_cases(spec, tmp_path)
     assert dataset.problems == ()
-    assert dataset.classes == PHANTOM_CLASSES
+    assert dataset.labels.numbers == PHANTOM_CLASSES
     counts = {}
     for case in dataset.cases:
         checked = check_case(case, dataset, spec)

@@ -29,6 +29,7 @@ from data_pipelines.volumes.preprocess import (
     restore_mask,
 )
 from data_pipelines.volumes.specs import PreprocessSpec
+from tests.support.volumes import numbered
 
 RAW = PreprocessSpec(normalise="none")
 ORIENTATIONS = [
@@ -39,6 +40,8 @@ ORIENTATIONS = [
 """nibabel's form: for each axis of the canonical array, the stored axis it becomes and its direction."""
 CANONICAL = np.arange(4 * 5 * 6).reshape(4, 5, 6).astype(np.int16)
 SPACING = (0.5, 1.5, 2.5)
+SEVERAL = numbered("background", "a", "b", "c")
+"""Classes that are exclusive; however many there are."""
 
 
 def affine_of(degrees: float) -> np.ndarray:
@@ -86,7 +89,7 @@ def test_labels_go_forth_and_back_from_every_orientation(orientation: np.ndarray
     assert prepared.image.flags.c_contiguous
     np.testing.assert_array_equal(restore_mask(CANONICAL, prepared.done), stored)
     np.testing.assert_array_equal(prepare_labels(stored, prepared.done), CANONICAL)
-    restored = restore_labels(one_hot(CANONICAL % 3, 3), prepared.done)
+    restored = restore_labels(one_hot(CANONICAL % 3, 3), prepared.done, SEVERAL)
     np.testing.assert_array_equal(restored, stored % 3)
     assert restored.dtype == np.uint8
 
@@ -122,7 +125,9 @@ def test_cropped_labels_go_back_to_their_place(orientation: np.ndarray) -> None:
     np.testing.assert_array_equal(prepared.image[0], canonical[2:5, 1:9, 3:6])
     assert not prepared.done.is_lossless  # labels outside the box would be lost
     assert not prepared.done.is_resampled
-    np.testing.assert_array_equal(restore_labels(one_hot(labels[2:5, 1:9, 3:6], 3), prepared.done), stored_labels)
+    np.testing.assert_array_equal(
+        restore_labels(one_hot(labels[2:5, 1:9, 3:6], 3), prepared.done, SEVERAL), stored_labels
+    )
     np.testing.assert_array_equal(prepare_labels(stored_labels, prepared.done), labels[2:5, 1:9, 3:6])
 
 
@@ -209,7 +214,7 @@ def test_resampled_labels_come_back_nearly(orientation: np.ndarray, interpolatio
     assert prepared.mask is not None
     assert prepared.mask.shape == (29, 41, 30)
     assert not prepared.done.is_lossless
-    back = restore_labels(one_hot(prepared.mask, 3), prepared.done)
+    back = restore_labels(one_hot(prepared.mask, 3), prepared.done, SEVERAL)
     assert back.shape == stored.shape
     for value in (1, 2):
         assert dice(back == value, stored == value) > 0.93
@@ -234,7 +239,7 @@ def test_thick_slices_are_resampled_one_by_one(interpolation: str) -> None:
     assert prepared.mask is not None
     np.testing.assert_array_equal(np.flatnonzero(prepared.mask.any(axis=(0, 1))), [5, 6, 7, 8, 9])
     logits = one_hot(prepared.mask, 2) - 0.5
-    np.testing.assert_array_equal(restore_labels(logits, prepared.done), labels)
+    np.testing.assert_array_equal(restore_labels(logits, prepared.done, SEVERAL), labels)
 
 
 def test_logits_of_thick_slices_go_back_slice_by_slice() -> None:
@@ -243,7 +248,7 @@ def test_logits_of_thick_slices_go_back_slice_by_slice() -> None:
     logits = np.zeros((2, 4, 4, 6), np.float32)
     logits[1, ..., [1, 3, 5]] = np.array([1.0, -1.0, 1.0])[:, None, None]  # the slices nearest to those stored
     logits[1, ..., [0, 2, 4]] = -9.0
-    found = restore_labels(logits, done)
+    found = restore_labels(logits, done, SEVERAL)
     assert [found[..., k].max() for k in range(3)] == [1, 0, 1]
 
 
@@ -293,7 +298,7 @@ def test_logits_are_resampled_before_the_argmax() -> None:
     done = prepare(np.zeros((1, 9, 8, 7)), Geometry((9, 8, 7), (1.0, 1.0, 1.0)), RAW, (1.8, 4 / 3, 7 / 3)).done
     assert done.shape == logits.shape[1:]
     full = F.interpolate(torch.from_numpy(logits)[None], (9, 8, 7), mode="trilinear", align_corners=False)[0]
-    np.testing.assert_array_equal(restore_labels(logits, done), full.argmax(0))
+    np.testing.assert_array_equal(restore_labels(logits, done, SEVERAL), full.argmax(0))
 
 
 def test_many_classes_need_wider_integers() -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from data_pipelines.shards.index import FOREGROUND, GEOMETRY, IMAGE, MASK, TRUTH, build_index
+from data_pipelines.shards.index import ANNOTATED, FOREGROUND, GEOMETRY, IMAGE, MASK, TRUTH, build_index
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.volumes import sharding
 from data_pipelines.volumes.formats.nifti import write_nifti
@@ -113,20 +113,30 @@ def test_foreground_is_drawn_from_each_class(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sharding, "NUM_FOREGROUND_VOXELS", 10)
     mask = np.zeros((8, 8), np.uint8)
     mask[:4], mask[7, 7] = 1, 3
-    voxels = foreground_voxels(mask)
+    voxels = foreground_voxels(mask, 4)
     assert voxels.dtype == np.int32
     classes, counts = np.unique(voxels[:, 0], return_counts=True)
     assert dict(zip(classes.tolist(), counts.tolist(), strict=True)) == {1: 10, 3: 1}
     assert all(mask[x, y] == value for value, x, y in voxels)
     assert len(np.unique(voxels, axis=0)) == 11
     assert voxels[-1].tolist() == [3, 7, 7]
-    np.testing.assert_array_equal(voxels, foreground_voxels(mask.copy()))  # a function of the mask
-    assert foreground_voxels(np.zeros((2, 3, 4), np.uint8)).shape == (0, 4)
+    np.testing.assert_array_equal(voxels, foreground_voxels(mask.copy(), 4))  # a function of the mask
+    assert foreground_voxels(np.zeros((2, 3, 4), np.uint8), 4).shape == (0, 4)
+
+
+def test_where_voxels_are_ignored_annotated_ones_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharding, "NUM_FOREGROUND_VOXELS", 3)
+    mask = np.full((4, 4), 2, np.uint8)  # of two classes: ignored
+    mask[0], mask[1, 0] = 0, 1
+    voxels = foreground_voxels(mask, 2)
+    assert (voxels[:, 0] == ANNOTATED).sum() == 3
+    assert voxels[-1].tolist() == [1, 1, 0]
+    assert all(mask[x, y] < 2 for _, x, y in voxels)
 
 
 def test_foreground_of_a_regular_structure_is_drawn_evenly() -> None:
     mask = np.ones((100, 100), np.uint8)  # every fifth voxel in raster order would be every fifth column
-    columns = np.bincount(foreground_voxels(mask)[:, 2], minlength=100)
+    columns = np.bincount(foreground_voxels(mask, 4)[:, 2], minlength=100)
     assert columns.sum() == sharding.NUM_FOREGROUND_VOXELS
     assert columns.min() > 0
     assert columns.max() < 45  # 20 +- 5 standard deviations
@@ -135,7 +145,7 @@ def test_foreground_of_a_regular_structure_is_drawn_evenly() -> None:
 def test_foreground_beyond_the_range_of_int16() -> None:
     mask = np.zeros((3, 40_000), np.uint8)
     mask[1, 36_000:36_002] = 2
-    assert foreground_voxels(mask).tolist() == [[2, 1, 36_000], [2, 1, 36_001]]
+    assert foreground_voxels(mask, 4).tolist() == [[2, 1, 36_000], [2, 1, 36_001]]
 
 
 def test_what_shapes_a_sample_is_in_its_digest_and_its_folder(tmp_path: Path) -> None:

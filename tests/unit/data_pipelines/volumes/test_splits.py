@@ -16,11 +16,12 @@ from data_pipelines.errors import ConfigError, DataError, Problem
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.specs import DataSpec
 from data_pipelines.volumes.splits import assign_splits, check_classes_are_trained, classes_without_case, draw_held_out
+from tests.support.volumes import numbered
 
 
 def dataset(*ids: str, subjects: dict[str, str] | None = None, **fields: Any) -> Dataset:
     cases = tuple(Case(i, (f"{i}.nii.gz",), f"{i}_label.nii.gz", (subjects or {}).get(i, i)) for i in ids)
-    return Dataset("set", cases, {"background": 0, "organ": 1}, ("MR",), **fields)
+    return Dataset("set", cases, numbered("background", "organ"), ("MR",), **fields)
 
 
 def splits_file(folder: Path, content: Any) -> DataSpec:
@@ -185,7 +186,7 @@ def test_few_subjects_still_give_two_sides() -> None:
 
 def test_classes_that_a_side_lacks() -> None:
     voxels = {"a": [9, 5, 0], "b": [9, 0, 3], "c": [9, 1, 0]}
-    classes = {"background": 0, "organ": 1, "lesion": 2}
+    classes = {"organ": (1,), "lesion": (2,)}
     assert classes_without_case({"a": "train", "b": "val", "c": "train"}, voxels, classes) == {
         "train": ["lesion"],
         "val": ["organ"],

@@ -12,6 +12,7 @@ from flows.stages.attempt import Attempt
 from flows.training.checkpoints import CheckpointSearch, checkpoint_name
 from flows.training.stage import _select_checkpoint
 from tests.support.training import SPEC, fresh
+from tests.support.volumes import numbered
 from unet_models.training.checkpoint import MARKER, MODEL, TRAINING, save_checkpoint
 
 
@@ -29,7 +30,7 @@ def task(**spec: object) -> SegmentationTask:
         index_uri="i",
         shards_uri="s",
         num_channels=1,
-        classes={"background": 0, "a": 1},
+        labels=numbered("background", "a"),
     )
 
 

@@ -11,10 +11,11 @@ from flows.training.clock import LoopReport, LoopTimes
 from flows.training.curves import CurveRow
 from flows.training.history import Start, UnusableCheckpoint
 from flows.training.progress import FollowReports, WriteReports
+from tests.support.volumes import numbered
 from unet_models.specs.segmentation import TrainSpec
 
 TASK = SegmentationTask(
-    spec=TrainSpec(num_steps=20), index_uri="i", shards_uri="s", num_channels=1, classes={"background": 0, "a": 1}
+    spec=TrainSpec(num_steps=20), index_uri="i", shards_uri="s", num_channels=1, labels=numbered("background", "a")
 )
 
 

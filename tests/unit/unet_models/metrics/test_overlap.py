@@ -68,6 +68,28 @@ def test_dice_and_iou_are_monais(pair: tuple[np.ndarray, np.ndarray]):
     )
 
 
+@settings(deadline=None, max_examples=30)
+@given(label_pairs())
+def test_dice_of_regions_is_monais_without_ignored_voxels(pair: tuple[np.ndarray, np.ndarray]):
+    prediction, truth = pair
+    prediction = np.minimum(prediction, 2)  # of three classes; a truth of 3 is ignored
+    seen = truth < 3
+    masks = [torch.from_numpy(np.stack([(x >= 1) & seen, (x == 2) & seen])[None]) for x in (prediction, truth)]
+    is_there = (masks[0] | masks[1]).flatten(2).any(2)[0].numpy()
+    theirs = compute_dice(*(each.float() for each in masks), ignore_empty=False)[0].numpy()
+    ours = overlap.target_dice(prediction, truth, ((1, 2), (2,)), 3)
+    np.testing.assert_allclose(ours, np.where(is_there, theirs, np.nan), rtol=1e-6)
+
+
+def test_figures_of_regions_worked_out_by_hand():
+    confusion, regions = np.array([[3, 1, 1], [1, 2, 0], [1, 0, 3]]), ((1, 2), (2,))
+    # Of the first region 5 voxels are in both maps, 7 predicted, 7 true.
+    np.testing.assert_allclose(overlap.dice(confusion, regions), [10 / 14, 6 / 8])
+    np.testing.assert_allclose(overlap.iou(confusion, regions), [5 / 9, 3 / 5])
+    np.testing.assert_allclose(overlap.volume_error_percent(confusion, regions), [0, 0])
+    np.testing.assert_allclose(overlap.volume_error_ml(np.array([[0, 2], [0, 3]]), 0.5, ((1,),)), [1])
+
+
 def present(confusion: np.ndarray) -> np.ndarray:
     """1 for classes in either map; NaN for the rest, which MONAI scores 1 when told not to drop empty truths."""
     return np.where(confusion.sum(axis=0) + confusion.sum(axis=1) > 0, 1.0, np.nan)

@@ -14,7 +14,7 @@ from scipy import stats
 from unet_models.metrics.summary import METRIC_NAMES, MetricSummary, score_case, summarise
 from unet_models.metrics.surface import hd95_mm, surface_dice
 
-CLASSES = {"background": 0, "left": 1, "right": 2}
+TARGETS = {"left": (1,), "right": (2,)}
 NAN = float("nan")
 MODULES = ("overlap", "surface", "surface_elements", "summary", "frechet", "kernel", "manifold")
 """All but ``inception``."""
@@ -40,7 +40,7 @@ def test_scores_worked_out_by_hand():
     truth[2:6, 1:5] = 1  # 16 pixels of 2 mm^2
     prediction[2:6, 2:5] = 1  # 12 of them: the first column is missing
     truth[1:3, 7:9] = prediction[1:3, 7:9] = 2
-    scores = score_case(prediction, truth, CLASSES, (2.0, 1.0), tolerance_mm=1.0)
+    scores = score_case(prediction, truth, TARGETS, 3, (2.0, 1.0), tolerance_mm=1.0)
     assert list(scores) == ["left", "right"]
     assert all(tuple(values) == METRIC_NAMES for values in scores.values())
     assert scores["left"] == pytest.approx(
@@ -66,11 +66,11 @@ def test_scores_worked_out_by_hand():
 def test_surface_scores_are_those_of_the_whole_masks():
     labels = np.random.default_rng(0).integers(0, 4, (2, 5, 6, 7)).repeat(2, axis=1)
     labels[0, :, :2] = labels[1, :, 4:] = 0
-    classes, spacing = {"c": 3, "a": 1, "background": 0, "b": 2}, (1.0, 0.5, 2.0)
-    scores = score_case(*labels, classes, spacing, tolerance_mm=0.7)
+    classes, spacing = {"c": (3,), "a": (1,), "b": (2,)}, (1.0, 0.5, 2.0)
+    scores = score_case(*labels, classes, 4, spacing, tolerance_mm=0.7)
     assert list(scores) == ["c", "a", "b"]
     for name, values in scores.items():
-        masks = labels == classes[name]
+        masks = labels == classes[name][0]
         assert values["hd95_mm"] == hd95_mm(*masks, spacing)
         assert values["surface_dice"] == surface_dice(*masks, spacing, 0.7)
 
@@ -79,7 +79,7 @@ def test_absent_classes():
     # Left is only true, right only predicted, other in neither.
     truth, prediction = np.zeros((2, 3, 4, 12), dtype=np.int64)
     truth[0, 0, 0], prediction[1, 1, 1] = 1, 2
-    scores = score_case(prediction, truth, CLASSES | {"other": 3}, (1.0, 1.0, 1.0), tolerance_mm=1.0)
+    scores = score_case(prediction, truth, TARGETS | {"other": (3,)}, 4, (1.0, 1.0, 1.0), tolerance_mm=1.0)
     for name in ("left", "right"):
         assert (scores[name]["dice"], scores[name]["iou"], scores[name]["surface_dice"]) == (0, 0, 0)
         assert scores[name]["hd95_mm"] == pytest.approx(13)  # the diagonal of the image, not of the class's box
@@ -89,16 +89,30 @@ def test_absent_classes():
     assert np.isnan(list(scores["other"].values())).all()
 
 
+def test_regions_and_ignored_voxels():
+    truth, prediction = np.zeros((2, 6, 12), dtype=np.uint8)
+    truth[1:3, 1:5], truth[1, 1] = 1, 2
+    prediction[1:3, 1:4] = 1
+    truth[5], prediction[5] = 3, 2  # ignored
+    scores = score_case(prediction, truth, {"whole": (1, 2), "core": (2,)}, 3, (1.0, 1.0), tolerance_mm=1.0)
+    whole = np.isin(prediction[:5], (1, 2)), np.isin(truth[:5], (1, 2))
+    assert scores["whole"]["dice"] == pytest.approx(2 * 6 / (6 + 8))
+    assert scores["whole"]["hd95_mm"] == hd95_mm(*whole, (1.0, 1.0))
+    assert scores["whole"]["surface_dice"] == surface_dice(*whole, (1.0, 1.0), 1.0)
+    assert scores["core"]["dice"] == 0
+    assert scores["core"]["volume_error_percent"] == -100
+
+
 def test_bad_cases_are_refused():
     labels = np.zeros((4, 4), dtype=np.uint8)
     with pytest.raises(ValueError, match="labels 0 to 2, got values from 3 to 3"):
-        score_case(labels + 3, labels, CLASSES, (1.0, 1.0), 1.0)
+        score_case(labels + 3, labels, TARGETS, 3, (1.0, 1.0), 1.0)
     with pytest.raises(ValueError, match="one shape"):
-        score_case(labels, labels[1:], CLASSES, (1.0, 1.0), 1.0)
+        score_case(labels, labels[1:], TARGETS, 3, (1.0, 1.0), 1.0)
     with pytest.raises(ValueError, match="2 positive numbers"):
-        score_case(labels, labels, CLASSES, (1.0, 1.0, 1.0), 1.0)
+        score_case(labels, labels, TARGETS, 3, (1.0, 1.0, 1.0), 1.0)
     with pytest.raises(ValueError, match="tolerance_mm"):
-        score_case(labels, labels, CLASSES, (1.0, 1.0), -1.0)
+        score_case(labels, labels, TARGETS, 3, (1.0, 1.0), -1.0)
 
 
 # summarise

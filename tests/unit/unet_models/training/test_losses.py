@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unet_models.specs.segmentation import LossSpec
+from unet_models.specs.segmentation import LossSpec, TargetSpec
 from unet_models.training.losses import SMOOTH, contrastive_loss, deeply_supervised_loss, segmentation_loss
 
 TERMS = ["cross_entropy", "dice", "iou", "tversky", "focal"]
@@ -130,6 +130,102 @@ def test_focal_is_that_of_monai(theirs: ModuleType) -> None:
     logits, masks = random_case()
     each = theirs.FocalLoss(gamma=2.0, use_softmax=True, to_onehot_y=True, reduction="none")(logits, masks[:, None])
     torch.testing.assert_close(segmentation_loss(logits, masks, only("focal")), each.sum(1).flatten(1).mean(1))
+
+
+# --- Ignored voxels, regions, weights ---------------------------------------------------------------------------------
+
+REGIONS = TargetSpec(num_classes=4, regions=((1, 2, 3), (2, 3), (3,)))
+
+
+def regions_of(masks: Tensor) -> Tensor:
+    """(B, 3, *spatial) of the regions above: classes from 1, from 2, from 3 on."""
+    return torch.stack([masks >= 1, masks >= 2, masks >= 3], dim=1).float()
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("targets", [TargetSpec(num_classes=4), REGIONS])
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_ignored_voxels_cost_what_they_would_were_they_cut_off(
+    term: str, targets: TargetSpec, batch_dice: bool
+) -> None:
+    logits, masks = random_case()
+    logits = logits[:, : len(targets.regions) or 4]
+    partial = masks.clone()
+    partial[:, 4:] = 4
+    targets = targets.model_copy(update={"has_ignored": True})
+    leaf, spec = logits.clone().requires_grad_(), only(term, batch_dice=batch_dice)
+    loss = segmentation_loss(leaf, partial, spec, targets)
+    torch.testing.assert_close(loss, segmentation_loss(logits[:, :, :4], masks[:, :4], spec, targets))
+    gradient = torch.autograd.grad(loss.sum(), leaf)[0]
+    assert (gradient[:, :, 4:] == 0).all()
+    assert (gradient[:, :, :4] != 0).any()
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("targets", [TargetSpec(num_classes=3), REGIONS])
+def test_patches_without_annotation_cost_nothing(term: str, targets: TargetSpec) -> None:
+    logits, masks = random_case(classes=3)
+    targets = targets.model_copy(update={"has_ignored": True})
+    leaf = logits.requires_grad_()
+    loss = segmentation_loss(leaf, torch.full_like(masks, targets.num_classes), only(term), targets)
+    torch.testing.assert_close(loss, torch.zeros(2), atol=1e-6, rtol=0)
+    assert torch.autograd.grad(loss.sum(), leaf)[0].isfinite().all()
+
+
+def test_weighted_cross_entropy_is_that_of_torch() -> None:
+    logits, masks = random_case()
+    masks[0, 0] = 4
+    weights = torch.tensor([1.0, 2.0, 0.5, 4.0])
+    targets = TargetSpec(num_classes=4, has_ignored=True, weights=tuple(weights.tolist()))
+    loss = segmentation_loss(logits, masks, only("cross_entropy"), targets)
+    for i in range(2):
+        theirs = F.cross_entropy(logits[i : i + 1], masks[i : i + 1].long(), weights, ignore_index=4)
+        torch.testing.assert_close(loss[i], theirs)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_regions_have_binary_cross_entropy_and_monais_sigmoid_terms(theirs: ModuleType, batch_dice: bool) -> None:
+    logits, masks = random_case()
+    logits, truth = logits[:, :3], regions_of(masks)
+    cross_entropy = segmentation_loss(logits, masks, only("cross_entropy"), REGIONS)
+    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(1).mean(1)
+    torch.testing.assert_close(cross_entropy, bce)
+    dice = segmentation_loss(logits, masks, only("dice", batch_dice=batch_dice), REGIONS)
+    reference = theirs.DiceLoss(sigmoid=True, batch=batch_dice, **SMOOTHED)
+    torch.testing.assert_close(dice.mean(), reference(logits, truth))
+    focal = theirs.FocalLoss(gamma=2.0, reduction="none")(logits, truth).flatten(1).mean(1)
+    torch.testing.assert_close(segmentation_loss(logits, masks, only("focal"), REGIONS), focal)
+
+
+def test_weights_of_regions(theirs: ModuleType) -> None:
+    logits, masks = random_case()
+    logits, truth, weights = logits[:, :3], regions_of(masks), torch.tensor([1.0, 2.0, 5.0])
+    targets = REGIONS.model_copy(update={"weights": tuple(weights.tolist())})
+    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(2).mean(2)
+    dice = theirs.DiceLoss(sigmoid=True, reduction="none", **SMOOTHED)(logits, truth).flatten(1)
+    for term, of_region in (("cross_entropy", bce), ("dice", dice)):
+        loss = segmentation_loss(logits, masks, only(term), targets)
+        torch.testing.assert_close(loss, (of_region * weights).sum(1) / weights.sum())
+
+
+def test_weights_of_classes_in_overlap_terms() -> None:
+    logits, masks = random_case()
+    alone = [
+        segmentation_loss(logits, masks, only("dice"), TargetSpec(num_classes=4, weights=weights))
+        for weights in ((9.0, 1e9, 1.0, 1.0), (9.0, 1.0, 1e9, 1.0), (9.0, 1.0, 1.0, 1e9))
+    ]
+    weighted = segmentation_loss(logits, masks, only("dice"), TargetSpec(num_classes=4, weights=(9.0, 1.0, 2.0, 5.0)))
+    torch.testing.assert_close(weighted, (alone[0] + 2 * alone[1] + 5 * alone[2]) / 8)
+
+
+def test_deep_supervision_of_regions_with_ignored_voxels() -> None:
+    logits, masks = random_case(ndim=2)
+    masks = masks[:, :4, :4].contiguous()
+    masks[:, 0] = 4
+    targets, spec = REGIONS.model_copy(update={"has_ignored": True}), LossSpec()
+    fine, coarse = logits[:, :3, :4, :4], logits[:, :3, :2, :2]
+    a, b = (segmentation_loss(x, m, spec, targets) for x, m in ((fine, masks), (coarse, masks[:, 1::2, 1::2])))
+    torch.testing.assert_close(deeply_supervised_loss([fine, coarse], masks, spec, targets), a * 2 / 3 + b / 3)
 
 
 # --- Limits ----------------------------------------------------------------------------------------------------------

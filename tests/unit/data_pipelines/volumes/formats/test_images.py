@@ -46,7 +46,7 @@ def test_palette_is_colour_for_images_and_class_for_labels(tmp_path: Path) -> No
     image = Image.fromarray(indices, mode="P")
     image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
     image.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_volume(tmp_path / "a.png", LIMIT, label=True).array, indices)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.png", LIMIT, label="values").array, indices)
     expected = [[[0, 0, 0], [255, 0, 0]], [[0, 255, 0], [255, 0, 0]]]
     np.testing.assert_array_equal(read_volume(tmp_path / "a.png", LIMIT).array, expected)
 
@@ -110,7 +110,7 @@ def test_broken_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_label_compressed_with_loss_is_refused(tmp_path: Path, name: str, options: dict[str, str]) -> None:
     Image.fromarray(np.eye(16, dtype=np.uint8)).save(tmp_path / name, **options)
     with pytest.raises(DataError) as caught:
-        read_volume(tmp_path / name, LIMIT, label=True)
+        read_volume(tmp_path / name, LIMIT, label="values")
     assert [problem.rule for problem in caught.value.problems] == ["lossy-label"]
     assert read_volume(tmp_path / name, LIMIT).array.shape == (16, 16)  # as an image it is read
 
@@ -118,7 +118,7 @@ def test_a_label_compressed_with_loss_is_refused(tmp_path: Path, name: str, opti
 def test_a_label_compressed_without_loss_is_read(tmp_path: Path) -> None:
     labels = np.eye(16, dtype=np.uint8)
     Image.fromarray(labels).save(tmp_path / "a.tif", compression="tiff_lzw")
-    np.testing.assert_array_equal(read_volume(tmp_path / "a.tif", LIMIT, label=True).array, labels)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.tif", LIMIT, label="values").array, labels)
 
 
 def deep_colour_png(path: Path) -> None:
@@ -144,4 +144,4 @@ def test_deep_colour_is_never_reduced(tmp_path: Path) -> None:
 def test_more_than_256_classes_are_written_with_16_bits(tmp_path: Path) -> None:
     labels = np.array([[0, 255, 256, 300]], np.int16)
     write_picture(tmp_path / "a.png", labels)
-    np.testing.assert_array_equal(read_volume(tmp_path / "a.png", LIMIT, label=True).array, labels)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.png", LIMIT, label="values").array, labels)

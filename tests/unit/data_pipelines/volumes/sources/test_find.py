@@ -74,7 +74,7 @@ def test_decathlon(tmp_path: Path) -> None:
     assert dataset.cases[0].label == str(root / "labelsTr/a.nii.gz")
     assert dataset.cases[0].subject == "a"
     assert (dataset.name, dataset.channels) == ("Set", ("MRI",))
-    assert dataset.classes == {"background": 0, "front": 1, "back": 2}
+    assert dataset.labels.numbers == {"background": 0, "front": 1, "back": 2}
     assert dataset.metadata == {"licence": "CC-BY-SA 4.0", "release": "1.0"}
     assert dataset.splits_path == str(root / "splits_final.json")
     assert dataset.problems == ()
@@ -132,7 +132,7 @@ def test_nnunet(tmp_path: Path) -> None:
     assert [case.case_id for case in dataset.cases] == ["case_1", "case_2"]
     assert [Path(p).name for p in dataset.cases[0].images] == ["case_1_0000.nii.gz", "case_1_0001.nii.gz"]
     assert dataset.channels == ("channel0", "channel1")
-    assert dataset.classes == {"background": 0, "organ": 1}
+    assert dataset.labels.numbers == {"background": 0, "organ": 1}
     assert dataset.problems == ()
 
 
@@ -179,20 +179,39 @@ def test_nnunet_colour_image_brings_all_channels(tmp_path: Path) -> None:
     ],
 )
 def test_both_ways_of_declaring_labels(tmp_path: Path, labels: Any, classes: dict[str, int]) -> None:
-    found = find(nnunet(tmp_path / "n", "a", labels=labels)).classes
+    found = find(nnunet(tmp_path / "n", "a", labels=labels)).labels.numbers
     assert found == classes
     assert list(found) == list(classes)  # background first
 
 
 @pytest.mark.parametrize(
+    ("labels", "order", "targets"),
+    [
+        ({"background": 0, "whole": [1, 2], "core": 2}, None, {"whole": (1, 2), "core": (2,)}),
+        ({"background": 0, "whole": [1, 2]}, [2], {"whole": (1, 2)}),
+        ({"background": 0, "tumour": [1, 2], "organ": 3}, None, {"tumour": (1,), "organ": (2,)}),
+    ],
+)
+def test_lists_are_regions_where_they_overlap_or_are_ordered(
+    tmp_path: Path, labels: Any, order: Any, targets: dict[str, tuple[int, ...]]
+) -> None:
+    root = nnunet(tmp_path / "n", "a", labels=labels, **({"regions_class_order": order} if order else {}))
+    assert find(root).labels.targets == targets
+
+
+def test_regions_of_the_configuration_replace_those_of_the_data(tmp_path: Path) -> None:
+    root = nnunet(tmp_path / "n", "a", labels={"background": 0, "whole": [1, 2], "core": 2})
+    found = find(root, classes={"background": 0, "edema": 1, "core": 2}, regions={"all": ("edema", "core")}).labels
+    assert found.targets == {"all": (1, 2)}
+    assert found.numbers == {"background": 0, "edema": 1, "core": 2}
+
+
+@pytest.mark.parametrize(
     ("labels", "rule"),
     [
-        ({"background": 0, "whole": [1, 2], "core": 2}, "region-labels"),
-        ({"background": 0, "a": 1, "ignore": 2}, "ignore-label"),
-        ({"background": 0, "a": 1, "c": 3}, "class-holes"),
-        ({"a": 1, "b": 2}, "class-holes"),
-        ({"background": 0, "mask": 255}, "class-holes"),
-        ({"background": 0}, "class-holes"),
+        ({"background": 0, "core": 2, "whole": [1, 2]}, "bad-regions"),
+        ({"a": 1, "b": 2}, "bad-classes"),
+        ({"background": 0}, "bad-classes"),
         ({"background": 0, "a": 1.5}, "bad-classes"),
         ({"0": "background", "1": "a", "2": "a"}, "bad-classes"),
         (None, "bad-classes"),
@@ -214,10 +233,10 @@ def test_unusable_channel_names_are_refused(tmp_path: Path, names: Any) -> None:
 def test_spec_overrides_declarations(tmp_path: Path) -> None:
     root = nnunet(tmp_path / "n", "a", labels=None, channel_names={"0": "x", "1": "y"})
     dataset = find(root, classes={"background": 0, "mine": 1}, channels=("p", "q"))
-    assert dataset.classes == {"background": 0, "mine": 1}
+    assert dataset.labels.numbers == {"background": 0, "mine": 1}
     assert dataset.channels == ("p", "q")
-    with pytest.raises(DataError, match=r"data\.classes: .*0\.\.K-1"):
-        find(root, classes={"background": 0, "mine": 2})
+    with pytest.raises(DataError, match=r"data\.classes: .*a background"):
+        find(root, classes={"theirs": 1, "mine": 2})
 
 
 def test_broken_dataset_json(tmp_path: Path) -> None:
@@ -242,7 +261,7 @@ def test_folders(tmp_path: Path, label_folder: str) -> None:
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(root / "images/a.png")
     dataset = find(root, ndim=2)
     assert [case.case_id for case in dataset.cases] == ["a", "b"]
-    assert dataset.classes == {"background": 0, "foreground": 1}
+    assert dataset.labels.numbers == {"background": 0, "foreground": 1}
     assert dataset.channels == ("red", "green", "blue")
     assert dataset.problems == ()
 
@@ -253,7 +272,7 @@ def test_folders_with_classes_subjects_and_other_suffixes(tmp_path: Path) -> Non
     (root / "classes.json").write_text('{"background": 0, "road": 1}')
     (root / "subjects.json").write_text('{"a": "town", "b": "town"}')
     dataset = find(root)
-    assert dataset.classes == {"background": 0, "road": 1}
+    assert dataset.labels.numbers == {"background": 0, "road": 1}
     assert [case.subject for case in dataset.cases] == ["town", "town"]
     (root / "subjects.json").write_text('{"a": 1}')
     with pytest.raises(DataError, match="must map case ids to subjects"):

@@ -15,6 +15,7 @@ from data_pipelines.volumes.specs import PreprocessSpec
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.explain import SegmentationExplainer
 from flows.registry.bundle import WEIGHTS, write_bundle
+from tests.support.volumes import numbered
 from unet_models.networks.build import build_network
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec
@@ -27,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     bundle = Bundle(
         model=spec,
-        classes={"background": 0, "liver": 1, "kidney": 2},
+        labels=numbered("background", "liver", "kidney"),
         channels=("CT",),
         patch_size=(8, 8, 8),
         preprocess=PreprocessSpec(),

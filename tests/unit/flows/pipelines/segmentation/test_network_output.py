@@ -16,18 +16,19 @@ from flows.pipelines.segmentation.evaluate import build_bundle
 from flows.pipelines.segmentation.segmenter import Segmenter
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.registry.bundle import WEIGHTS, read_bundle, write_bundle
+from tests.support.volumes import numbered
 from unet_models.networks.build import build_network
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec
 
 MODEL = UNetSpec(channels=(4, 8), deep_supervision=0)
-CLASSES = {"background": 0, "left": 1, "right": 2}
+LABELS = numbered("background", "left", "right")
 
 
 def segmenter(folder: Path, mirror_axes: tuple[int, ...]) -> Segmenter:
     bundle = Bundle(
         model=MODEL,
-        classes=CLASSES,
+        labels=LABELS,
         channels=("image",),
         patch_size=(8, 8),
         preprocess=PreprocessSpec(normalise="none"),
@@ -38,7 +39,7 @@ def segmenter(folder: Path, mirror_axes: tuple[int, ...]) -> Segmenter:
     )
     write_bundle(folder, bundle)
     torch.manual_seed(0)
-    save_file(build_network(MODEL, 1, len(CLASSES), ndim=2).state_dict(), folder / WEIGHTS)
+    save_file(build_network(MODEL, 1, LABELS.num_outputs, ndim=2).state_dict(), folder / WEIGHTS)
     return Segmenter.from_folder(folder, device="cpu")
 
 
@@ -62,7 +63,7 @@ def test_the_bundle_says_which_axes_training_mirrored(
     )
     figures = VolumeShardFigures(
         num_train=1, num_val=1, num_new=0, shards="s", shard_sizes={}, dataset="d", num_quarantined=0,
-        spacing=None, classes=CLASSES, channels=("image",),
+        spacing=None, labels=LABELS, channels=("image",),
     )  # fmt: skip
     write_bundle(tmp_path, build_bundle(config, figures))
     assert read_bundle(tmp_path, Bundle).mirror_axes == expected

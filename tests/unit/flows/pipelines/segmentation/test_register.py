@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from data_pipelines.volumes.classes import Labels
 from flows.pipelines.segmentation import register
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import SegmentationScores
@@ -21,7 +22,7 @@ SHARDS = VolumeShardFigures(
     dataset="Task09_Spleen",
     num_quarantined=0,
     spacing=None,
-    classes={"background": 0, "spleen": 1, "lesion": 3},
+    labels=Labels(names=("background", "spleen", "lesion"), values=((0,), (1,), (3,))),
     channels=("CT",),
 )
 METRICS = {"dice": 0.8, "dice/spleen": 0.9, "dice/lesion": 0.7, "hd95_mm": 2.5, "hd95_mm/spleen": 2.5}

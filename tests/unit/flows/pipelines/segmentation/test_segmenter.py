@@ -14,24 +14,29 @@ import torch
 from PIL import Image
 
 from data_pipelines.errors import DataError, InputError
+from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.segmenter import Segmenter
+from tests.support.volumes import numbered
 from unet_models.specs.networks import FusionSpec, UNetSpec
 from unet_models.specs.segmentation import PredictSpec
 
 IMAGE = np.random.default_rng(0).normal(100, 10, (8, 8, 8)).astype(np.float32)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
+ORGAN = numbered("background", "organ")
 
 
 class Threshold(Segmenter):
     """A segmenter whose network is a threshold: bright voxels are class 1."""
 
-    def __init__(self, ndim: int = 3, channels: Sequence[str] = ("MR",), **limits: float) -> None:
+    def __init__(
+        self, ndim: int = 3, channels: Sequence[str] = ("MR",), labels: Labels = ORGAN, **limits: float
+    ) -> None:
         self.bundle = Bundle(
             model=UNetSpec(),
-            classes={"background": 0, "organ": 1},
+            labels=labels,
             channels=tuple(channels),
             patch_size=(8,) * ndim,
             preprocess=PreprocessSpec(),
@@ -67,6 +72,35 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) ->
     image[0, 1, 1] = value  # 1e300 is infinite as float32
     assert rules_of(Threshold(), write(tmp_path / "a.nii.gz", image)) == [("non-finite", "a.nii.gz")]
     assert rules_of(Threshold(), write(tmp_path / "b.nii.gz", np.zeros_like(IMAGE))) == [("constant-image", "b.nii.gz")]
+
+
+def test_label_maps_have_the_values_of_label_files(tmp_path: Path) -> None:
+    segmenter = Threshold(labels=Labels(names=("background", "organ"), values=((3, 0), (700, 1))))
+    path, bright = write(tmp_path / "a.nii.gz", IMAGE), np.where(IMAGE.mean() < IMAGE, 700, 3)
+    np.testing.assert_array_equal(segmenter.segment(IMAGE), bright)
+    np.testing.assert_array_equal(segmenter.label_files([path]), bright)
+    np.testing.assert_array_equal(segmenter.segment_files([path])[0], bright == 700)  # numbers of classes
+    written = nib.load(segmenter.segment_to_file([path], str(tmp_path / "out.nii.gz")))
+    np.testing.assert_array_equal(np.asarray(written.dataobj), bright)
+
+
+def test_colours_are_written_as_colours_and_in_nifti_as_numbers(tmp_path: Path) -> None:
+    colours = Labels(names=("background", "road"), values=((0x000080,), (0xFF00FF,)), is_colour=True)
+    segmenter, picture = Threshold(ndim=2, labels=colours), np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    expected = np.where((picture > 31)[..., None], [255, 0, 255], [0, 0, 128])
+    np.testing.assert_array_equal(segmenter.label_files([str(tmp_path / "a.png")]), expected)
+    out = segmenter.segment_to_file([str(tmp_path / "a.png")], str(tmp_path / "out.png"))
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), expected)
+    out = segmenter.segment_to_file([str(tmp_path / "a.png")], str(tmp_path / "out.nii.gz"))
+    np.testing.assert_array_equal(np.asarray(nib.load(out).dataobj), picture > 31)
+
+
+def test_values_that_png_does_not_have_are_refused(tmp_path: Path) -> None:
+    segmenter = Threshold(ndim=2, labels=Labels(names=("background", "organ"), values=((0,), (-1,))))
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"write the labels as \.nii\.gz"):
+        segmenter.segment_to_file([str(tmp_path / "a.png")], str(tmp_path / "out.png"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

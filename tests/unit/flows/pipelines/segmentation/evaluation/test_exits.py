@@ -14,6 +14,7 @@ from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluation.exits import ExitScore, compare_exits, exits_section
 from flows.pipelines.segmentation.segmenter import Segmenter
+from tests.support.volumes import numbered
 from unet_models.networks.build import build_network
 from unet_models.networks.early_exit import EarlyExit
 from unet_models.specs.networks import UNetSpec
@@ -28,7 +29,7 @@ class Untrained(Segmenter):
         self.device = torch.device("cpu")
         self.bundle = Bundle(
             model=UNetSpec(channels=(2, 3, 4), deep_supervision=1),
-            classes={"background": 0, "organ": 1},
+            labels=numbered("background", "organ"),
             channels=("CT",),
             patch_size=(8, 8),
             preprocess=PreprocessSpec(),

@@ -8,6 +8,7 @@ import torch
 from flows.pipelines.segmentation.search.space import SEGMENTATION_SPACE, apply, choices, num_halvings, strides
 from flows.pipelines.segmentation.task import SegmentationTask
 from flows.tuning.space import changed_task, draw
+from tests.support.volumes import numbered
 from unet_models.networks.build import build_network
 from unet_models.specs.segmentation import TrainSpec
 
@@ -41,7 +42,7 @@ def test_no_stage_is_wider_than_320() -> None:
 def test_drawn_networks_are_built(number: int) -> None:
     """Every one that is drawn takes a patch, whatever block and depth go together."""
     spec = SPEC.model_copy(update={"patch_size": (16, 16)})
-    task = SegmentationTask(spec=spec, index_uri="", shards_uri="", num_channels=1, classes={"background": 0, "a": 1})
+    task = SegmentationTask(spec=spec, index_uri="", shards_uri="", num_channels=1, labels=numbered("background", "a"))
     values = draw(choices(spec), (), 0, number)
     changed = changed_task(task, SEGMENTATION_SPACE, values)
     assert isinstance(changed, SegmentationTask)
