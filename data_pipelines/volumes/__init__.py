@@ -15,6 +15,7 @@ spacing       spacing of a data set, axis of thick slices
 resampling    images, label maps and logits on another grid
 preprocess    raw case to training sample, and label maps back
 fingerprint   statistics per case and over the data set
+trained_range range of what a model was trained on
 splits        training and validation cases
 sharding      checked, preprocessed samples in shards, over a Ray cluster
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
+from data_pipelines.volumes.trained_range import TrainedRange
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec
 
@@ -26,5 +27,7 @@ class Bundle(Spec):
     mirror_axes: tuple[int, ...]
     """Axes that training mirrored, the only ones that test-time augmentation may mirror."""
     predict: PredictSpec
+    trained_range: TrainedRange | None = None
+    """Range of the training cases; inputs beyond it are said to be."""
     limits: InputSpec = InputSpec()
     """Limits and tolerances of input files, as in training."""

@@ -71,6 +71,7 @@ def build_bundle(config: SegmentationConfig, shards: VolumeShardFigures) -> Bund
         spacing=shards.spacing,
         mirror_axes=config.train.augment.mirrored(config.data.ndim),
         predict=PredictSpec(**config.evaluate.model_dump(include=set(PredictSpec.model_fields))),
+        trained_range=shards.trained_range,
         limits=InputSpec(**config.data.model_dump(include=set(InputSpec.model_fields))),
     )
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from data_pipelines.errors import InputError, WeightsError
-from data_pipelines.notices import log_notices
+from data_pipelines.notices import Notice, log_notices
 from data_pipelines.volumes.checks import CheckedImage, check_finite, check_image, check_varies
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.images import write_picture
@@ -104,6 +104,8 @@ class Segmenter:
             ARRAY, list(image), [f"channel {index}: " if len(channels) > 1 else "" for index in range(len(channels))]
         )
         check_varies([(ARRAY, channel) for channel in image], channels)
+        if geometry is not None:
+            log_notices(self._find_outside(ARRAY, image, geometry))
         geometry = geometry or Geometry(image.shape[1:], self.bundle.spacing or (1.0,) * ndim)
         return self.bundle.labels.write(self._segment(image, geometry, given))
 
@@ -141,8 +143,12 @@ class Segmenter:
     def _read(self, paths: Sequence[str]) -> CheckedImage:
         bundle = self.bundle
         checked = check_image(paths, bundle.channels, len(bundle.patch_size), bundle.limits)
-        log_notices(checked.notices)
+        log_notices([*checked.notices, *self._find_outside(paths[0], checked.image, checked.geometry)])
         return checked
+
+    def _find_outside(self, path: str, image: np.ndarray, geometry: Geometry) -> list[Notice]:
+        trained, is_absolute = self.bundle.trained_range, self.bundle.preprocess.normalise != "zscore"
+        return trained.find_outside(path, image, geometry, is_absolute=is_absolute) if trained else []
 
     def _prepare(self, image: np.ndarray, geometry: Geometry) -> Prepared:
         return prepare(image, geometry, self.bundle.preprocess, self.bundle.spacing)

@@ -32,6 +32,7 @@ from data_pipelines.volumes.splits import (
     classes_without_case,
     notice_unscored,
 )
+from data_pipelines.volumes.trained_range import TrainedRange
 from flows.cluster.connection import use_ray
 from flows.stages.attempt import Attempt
 from flows.stages.shards import ShardFigures, add_index, add_notices, add_problems, shards_exist
@@ -54,6 +55,8 @@ class VolumeShardFigures(ShardFigures):
     """Files that hold the channels of one image; 1 for colour images and 4-D volumes."""
     has_channel_numbers: bool = False
     """True where the names of image files end in their channel's number, NAME_0000."""
+    trained_range: TrainedRange | None = None
+    """Range of the training cases."""
     notices: dict[str, int] = Field(default={})
     """Name of each kind of assumption, conversion or skipped file to how often it occurred; output ``notices``."""
 
@@ -95,6 +98,7 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
             spacing=spacing,
             labels=dataset.labels,
             channels=dataset.channels,
+            trained_range=_trained_range(sharded, splits),
             **_naming(dataset),
             notices=notices,
         )
@@ -160,6 +164,11 @@ def _left_out(dataset: Dataset, sharded: Sharded) -> set[str]:
 def _fingerprint(dataset: Dataset, sharded: Sharded) -> Fingerprint:
     statistics = [CaseStatistics.model_validate_json(row["statistics"]) for row in sharded.rows]
     return merge_statistics(statistics, dataset.labels.numbers, dataset.channels)
+
+
+def _trained_range(sharded: Sharded, sides: Mapping[str, Side]) -> TrainedRange:
+    trained = [row for row in sharded.rows if sides.get(row["case_id"]) == "train"]
+    return TrainedRange.of([CaseStatistics.model_validate_json(row["statistics"]) for row in trained])
 
 
 def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:

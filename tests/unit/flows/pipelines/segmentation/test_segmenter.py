@@ -17,6 +17,7 @@ from data_pipelines.errors import DataError, InputError
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
+from data_pipelines.volumes.trained_range import TrainedRange
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.segmenter import Segmenter
 from tests.support.volumes import numbered
@@ -198,3 +199,13 @@ def test_a_text_that_is_not_given_is_told(caplog: pytest.LogCaptureFixture) -> N
     assert "segmented without" not in caplog.text
     segmenter.segment(image)
     assert "segmented without text, which this model reads" in caplog.text
+
+
+def test_inputs_beyond_the_training_data_are_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    segmenter = Threshold()
+    extent = ((8, 8), (8, 8), (16, 16))
+    trained = TrainedRange(spacing=((1, 1), (1, 1), (1, 1.5)), extent=extent, intensities=((0, 1),))
+    segmenter.bundle = segmenter.bundle.model_copy(update={"trained_range": trained})
+    segmenter.segment_files([write(tmp_path / "a.nii.gz", IMAGE)])
+    assert "outside-training-range (1)" in caplog.text
+    assert "a.nii.gz: voxels of 2 mm along z, trained on 1 to 1.5 mm" in caplog.text
