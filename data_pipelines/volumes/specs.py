@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from data_pipelines.errors import ConfigError
 from data_pipelines.specs import LocalPath, Spec
 
 SLICE_TOLERANCE_MM = 0.08
@@ -66,6 +67,9 @@ class InputSpec(Spec):
     """Maximum distance between the same corner of two grids of one case, as a share of the smallest spacing."""
 
 
+Fold = Annotated[int, Field(ge=0)]
+
+
 class DataSpec(InputSpec):
     """Source, checks, split and shards of a data set of volumes."""
 
@@ -94,8 +98,9 @@ class DataSpec(InputSpec):
     splits: str | None = None
     """Splits file in the format of nnU-Net's ``splits_final.json``, absolute or relative to ``root``. Default: the one
     beside the data, else the splits are drawn."""
-    fold: int = Field(default=0, ge=0)
-    """Fold of the splits that is held out for validation, counted from 0."""
+    fold: Fold | tuple[Fold, ...] | Literal["all"] = 0
+    """Fold of the splits that is held out for validation, counted from 0; or several, or ``all``: each is trained and
+    scored, and one model is registered that averages their probabilities."""
     num_folds: int = Field(default=5, ge=2)
     """Number of folds of drawn splits; ignored with a splits file."""
     split_seed: int = 12345
@@ -112,6 +117,20 @@ class DataSpec(InputSpec):
     """Seed of the generated cases; read where ``layout`` generates them."""
     preprocess: PreprocessSpec = PreprocessSpec()
     """Preprocessing of a raw case to a training sample."""
+
+    @property
+    def held_out_fold(self) -> int:
+        """Fold of a run of one. Raises ConfigError where there are several: each is a run of its own."""
+        if isinstance(self.fold, int):
+            return self.fold
+        raise ConfigError(f"data.fold: {self.fold} is several folds; this needs one, such as data.fold=0")
+
+    @field_validator("fold")
+    @classmethod
+    def _folds_differ(cls, fold: int | tuple[int, ...] | str) -> int | tuple[int, ...] | str:
+        if isinstance(fold, tuple) and (len(fold) < 2 or len(set(fold)) < len(fold)):
+            raise ValueError(f"fold: name one fold, or several different ones, got {list(fold)}")
+        return fold
 
     @model_validator(mode="after")
     def _order_goes_with_regions(self) -> Self:

@@ -32,7 +32,7 @@ class Splits:
 
 
 def assign_splits(dataset: Dataset, spec: DataSpec, quarantined: Collection[str] = ()) -> Splits:
-    """Assign every case of ``dataset`` that takes part in fold ``spec.fold`` to a side.
+    """Assign every case of ``dataset`` that takes part in the fold of ``spec`` to a side.
 
     The splits come from ``spec.splits``, else from a ``splits_final.json`` beside the data, else they are drawn.
     ``quarantined`` names cases that were excluded before: a splits file may name them, and they get no side. Cases on
@@ -40,20 +40,32 @@ def assign_splits(dataset: Dataset, spec: DataSpec, quarantined: Collection[str]
     breaks other rules, ConfigError where there is no such fold or a side has no case.
     """
     dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.case_id not in quarantined))
+    path = find_splits_file(dataset, spec)
+    if path is None:
+        return _draw_split(dataset, spec)
+    if spec.splits is None:
+        logger.info("splits are read from %s", path)
+    return _read_split(path, dataset, spec, quarantined)
+
+
+def find_splits_file(dataset: Dataset, spec: DataSpec) -> Path | None:
+    """Return the file of the splits: the one of ``spec``, else one beside the data; None: they are drawn."""
     if spec.splits is not None:
-        path = Path(spec.root) / Path(spec.splits).expanduser()
-        return _read_split(path, dataset, spec, quarantined)
-    if dataset.splits_path is not None:
-        logger.info("splits are read from %s", dataset.splits_path)
-        return _read_split(Path(dataset.splits_path), dataset, spec, quarantined)
-    return _draw_split(dataset, spec)
+        return Path(spec.root) / Path(spec.splits).expanduser()
+    return None if dataset.splits_path is None else Path(dataset.splits_path)
+
+
+def find_folds(dataset: Dataset, spec: DataSpec) -> tuple[int, ...]:
+    """Return the numbers of all folds. Raises DataError or ConfigError where the splits file cannot be read."""
+    path = find_splits_file(dataset, spec)
+    return tuple(range(spec.num_folds if path is None else len(_read_folds(path))))
 
 
 # --- a splits file ---------------------------------------------------------------------------------------------------
 
 
 def _read_split(path: Path, dataset: Dataset, spec: DataSpec, quarantined: Collection[str]) -> Splits:
-    fold = _read_fold(path, spec.fold)
+    fold = _read_fold(path, spec.held_out_fold)
     known = {case.case_id for case in dataset.cases}
     excluded = {problem.case_id for problem in dataset.problems} | set(quarantined)
     fatal = _contradictions(path, fold)
@@ -68,25 +80,33 @@ def _read_split(path: Path, dataset: Dataset, spec: DataSpec, quarantined: Colle
     return Splits(sides, tuple(tolerable))
 
 
+SPLITS_REMEDY = 'write a list of {"train": [case ids], "val": [case ids]}, as splits_final.json of nnU-Net'
+
+
+def _read_folds(path: Path) -> list[Any]:
+    """Read a splits file. Raises DataError where it is no list of folds, ConfigError where there is no such file."""
+    if not path.is_file():
+        raise ConfigError(f"data.splits: there is no file {path}; correct the path, or leave it out to draw the splits")
+    folds: Any = read_json(path)
+    if not isinstance(folds, list) or not folds:
+        message = f"must be a list of folds, got {type(folds).__name__} {folds!r:.60}"
+        raise broken_rule("bad-splits", path, message, SPLITS_REMEDY)
+    return folds
+
+
 def _read_fold(path: Path, fold: int) -> dict[str, list[str]]:
     """Read {"train": [ids], "val": [ids]} of one fold.
 
     Raises DataError where the file is malformed, ConfigError where there is no such file or fold.
     """
-    if not path.is_file():
-        raise ConfigError(f"data.splits: there is no file {path}; correct the path, or leave it out to draw the splits")
-    folds: Any = read_json(path)
-    remedy = 'write a list of {"train": [case ids], "val": [case ids]}, as splits_final.json of nnU-Net'
-    if not isinstance(folds, list) or not folds:
-        message = f"must be a list of folds, got {type(folds).__name__} {folds!r:.60}"
-        raise broken_rule("bad-splits", path, message, remedy)
+    folds = _read_folds(path)
     if fold >= len(folds):
         raise ConfigError(f"data.fold: {fold} is out of range; {path} has folds 0..{len(folds) - 1}")
     chosen = folds[fold]
     for side in ("train", "val"):
         ids = chosen.get(side) if isinstance(chosen, dict) else None
         if not isinstance(ids, list) or not all(isinstance(case_id, str) for case_id in ids):
-            raise broken_rule("bad-splits", path, f"fold {fold} has no list of case ids {side!r}", remedy)
+            raise broken_rule("bad-splits", path, f"fold {fold} has no list of case ids {side!r}", SPLITS_REMEDY)
     return {side: [normal(case_id) for case_id in chosen[side]] for side in ("train", "val")}
 
 
@@ -122,12 +142,13 @@ def _mismatches(path: Path, fold: dict[str, list[str]], known: set[str], exclude
 
 
 def _draw_split(dataset: Dataset, spec: DataSpec) -> Splits:
-    if spec.fold >= spec.num_folds:
-        raise ConfigError(f"data.fold: {spec.fold} is out of range; data.num_folds is {spec.num_folds}")
-    held_out = draw_held_out({case.subject for case in dataset.cases}, spec.fold, spec.num_folds, spec.split_seed)
+    fold = spec.held_out_fold
+    if fold >= spec.num_folds:
+        raise ConfigError(f"data.fold: {fold} is out of range; data.num_folds is {spec.num_folds}")
+    held_out = draw_held_out({case.subject for case in dataset.cases}, fold, spec.num_folds, spec.split_seed)
     sides: dict[str, Side] = {case.case_id: "val" if case.subject in held_out else "train" for case in dataset.cases}
     remedy = "choose another data.fold or fewer data.num_folds"
-    _check_both_sides(sides, f"fold {spec.fold} of {spec.num_folds}", remedy)
+    _check_both_sides(sides, f"fold {fold} of {spec.num_folds}", remedy)
     return Splits(sides)
 
 

@@ -43,6 +43,18 @@ class TrainedRange(Spec):
             intensities=_pairs(low.min(axis=0), high.max(axis=0)),
         )
 
+    def widened(self, others: Sequence[TrainedRange]) -> TrainedRange:
+        """Return the range that holds this one and others."""
+        ranges = [self, *others]
+        joined = {
+            name: tuple(
+                (min(low for low, _ in pairs), max(high for _, high in pairs))
+                for pairs in zip(*(getattr(each, name) for each in ranges), strict=True)
+            )
+            for name in type(self).model_fields
+        }
+        return type(self)(**joined)
+
     def find_outside(self, path: str, image: np.ndarray, geometry: Geometry, *, is_absolute: bool) -> list[Notice]:
         """Notice what of an image (C, *spatial) as stored lies outside.
 

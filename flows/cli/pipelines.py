@@ -74,7 +74,7 @@ def add_stage_commands() -> None:
     """Add one command per stage of the pipelines of the catalog, where it does not exist yet."""
     known = {command.name for command in app.registered_commands}
     for pipeline in PIPELINES.values():
-        for step in pipeline.steps:
+        for step in pipeline.all_steps:
             if step.name not in known:
                 known.add(step.name)
                 _add_stage_command(step.name, step.about)

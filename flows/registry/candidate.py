@@ -56,3 +56,14 @@ class Candidate:
     """Data set that is logged as the run's input."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Facts about the input that prediction needs before it loads the model; JSON."""
+
+    def named_lineage(self) -> dict[str, Record[Figures]]:
+        """Name the records by their stage; those of a stage that has several are numbered."""
+        groups: dict[str, list[Record[Figures]]] = {}
+        for record in self.lineage:
+            groups.setdefault(record.stage, []).append(record)
+        return {
+            record.stage if len(group) == 1 else f"{record.stage}_{place}": record
+            for group in groups.values()
+            for place, record in enumerate(group)
+        }

@@ -52,12 +52,14 @@ class Champion:
         """Download its files below ``folder``; return the folder that its pipeline wrote."""
         return fetch_bundle(f"models:/{self.name}/{self.version}", folder)
 
-    def find_evaluation(self, evaluation_data: str, root: str, figures: type[F]) -> Record[F] | None:
-        """Find its own evaluation in this storage, where it was on the same data; None otherwise."""
-        key = self.tags.get(f"{TAG_PREFIX}evaluate_key")
+    def find_evaluation(
+        self, evaluation_data: str, root: str, figures: type[F], stage: str = "evaluate"
+    ) -> Record[F] | None:
+        """Find its own evaluation, by ``stage``, in this storage, where it was on the same data; None otherwise."""
+        key = self.tags.get(f"{TAG_PREFIX}{stage}_key")
         if self.tags.get(EVALUATION_TAG) != evaluation_data or not key:
             return None
-        return read_record(storage.join(root, "evaluate", key), figures)
+        return read_record(storage.join(root, stage, key), figures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,8 +162,9 @@ def _report_folder(evaluation: Record[EvaluationFigures]) -> str:
 
 def _tags(config: PipelineConfig, candidate: Candidate) -> dict[str, str]:
     """Return the version's lineage and metrics."""
-    tags = {f"{TAG_PREFIX}{record.stage}_key": record.key for record in candidate.lineage}
-    tags |= {f"{TAG_PREFIX}{record.stage}_digest": record.digest for record in candidate.lineage}
+    named = candidate.named_lineage()
+    tags = {f"{TAG_PREFIX}{name}_key": record.key for name, record in named.items()}
+    tags |= {f"{TAG_PREFIX}{name}_digest": record.digest for name, record in named.items()}
     comparable = _comparable(candidate.evaluation.figures.metrics, config.registry.compare_metric)
     tags |= {RUN_TAG: run_id} if (run_id := current_run_id()) else {}
     tags |= {name: f"{seconds:.0f}" for name, seconds in _cost(candidate).items()}
@@ -236,7 +237,7 @@ def _log_model(config: PipelineConfig, candidate: Candidate, run_id: str) -> str
                 code_paths=[str(source_root() / name) for name in PACKAGES],
                 pip_requirements=[f"{name}=={version}" for name, version in versions.items()],
                 metadata={PIPELINE_FACT: config.pipeline}
-                | {f"{record.stage}_key": record.key for record in candidate.lineage}
+                | {f"{name}_key": record.key for name, record in candidate.named_lineage().items()}
                 | dict(candidate.metadata),
                 signature=described.signature,
                 input_example=described.input_example,

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from pydantic import Field
 
 from data_pipelines.specs import Spec
 from flows.cluster.connection import environment
+from flows.cluster.jobs_api import jobs_address
 from flows.config.pipeline import PipelineConfig
 from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
 from flows.pipelines.catalog import pipeline_of
 from flows.registry.register import RegistrationFigures
 from flows.running.placement import run_or_submit
+from flows.stages.pipeline import Pipeline, Step, branch_key
 from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.shards import ShardFigures
 from flows.stages.stage import Done, Stage, find_record
@@ -85,7 +89,7 @@ def run_pipeline(config: PipelineConfig, run: RunStage = run_or_submit, until: s
     with environment({RUN_ID_VARIABLE: current_run_id() or unique_name()}):
         logger.info("run %s: %s, %s", current_run_id(), config.pipeline, config.registry.name)
         done = run_steps(config, run, until)
-        return summarise(config, list(done.values()), time.perf_counter() - started)
+        return summarise(config, done, time.perf_counter() - started)
 
 
 def run_steps(
@@ -93,9 +97,44 @@ def run_steps(
 ) -> dict[str, Done[Figures]]:
     """Run every step up to ``until`` (None: all); return what each came to, by its name."""
     pipeline = pipeline_of(config)
-    steps = pipeline.steps_of(config, until)
-    pipeline.check(config)
-    records: dict[str, Record[Figures]] = {}
+    configs = pipeline.split(config)
+    if len(configs) < 2:
+        steps = pipeline.steps_of(config, until)
+        pipeline.check(config)
+        return _run_chain(steps, config, run, {})
+    done: dict[str, Done[Figures]] = {}
+    for place, found in enumerate(_run_branches(pipeline, configs, run, until)):
+        done |= {branch_key(name, place): each for name, each in found.items()}
+    return done | _run_chain(pipeline.joint_steps_of(until), config, run, done)
+
+
+def _run_branches(
+    pipeline: Pipeline, configs: Sequence[PipelineConfig], run: RunStage, until: str | None
+) -> list[dict[str, Done[Figures]]]:
+    """Run the branches: side by side as jobs of a cluster, else one after the other."""
+    branches = pipeline.branches
+    assert branches is not None
+    last = branches.last if pipeline.joint_steps_of(until) else until
+    chains = [pipeline.steps_of(each, last) for each in configs]
+
+    def run_one(place: int) -> dict[str, Done[Figures]]:
+        logger.info("%s: run %d of %d", branches.title(configs[place]), place + 1, len(configs))
+        pipeline.check(configs[place])
+        return _run_chain(chains[place], configs[place], run, {})
+
+    if jobs_address() is None:
+        return [run_one(place) for place in range(len(configs))]
+    with ThreadPoolExecutor(len(configs), "branch") as pool:
+        # Prefect finds its flow, and tags theirs, in the context of whoever calls.
+        futures = [pool.submit(copy_context().run, run_one, place) for place in range(len(configs))]
+        return [future.result() for future in futures]
+
+
+def _run_chain(
+    steps: Sequence[Step], config: PipelineConfig, run: RunStage, before: Mapping[str, Done[Figures]]
+) -> dict[str, Done[Figures]]:
+    """Run steps one after the other; they see the records of what was done ``before``."""
+    records = {name: each.record for name, each in before.items()}
     done: dict[str, Done[Figures]] = {}
     for step in steps:
         done[step.name] = run(step.plan(config, records), config)
@@ -111,12 +150,29 @@ def plan_pipeline(
     ``check_external`` also checks effects outside the outputs, such as the model version in MLflow.
     """
     pipeline = pipeline_of(config)
-    steps = pipeline.steps_of(config, until)
-    pipeline.check(config)
-    records: dict[str, Record[Figures]] = {}
+    configs = pipeline.split(config)
+    if len(configs) < 2:
+        steps = pipeline.steps_of(config, until)
+        pipeline.check(config)
+        return _plan_chain(steps, config, [], check_external=check_external)
+    joint = pipeline.joint_steps_of(until)
+    planned: list[PlannedStage] = []
+    for place, each in enumerate(configs):
+        pipeline.check(each)
+        steps = pipeline.steps_of(each, pipeline.branches.last if joint and pipeline.branches else until)
+        found = _plan_chain(steps, each, [], check_external=check_external)
+        planned += [replace(stage, name=branch_key(stage.name, place)) for stage in found]
+    return planned + _plan_chain(joint, config, planned, check_external=check_external)
+
+
+def _plan_chain(
+    steps: Sequence[Step], config: PipelineConfig, before: Sequence[PlannedStage], *, check_external: bool
+) -> list[PlannedStage]:
+    """Look which steps are cache hits, after what was planned ``before``."""
+    records = {stage.name: stage.record for stage in before if stage.record is not None}
     planned: list[PlannedStage] = []
     for step in steps:
-        if len(records) < len(planned):  # an earlier stage has no record yet
+        if len(records) < len(before) + len(planned):  # an earlier stage has no record yet
             planned.append(PlannedStage(step.name, None, None))
             continue
         stage = step.plan(config, records)
@@ -127,9 +183,9 @@ def plan_pipeline(
     return planned
 
 
-def summarise(config: PipelineConfig, done: Sequence[Done[Figures]], seconds: float) -> RunSummary:
-    """Build the final record."""
-    records = [each.record for each in done]
+def summarise(config: PipelineConfig, done: Mapping[str, Done[Figures]], seconds: float) -> RunSummary:
+    """Build the final record from what each step came to, by its name."""
+    records = [each.record for each in done.values()]
     registered = _record_with(RegistrationFigures, records)
     evaluated = _record_with(EvaluationFigures, records)
     sharded = _record_with(ShardFigures, records)
@@ -145,14 +201,14 @@ def summarise(config: PipelineConfig, done: Sequence[Done[Figures]], seconds: fl
         seconds=round(seconds, 2),
         stages=tuple(
             StageSummary(
-                name=each.record.stage,
+                name=name,
                 key=each.record.key,
                 uri=each.record.uri,
                 cached=each.cached,
                 seconds=each.record.seconds,
                 goodput_percent=each.record.figures.run_metrics().get("goodput_percent"),
             )
-            for each in done
+            for name, each in done.items()
         ),
     )
 

@@ -57,6 +57,25 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Branches:
+    """Runs of one configuration that do not depend on each other, and the stages that join them."""
+
+    split: Callable[[Any], Sequence[Any]]
+    """Return the configuration of each run; where there is one alone, it is an ordinary run."""
+    title: Callable[[Any], str]
+    """Name a run by its configuration."""
+    last: str
+    """Last step of each run."""
+    joint: tuple[Step, ...]
+    """Steps that follow; the records of the runs are named by ``branch_key``."""
+
+
+def branch_key(step: str, place: int) -> str:
+    """Name the record of a step of one of several runs, counted from 0."""
+    return f"{step}.{place}"
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A mean over seeds, and over cases where there are, with the ends of its 95 % interval (NaN: unknown)."""
 
@@ -105,6 +124,8 @@ class Pipeline:
     entry_module: str = "flows.cli"
     """Module that ``python -m`` runs in a job of the cluster. A pipeline defined outside this package names its own: a
     module that adds itself to ``PIPELINES`` and calls ``flows.cli.main``; it, or its package, travels with the job."""
+    branches: Branches | None = None
+    """How one configuration may become several runs; None: it does not."""
     ablations: tuple[Ablation, ...] = ()
     """Comparisons of ``unetflow ablate``."""
 
@@ -112,6 +133,24 @@ class Pipeline:
     def step_names(self) -> tuple[str, ...]:
         """Names of the steps, in order."""
         return tuple(step.name for step in self.steps)
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        """Steps of ordinary runs, then those that join several."""
+        joint = self.branches.joint if self.branches else ()
+        return (*self.steps, *(step for step in joint if step.name not in self.step_names))
+
+    def split(self, config: PipelineConfig) -> Sequence[PipelineConfig]:
+        """Return the configurations of the runs that a configuration asks for; one: itself."""
+        return self.branches.split(config) if self.branches else (config,)
+
+    def joint_steps_of(self, last: str | None = None) -> tuple[Step, ...]:
+        """Return the steps that join several runs, up to ``last``; none where it is a step of each run."""
+        assert self.branches is not None
+        names = [step.name for step in self.branches.joint]
+        if last is None or last in names:
+            return self.branches.joint[: len(names) if last is None else names.index(last) + 1]
+        return ()
 
     def steps_of(self, config: PipelineConfig, last: str | None = None) -> tuple[Step, ...]:
         """Return the steps of a run up to ``last``, inclusive; None: all. Raises ConfigError where there is none."""

@@ -52,7 +52,7 @@ def segmentation_report(**changes: Any) -> str:
             class_score("bad", "front", 0.125),
             class_score("bad", "back", math.nan),
         ],
-        curves={"train/loss": [(1, 1.0), (2, 0.5)], "val/dice": [(2, 0.7)]},
+        curves={"": {"train/loss": [(1, 1.0), (2, 0.5)], "val/dice": [(2, 0.7)]}},
         remark="",
         views=[CaseView("bad", "worst", 0.125, planes), CaseView("good", "best", 0.95, planes)],
         problems=[Problem("label-values", "labels/x.nii.gz", "Labels must be 0 or 1, got 255.", "Divide by 255.", "x")],

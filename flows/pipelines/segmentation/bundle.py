@@ -15,6 +15,8 @@ class Bundle(Spec):
 
     format: int = 1
     model: UNetSpec
+    num_members: int = 1
+    """Networks of this architecture whose probabilities are averaged."""
     labels: Labels
     """Classes, and the values that stand for them in files."""
     channels: tuple[str, ...]

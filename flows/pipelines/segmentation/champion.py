@@ -15,6 +15,7 @@ from data_pipelines.shards.incremental import sample_key
 from data_pipelines.shards.index import read_table
 from data_pipelines.temporary import temporary_folder
 from data_pipelines.volumes.sources.find import find_cases
+from flows.config.specs import RegistrySpec
 from flows.metrics import parse_metric_name
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
@@ -24,7 +25,7 @@ from flows.registry.bundle import WEIGHTS, read_bundle
 from flows.registry.champion import Champion, Compared, compare_scores, readable_bundle
 from flows.registry.gate import Incomparable
 from flows.stages.attempt import Attempt
-from flows.stages.record import Record
+from flows.stages.record import EvaluationFigures, Record
 from flows.stages.stage import Stage, run_stage
 from unet_models.metrics.summary import score_table
 
@@ -44,12 +45,18 @@ def compare_with_champion(
     Raises InputError where the champion cannot segment these cases.
     """
     known = champion.find_evaluation(evaluation_digest(config, shards), config.storage_uri, SegmentationScores)
-    theirs = known or _score_champion(config, shards, champion)
-    ours, theirs_rows = _rows(evaluation), _rows(theirs)
+    return compare_rows(evaluation, known or _score_champion(config, shards, champion), metric, config.registry)
+
+
+def compare_rows(
+    evaluation: Record[EvaluationFigures], champions: Record[EvaluationFigures], metric: str, registry: RegistrySpec
+) -> Compared:
+    """Compare two evaluations of the same cases, case by case."""
+    ours, theirs_rows = _rows(evaluation), _rows(champions)
     parsed = parse_metric_name(metric)
     classes = [parsed.part] if parsed.part else sorted({row["class_name"] for row in ours})
     tables = [_table(rows, classes, parsed.metric.name) for rows in (ours, theirs_rows)]
-    outcome = compare_scores(metric, tables[0], tables[1], config.registry.compare_level)
+    outcome = compare_scores(metric, tables[0], tables[1], registry.compare_level)
     return Compared(outcome, None if isinstance(outcome, Incomparable) else _side_by_side(ours, theirs_rows))
 
 
@@ -81,7 +88,9 @@ def _compute(
 
 
 def check_fits(bundle: Bundle, shards: VolumeShardFigures) -> None:
-    """Raise InputError where a model segments other classes, or takes another input."""
+    """Raise InputError where a model segments other classes, takes another input, or has seen the held-out cases."""
+    if bundle.num_members > 1:
+        raise InputError(f"it averages {bundle.num_members} folds, and of these cases most were trained on")
     if bundle.labels != shards.labels:
         raise InputError(f"it segments {bundle.labels.describe()}, the data hold {shards.labels.describe()}")
     if bundle.channels != shards.channels:
@@ -100,7 +109,7 @@ def raw_images(
     return {sample_key(case.case_id): case.images for case in dataset.cases}
 
 
-def _rows(record: Record[SegmentationScores]) -> Rows:
+def _rows(record: Record[EvaluationFigures]) -> Rows:
     """Read the scores, cases in one order."""
     rows: Rows = read_table(record.output(CASES)).to_pylist()
     return sorted(rows, key=lambda row: row["case_id"])
@@ -113,7 +122,7 @@ def _table(rows: Rows, classes: list[str], metric: str) -> NDArray[np.float64]:
 def _side_by_side(ours: Rows, theirs: Rows) -> pa.Table:
     """Join the scores of both models: one row per case and class."""
     found = {(row["case_id"], row["class_name"]): row for row in theirs}
-    metrics = [name for name in ours[0] if name not in ("case_id", "class_name", "row")]
+    metrics = [name for name in ours[0] if name not in ("case_id", "class_name", "row", "fold")]
     joined = []
     for row in ours:
         other = found.get((row["case_id"], row["class_name"]), {})

@@ -51,8 +51,24 @@ class SegmentationConfig(PipelineConfig):
                 "evaluate.exit_confidence and exit_thresholds need heads to leave at: set train.model.deep_supervision "
                 f"to 1 or more, with decoder unet (got {self.train.model.deep_supervision}, {self.train.model.decoder})"
             )
+        self._check_folds()
         spacing = self.data.preprocess.spacing
         if isinstance(spacing, tuple) and len(spacing) != self.data.ndim:
             raise ValueError(f"data.preprocess.spacing has {len(spacing)} numbers, data.ndim is {self.data.ndim}")
         self.check_batch("train", self.train.global_batch_size)
         return self
+
+    def _check_folds(self) -> None:
+        """Refuse what members of an ensemble cannot have."""
+        if isinstance(self.data.fold, int):
+            return
+        parts = {
+            "search": self.search is not None,
+            "train.model.fusion": self.train.model.fusion is not None,
+            "evaluate.exit_confidence": self.evaluate.exit_confidence is not None,
+        }
+        for name, is_set in parts.items():
+            if is_set:
+                raise ValueError(
+                    f"data.fold: several folds become one model, which has no {name}; leave it out, or set one fold"
+                )

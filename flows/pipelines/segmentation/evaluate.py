@@ -91,7 +91,7 @@ def _evaluate(
     write_report(attempt, config, shards, training, bundle, summaries, scores, exits)
     num_cases = len({score.case_id for score in scores})
     return SegmentationScores(
-        metrics=_metrics(summaries) | {f"dice[{name}]": dice for name, dice in subset_dice(scores).items()},
+        metrics=flat_metrics(summaries) | {f"dice[{name}]": dice for name, dice in subset_dice(scores).items()},
         num_cases=num_cases,
         predictions=f"{attempt.name}/predictions",
     )
@@ -150,7 +150,7 @@ def _score_all(job_uri: str, rows: Sequence[int], config: SegmentationConfig) ->
     yield from track(finished, "evaluate", "cases", len(rows))
 
 
-def _metrics(summaries: Sequence[MetricSummary]) -> dict[str, float]:
+def flat_metrics(summaries: Sequence[MetricSummary]) -> dict[str, float]:
     """Flatten summaries: ``dice`` for the foreground mean, ``dice/NAME`` for a class; undefined ones are left out."""
     return {
         s.metric if s.class_name == MEAN_CLASS else f"{s.metric}/{s.class_name}": s.mean

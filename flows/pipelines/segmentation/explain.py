@@ -46,7 +46,7 @@ class SegmentationExplainer:
         yield from gate_maps(self.segmenter, prepared.image).items()
         is_exclusive = not self.segmenter.bundle.labels.regions
         for name, output in self.classes.items():
-            network = ClassSaliency(self.segmenter.model, output, is_exclusive=is_exclusive)
+            network = ClassSaliency(self.segmenter.network, output, is_exclusive=is_exclusive)
             saliency = _predict(self.segmenter, network, prepared.image)
             for stage, weights in enumerate(saliency, start=1):
                 yield f"saliency-{name}-stage{stage}", weights / max(float(weights.max()), 1e-12)
@@ -57,7 +57,7 @@ def gate_maps(segmenter: Segmenter, prepared: np.ndarray) -> dict[str, np.ndarra
 
     Empty where the network has no gates.
     """
-    gates = GateMaps(segmenter.model)
+    gates = GateMaps(segmenter.network)
     if not gates.levels:
         return {}
     maps = _predict(segmenter, gates, prepared)

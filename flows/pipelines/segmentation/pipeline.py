@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from flows.pipelines.segmentation.ablation import SKIPS
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.stages.pipeline import Pipeline, Records, Step
+from flows.stages.pipeline import Branches, Pipeline, Records, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from flows.pipelines.segmentation.ensemble import EnsembleScores
     from flows.pipelines.segmentation.search.stage import SearchFigures
     from flows.pipelines.segmentation.shard import VolumeShardFigures
     from flows.registry.register import RegistrationFigures
@@ -69,6 +71,34 @@ def plan_register(config: SegmentationConfig, done: Records) -> Stage[Registrati
     return register_model(_chosen(config, done), done["shard"], done["train"], done["evaluate"])
 
 
+def split_folds(config: SegmentationConfig) -> Sequence[SegmentationConfig]:
+    """Return a configuration for each fold; one fold: itself."""
+    if isinstance(config.data.fold, int):
+        return (config,)
+    from flows.pipelines.segmentation.ensemble import split_folds
+
+    return split_folds(config)
+
+
+def title_of_fold(config: SegmentationConfig) -> str:
+    """Name the run of a fold."""
+    return f"fold {config.data.fold}"
+
+
+def plan_ensemble(config: SegmentationConfig, done: Records) -> Stage[EnsembleScores]:
+    """Plan the ensemble: trained folds to one model, scored on all cases."""
+    from flows.pipelines.segmentation.ensemble import ensemble_stage, find_done
+
+    return ensemble_stage(config, find_done(config, done))
+
+
+def plan_register_ensemble(config: SegmentationConfig, done: Records) -> Stage[RegistrationFigures]:
+    """Plan the registration of an ensemble."""
+    from flows.pipelines.segmentation.ensemble import find_done, register_ensemble
+
+    return register_ensemble(config, find_done(config, done), done["ensemble"])
+
+
 def load_explainer(bundle: Path, class_name: str | None) -> Explainer:
     """Load a registered model to draw its attention gates and saliency."""
     from flows.pipelines.segmentation.explain import SegmentationExplainer
@@ -85,6 +115,15 @@ SEGMENTATION = Pipeline(
         Step("train", plan_train, "Shards to a checkpoint."),
         Step("evaluate", plan_evaluate, "Checkpoint to scores and a report."),
         Step("register", plan_register, "Checkpoint and scores to a registered model."),
+    ),
+    branches=Branches(
+        split=split_folds,
+        title=title_of_fold,
+        last="evaluate",
+        joint=(
+            Step("ensemble", plan_ensemble, "Folds to one model, scored on all cases."),
+            Step("register", plan_register_ensemble, "Checkpoint and scores to a registered model."),
+        ),
     ),
     ablations=(SKIPS,),
     load_explainer=load_explainer,

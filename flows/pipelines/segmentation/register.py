@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
 from data_pipelines import storage
 from flows.metrics import METRICS
+from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import SegmentationScores, build_bundle, evaluation_digest
 from flows.pipelines.segmentation.shard import VolumeShardFigures
@@ -17,7 +19,7 @@ from flows.registry.bundle import WEIGHTS, write_bundle
 from flows.registry.candidate import Candidate, ModelFiles
 from flows.registry.champion import Champion, Compared
 from flows.registry.register import RegistrationFigures, register_stage, write_exports
-from flows.stages.record import Record
+from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
 
@@ -50,36 +52,64 @@ def register_model(
 ) -> Stage[RegistrationFigures]:
     """Plan the stage."""
 
-    def write_files(folder: Path) -> ModelFiles:
-        from flows.pipelines.segmentation.segmenter import Segmenter
-        from unet_models.formats.trace import trace_unet
-
-        write_bundle(folder, build_bundle(config, shards.figures))
-        storage.copy(training.output("weights"), str(folder / WEIGHTS))
-        if config.registry.export:
-            network = Segmenter.from_folder(folder, device="cpu").model
-            sizes = len(shards.figures.channels), shards.figures.labels.num_outputs
-            write_exports(folder, {"unet": lambda: trace_unet(network, *sizes)}, config.registry)
-        return ModelFiles(_signature(), _input_example(config, shards.figures))
-
     def compare(champion: Champion, metric: str) -> Compared:
         from flows.pipelines.segmentation.champion import compare_with_champion
 
         return compare_with_champion(config, shards, evaluation, champion, metric)
 
-    candidate = Candidate(
+    def write_files(folder: Path) -> ModelFiles:
+        return write_model(folder, config, build_bundle(config, shards.figures), training.output("weights"))
+
+    figures = shards.figures
+    candidate = build_candidate(
+        config,
+        shards,
+        evaluation,
+        write_files=write_files,
+        card=f"Trained for {training.figures.step} steps on {figures.num_train} cases of {figures.dataset}, scored on "
+        f"{figures.num_val} held-out cases.",
+        evaluation_data=evaluation_digest(config, shards),
+        lineage=(shards, training, evaluation),
+        run_key=training.key,
+        step=training.figures.step,
+        compare=compare,
+    )
+    return register_stage(config, candidate, (training, evaluation))
+
+
+class Origin(TypedDict):
+    """What a candidate was made from, by whom it is compared, and what its card says of that."""
+
+    write_files: Callable[[Path], ModelFiles]
+    card: str
+    evaluation_data: str
+    lineage: tuple[Record[Figures], ...]
+    run_key: str
+    step: int
+    compare: Callable[[Champion, str], Compared]
+
+
+def build_candidate(
+    config: SegmentationConfig,
+    shards: Record[VolumeShardFigures],
+    evaluation: Record[EvaluationFigures],
+    **origin: Unpack[Origin],
+) -> Candidate:
+    """Build the candidate of one network, or of several that are registered as one."""
+    card = origin["card"]
+    return Candidate(
         description="Segmentation U-Nets trained by unetflow.",
         code=Path(__file__).with_name("pyfunc_model.py"),
         requirements=REQUIREMENTS,
         default_metric="dice",
-        evaluation_data=evaluation_digest(config, shards),
+        evaluation_data=origin["evaluation_data"],
         evaluation=evaluation,
-        lineage=(shards, training, evaluation),
-        run_key=training.key,
-        step=training.figures.step,
-        write_files=write_files,
-        build_card=lambda: model_card(config, shards.figures, training.figures, evaluation.figures),
-        compare=compare,
+        lineage=origin["lineage"],
+        run_key=origin["run_key"],
+        step=origin["step"],
+        write_files=origin["write_files"],
+        build_card=lambda: model_card(config, shards.figures, card, evaluation.figures.metrics),
+        compare=origin["compare"],
         dataset=shards,
         metadata={
             "ndim": config.data.ndim,
@@ -87,7 +117,20 @@ def register_model(
             "has_channel_numbers": shards.figures.has_channel_numbers,
         },
     )
-    return register_stage(config, candidate, (training, evaluation))
+
+
+def write_model(folder: Path, config: SegmentationConfig, bundle: Bundle, weights_uri: str) -> ModelFiles:
+    """Write the bundle, the weights and their exports into a folder."""
+    from flows.pipelines.segmentation.segmenter import Segmenter
+    from unet_models.formats.trace import trace_unet
+
+    write_bundle(folder, bundle)
+    storage.copy(weights_uri, str(folder / WEIGHTS))
+    if config.registry.export:
+        network = Segmenter.from_folder(folder, device="cpu").model
+        sizes = len(bundle.channels), bundle.labels.num_outputs
+        write_exports(folder, {"unet": lambda: trace_unet(network, *sizes)}, config.registry)
+    return ModelFiles(_signature(), _input_example(bundle))
 
 
 def _signature() -> ModelSignature:
@@ -109,31 +152,30 @@ def _signature() -> ModelSignature:
     )
 
 
-def _input_example(config: SegmentationConfig, shards: VolumeShardFigures) -> pd.DataFrame:
+def _input_example(bundle: Bundle) -> pd.DataFrame:
     """Build a tiny image: it shows the shape of a request, and MLflow tries the model on it."""
     import pandas as pd
 
-    shape = (len(shards.channels), *(min(size, 8) for size in config.train.patch_size))
+    shape = (len(bundle.channels), *(min(size, 8) for size in bundle.patch_size))
     return pd.DataFrame({"image": [(np.arange(math.prod(shape)) % 2).reshape(shape).astype(float).tolist()]})
 
 
 def model_card(
     config: SegmentationConfig,
     shards: VolumeShardFigures,
-    training: TrainingFigures,
-    evaluation: SegmentationScores,
+    origin: str,
+    metrics: dict[str, float],
 ) -> str:
-    """Write the model card in Markdown: what it is, what it was trained on, how good it is and how to use it."""
+    """Write the model card in Markdown: what it is, its ``origin``, how good it is and how to use it."""
     classes = list(shards.labels.targets)
     return "\n".join(
         [
             f"# {config.registry.name}",
             f"A {config.data.ndim}-D U-Net that segments {', '.join(classes)} in {', '.join(shards.channels)} "
-            f"images. Trained for {training.step} steps on {shards.num_train} cases of {shards.dataset}, scored on "
-            f"{shards.num_val} held-out cases in their original geometry (surface Dice at "
+            f"images. {origin} Scores are in the original geometry (surface Dice at "
             f"{config.evaluate.tolerance_mm:g} mm).",
             "",
-            *_score_table(classes, evaluation.metrics),
+            *_score_table(classes, metrics),
             config.train.selection_remark,
             "",
             "```python",

@@ -27,6 +27,9 @@ from flows.pipelines.segmentation.modalities import missing_modalities, with_mod
 from flows.registry.bundle import WEIGHTS, read_bundle
 from unet_models.networks.build import build_network
 from unet_models.networks.early_exit import EarlyExit
+from unet_models.networks.ensemble import Ensemble
+from unet_models.networks.layers import SegmentationNetwork
+from unet_models.networks.unet import UNet
 from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_logits
 from unet_models.specs.segmentation import PredictSpec
@@ -44,13 +47,19 @@ class Segmenter:
     def __init__(self, bundle: Bundle, weights: Path, device: str | torch.device | None = None) -> None:
         self.bundle = bundle
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        ndim = len(bundle.patch_size)
-        self.model = build_network(bundle.model, len(bundle.channels), bundle.labels.num_outputs, ndim=ndim)
+        self.model = _build(bundle)
         self.model.load_state_dict(load_file(weights))
         self.model.to(self.device).eval()
         self.predictor: nn.Module = self.model
         if (confidence := bundle.predict.exit_confidence) is not None:
-            self.predictor = EarlyExit(self.model, confidence, is_exclusive=not bundle.labels.regions)
+            self.predictor = EarlyExit(self.network, confidence, is_exclusive=not bundle.labels.regions)
+
+    @property
+    def network(self) -> UNet:
+        """The network, or the first member of an ensemble: what is drawn of the inside of a network is drawn of it."""
+        found = self.model.members[0] if isinstance(self.model, Ensemble) else self.model
+        assert isinstance(found, UNet)
+        return found
 
     @classmethod
     def from_folder(cls, folder: Path, device: str | None = None) -> Segmenter:
@@ -159,3 +168,9 @@ class Segmenter:
             logger.warning("segmented without %s, which this model reads beside the image", " and ".join(missing))
         prepared = self._prepare(image, geometry)
         return self.segment_prepared(prepared.image, prepared.done, given)
+
+
+def _build(bundle: Bundle) -> SegmentationNetwork:
+    sizes = len(bundle.channels), bundle.labels.num_outputs, len(bundle.patch_size)
+    members = [build_network(bundle.model, *sizes) for _ in range(bundle.num_members)]
+    return Ensemble(members, is_exclusive=not bundle.labels.regions) if len(members) > 1 else members[0]

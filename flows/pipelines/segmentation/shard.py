@@ -30,6 +30,7 @@ from data_pipelines.volumes.splits import (
     assign_splits,
     check_classes_are_trained,
     classes_without_case,
+    find_splits_file,
     notice_unscored,
 )
 from data_pipelines.volumes.trained_range import TrainedRange
@@ -173,8 +174,7 @@ def _trained_range(sharded: Sharded, sides: Mapping[str, Side]) -> TrainedRange:
 
 def _splits_identity(dataset: Dataset, spec: DataSpec) -> str:
     """Compute the digest of what decides the splits: the splits file's content, or the seed."""
-    named = Path(spec.root) / Path(spec.splits).expanduser() if spec.splits else None
-    path = named or (Path(dataset.splits_path) if dataset.splits_path else None)
+    path = find_splits_file(dataset, spec)
     content = storage.digest(str(path)) if path is not None and path.is_file() else None
     subjects = {case.case_id: case.subject for case in dataset.cases}
-    return digest_of([content, spec.fold, spec.num_folds, spec.split_seed, subjects])
+    return digest_of([content, spec.held_out_fold, spec.num_folds, spec.split_seed, subjects])

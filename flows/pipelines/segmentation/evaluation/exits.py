@@ -45,12 +45,12 @@ def compare_exits(
     from unet_models.networks.early_exit import EarlyExit
 
     spec, labels = segmenter.bundle.predict, segmenter.bundle.labels
-    segmenter.predict(segmenter.model, image, spec)
+    segmenter.predict(segmenter.network, image, spec)
     for threshold in (None, *sorted(thresholds, reverse=True)):
         model = (
-            segmenter.model
+            segmenter.network
             if threshold is None
-            else EarlyExit(segmenter.model, threshold, is_exclusive=not labels.regions)
+            else EarlyExit(segmenter.network, threshold, is_exclusive=not labels.regions)
         )
         started = time.perf_counter()
         prediction = labels.decide(segmenter.predict(model, image, spec))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from data_pipelines.errors import Problem
@@ -48,6 +48,15 @@ ROLES = {"worst": "Worst case", "median": "Median case", "best": "Best case"}
 
 
 @dataclass(frozen=True, slots=True)
+class MemberScore:
+    """A network of an ensemble, on the cases of its fold."""
+
+    name: str
+    num_cases: int
+    dice: float
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentationPage:
     """Contents of a segmentation report."""
 
@@ -57,7 +66,8 @@ class SegmentationPage:
     """One per metric and class, and per metric one of class ``mean``."""
     scores: Sequence[ClassScore]
     """One per case and class."""
-    curves: Curves
+    curves: Mapping[str, Curves]
+    """By name of the training; of one alone the name is empty."""
     remark: str
     """Caution about the scores; empty where there is none."""
     views: Sequence[CaseView]
@@ -72,8 +82,10 @@ class SegmentationPage:
     """Numbers of the classes by name, by which the pictures are coloured."""
     notices: Sequence[Notice] = ()
     """Assumptions and conversions in the input that was used."""
-    times: TimeSplit | None = None
-    """What the training spent its wall time on."""
+    times: Mapping[str, TimeSplit] = field(default_factory=dict)
+    """What each training, by its name, spent its wall time on."""
+    members: Sequence[MemberScore] = ()
+    """Networks of an ensemble."""
     exits: Sequence[ExitScore] = ()
     """Early exits at several thresholds."""
 
@@ -90,8 +102,9 @@ def segmentation_page(page: SegmentationPage) -> str:
         _pictures(page.views, cases, page.classes),
         *([_gates(page.views)] if any(view.gates for view in page.views) else []),
         *([exits_section(page.exits)] if page.exits else []),
-        training_section({"": page.curves}),
-        *([times_section({"": page.times})] if page.times else []),
+        *([_members(page.members)] if page.members else []),
+        training_section(page.curves),
+        *([times_section(page.times)] if page.times else []),
         _per_case(cases),
         quarantine_section(page.problems),
         *([notices_section(page.notices)] if page.notices else []),
@@ -187,6 +200,15 @@ def _modalities(scores: Sequence[ClassScore]) -> list[Section]:
     ]
     intro = "Mean Dice where only a part of each case is given; the scores above are those with everything."
     return [Section("Missing modalities", intro, [Table(["Given", DICE.titled], rows)])]
+
+
+def _members(members: Sequence[MemberScore]) -> Section:
+    rows: list[list[CellLike]] = [[each.name, each.num_cases, value_cell(DICE, each.dice)] for each in members]
+    intro = (
+        "One network was trained without each fold, and scored on it: every case above was segmented by the network "
+        "that had not seen it. The registered model averages the probabilities of all; it has no held-out cases."
+    )
+    return Section("Folds", intro, [Table(["Network", "Held-out cases", DICE.titled], rows)])
 
 
 def _pictures(views: Sequence[CaseView], cases: Cases, class_labels: Mapping[str, int]) -> Section:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,9 @@ from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.preprocess import prepare_labels
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.evaluation.cases import CaseView, Role, choose_cases
+from flows.pipelines.segmentation.evaluation.cases import CaseView, Role, choose_cases, mean_dice
 from flows.pipelines.segmentation.evaluation.exits import ExitScore
-from flows.pipelines.segmentation.evaluation.page import SegmentationPage, segmentation_page
+from flows.pipelines.segmentation.evaluation.page import MemberScore, SegmentationPage, segmentation_page
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore, read_stored_geometry
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.report.heat import draw_heat
@@ -30,6 +31,7 @@ from flows.training.figures import TrainingFigures
 from unet_models.metrics.summary import MetricSummary
 
 if TYPE_CHECKING:
+    from flows.pipelines.segmentation.ensemble import Fold
     from flows.pipelines.segmentation.segmenter import Segmenter
 
 NO_LIMIT = 1 << 40
@@ -47,35 +49,85 @@ def write_report(
     exits: Sequence[ExitScore] = (),
 ) -> None:
     """Write ``report.html`` and ``overlay.png`` (the worst case) as outputs of the attempt."""
-    segmenter = _gated_segmenter(bundle, training)
-    views = _views(attempt, shards, scores, bundle.labels, segmenter)
+    source = _Source(shards, attempt.uri("predictions"), bundle.labels, _gated_segmenter(bundle, training))
+    views = _views(scores, lambda _: source)
     page = SegmentationPage(
         title=f"{config.registry.name}: {shards.figures.dataset}",
         summaries=summaries,
         scores=scores,
-        curves=curves_by_name(read_curves(training)),
+        curves={"": curves_by_name(read_curves(training))},
         remark=config.train.selection_remark,
         views=views,
         problems=read_problems(shards),
         config=config.model_dump(mode="json"),
-        lineage=_lineage(attempt, shards, training),
+        lineage=_lineage(attempt.key, shards, training),
         classes=bundle.labels.numbers,
         notices=read_notices(shards),
-        times=training.figures.times,
+        times={"": training.figures.times} if training.figures.times else {},
         exits=exits,
     )
+    _write(attempt, page)
+
+
+def write_ensemble_report(
+    attempt: Attempt,
+    config: SegmentationConfig,
+    folds: Sequence[Fold],
+    scores: Mapping[int, Sequence[ClassScore]],
+    summaries: Sequence[MetricSummary],
+) -> None:
+    """Write the report of several folds: the scores of all cases, and those of each fold."""
+    labels, names = folds[0].shards.figures.labels, {fold.number: f"fold {fold.number}" for fold in folds}
+    sources = {
+        fold.number: _Source(
+            fold.shards, storage.join(fold.evaluation.uri, fold.evaluation.figures.predictions), labels
+        )
+        for fold in folds
+    }
+    held_out = {score.case_id: number for number, found in scores.items() for score in found}
+    times = {names[fold.number]: fold.training.figures.times for fold in folds}
+    every = [score for found in scores.values() for score in found]
+    first = folds[0].shards
+    page = SegmentationPage(
+        title=f"{config.registry.name}: {first.figures.dataset}",
+        summaries=summaries,
+        scores=every,
+        curves={names[fold.number]: curves_by_name(read_curves(fold.training)) for fold in folds},
+        remark=config.train.selection_remark,
+        views=_views(every, lambda case_id: sources[held_out[case_id]]),
+        problems=read_problems(first),
+        config=config.model_dump(mode="json"),
+        lineage={
+            f"{name} {what}": value
+            for fold in folds
+            for name in (names[fold.number],)
+            for what, value in _lineage(fold.evaluation.key, fold.shards, fold.training).items()
+        }
+        | {"ensemble key": attempt.key},
+        classes=labels.numbers,
+        notices=read_notices(first),
+        times={name: split for name, split in times.items() if split is not None},
+        members=[
+            MemberScore(names[number], len(mean_dice(found)), float(np.nanmean(list(mean_dice(found).values()))))
+            for number, found in scores.items()
+        ],
+    )
+    _write(attempt, page)
+
+
+def _write(attempt: Attempt, page: SegmentationPage) -> None:
     attempt.write("report", "report.html", segmentation_page(page).encode())
-    if views:
-        attempt.write("overlay", "overlay.png", views[0].planes[0].png)
+    if page.views:
+        attempt.write("overlay", "overlay.png", page.views[0].planes[0].png)
 
 
-def _lineage(attempt: Attempt, shards: Record[VolumeShardFigures], training: Record[TrainingFigures]) -> dict[str, str]:
+def _lineage(key: str, shards: Record[VolumeShardFigures], training: Record[TrainingFigures]) -> dict[str, str]:
     return {
         "shard key": shards.key,
         "shard digest": shards.digest,
         "train key": training.key,
         "train digest": training.digest,
-        "evaluate key": attempt.key,
+        "evaluate key": key,
         "training steps": str(training.figures.step),
     }
 
@@ -90,35 +142,28 @@ def _gated_segmenter(bundle: Bundle, training: Record[TrainingFigures]) -> Segme
         return Segmenter(bundle, weights)
 
 
-def _views(
-    attempt: Attempt,
-    shards: Record[VolumeShardFigures],
-    scores: Sequence[ClassScore],
-    labels: Labels,
-    segmenter: Segmenter | None,
-) -> list[CaseView]:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the images and predictions of cases lie."""
+
+    shards: Record[VolumeShardFigures]
+    predictions_uri: str
+    labels: Labels
+    segmenter: Segmenter | None = None
+    """Model whose attention gates are drawn."""
+
+
+def _views(scores: Sequence[ClassScore], find_source: Callable[[str], _Source]) -> list[CaseView]:
     """Draw the worst case, the median and the best."""
-    reader = ShardReader.from_uri(shards.output("index"), shards_uri(shards))
     chosen = choose_cases(scores)
-    return [
-        _view(reader, attempt, role, case_id, dice, row, labels, segmenter)
-        for role, (case_id, dice, row) in chosen.items()
-    ]
+    return [_view(find_source(case_id), role, case_id, dice, row) for role, (case_id, dice, row) in chosen.items()]
 
 
-def _view(
-    reader: ShardReader,
-    attempt: Attempt,
-    role: Role,
-    case_id: str,
-    dice: float,
-    row: int,
-    labels: Labels,
-    segmenter: Segmenter | None,
-) -> CaseView:
-    done = read_stored_geometry(reader, row)
-    with storage.local_file(attempt.uri("predictions", f"{case_id}.nii.gz")) as path:
-        stored = labels.read_numbers(np.asarray(read_volume(path, NO_LIMIT).array))
+def _view(source: _Source, role: Role, case_id: str, dice: float, row: int) -> CaseView:
+    reader = ShardReader.from_uri(source.shards.output("index"), shards_uri(source.shards))
+    done, segmenter = read_stored_geometry(reader, row), source.segmenter
+    with storage.local_file(storage.join(source.predictions_uri, f"{case_id}.nii.gz")) as path:
+        stored = source.labels.read_numbers(np.asarray(read_volume(path, NO_LIMIT).array))
     prediction = prepare_labels(stored.reshape(done.stored_shape), done)
     planes = overlay_planes(reader.array(row, IMAGE), reader.array(row, MASK), prediction, done.spacing)
     gates = _draw_gates(segmenter, reader.array(row, IMAGE), done.spacing) if segmenter is not None else {}

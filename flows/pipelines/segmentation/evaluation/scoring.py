@@ -52,6 +52,12 @@ class ClassScore(Spec):
     subset_dice: dict[str, float] = Field(default={})
     """Dice with a subset of the modalities alone, by its name."""
 
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> ClassScore:
+        """Build the scores from a row of ``cases.parquet``, without those of subsets of the modalities."""
+        own = {name: row[name] for name in ("case_id", "row", "class_name")}
+        return cls(**own, metrics={k: v for k, v in row.items() if k not in own and not k.startswith("dice[")})
+
     def to_row(self) -> dict[str, Any]:
         """Flatten to a row of ``cases.parquet``."""
         subsets = {f"dice[{name}]": value for name, value in self.subset_dice.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from flows.pipelines.catalog import PIPELINES
 from flows.registry.register import RegistrationFigures
 from flows.running.execution import RunSummary, plan_pipeline, run_pipeline, summarise
 from flows.stages.attempt import Attempt
-from flows.stages.pipeline import Pipeline, Records, Step
+from flows.stages.pipeline import Branches, Pipeline, Records, Step, branch_key
 from flows.stages.record import EvaluationFigures
 from flows.stages.shards import ShardFigures
 from flows.stages.stage import Done, Stage, run_stage
@@ -166,7 +168,9 @@ def test_the_summary_has_what_consumers_read() -> None:
         finished("evaluate", EvaluationFigures(metrics={"dice": 0.9}), "/store/evaluate/k", report="a/report.html"),
         finished("register", registered),
     ]
-    summary = summarise(PipelineConfig(pipeline="p"), [Done(each, cached=False) for each in records], 12.345)
+    summary = summarise(
+        PipelineConfig(pipeline="p"), {each.stage: Done(each, cached=False) for each in records}, 12.345
+    )
     assert summary.model_dump(exclude={"stages"}) == {
         "pipeline": "p",
         "run_id": "",
@@ -214,6 +218,77 @@ def test_a_run_has_one_id_for_all_its_stages(
 
 
 def test_a_pipeline_that_stopped_early_is_summed_up_as_far_as_it_got() -> None:
-    done = [Done(finished("first", CountFigures()), cached=True)]
+    done = {"first": Done(finished("first", CountFigures()), cached=True)}
     summary = summarise(PipelineConfig(pipeline="p"), done, 1.0)
     assert (summary.model_uri, summary.metrics, summary.report, summary.num_quarantined) == (None, {}, None, 0)
+
+
+def join_step(config: NumbersConfig, done: Records) -> Stage[CountFigures]:
+    records = [done[branch_key("last", place)] for place in range(3)]
+    return Stage("join", {}, tuple(records), lambda attempt: CountFigures(), CountFigures)
+
+
+def each_number(config: NumbersConfig) -> list[NumbersConfig]:
+    """Three runs of a configuration whose number is negative."""
+    if config.first > 0:
+        return [config]
+    return [config.model_copy(update={"first": first}) for first in (1, 2, 3)]
+
+
+BRANCHED = replace(
+    NUMBERS,
+    branches=Branches(
+        each_number, lambda config: f"number {config.first}", "last", (Step("join", join_step, "Joins the runs."),)
+    ),
+)
+
+
+@pytest.fixture
+def branched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NumbersConfig:
+    monkeypatch.setitem(PIPELINES, "numbers", BRANCHED)
+    for name in ("allowed", "effect"):
+        (tmp_path / name).touch()
+    return NumbersConfig(storage=str(tmp_path), first=-1)
+
+
+def test_several_runs_are_joined(branched: NumbersConfig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "flows")
+    names = [f"{step}.{place}" for place in range(3) for step in ("first", "middle", "last")]
+    assert [stage.name for stage in run_pipeline(branched, run_here).stages] == [*names, "join"]
+    assert "number 2: run 2 of 3" in caplog.text
+    one = run_pipeline(branched.model_copy(update={"first": 2}), run_here)
+    assert outcome(one) == {"first": True, "middle": True, "last": True}
+    assert {stage.name: stage.done for stage in plan_pipeline(branched)} == dict.fromkeys([*names, "join"], True)
+
+
+def test_several_runs_up_to_a_step_of_each(branched: NumbersConfig) -> None:
+    assert [stage.name for stage in plan_pipeline(branched, "middle")] == [
+        f"{step}.{place}" for place in range(3) for step in ("first", "middle")
+    ]
+    assert [stage.key for stage in plan_pipeline(branched, "join")][-1] is None
+    assert len(run_pipeline(branched, run_here, until="first").stages) == 3
+
+
+def test_runs_are_side_by_side_where_they_are_jobs(branched: NumbersConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for the two others: one after the other would never end."""
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    together = threading.Barrier(3, timeout=60)
+
+    def wait_and_run(stage: Stage[Any], config: PipelineConfig) -> Done[Any]:
+        if stage.name == "first":
+            together.wait()
+        return run_here(stage, config)
+
+    assert len(run_pipeline(branched, wait_and_run).stages) == 10
+
+
+def test_what_failed_in_one_run_is_all_that_runs_again(branched: NumbersConfig) -> None:
+    def fail_once(stage: Stage[Any], config: PipelineConfig) -> Done[Any]:
+        if (stage.name, config.first) == ("middle", 2):  # type: ignore[attr-defined]
+            raise OSError("killed")
+        return run_here(stage, config)
+
+    with pytest.raises(OSError, match="killed"):
+        run_pipeline(branched, fail_once)
+    cached = {stage.name: stage.cached for stage in run_pipeline(branched, run_here).stages}
+    assert [name for name, was in cached.items() if was] == ["first.0", "middle.0", "last.0", "first.1"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from data_pipelines.errors import InputError
 from flows.pipelines.segmentation import champion as module
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.registry.champion import Champion
@@ -29,3 +31,9 @@ def test_an_organ_drawn_where_there_is_none_counts_against_the_model(monkeypatch
     assert isinstance(outcome, Comparison)
     assert (outcome.ours, outcome.theirs, outcome.num_cases) == (pytest.approx(0.6), pytest.approx(0.8), 3)
     assert outcome.lower_bound < 0
+
+
+def test_an_average_over_folds_has_seen_the_held_out_cases() -> None:
+    bundle = cast("Any", SimpleNamespace(num_members=5))
+    with pytest.raises(InputError, match="it averages 5 folds, and of these cases most were trained on"):
+        module.check_fits(bundle, cast("Any", None))

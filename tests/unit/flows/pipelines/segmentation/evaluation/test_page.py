@@ -41,7 +41,7 @@ def test_it_leads_from_the_number_to_its_origin() -> None:
 
 def test_the_time_of_the_training_is_shown_with_its_parts() -> None:
     times = TimeSplit(wall=200, productive=150, start=30, retry=20)
-    shown = Page(segmentation_report(times=times)).sections["section-time"]
+    shown = Page(segmentation_report(times={"": times})).sections["section-time"]
     assert all(text in shown for text in ("Goodput 75 % of 200 s", "Training steps", "150.0 s", "15.0 %", "restarts"))
     assert "validation" not in shown.split("Goodput is")[1], "a part that took no time"
 
@@ -95,7 +95,7 @@ def test_hostile_names_and_the_same_case_twice() -> None:
         title=ATTACK,
         summaries=[MetricSummary("dice", ATTACK, 0.5, 0.4, 0.6, 1)],
         scores=[class_score(case_id, ATTACK, 0.5) for case_id in (ATTACK, "b b", "b/b")],
-        curves={f"val/dice/{ATTACK}": [(1, 1.0)]},
+        curves={"": {f"val/dice/{ATTACK}": [(1, 1.0)]}},
         views=[CaseView(ATTACK, "worst", 0.5, []), CaseView(ATTACK, "best", 0.5, [])],
         problems=[Problem(ATTACK, ATTACK, ATTACK, ATTACK, ATTACK)],
         config={ATTACK: ATTACK},

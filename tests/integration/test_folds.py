@@ -1,0 +1,101 @@
+"""Two folds of tiny phantoms to one model, which averages both networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flows.pipelines.segmentation.bundle import Bundle
+from flows.registry.bundle import read_bundle
+from tests.support.configs import TINY_PHANTOMS
+from tests.support.project import Project
+from unet_models.networks.build import build_network
+
+SMALL = ("train.num_steps=2", "train.validate_cases=0", "registry.export=[onnx]")
+SETTINGS = ("data.fold=all", "data.num_folds=2", *SMALL)
+TWO_FOLDS = [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("home"), TINY_PHANTOMS)
+
+
+@pytest.fixture(scope="module")
+def first(project: Project) -> dict[str, Any]:
+    """The second fold is done already, as a run of its own."""
+    project.run("train", str(project.config), *TWO_FOLDS, "--set", "data.fold=1")
+    return project.run("register", str(project.config), *TWO_FOLDS)
+
+
+def test_each_fold_is_a_run_and_one_model_is_registered(first: dict[str, Any]) -> None:
+    stages = {stage["name"]: stage["cached"] for stage in first["stages"]}
+    runs = [f"{step}.{place}" for place in range(2) for step in ("shard", "train", "evaluate")]
+    assert list(stages) == [*runs, "ensemble", "register"]
+    assert [name for name, cached in stages.items() if cached] == ["shard.1", "train.1"]
+    assert (first["model_version"], first["alias"]) == (1, "champion")
+
+
+def test_every_case_is_scored_by_the_network_that_has_not_seen_it(project: Project, first: dict[str, Any]) -> None:
+    folder = next((project.storage / "ensemble").iterdir())
+    table = pq.read_table(next(folder.glob("*/cases.parquet"))).to_pylist()
+    assert len({row["case_id"] for row in table}) == 8
+    for row in table:
+        index = next((project.storage / "evaluate").glob(f"*/*/predictions/{row['case_id']}.nii.gz"))
+        assert index.is_file()
+    own = json.loads((folder / "record.json").read_text())["figures"]
+    assert own["folds"] == [0, 1]
+    dice = [row["dice"] for row in table if row["class_name"] == "liver"]
+    assert first["metrics"]["dice/liver"] == pytest.approx(np.nanmean(dice))
+    report = Path(first["report"]).read_text()
+    assert "Folds" in report
+    assert "fold 1" in report
+
+
+def test_the_registered_model_averages_probabilities(project: Project, first: dict[str, Any]) -> None:
+    (folder,) = {path.parent for path in project.storage.rglob("unetflow.json")}
+    bundle = read_bundle(folder, Bundle)
+    assert bundle.num_members == 2
+    weights = load_file(folder / "model.safetensors")
+    image = torch.rand(1, len(bundle.channels), 32, 32, 32)
+    members = []
+    for place in range(2):
+        network = build_network(bundle.model, len(bundle.channels), bundle.labels.num_outputs, ndim=3).eval()
+        own = {name.partition(".")[2]: value for name, value in _of_member(weights, place)}
+        network.load_state_dict(own)
+        members.append(network(image).softmax(dim=1))
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(next(folder.rglob("*.onnx")))
+    (logits,) = session.run(None, {"images": image.numpy()})
+    mean = torch.stack(members).mean(dim=0).detach()
+    torch.testing.assert_close(torch.from_numpy(logits).softmax(dim=1), mean, rtol=1e-4, atol=1e-4)
+
+
+def _of_member(weights: dict[str, torch.Tensor], place: int) -> list[tuple[str, torch.Tensor]]:
+    prefix = f"members.{place}."
+    return [("." + name.removeprefix(prefix), value) for name, value in weights.items() if name.startswith(prefix)]
+
+
+def test_again_nothing_is_computed(project: Project, first: dict[str, Any]) -> None:
+    again = project.run("register", str(project.config), *TWO_FOLDS)
+    assert all(stage["cached"] for stage in again["stages"])
+
+
+def test_another_ensemble_is_compared_on_all_cases(project: Project, first: dict[str, Any]) -> None:
+    """Of the same networks, which predict otherwise: nothing is trained again."""
+    other = project.run("register", str(project.config), *TWO_FOLDS, "--set", "evaluate.overlap=0.25")
+    assert [stage["name"] for stage in other["stages"] if not stage["cached"]] == [
+        "evaluate.0",
+        "evaluate.1",
+        "ensemble",
+        "register",
+    ]
+    assert "on the same 8 cases" in other["reason"]

@@ -1,0 +1,40 @@
+"""An ensemble is one network whose probabilities are the mean of its members'."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from unet_models.formats.trace import trace_unet
+from unet_models.networks.build import build_network
+from unet_models.networks.ensemble import Ensemble
+from unet_models.specs.networks import UNetSpec
+
+
+def ensemble(*, is_exclusive: bool = True) -> Ensemble:
+    torch.manual_seed(0)
+    members = [build_network(UNetSpec(channels=(4, 6)), 1, 3, ndim=2) for _ in range(3)]
+    return Ensemble(members, is_exclusive=is_exclusive).eval()  # type: ignore[return-value]  # eval returns a Module
+
+
+@pytest.mark.parametrize("is_exclusive", [True, False])
+def test_probabilities_are_the_mean_of_the_members(is_exclusive: bool) -> None:
+    network, images = ensemble(is_exclusive=is_exclusive), torch.randn(2, 1, 8, 11) * 5
+    probabilities = (lambda x: x.softmax(dim=1)) if is_exclusive else torch.sigmoid
+    mean = torch.stack([probabilities(member(images)) for member in network.members]).mean(dim=0)
+    torch.testing.assert_close(probabilities(network(images)), mean)
+
+
+def test_certain_members_stay_finite() -> None:
+    """Logits of hundreds: probabilities are 0 and 1 in float32, their logits are not."""
+    network, images = ensemble(is_exclusive=False), torch.randn(1, 1, 8, 8)
+    for member in network.members:
+        member.decoder.heads[0].weight.data *= 1e4  # type: ignore[union-attr, operator, index]
+    assert network(images).isfinite().all()
+    assert network(images).abs().max() > 100
+
+
+def test_an_ensemble_is_exported_as_one_graph() -> None:
+    network, images = ensemble(), torch.randn(1, 1, 16, 12)
+    program = trace_unet(network, 1, 3).program.module()
+    torch.testing.assert_close(program(images=images), network(images))

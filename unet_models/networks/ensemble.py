@@ -1,0 +1,38 @@
+"""Networks of one architecture that vote: the mean of their probabilities, as one network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unet_models.networks.layers import SegmentationNetwork
+from unet_models.networks.unet import UNet
+
+
+class Ensemble(SegmentationNetwork):
+    """Trained networks as a function from images to logits whose probabilities are the mean of theirs.
+
+    Softmax of the logits is the mean of the members' softmax; of classes that are not exclusive, sigmoid of the logits
+    is the mean of their sigmoids.
+    """
+
+    def __init__(self, members: Sequence[UNet], *, is_exclusive: bool = True) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.is_exclusive = is_exclusive
+        first = members[0]
+        self.ndim, self.divisor = first.ndim, first.divisor
+        self.border, self.remainder = first.border, first.remainder
+
+    def forward(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch classes *spatial"]:
+        """Compute logits, as the members do in evaluation mode."""
+        logits = torch.stack([member(images).float() for member in self.members])
+        if self.is_exclusive:
+            return torch.logsumexp(F.log_softmax(logits, dim=2), dim=0) - math.log(len(self.members))
+        # The logit of a mean probability: log p - log (1 - p), each without a difference of close numbers.
+        return torch.logsumexp(F.logsigmoid(logits), dim=0) - torch.logsumexp(F.logsigmoid(-logits), dim=0)
