@@ -36,7 +36,7 @@ def test_the_form_of_a_flow_explains_every_field(prefect_flow: ModuleType) -> No
     schema = parameter_schema(prefect_flow.FLOWS["segmentation"])
     assert schema.required == ["config"]
     definitions = schema.definitions
-    assert definitions["DataSpec"]["properties"]["fold"]["minimum"] == 0, "the form knows limits"
+    assert definitions["DataSpec"]["properties"]["num_folds"]["minimum"] == 2, "the form knows limits"
     text = json.dumps(schema.model_dump())
     for explanation in (
         "Configuration of the segmentation pipeline.",
