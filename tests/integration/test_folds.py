@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from data_pipelines import storage
+from data_pipelines.volumes.sources.find import find_cases
+from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.registry.bundle import read_bundle
 from tests.support.configs import TINY_PHANTOMS
@@ -47,16 +51,24 @@ def test_every_case_is_scored_by_the_network_that_has_not_seen_it(project: Proje
     folder = next((project.storage / "ensemble").iterdir())
     table = pq.read_table(next(folder.glob("*/cases.parquet"))).to_pylist()
     assert len({row["case_id"] for row in table}) == 8
-    for row in table:
-        index = next((project.storage / "evaluate").glob(f"*/*/predictions/{row['case_id']}.nii.gz"))
-        assert index.is_file()
     own = json.loads((folder / "record.json").read_text())["figures"]
     assert own["folds"] == [0, 1]
+    kept = any(own["postprocessing"].values())
+    data = find_cases(load_config(project.config).data, storage.cache_folder() / "generated")  # type: ignore[attr-defined]
+    references = {case.case_id: case.label for case in data.cases}
+    for row in table:
+        name = f"{row['case_id']}.nii.gz"
+        path = next(folder.glob(f"*/predictions/{name}") if kept else project.storage.glob(f"evaluate/*/*/*/{name}"))
+        predicted, true = (np.asarray(nibabel.load(each).dataobj) == 1 for each in (path, references[row["case_id"]]))
+        if row["class_name"] == "liver":
+            dice = 2 * (predicted & true).sum() / (predicted.sum() + true.sum())
+            assert row["dice"] == pytest.approx(dice)
     dice = [row["dice"] for row in table if row["class_name"] == "liver"]
     assert first["metrics"]["dice/liver"] == pytest.approx(np.nanmean(dice))
     report = Path(first["report"]).read_text()
     assert "Folds" in report
     assert "fold 1" in report
+    assert "Postprocessing" in report
 
 
 def test_the_registered_model_averages_probabilities(project: Project, first: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from data_pipelines.specs import Spec
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from data_pipelines.volumes.trained_range import TrainedRange
+from flows.pipelines.segmentation.postprocess import Postprocessing
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec
 
@@ -29,6 +30,8 @@ class Bundle(Spec):
     mirror_axes: tuple[int, ...]
     """Axes that training mirrored, the only ones that test-time augmentation may mirror."""
     predict: PredictSpec
+    postprocessing: Postprocessing = Postprocessing()
+    """Steps that follow the network, chosen by cross-validation."""
     trained_range: TrainedRange | None = None
     """Range of the training cases; inputs beyond it are said to be."""
     limits: InputSpec = InputSpec()

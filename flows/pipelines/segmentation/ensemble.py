@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import InputError
 from data_pipelines.shards.index import read_table, write_table
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.volumes.formats.nifti import write_nifti
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.splits import find_folds
 from flows.pipelines.segmentation.config import SegmentationConfig
@@ -21,16 +25,23 @@ from flows.pipelines.segmentation.evaluate import (
     evaluation_digest,
     flat_metrics,
 )
-from flows.pipelines.segmentation.evaluation.scoring import ClassScore
+from flows.pipelines.segmentation.evaluation.scoring import (
+    ClassScore,
+    read_prediction,
+    read_stored_geometry,
+    stored_truth,
+)
+from flows.pipelines.segmentation.postprocess import Case, Choice, Postprocessing, choose_postprocessing
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.registry.champion import Champion, Compared
 from flows.registry.register import RegistrationFigures, register_stage
 from flows.stages.attempt import Attempt
 from flows.stages.pipeline import Records, branch_key
 from flows.stages.record import EvaluationFigures, Record
+from flows.stages.shards import shards_uri
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
-from unet_models.metrics.summary import summarise
+from unet_models.metrics.summary import score_case, summarise
 
 FOLD = "fold"
 """Column of the scores: fold in which the case was held out."""
@@ -46,6 +57,8 @@ class EnsembleScores(EvaluationFigures):
     """Training steps of all members together."""
     fold_dice: tuple[float, ...]
     """Mean Dice of each member on its held-out cases."""
+    postprocessing: Postprocessing = Postprocessing()
+    """Steps that raise the mean Dice over all cases; the scores are with them."""
 
 
 class Fold:
@@ -56,6 +69,26 @@ class Fold:
         self.shards: Record[VolumeShardFigures] = done[branch_key("shard", place)]
         self.training: Record[TrainingFigures] = done[branch_key("train", place)]
         self.evaluation: Record[SegmentationScores] = done[branch_key("evaluate", place)]
+
+    @property
+    def predictions_uri(self) -> str:
+        """Folder of the label maps of its held-out cases."""
+        return storage.join(self.evaluation.uri, self.evaluation.figures.predictions)
+
+    @cached_property
+    def reader(self) -> ShardReader:
+        """Its samples."""
+        return ShardReader.from_uri(self.shards.output("index"), shards_uri(self.shards))
+
+    def load_case(self, case_id: str, row: int) -> Case:
+        """Read prediction and truth of a held-out case, in its original geometry."""
+        done = read_stored_geometry(self.reader, row)
+        prediction = read_prediction(self.predictions_uri, case_id, self.shards.figures.labels, done)
+        return Case(prediction, stored_truth(self.reader, row, done), done.stored_spacing)
+
+    def affine(self, row: int) -> np.ndarray:
+        """Return the affine of a case as stored."""
+        return read_stored_geometry(self.reader, row).geometry.affine_array()
 
 
 def split_folds(config: SegmentationConfig) -> tuple[SegmentationConfig, ...]:
@@ -92,21 +125,53 @@ def _join(config: SegmentationConfig, folds: Sequence[Fold], attempt: Attempt) -
     from flows.pipelines.segmentation.evaluation.report import write_ensemble_report
 
     _write_weights(attempt, folds)
-    scores = {fold.number: list(_held_out_scores(fold)) for fold in folds}
+    scores, choice = _postprocessed(config, folds, attempt)
     rows = [score.to_row() for found in scores.values() for score in found]
     column = [number for number, found in scores.items() for _ in found]
     write_table(attempt.uri("cases.parquet"), pa.Table.from_pylist(rows).append_column(FOLD, [column]))
     attempt.add(CASES, attempt.uri("cases.parquet"))
     summaries = summarise(rows)
     dice = {number: flat_metrics(summarise([score.to_row() for score in found])) for number, found in scores.items()}
-    write_ensemble_report(attempt, config, folds, scores, summaries)
+    write_ensemble_report(attempt, config, folds, scores, summaries, choice)
     return EnsembleScores(
         metrics=flat_metrics(summaries),
         num_cases=len({row["case_id"] for row in rows}),
         folds=tuple(scores),
         step=sum(fold.training.figures.step for fold in folds),
         fold_dice=tuple(each.get("dice", float("nan")) for each in dice.values()),
+        postprocessing=choice.kept,
     )
+
+
+def _postprocessed(
+    config: SegmentationConfig, folds: Sequence[Fold], attempt: Attempt
+) -> tuple[dict[int, list[ClassScore]], Choice]:
+    """Choose the postprocessing, and return the scores with it; processed label maps become files of the attempt."""
+    labels = folds[0].shards.figures.labels
+    scores = {fold.number: list(_held_out_scores(fold)) for fold in folds}
+    held_out = {score.case_id: (fold, score.row) for fold in folds for score in scores[fold.number]}
+    choice = choose_postprocessing([partial(fold.load_case, *where) for where, fold in _places(held_out)], labels)
+    if not choice.kept:
+        return scores, choice
+    redone: dict[int, list[ClassScore]] = {fold.number: [] for fold in folds}
+    for (case_id, row), fold in _places(held_out):
+        case = fold.load_case(case_id, row)
+        numbers = choice.kept.apply(case.prediction, case.spacing)
+        with storage.local_copy_of(attempt.uri("predictions", f"{case_id}.nii.gz")) as path:
+            write_nifti(path, labels.write_numbers(numbers), fold.affine(row))
+        found = score_case(
+            numbers, case.truth, labels.targets, labels.num_classes, case.spacing, config.evaluate.tolerance_mm
+        )
+        redone[fold.number] += [
+            ClassScore(case_id=case_id, row=row, class_name=name, metrics=values) for name, values in found.items()
+        ]
+    return redone, choice
+
+
+def _places(held_out: Mapping[str, tuple[Fold, int]]) -> Iterator[tuple[tuple[str, int], Fold]]:
+    """Yield (case, row of its fold's index) and fold of every case, by name."""
+    for case_id, (fold, row) in sorted(held_out.items(), key=lambda item: item[0]):
+        yield (case_id, row), fold
 
 
 def _held_out_scores(fold: Fold) -> Iterator[ClassScore]:
@@ -137,7 +202,11 @@ def register_ensemble(
     digest = digest_of(sorted(evaluation_digest(config, fold.shards) for fold in folds))
     ranges = [fold.shards.figures.trained_range for fold in folds]
     bundle = build_bundle(config, first.figures).model_copy(
-        update={"num_members": len(folds), "trained_range": _widest(ranges)}
+        update={
+            "num_members": len(folds),
+            "trained_range": _widest(ranges),
+            "postprocessing": ensemble.figures.postprocessing,
+        }
     )
 
     def compare(champion: Champion, metric: str) -> Compared:

@@ -167,7 +167,8 @@ class Segmenter:
         if missing := missing_modalities(self.bundle.model, given):
             logger.warning("segmented without %s, which this model reads beside the image", " and ".join(missing))
         prepared = self._prepare(image, geometry)
-        return self.segment_prepared(prepared.image, prepared.done, given)
+        numbers = self.segment_prepared(prepared.image, prepared.done, given)
+        return self.bundle.postprocessing.apply(numbers, geometry.spacing)
 
 
 def _build(bundle: Bundle) -> SegmentationNetwork:

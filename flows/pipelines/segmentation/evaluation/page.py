@@ -13,6 +13,7 @@ from flows.metrics import METRICS, Metric
 from flows.pipelines.segmentation.evaluation.cases import Cases, CaseView
 from flows.pipelines.segmentation.evaluation.exits import ExitScore, exits_section
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore, subset_dice
+from flows.pipelines.segmentation.postprocess import Choice
 from flows.report.blocks import (
     Block,
     Cell,
@@ -44,6 +45,11 @@ from unet_models.metrics.summary import MEAN_CLASS, MetricSummary
 
 DICE = METRICS["dice"]
 
+STEP_TITLES = {
+    "largest_component": "Keep the largest component",
+    "smallest_component": "Remove components of less than half the smallest true one",
+    "fill_holes": "Fill holes",
+}
 ROLES = {"worst": "Worst case", "median": "Median case", "best": "Best case"}
 
 
@@ -86,6 +92,8 @@ class SegmentationPage:
     """What each training, by its name, spent its wall time on."""
     members: Sequence[MemberScore] = ()
     """Networks of an ensemble."""
+    choice: Choice | None = None
+    """Postprocessing that was tried."""
     exits: Sequence[ExitScore] = ()
     """Early exits at several thresholds."""
 
@@ -103,6 +111,7 @@ def segmentation_page(page: SegmentationPage) -> str:
         *([_gates(page.views)] if any(view.gates for view in page.views) else []),
         *([exits_section(page.exits)] if page.exits else []),
         *([_members(page.members)] if page.members else []),
+        *([_postprocessing(page.choice)] if page.choice else []),
         training_section(page.curves),
         *([times_section(page.times)] if page.times else []),
         _per_case(cases),
@@ -209,6 +218,28 @@ def _members(members: Sequence[MemberScore]) -> Section:
         "that had not seen it. The registered model averages the probabilities of all; it has no held-out cases."
     )
     return Section("Folds", intro, [Table(["Network", "Held-out cases", DICE.titled], rows)])
+
+
+def _postprocessing(choice: Choice) -> Section:
+    rows: list[list[CellLike]] = [
+        [
+            STEP_TITLES[each.trial.step],
+            each.trial.class_name,
+            value_cell(DICE, each.after),
+            f"{each.after - each.before:+.4f}",
+            "kept" if each.trial.steps.is_part_of(choice.kept) else "",
+        ]
+        for each in choice.tried
+    ]
+    gained = "Nothing helps: label maps are registered as the networks predict them."
+    if choice.kept:
+        gained = (
+            f"What helps was kept, and raises the mean Dice from {value_text(DICE, choice.before)} to "
+            f"{value_text(DICE, choice.after)}; the scores above are with it, and so is the registered model. It was "
+            "chosen on these very cases: of new ones expect a little less."
+        )
+    intro = f"Each step alone, for each class, on all held-out cases. {gained}"
+    return Section("Postprocessing", intro, [Table(["Step", "Class", DICE.titled, "Change", ""], rows)])
 
 
 def _pictures(views: Sequence[CaseView], cases: Cases, class_labels: Mapping[str, int]) -> Section:

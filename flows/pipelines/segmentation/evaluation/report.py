@@ -12,14 +12,13 @@ from data_pipelines import storage
 from data_pipelines.shards.index import IMAGE, MASK
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.volumes.classes import Labels
-from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.preprocess import prepare_labels
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluation.cases import CaseView, Role, choose_cases, mean_dice
 from flows.pipelines.segmentation.evaluation.exits import ExitScore
 from flows.pipelines.segmentation.evaluation.page import MemberScore, SegmentationPage, segmentation_page
-from flows.pipelines.segmentation.evaluation.scoring import ClassScore, read_stored_geometry
+from flows.pipelines.segmentation.evaluation.scoring import ClassScore, read_prediction, read_stored_geometry
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.report.heat import draw_heat
 from flows.report.overlays import overlay_planes
@@ -32,10 +31,8 @@ from unet_models.metrics.summary import MetricSummary
 
 if TYPE_CHECKING:
     from flows.pipelines.segmentation.ensemble import Fold
+    from flows.pipelines.segmentation.postprocess import Choice
     from flows.pipelines.segmentation.segmenter import Segmenter
-
-NO_LIMIT = 1 << 40
-"""Voxels: the label maps are our own."""
 
 
 def write_report(
@@ -75,13 +72,12 @@ def write_ensemble_report(
     folds: Sequence[Fold],
     scores: Mapping[int, Sequence[ClassScore]],
     summaries: Sequence[MetricSummary],
+    choice: Choice,
 ) -> None:
-    """Write the report of several folds: the scores of all cases, and those of each fold."""
+    """Write the report of several folds: the scores of all cases, those of each fold, and the postprocessing."""
     labels, names = folds[0].shards.figures.labels, {fold.number: f"fold {fold.number}" for fold in folds}
     sources = {
-        fold.number: _Source(
-            fold.shards, storage.join(fold.evaluation.uri, fold.evaluation.figures.predictions), labels
-        )
+        fold.number: _Source(fold.shards, attempt.uri("predictions") if choice.kept else fold.predictions_uri, labels)
         for fold in folds
     }
     held_out = {score.case_id: number for number, found in scores.items() for score in found}
@@ -107,6 +103,7 @@ def write_ensemble_report(
         classes=labels.numbers,
         notices=read_notices(first),
         times={name: split for name, split in times.items() if split is not None},
+        choice=choice,
         members=[
             MemberScore(names[number], len(mean_dice(found)), float(np.nanmean(list(mean_dice(found).values()))))
             for number, found in scores.items()
@@ -162,9 +159,7 @@ def _views(scores: Sequence[ClassScore], find_source: Callable[[str], _Source]) 
 def _view(source: _Source, role: Role, case_id: str, dice: float, row: int) -> CaseView:
     reader = ShardReader.from_uri(source.shards.output("index"), shards_uri(source.shards))
     done, segmenter = read_stored_geometry(reader, row), source.segmenter
-    with storage.local_file(storage.join(source.predictions_uri, f"{case_id}.nii.gz")) as path:
-        stored = source.labels.read_numbers(np.asarray(read_volume(path, NO_LIMIT).array))
-    prediction = prepare_labels(stored.reshape(done.stored_shape), done)
+    prediction = prepare_labels(read_prediction(source.predictions_uri, case_id, source.labels, done), done)
     planes = overlay_planes(reader.array(row, IMAGE), reader.array(row, MASK), prediction, done.spacing)
     gates = _draw_gates(segmenter, reader.array(row, IMAGE), done.spacing) if segmenter is not None else {}
     return CaseView(case_id, role, dice, planes, gates)

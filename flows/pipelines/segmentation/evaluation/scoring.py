@@ -13,10 +13,15 @@ from data_pipelines import storage
 from data_pipelines.shards.index import GEOMETRY, IMAGE, MASK, TRUTH
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.specs import Spec
+from data_pipelines.volumes.classes import Labels
+from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, restore_mask
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.evaluation.exits import ExitScore, compare_exits
+
+NO_LIMIT = 1 << 40
+"""Voxels: the label maps are our own."""
 
 
 class ScoringJob(Spec):
@@ -162,6 +167,13 @@ class CaseScorer:
 def read_stored_geometry(reader: ShardReader, row: int) -> StoredGeometry:
     """Read the stored geometry and the preprocessing of a sample."""
     return StoredGeometry.model_validate_json(bytes(reader.read(row, GEOMETRY)))
+
+
+def read_prediction(predictions_uri: str, case_id: str, labels: Labels, done: Preprocessing) -> np.ndarray:
+    """Read the numbers of classes (*stored) that a case was predicted to have."""
+    with storage.local_file(storage.join(predictions_uri, f"{case_id}.nii.gz")) as path:
+        written = np.asarray(read_volume(path, NO_LIMIT).array)
+    return labels.read_numbers(written).reshape(done.stored_shape)
 
 
 def stored_truth(reader: ShardReader, row: int, done: Preprocessing) -> np.ndarray:
