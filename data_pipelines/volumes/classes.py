@@ -54,11 +54,6 @@ class Labels(Spec):
         return self.num_classes
 
     @property
-    def highest(self) -> int:
-        """Highest number that a mask may have."""
-        return self.ignored_number if self.ignored else self.num_classes - 1
-
-    @property
     def num_outputs(self) -> int:
         """Number of the network's outputs: one per region, else one per class."""
         return len(self.regions) or self.num_classes
@@ -85,7 +80,8 @@ class Labels(Spec):
         named = dict(zip(self.names, self.values, strict=True))
         if self.ignored:
             named[IGNORE] = self.ignored
-        text = ", ".join(f"{'|'.join(map(self.value_text, values))} {name}" for name, values in named.items())
+        written = {name: "|".join(map(self.value_text, values)) for name, values in named.items()}
+        text = ", ".join(name if values == name else f"{values} {name}" for name, values in written.items())
         regions = [f"{r.name} ({', '.join(self.names[number] for number in r.classes)})" for r in self.regions]
         return f"{text}; regions {', '.join(regions)}" if regions else text
 
@@ -144,7 +140,8 @@ class Labels(Spec):
         numbers = np.zeros(best.shape, np.int16)
         for number, logits in enumerate(iterator, start=1):
             better = logits > best
-            best[better], numbers[better] = logits[better], number
+            np.copyto(best, logits, where=better)
+            np.copyto(numbers, np.int16(number), where=better)
         return numbers
 
     @property

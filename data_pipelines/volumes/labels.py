@@ -22,7 +22,7 @@ def check_label(path: str, volume: Volume, labels: Labels) -> tuple[np.ndarray, 
         array, rounded = _whole_numbers(path, array)
         notices = (*notices, *rounded)
     numbers = labels.read(array)
-    if (undeclared := numbers > labels.highest).any():
+    if (undeclared := numbers > labels.ignored_number).any():
         raise _undeclared_values(path, array[undeclared], labels)
     return numbers, (*notices, *_ignored(path, numbers, labels))
 

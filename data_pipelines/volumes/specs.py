@@ -19,6 +19,8 @@ GRID_TOLERANCE = 0.1
 
 LabelValue = int | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
 """Value of a class in a label file: a whole number, or a colour."""
+ValuesByClass = dict[str, LabelValue | tuple[LabelValue, ...]]
+"""Class name to its values."""
 
 
 class PreprocessSpec(Spec):
@@ -78,7 +80,7 @@ class DataSpec(InputSpec):
     layout: str = "auto"
     """Layout of the folder: ``decathlon``, ``nnunet``, ``folders`` or ``dicom``; ``phantoms`` generates a data set,
     of slices with ``ndim: 2``, and ``scenes`` one of images with texts and sounds; ``auto`` (default) recognises it."""
-    classes: dict[str, LabelValue | tuple[LabelValue, ...]] | None = None
+    classes: ValuesByClass | None = None
     """Class name to the value that stands for it in label files, or a list of several: ``{background: 0, tumour: [1, 2,
     4]}``. Colours are written ``"#rrggbb"``: a list of three numbers is three values. The background is the class of
     that name, else that of value 0. Default: as the data set declares (``dataset.json`` or ``classes.json``)."""

@@ -2,6 +2,7 @@
 
 names       rules about file names and declarations that the layouts share
 labels      declarations of classes
+regions     declarations of regions
 decathlon   Medical Segmentation Decathlon
 nnunet      nnU-Net raw
 folders     plain folders of images and masks

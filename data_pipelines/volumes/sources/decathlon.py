@@ -24,7 +24,6 @@ from data_pipelines.volumes.sources.declarations import (
     listed_file,
     read_dataset_json,
 )
-from data_pipelines.volumes.sources.labels import labels_of
 from data_pipelines.volumes.sources.names import (
     case_id_of,
     check_not_empty,
@@ -38,6 +37,7 @@ from data_pipelines.volumes.sources.names import (
     unique_ids,
     without,
 )
+from data_pipelines.volumes.sources.regions import labels_of
 from data_pipelines.volumes.specs import DataSpec
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from data_pipelines.errors import broken_rule
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import is_volume_name
 from data_pipelines.volumes.formats.base import ALL_SUFFIXES
-from data_pipelines.volumes.sources.labels import read_labels, read_regions
+from data_pipelines.volumes.sources.labels import read_labels
 from data_pipelines.volumes.sources.names import existing, read_json
+from data_pipelines.volumes.sources.regions import read_regions
 from data_pipelines.volumes.specs import DataSpec
 
 Declared = Mapping[str, Any]

@@ -14,7 +14,7 @@ from pathlib import Path
 from data_pipelines.errors import ProblemList, broken_rule
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.classes import Labels
-from data_pipelines.volumes.sources.labels import labels_of, read_labels
+from data_pipelines.volumes.sources.labels import read_labels
 from data_pipelines.volumes.sources.names import (
     check_not_empty,
     check_unique,
@@ -25,6 +25,7 @@ from data_pipelines.volumes.sources.names import (
     read_subjects,
     subject_of,
 )
+from data_pipelines.volumes.sources.regions import labels_of
 from data_pipelines.volumes.specs import DataSpec
 
 LABEL_NAMES = ("label.nii.gz", "label.nii")

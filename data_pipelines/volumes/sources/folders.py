@@ -17,7 +17,7 @@ from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import read_num_channels
-from data_pipelines.volumes.sources.labels import labels_of, read_labels
+from data_pipelines.volumes.sources.labels import read_labels
 from data_pipelines.volumes.sources.names import (
     check_not_empty,
     find_splits,
@@ -31,9 +31,11 @@ from data_pipelines.volumes.sources.names import (
     unique_ids,
     without,
 )
+from data_pipelines.volumes.sources.regions import labels_of
 from data_pipelines.volumes.specs import DataSpec
 
 LABEL_FOLDERS = ("masks", "labels")
+CLASSES_FILE = "classes.json"
 ONE_CLASS = {"background": 0, "foreground": 1}
 """Classes where nothing declares any."""
 BESIDE = {"texts": ".txt", "sounds": ".wav"}
@@ -89,7 +91,7 @@ def _missing_beside(root: Path, beside: dict[str, dict[str, str]], ids: Sequence
 
 
 def _read_labels(root: Path) -> Labels:
-    path = root / "classes.json"
+    path = root / CLASSES_FILE
     return read_labels(read_json(path) if path.is_file() else ONE_CLASS, path)
 
 

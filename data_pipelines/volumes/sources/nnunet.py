@@ -28,7 +28,6 @@ from data_pipelines.volumes.sources.declarations import (
     listed_file,
     read_dataset_json,
 )
-from data_pipelines.volumes.sources.labels import labels_of
 from data_pipelines.volumes.sources.names import (
     case_id_of,
     check_id,
@@ -44,6 +43,7 @@ from data_pipelines.volumes.sources.names import (
     unique_ids,
     without,
 )
+from data_pipelines.volumes.sources.regions import labels_of
 from data_pipelines.volumes.specs import DataSpec
 
 CHANNEL_SUFFIX = re.compile(r"(?P<case_id>.*)_(?P<channel>\d{4})")

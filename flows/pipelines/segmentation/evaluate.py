@@ -140,7 +140,8 @@ def score_cases(
 
 def evaluation_digest(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> str:
     """Compute the digest of what scores depend on beside the model."""
-    return digest_of([held_out_digest(shards), config.evaluate.tolerance_mm])
+    labels = shards.figures.labels.model_dump()  # of which regions do not change the samples
+    return digest_of([held_out_digest(shards), config.evaluate.tolerance_mm, labels])
 
 
 def _score_all(job_uri: str, rows: Sequence[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:

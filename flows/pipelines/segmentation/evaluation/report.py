@@ -160,7 +160,9 @@ def _view(source: _Source, role: Role, case_id: str, dice: float, row: int) -> C
     reader = ShardReader.from_uri(source.shards.output("index"), shards_uri(source.shards))
     done, segmenter = read_stored_geometry(reader, row), source.segmenter
     prediction = prepare_labels(read_prediction(source.predictions_uri, case_id, source.labels, done), done)
-    planes = overlay_planes(reader.array(row, IMAGE), reader.array(row, MASK), prediction, done.spacing)
+    mask = reader.array(row, MASK)
+    truth = np.where(mask < source.labels.num_classes, mask, 0)  # no outline around what is ignored
+    planes = overlay_planes(reader.array(row, IMAGE), truth, prediction, done.spacing)
     gates = _draw_gates(segmenter, reader.array(row, IMAGE), done.spacing) if segmenter is not None else {}
     return CaseView(case_id, role, dice, planes, gates)
 

@@ -3,6 +3,7 @@
 topology.py   how often each axis is halved
 sizes.py      patch and batch within a memory, over a data set
 candidates.py full resolution, slices, low resolution
+masks.py      classes of masks that nothing declares
 survey.py     what the cases are: spacings, shapes, intensities, names
 rules.py      each setting with its reason
 template.py   the settings as commented YAML

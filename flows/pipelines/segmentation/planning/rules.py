@@ -62,6 +62,10 @@ def _data(survey: Survey) -> Iterator[Setting]:
     yield Setting(
         "data.ndim", survey.ndim, f"{len(survey.cases)} {kind} of {', '.join(dataset.channels)}; classes {classes}."
     )
+    if survey.spec.classes is not None:
+        values = ", ".join(str(value) for value in survey.spec.classes.values())
+        reason = f"Nothing declares classes (classes.json): the masks hold {values}. Give the classes their names."
+        yield Setting("data.classes", survey.spec.classes, reason)
     if survey.problems:
         count = len({problem.path for problem in survey.problems})
         reason = f"{count} files break a rule: the cases are left out, and listed in the report."

@@ -21,6 +21,7 @@ from data_pipelines.volumes.preprocess import find_foreground
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec
 from flows.pipelines.segmentation.planning.candidates import Images
+from flows.pipelines.segmentation.planning.masks import guess_classes
 
 CROPPED_SHARE = 0.95
 """Share of the median image that a foreground crop must leave at most to be planned."""
@@ -45,11 +46,17 @@ class Survey:
     """Data set as planning sees it."""
 
     dataset: Dataset
-    ndim: int
+    spec: DataSpec
+    """How it is read: number of axes, and classes where nothing declares them."""
     cases: tuple[SurveyedCase, ...]
     fingerprint: Fingerprint
     problems: tuple[Problem, ...]
     """Problems of the cases that are left out."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return self.spec.ndim
 
     @property
     def kept_share(self) -> float:
@@ -69,14 +76,14 @@ class Survey:
 
 def survey(root: Path) -> Survey:
     """Read all cases of a folder. Raises DataError where none is usable, ConfigError where the layout is unknown."""
-    spec = DataSpec(root=str(root), ndim=2 if _is_flat(root) else 3)
+    spec = DataSpec(root=str(root), ndim=2 if _is_flat(root) else 3, classes=guess_classes(root))
     dataset = find_cases(spec)
     problems = ProblemList(dataset.problems)
     found = list(_iter_statistics(dataset, spec, problems))
     if not found:
         raise DataError(problems) if problems else ConfigError(f"{root}: there is no case to plan for")
     fingerprint = merge_statistics([case.statistics for case in found], dataset.labels.numbers, dataset.channels)
-    return Survey(dataset, spec.ndim, tuple(found), fingerprint, tuple(problems))
+    return Survey(dataset, spec, tuple(found), fingerprint, tuple(problems))
 
 
 def _is_flat(root: Path) -> bool:

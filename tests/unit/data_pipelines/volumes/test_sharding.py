@@ -165,6 +165,21 @@ def test_what_shapes_a_sample_is_in_its_digest_and_its_folder(tmp_path: Path) ->
     assert shards_folder(dataset, elsewhere, None) == folder
 
 
+def test_values_of_classes_shape_samples_and_regions_do_not(tmp_path: Path) -> None:
+    spec = DataSpec(root=str(write_dataset(tmp_path / "raw", "a")))
+    folders = [
+        shards_folder(find_cases(spec.model_copy(update=update)), spec, None)
+        for update in (
+            {},
+            {"regions": {"whole": ("front", "back"), "back": ("back",)}},
+            {"classes": {"background": 0, "front": 1, "back": (2, 3)}},
+            {"classes": {"background": 0, "front": 1, "back": 2, "ignore": 3}},
+        )
+    ]
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 3
+
+
 def test_median_spacing_skips_what_cannot_be_read(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "raw", "a", "b")
     FAULTS["zero_spacing"](root, "bad")

@@ -97,6 +97,19 @@ def test_settled_voxels_keep_the_coarse_logits_and_the_others_get_finer_ones() -
 
 
 @torch.no_grad()
+def test_regions_are_settled_where_the_least_certain_is() -> None:
+    unet, images = network(), torch.randn(3, 1, 16, 24)
+    coarse = outputs_of(unet, images)[2]
+    probabilities = coarse.sigmoid()
+    certain = torch.maximum(probabilities, 1 - probabilities).amin(1)  # of the least certain region
+    sure = certain.flatten(1).amin(1)
+    threshold = float(sure.sort().values[:2].mean())
+    exits = EarlyExit(unet, threshold, is_exclusive=False)
+    exits(images)
+    assert exits.num_left[0] == 2
+
+
+@torch.no_grad()
 def test_finer_stages_do_not_run_for_what_has_left() -> None:
     unet = network()
     nn.init.constant_(head_of(unet, 0).bias, 0.0)

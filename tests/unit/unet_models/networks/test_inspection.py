@@ -62,6 +62,16 @@ def test_grad_cam_in_closed_form() -> None:
     torch.testing.assert_close(ClassSaliency(network, 1)(images), 3 / 8 * images.clamp(min=0))
 
 
+def test_a_region_is_predicted_where_its_logit_is_positive() -> None:
+    """3 of 8 voxels; of exclusive classes the one of 0.2 goes to the other class."""
+    images = torch.tensor([[0.0, 2, 2, 0], [0, 0, -4, 0.2]])[None, None]
+    network = UNet(Pyramid(), Weighted(), (1, 1))
+    saliency = ClassSaliency(network, 1, is_exclusive=False)(images)
+    torch.testing.assert_close(saliency, 3 / 8 * images.clamp(min=0))
+    assert (network.decoder(network.encode(images))[0][:, 0] == 1).all()  # the other one is everywhere
+    assert ClassSaliency(network, 0, is_exclusive=True)(images).sum() == 0  # constant: no gradient
+
+
 def test_a_class_that_is_not_predicted_has_no_saliency() -> None:
     assert not ClassSaliency(UNet(Pyramid(), Weighted(), (1, 1)), 1)(torch.zeros(1, 1, 2, 2)).any()
 

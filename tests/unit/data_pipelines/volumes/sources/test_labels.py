@@ -1,4 +1,4 @@
-"""Declarations of classes: values, colours, what is ignored, regions."""
+"""Declarations of classes: values, colours, what is ignored."""
 
 from __future__ import annotations
 
@@ -7,16 +7,7 @@ from typing import Any
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.volumes.classes import Labels
-from data_pipelines.volumes.sources.labels import read_labels, read_regions, with_regions
-from tests.support.volumes import numbered
-
-BRATS = numbered("background", "edema", "core", "enhancing")
-
-
-def written(labels: Labels) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Classes of each region, and what it is written as."""
-    return {region.name: (region.classes, region.written) for region in labels.regions}
+from data_pipelines.volumes.sources.labels import read_labels
 
 
 @pytest.mark.parametrize(
@@ -64,53 +55,3 @@ def test_unusable_declarations(declared: Any) -> None:
         read_labels(declared, "here")
     (problem,) = caught.value.problems
     assert (problem.rule, problem.path) == ("bad-classes", "here")
-
-
-def test_regions_are_written_as_the_first_class_that_no_later_region_has() -> None:
-    regions = {"whole": ["edema", 2, "enhancing"], "core": ["core", 3], "enhancing": ["enhancing"]}
-    labels = with_regions(BRATS, regions, None, "here")
-    assert written(labels) == {"whole": ((1, 2, 3), 1), "core": ((2, 3), 2), "enhancing": ((3,), 3)}
-    ordered = with_regions(BRATS, regions, ["edema", 2, "enhancing"], "here")
-    assert ordered == labels
-
-
-def test_regions_of_overlapping_classes_that_are_not_nested() -> None:
-    labels = with_regions(BRATS, {"a": [1, 2], "b": [2, 3]}, None, "here")
-    assert written(labels) == {"a": ((1, 2), 1), "b": ((2, 3), 2)}
-
-
-@pytest.mark.parametrize(
-    ("regions", "order", "message"),
-    [
-        ({"whole": [1, 2]}, None, "no region has class enhancing"),
-        ({"whole": [1, 2, 3], "empty": []}, None, "must hold classes"),
-        ({"whole": [0, 1, 2, 3]}, None, "the background not among them"),
-        ({"background": [1, 2, 3]}, None, "region background"),
-        ({"whole": [1, 2, 3, "lesion"]}, None, "'lesion' is no class"),
-        ({"whole": [1, 2, 3, 4]}, None, "4 is no class"),
-        ({"core": [2], "whole": [1, 2, 3]}, None, "later regions cover it"),
-        ({"whole": [1, 2, 3], "core": [2]}, [1], "1 classes to write 2 regions"),
-        ({"whole": [1, 2, 3], "core": [2]}, [1, 3], "writes region core as 3"),
-    ],
-)
-def test_unusable_regions(regions: Any, order: Any, message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        with_regions(BRATS, regions, order, "here")
-    assert [problem.rule for problem in caught.value.problems] == ["bad-regions"]
-
-
-def test_a_value_among_several_of_a_class_names_no_class() -> None:
-    labels = read_labels({"background": 0, "tumour": [1, 2], "edema": 4}, "here")
-    with pytest.raises(DataError, match="2 is no class, nor the only value of one"):
-        with_regions(labels, {"whole": [2, 4]}, None, "here")
-    assert written(with_regions(labels, {"whole": ["tumour", 4]}, None, "here")) == {"whole": ((1, 2), 1)}
-
-
-def test_nnunets_regions_with_ignored_voxels() -> None:
-    declared = {"background": 0, "hippocampus": [1, 2], "anterior": 1, "ignore": 3}
-    labels = read_regions(declared, [2, 1], "here")
-    assert (labels.names, labels.values, labels.ignored) == (("background", "anterior", "2"), ((0,), (1,), (2,)), (3,))
-    assert written(labels) == {"hippocampus": ((1, 2), 2), "anterior": ((1,), 1)}
-    assert read_regions(declared, None, "here") == labels
-    with pytest.raises(DataError, match="must be a list"):
-        read_regions(declared, 2, "here")

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from data_pipelines.errors import ConfigError
-from data_pipelines.volumes.sources.labels import with_regions
+from data_pipelines.volumes.sources.regions import with_regions
 from flows.pipelines.segmentation.weights import output_weights, weights_by_size
 from tests.support.volumes import numbered
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
+from data_pipelines.volumes.checks import check_case
 from data_pipelines.volumes.formats.images import write_picture
 from data_pipelines.volumes.formats.nifti import write_nifti
+from data_pipelines.volumes.sources.find import find_cases
 from flows.cli.plan import planned_yaml
 from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.planning.masks import guess_classes
 from flows.pipelines.segmentation.planning.rules import is_ct
 
 
-def write_volumes(folder: Path, spacings: list[float], classes: dict[str, int], channel: str) -> None:
+def write_volumes(folder: Path, spacings: list[float], classes: dict[str, Any], channel: str) -> None:
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
     for index, thickness in enumerate(spacings):
@@ -55,6 +59,75 @@ def test_ct_of_sided_organs(tmp_path: Path) -> None:
     assert "kidney left, kidney right: classes of one side" in text
     assert config.train.within == 1800
     assert len(config.train.patch_size) == 3
+
+
+def write_masks(folder: Path, masks: list[np.ndarray]) -> Path:
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for index, mask in enumerate(masks):
+        image = np.random.default_rng(index).integers(0, 200, mask.shape[:2]).astype(np.uint8)
+        write_picture(folder / "images" / f"{index}.png", image)
+        write_picture(folder / "masks" / f"{index}.png", mask)
+    return folder
+
+
+SQUARES = [np.kron(np.roll(np.eye(4, dtype=np.uint8), shift, 0), np.ones((8, 8), np.uint8)) for shift in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("palette", "classes"),
+    [
+        ([0, 1], None),
+        ([0, 255], {"background": 0, "foreground": 255}),
+        ([0, 7], {"background": 0, "foreground": 7}),
+        ([[0, 0, 0], [255, 0, 255]], {"background": "#000000", "colour ff00ff": "#ff00ff"}),
+    ],
+)
+def test_masks_say_their_classes(tmp_path: Path, palette: list[int], classes: dict[str, int] | None) -> None:
+    folder = write_masks(tmp_path / "set", [np.array(palette, np.uint8)[mask] for mask in SQUARES])
+    config, text = planned(folder)
+    assert config.data.classes == classes
+    assert ("Nothing declares classes" in text) == (classes is not None)
+    dataset = find_cases(config.data)
+    assert check_case(dataset.cases[0], dataset, config.data).label.tolist() == SQUARES[0].tolist()
+
+
+def test_several_values_are_several_classes(tmp_path: Path) -> None:
+    folder = write_masks(tmp_path / "set", [mask * value for mask, value in zip(SQUARES, (5, 9, 5, 9), strict=True)])
+    config, text = planned(folder)
+    assert config.data.classes == {"background": 0, "class 5": 5, "class 9": 9}
+    assert "the masks hold 0, 5, 9" in text
+
+
+def test_declared_classes_and_soft_masks_are_left_to_the_checks(tmp_path: Path) -> None:
+    folder = write_masks(tmp_path / "declared", [mask * 255 for mask in SQUARES])
+    (folder / "classes.json").write_text('{"background": 0, "road": 255}')
+    assert planned(folder)[0].data.classes is None
+    soft = write_masks(tmp_path / "soft", [np.arange(1024, dtype=np.uint8).reshape(32, 32) for _ in SQUARES])
+    with pytest.raises(DataError, match="label-values"):
+        planned(soft)
+
+
+def test_masks_that_no_check_lets_pass_say_nothing(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    broken = np.array([[[0.0, np.nan]]], np.float32)
+    for index, mask in enumerate([broken, np.full((1, 1, 2), 4, np.uint8), np.zeros((1, 1, 2), np.uint8)]):
+        write_nifti(tmp_path / "images" / f"{index}.nii", np.ones((1, 1, 2)), np.eye(4))
+        write_nifti(tmp_path / "masks" / f"{index}.nii", mask, np.eye(4))
+    (tmp_path / "images" / "3.nii").write_bytes(b"")
+    (tmp_path / "masks" / "3.nii").write_bytes(b"")
+    assert guess_classes(tmp_path) == {"background": 0, "foreground": 4}
+
+
+def test_regions_and_ignored_voxels_of_nnunet_are_planned_for(tmp_path: Path) -> None:
+    labels = {"background": 0, "organ": [1, 2], "left half": 1, "ignore": 3}
+    write_volumes(tmp_path / "set", [1.0, 1.0], labels, "MR")
+    config, text = planned(tmp_path / "set")
+    assert config.data.classes is None
+    text = " ".join(text.replace("#", "").split())
+    assert "0 background, 1 left half, 2, 3 ignore; regions organ (left half, 2), left half (left half)" in text
+    assert config.train.augment.mirror_axes == (1, 2)
 
 
 def test_images_with_one_class(tmp_path: Path) -> None:
