@@ -14,6 +14,7 @@ leaks         copies of a scan, and scans of one patient
 spacing       spacing of a data set, axis of thick slices
 resampling    images, label maps and logits on another grid
 preprocess    raw case to training sample, and label maps back
+restore       predicted logits to the label map as stored, plane by plane
 fingerprint   statistics per case and over the data set
 trained_range range of what a model was trained on
 splits        training and validation cases

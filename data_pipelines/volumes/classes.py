@@ -5,7 +5,6 @@ Masks hold the number of each voxel's class, 0 for the background. Files hold va
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -124,24 +123,17 @@ class Labels(Spec):
         """Invert ``write_numbers``."""
         return written if self.is_colour else self.read(written)
 
-    def decide(self, outputs: Iterable[np.ndarray]) -> np.ndarray:
-        """Turn a network's logits, one array (*spatial) per output, into numbers of classes (*spatial) int16.
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        """Turn a network's logits (outputs, *spatial) into numbers of classes (*spatial).
 
         Regions of a probability above one half are written in their order, later ones over earlier ones (nnU-Net's
         ``regions_class_order``); of exclusive classes the most probable wins, the first among equals.
         """
-        iterator = iter(outputs)
-        best = np.array(next(iterator))
-        if self.regions:
-            numbers = np.where(best > 0, np.int16(self.regions[0].written), np.int16(0))
-            for region, logits in zip(self.regions[1:], iterator, strict=True):
-                numbers[logits > 0] = region.written
-            return numbers
-        numbers = np.zeros(best.shape, np.int16)
-        for number, logits in enumerate(iterator, start=1):
-            better = logits > best
-            np.copyto(best, logits, where=better)
-            np.copyto(numbers, np.int16(number), where=better)
+        if not self.regions:
+            return np.asarray(logits.argmax(axis=0))
+        numbers = np.zeros(logits.shape[1:], np.int16)
+        for region, output in zip(self.regions, logits, strict=True):
+            numbers[output > 0] = region.written
         return numbers
 
     @property

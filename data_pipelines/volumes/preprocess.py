@@ -1,7 +1,7 @@
 """A raw case to a training sample, with a record of what was done so that predictions can be restored.
 
 as stored -> canonical axes (RAS+) -> foreground crop -> normalise -> resample        ``prepare``
-logits    -> resample back -> decide -> uncrop -> stored axes                         ``restore_labels``
+logits    -> resample back -> decide -> uncrop -> stored axes                         ``restore.restore_labels``
 
 Both ways, slices that are much thicker than their pixels are resampled one by one (nnU-Net's separate z).
 """
@@ -16,7 +16,6 @@ from scipy import ndimage
 
 from data_pipelines.errors import broken_rule
 from data_pipelines.specs import Spec
-from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.resampling import SPLINE_ORDER, resample, resample_labels
 from data_pipelines.volumes.spacing import find_coarse_axis
@@ -50,9 +49,14 @@ class Preprocessing(Spec):
         return not self.is_resampled and self.crop == tuple((0, self.stored_shape[axis]) for axis in self.axes)
 
     @property
+    def cropped_shape(self) -> tuple[int, ...]:
+        """Voxels per canonical axis of the crop, before resampling."""
+        return tuple(b - a for a, b in self.crop)
+
+    @property
     def is_resampled(self) -> bool:
         """Tell whether the grid changed."""
-        return self.shape != tuple(b - a for a, b in self.crop)
+        return self.shape != self.cropped_shape
 
     @property
     def coarse_axis(self) -> int | None:
@@ -144,18 +148,6 @@ def prepare_labels(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
     return labels if labels.shape == done.shape else resample_labels(labels, done.shape, "nearest", done.coarse_axis)
 
 
-def restore_labels(logits: np.ndarray, done: Preprocessing, labels: Labels) -> np.ndarray:
-    """Turn (outputs, *prepared) logits into the (*stored) numbers of classes in the original geometry.
-
-    Logits are resampled one output at a time: only one is held at full size.
-    """
-    cropped = tuple(b - a for a, b in done.crop)
-    if logits.shape[1:] == cropped:
-        return restore_mask(labels.decide(logits), done)
-    resampled = (resample(output, cropped, order=1, coarse_axis=done.coarse_axis) for output in logits)
-    return restore_mask(labels.decide(resampled), done)
-
-
 def restore_mask(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
     """Restore a label map on the cropped canonical grid to the stored one, as uint8 (int16 above 255)."""
     dtype = np.uint8 if labels.max(initial=0) <= 255 else np.int16
@@ -187,16 +179,25 @@ def normalise(image: np.ndarray, spec: PreprocessSpec, inside: np.ndarray | None
     """
     image = image.astype(np.float32)
     if spec.normalise == "zscore":
-        axes = tuple(range(1, image.ndim))
         where = np.ones(image.shape[1:], bool) if inside is None else inside
-        mean = image.mean(axis=axes, keepdims=True, dtype=np.float64, where=where)
-        std = image.std(axis=axes, keepdims=True, dtype=np.float64, where=where)
-        return np.where(where, (image - mean) / np.maximum(std, 1e-8), 0).astype(np.float32)
+        for channel in image:
+            _standardise(channel, where)
     if spec.normalise == "window":
         assert spec.window is not None
         low, high = spec.window
-        return (np.clip(image, low, high) - low) * np.float32(2 / (high - low)) - np.float32(1)
+        np.clip(image, low, high, out=image)
+        image -= low
+        image *= np.float32(2 / (high - low))
+        image -= np.float32(1)
     return image
+
+
+def _standardise(channel: np.ndarray, where: np.ndarray) -> None:
+    """Give the voxels of ``where`` zero mean and unit variance, in place; the others become 0."""
+    mean = channel.mean(dtype=np.float64, where=where)
+    std = max(channel.std(dtype=np.float64, where=where), 1e-8)
+    for plane, counts in zip(channel, where, strict=True):  # each by itself: float64 takes twice the memory
+        plane[...] = np.where(counts, (plane - mean) / std, 0)
 
 
 def _reorient(image: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -> np.ndarray:

@@ -24,6 +24,9 @@ def predict(
         int | None, typer.Option(min=1, help="CPUs of each actor; default: this machine's, shared out.")
     ] = None,
     use_gpu: Annotated[bool, typer.Option("--gpu", help="One GPU per actor.")] = False,
+    memory: Annotated[
+        float | None, typer.Option(min=0.1, help="Memory in GB for the prediction of a volume; default: the model's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Predict with a registered model over many inputs. The same command again predicts what is missing."""
@@ -39,9 +42,9 @@ def predict(
     require_mlflow()
     address = jobs_address()
     summary = (
-        predict_as_job(model, source, output, compute, address)
+        predict_as_job(model, source, output, compute, address, memory)
         if address
-        else predict_here(model, source, output, compute, storage_root())
+        else predict_here(model, source, output, compute, storage_root(), memory)
     )
     if as_json:
         print_json(summary)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from data_pipelines.errors import NOT_RETRYABLE
 from data_pipelines.remote_errors import pack_error, unpack_error
@@ -17,13 +18,14 @@ Item = dict[str, Any]
 """One row of a Ray data set: column to value. What is typed travels in it as JSON."""
 
 
-def map_on_actors(actor: type, items: Sequence[Item], compute: ComputeSpec) -> Iterator[Item]:
+def map_on_actors(actor: type, items: Sequence[Item], compute: ComputeSpec, calls: int = 1) -> Iterator[Item]:
     """Yield ``actor()(item)`` for each item, as it completes, on ``compute.num_workers`` actors.
 
-    An error that a retry would only repeat is raised as the actor raised it; Ray retries any other.
+    Each actor is called for up to ``calls`` items at once, from threads of its own. An error that a retry would only
+    repeat is raised as the actor raised it; Ray retries any other.
     """
     connect_workers(compute)
-    rows = _map(actor, items, compute)
+    rows = _map(actor, items, compute, calls)
     while (row := _next(rows)) is not None:
         yield row
 
@@ -34,13 +36,18 @@ def _next(rows: Iterator[Item]) -> Item | None:
         return next(rows, None)
 
 
-def _map(actor: type, items: Sequence[Item], compute: ComputeSpec) -> Iterator[Item]:
+def _map(actor: type, items: Sequence[Item], compute: ComputeSpec, calls: int) -> Iterator[Item]:
     import ray.data
 
     most = min(compute.max_workers, len(items))  # Ray Data warns of actors without work
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _guarded(actor),
-        compute=ray.data.ActorPoolStrategy(min_size=min(compute.min_workers, most), max_size=most),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(compute.min_workers, most),
+            max_size=most,
+            max_concurrent_calls_per_actor=calls,
+            enable_true_multi_threading=calls > 1,
+        ),
         num_cpus=compute.threads_per_worker,
         num_gpus=1 if compute.use_gpu else 0,
     )
@@ -55,10 +62,13 @@ class _Guarded:
 
     actor: Callable[[], Callable[[Item], Item]]
     worker: Callable[[Item], Item] | None = None
+    building: ClassVar = threading.Lock()
+    """Held while the actor is built: the first calls may come together."""
 
     def __call__(self, item: Item) -> Item:
         try:
-            self.worker = self.worker or type(self).actor()
+            with self.building:
+                self.worker = self.worker or type(self).actor()
             return self.worker(item) | {ERROR: ""}
         except NOT_RETRYABLE as error:
             return {ERROR: pack_error(error)}

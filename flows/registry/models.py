@@ -24,6 +24,8 @@ TAG_PREFIX = "unetflow."
 METRICS_TAG, GATE_TAG = f"{TAG_PREFIX}metrics", f"{TAG_PREFIX}gate"
 PIPELINE_FACT = "pipeline"
 """Name of the pipeline among the facts that a version is registered with."""
+READS_AHEAD = {"reads_ahead": True}
+"""Fact about a model whose predictions may overlap: networks take turns, while others read inputs or write results."""
 REGISTER_TAG = f"{TAG_PREFIX}register_key"
 """Key of the registration that created a version: a later attempt at it finds the version again."""
 
@@ -42,6 +44,8 @@ class ModelVersion:
     """Lineage: digests and keys of the stages it comes from, the code's commit, the run."""
     inputs: tuple[str, ...] = ()
     """Names of the model's input columns; filled where a single version is looked up."""
+    params: tuple[str, ...] = ()
+    """Names of the parameters that its predictions take; filled where a single version is looked up."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Facts about the model's input that it was registered with; filled where a single version is looked up."""
 
@@ -85,7 +89,8 @@ def find_version(uri: str, root: str) -> ModelVersion:
             "what is"
         ) from None
     inputs = tuple(info.signature.inputs.input_names()) if info.signature else ()
-    return replace(described, inputs=inputs, metadata=dict(info.metadata or {}))
+    params = tuple(info.signature.params.names()) if info.signature and info.signature.params else ()
+    return replace(described, inputs=inputs, params=params, metadata=dict(info.metadata or {}))
 
 
 def set_champion(root: str, name: str, version: str | None = None) -> ModelVersion:

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [training|family|sharding|loading|diffusion|pipeline ...]``: all where none is named."""
+"""``python -m tests.benchmarks [training|family|inference|sharding|...]``: all where none is named."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import diffusion, family, loading, pipeline, sharding, training
+from tests.benchmarks import diffusion, family, inference, loading, pipeline, sharding, training
 
 BENCHMARKS = {
     "training": lambda folder: training.run(),
     "family": lambda folder: family.run(),
+    "inference": inference.run,
     "sharding": sharding.run,
     "loading": loading.run,
     "diffusion": diffusion.run,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -163,6 +164,30 @@ def test_mlflow_holds_one_run_with_curves_and_lineage(project: Project, first: d
     keys = {stage["name"]: stage["key"] for stage in first["stages"]}
     assert version.tags["unetflow.train_key"] == keys["train"]
     assert "| liver |" in version.description
+
+
+def test_a_folder_is_predicted_within_a_memory_and_bad_files_are_named(
+    project: Project, first: dict[str, Any], tmp_path: Path
+) -> None:
+    """Two volumes at a time pass through one actor; labels are those of the evaluation."""
+    import nibabel
+
+    kept = sorted(Path(first["report"]).parent.glob("predictions/*.nii.gz"))[:3]
+    images = next(project.home.glob("cache/generated/*/imagesTr"))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for path in kept:
+        shutil.copy(images / path.name.replace(".nii.gz", "_0000.nii.gz"), folder)
+    (folder / "broken_0000.nii.gz").write_bytes(b"no volume")
+    words = ("predict", f"models:/tiny/{first['model_version']}", str(folder), str(tmp_path / "out"), "--memory", "0.1")
+    failed = run_here(*words, environment={"UNETFLOW_STORAGE": str(project.storage)})
+    assert failed.code == 2
+    assert "1 of the inputs could not be predicted" in failed.err
+    assert "broken_0000.nii.gz" in failed.err
+    written = sorted((tmp_path / "out").glob("*.nii.gz"))
+    assert [path.name for path in written] == [path.name for path in kept]
+    for ours, theirs in zip(written, kept, strict=True):
+        np.testing.assert_array_equal(nibabel.load(ours).dataobj, nibabel.load(theirs).dataobj)
 
 
 CONSUMER = """

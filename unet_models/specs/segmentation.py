@@ -180,7 +180,11 @@ class PredictSpec(Spec):
     """Class probability above which voxels are settled at a coarser head of deep supervision: windows that are settled
     everywhere leave the decoder there, which saves time. 1: none is ever settled. None: no early exits."""
     batch_size: int = Field(default=4, ge=1)
-    """Windows per forward pass; affects speed and memory alone."""
+    """Most windows per forward pass; affects speed and memory alone."""
+    memory_gb: float = Field(default=4.0, gt=0)
+    """Memory in GB that the prediction of an image may take, without the features of the network. An image of
+    many voxels and classes is predicted in strips to stay within it: windows where two meet are predicted twice. It
+    changes no label."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Numeric precision of the forward pass. ``fp32`` gives the same labels for every batch size and number of
     threads; ``bf16`` is faster on a GPU."""

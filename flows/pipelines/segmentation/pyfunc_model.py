@@ -6,6 +6,8 @@ Input, one row per case:
     text     optional, for models that read one: a UTF-8 file
     sound    optional, for models that read one: a WAV file
     output   optional: where to write the label map, as NIfTI or .png; the row's result is then this path
+Parameter:
+    memory_gb  optional: memory in GB that the prediction of an image may take; default: as the model was registered
 Result: one label map (*spatial) or path per row, in the input's own geometry and the values of the label files that the
 model was trained on; of classes that are colours (*spatial, 3).
 """
@@ -34,19 +36,23 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
         """Return label maps, or the paths they were written to, one per row."""
-        return [self._row(row) for row in model_input.to_dict("records")]
+        memory_gb = (params or {}).get("memory_gb")
+        segmenter = self.segmenter if memory_gb is None else self.segmenter.within(memory_gb)
+        return [_segment(segmenter, row) for row in model_input.to_dict("records")]
 
-    def _row(self, row: dict[str, Any]) -> Any:
-        given = {name: value for name, value in row.items() if isinstance(value, (str, list, np.ndarray))}
-        beside = Modalities.read(*(_texts(given[name])[0] if name in given else "" for name in ("text", "sound")))
-        if "path" in given:
-            paths = _texts(given["path"])
-            if "output" in given:
-                return self.segmenter.segment_to_file(paths, _texts(given["output"])[0], beside)
-            return self.segmenter.label_files(paths, beside)
-        if "image" in given:
-            return self.segmenter.segment(np.asarray(given["image"], dtype=np.float32), given=beside)
-        raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")
+
+def _segment(segmenter: Segmenter, row: dict[str, Any]) -> Any:
+    """Segment the case of a row."""
+    given = {name: value for name, value in row.items() if isinstance(value, (str, list, np.ndarray))}
+    beside = Modalities.read(*(_texts(given[name])[0] if name in given else "" for name in ("text", "sound")))
+    if "path" in given:
+        paths = _texts(given["path"])
+        if "output" in given:
+            return segmenter.segment_to_file(paths, _texts(given["output"])[0], beside)
+        return segmenter.label_files(paths, beside)
+    if "image" in given:
+        return segmenter.segment(np.asarray(given["image"], dtype=np.float32), given=beside)
+    raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")
 
 
 def _texts(cell: str | list[str] | np.ndarray) -> list[str]:

@@ -18,6 +18,7 @@ from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.registry.bundle import WEIGHTS, write_bundle
 from flows.registry.candidate import Candidate, ModelFiles
 from flows.registry.champion import Champion, Compared
+from flows.registry.models import READS_AHEAD
 from flows.registry.register import RegistrationFigures, register_stage, write_exports
 from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.stage import Stage
@@ -115,6 +116,7 @@ def build_candidate(
             "ndim": config.data.ndim,
             "files_per_image": shards.figures.files_per_image,
             "has_channel_numbers": shards.figures.has_channel_numbers,
+            **READS_AHEAD,
         },
     )
 
@@ -135,7 +137,7 @@ def write_model(folder: Path, config: SegmentationConfig, bundle: Bundle, weight
 
 def _signature() -> ModelSignature:
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
     return ModelSignature(
@@ -149,6 +151,7 @@ def _signature() -> ModelSignature:
             ]
         ),
         outputs=Schema([ColSpec(AnyType())]),
+        params=ParamSchema([ParamSpec("memory_gb", "double", None)]),
     )
 
 

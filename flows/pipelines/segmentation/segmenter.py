@@ -5,14 +5,17 @@ Evaluation and the registered model both predict through this class, so what is 
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from data_pipelines.errors import InputError, WeightsError
 from data_pipelines.notices import Notice, log_notices
@@ -21,7 +24,8 @@ from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.images import write_picture
 from data_pipelines.volumes.formats.nifti import write_nifti
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
-from data_pipelines.volumes.preprocess import Prepared, Preprocessing, prepare, restore_labels
+from data_pipelines.volumes.preprocess import Prepared, Preprocessing, prepare
+from data_pipelines.volumes.restore import Box, restore_labels
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.modalities import missing_modalities, with_modalities
 from flows.registry.bundle import WEIGHTS, read_bundle
@@ -31,7 +35,8 @@ from unet_models.networks.ensemble import Ensemble
 from unet_models.networks.layers import SegmentationNetwork
 from unet_models.networks.unet import UNet
 from unet_models.precision import autocast
-from unet_models.sampling.sliding_window import predict_logits
+from unet_models.sampling.sliding_window import predict_planes
+from unet_models.sampling.sweep import Sweep, plan_sweep
 from unet_models.specs.segmentation import PredictSpec
 from unet_models.specs.valid import border_of
 
@@ -43,6 +48,9 @@ ARRAY = "image"
 
 class Segmenter:
     """Predicts label maps."""
+
+    turn: ClassVar = threading.Lock()
+    """Held while a network predicts: all cores work for one image, while other threads read and write theirs."""
 
     def __init__(self, bundle: Bundle, weights: Path, device: str | torch.device | None = None) -> None:
         self.bundle = bundle
@@ -66,34 +74,72 @@ class Segmenter:
         """Load a folder with ``unetflow.json`` and ``model.safetensors``."""
         return cls(read_bundle(folder, Bundle), folder / WEIGHTS, device)
 
-    def logits(self, prepared: np.ndarray, given: Modalities = IMAGE_ALONE) -> np.ndarray:
-        """Predict the logits (K, *prepared) float32 of a preprocessed image (C, *prepared).
-
-        Raises InputError for a text or sound that the network does not read.
-        """
-        model = with_modalities(self.predictor, self.bundle.model, given, self.device)
-        logits = self.predict(model, prepared, self.bundle.predict)
-        if not np.isfinite(logits).all():
-            raise WeightsError(
-                f"the network's output is not finite in precision {self.bundle.predict.precision}: its weights are "
-                "broken, or the precision is too low (evaluate.precision=fp32)"
-            )
-        return logits
+    def within(self, memory_gb: float) -> Self:
+        """Return the same segmenter with another limit on the memory of a prediction, in GB."""
+        predict = self.bundle.predict.model_copy(update={"memory_gb": memory_gb})
+        twin = copy.copy(self)
+        twin.bundle = self.bundle.model_copy(update={"predict": predict})
+        return twin
 
     def predict(self, model: nn.Module, prepared: np.ndarray, spec: PredictSpec) -> np.ndarray:
         """Predict, window by window, what ``model`` makes (K, *prepared) float32 of a preprocessed image."""
-        bundle, image = self.bundle, torch.from_numpy(np.array(prepared)).to(self.device)
-        with autocast(spec.precision, self.device):
-            predicted = predict_logits(
-                model, image, bundle.patch_size, spec, bundle.mirror_axes, border_of(bundle.model, image.ndim - 1)
-            )
-            return predicted.cpu().numpy()
+        return torch.stack(list(self._planes(model, prepared, spec)), dim=1).cpu().numpy()
 
     def segment_prepared(
         self, prepared: np.ndarray, done: Preprocessing, given: Modalities = IMAGE_ALONE
     ) -> np.ndarray:
-        """Segment a preprocessed image (C, *prepared): numbers of classes (*stored) in the case's original geometry."""
-        return restore_labels(self.logits(prepared, given), done, self.bundle.labels)
+        """Segment a preprocessed image (C, *prepared): numbers of classes (*stored) in the case's original geometry.
+
+        Memory is bounded by the bundle's ``predict.memory_gb``. Raises InputError for a text or sound that the
+        network does not read, WeightsError where its output is not finite.
+        """
+        model = with_modalities(self.predictor, self.bundle.model, given, self.device)
+        sweep = self._plan(prepared, done)
+
+        def predict_box(box: Box) -> Iterator[Tensor]:
+            for plane in self._planes(model, prepared, self.bundle.predict, sweep, box):
+                if not plane.sum().isfinite():
+                    raise WeightsError(
+                        f"the network's output is not finite in precision {self.bundle.predict.precision}: its weights "
+                        "are broken, or the precision is too low (evaluate.precision=fp32)"
+                    )
+                yield plane
+
+        with self.turn:
+            return restore_labels(predict_box, done, self.bundle.labels, sweep.axis, sweep.num_strips)
+
+    def _plan(self, prepared: np.ndarray, done: Preprocessing) -> Sweep:
+        """Choose the order of a prediction by its memory; warn where none stays within the limit."""
+        bundle, limit = self.bundle, self.bundle.predict.memory_gb
+        channels, *shape = prepared.shape
+        sizes = channels, bundle.labels.num_outputs, bundle.predict.batch_size
+        sweep = plan_sweep(shape, done.cropped_shape, bundle.patch_size, *sizes, limit)
+        if sweep.gigabytes > limit:
+            grid = "x".join(map(str, shape))
+            logger.warning(
+                "%d outputs on a grid of %s need about %.1f GB, more than the limit of %g GB (memory_gb)",
+                bundle.labels.num_outputs,
+                grid,
+                sweep.gigabytes,
+                limit,
+            )
+        return sweep
+
+    def _planes(
+        self,
+        model: nn.Module,
+        prepared: np.ndarray,
+        spec: PredictSpec,
+        sweep: Sweep | None = None,
+        box: Box | None = None,
+    ) -> Iterator[Tensor]:
+        """Predict what ``model`` makes of a preprocessed image, plane by plane."""
+        bundle = self.bundle
+        # The arrays of shards are read-only, which tensors cannot be.
+        image = torch.from_numpy(prepared if prepared.flags.writeable else prepared.copy()).to(self.device)
+        border = border_of(bundle.model, image.ndim - 1)
+        with autocast(spec.precision, self.device):
+            yield from predict_planes(model, image, bundle.patch_size, spec, bundle.mirror_axes, border, sweep, box)
 
     def segment(
         self, image: np.ndarray, geometry: Geometry | None = None, given: Modalities = IMAGE_ALONE
@@ -116,7 +162,7 @@ class Segmenter:
         if geometry is not None:
             log_notices(self._find_outside(ARRAY, image, geometry))
         geometry = geometry or Geometry(image.shape[1:], self.bundle.spacing or (1.0,) * ndim)
-        return self.bundle.labels.write(self._segment(image, geometry, given))
+        return self.bundle.labels.write(self._segment(self._prepare(image, geometry), given))
 
     def segment_files(self, paths: Sequence[str], given: Modalities = IMAGE_ALONE) -> tuple[np.ndarray, Geometry]:
         """Segment one file per channel, or one file with all channels: numbers of classes and geometry, as stored.
@@ -124,8 +170,10 @@ class Segmenter:
         Raises DataError for every rule that training would have found broken.
         """
         checked = self._read(paths)
-        numbers = self._segment(checked.image, checked.geometry, given)
-        return numbers.reshape(checked.stored_shape), checked.geometry
+        prepared = self._prepare(checked.image, checked.geometry)
+        shape, geometry = checked.stored_shape, checked.geometry
+        del checked  # the image as stored is not held beside the prediction
+        return self._segment(prepared, given).reshape(shape), geometry
 
     def label_files(self, paths: Sequence[str], given: Modalities = IMAGE_ALONE) -> np.ndarray:
         """Segment files as ``segment_files`` does; return the label map in the values of label files."""
@@ -162,13 +210,12 @@ class Segmenter:
     def _prepare(self, image: np.ndarray, geometry: Geometry) -> Prepared:
         return prepare(image, geometry, self.bundle.preprocess, self.bundle.spacing)
 
-    def _segment(self, image: np.ndarray, geometry: Geometry, given: Modalities) -> np.ndarray:
-        """Segment a checked image (C, *spatial): numbers of classes (*spatial)."""
+    def _segment(self, prepared: Prepared, given: Modalities) -> np.ndarray:
+        """Segment a checked and preprocessed image: numbers of classes (*stored)."""
         if missing := missing_modalities(self.bundle.model, given):
             logger.warning("segmented without %s, which this model reads beside the image", " and ".join(missing))
-        prepared = self._prepare(image, geometry)
         numbers = self.segment_prepared(prepared.image, prepared.done, given)
-        return self.bundle.postprocessing.apply(numbers, geometry.spacing)
+        return self.bundle.postprocessing.apply(numbers, prepared.done.stored_spacing)
 
 
 def _build(bundle: Bundle) -> SegmentationNetwork:

@@ -22,7 +22,7 @@ from unet_models.distributed import sum_over_ranks
 from unet_models.metrics import overlap
 from unet_models.networks.build import build_network
 from unet_models.precision import autocast
-from unet_models.sampling.sliding_window import predict_logits
+from unet_models.sampling.sliding_window import predict_planes
 from unet_models.specs.segmentation import PredictSpec, TargetSpec, TrainSpec
 from unet_models.training.objectives import Segmentation
 
@@ -100,8 +100,8 @@ class _MeanDice:
         spec = self.task.spec
         image = torch.from_numpy(self.reader.array(row, IMAGE).copy()).to(self.device)
         model = with_modalities(model, spec.model, Modalities.stored(self.reader, row), self.device)
-        logits = predict_logits(model, image, spec.patch_size, PredictSpec(tta=False), border=spec.border)
+        planes = predict_planes(model, image, spec.patch_size, PredictSpec(tta=False), border=spec.border)
         labels, truth = self.task.labels, self.reader.array(row, MASK)
-        prediction = labels.decide(logits.cpu().numpy())
+        prediction = np.stack([labels.decide(plane.cpu().numpy()) for plane in planes])
         dice = overlap.target_dice(prediction, truth, list(labels.targets.values()), labels.num_classes)
         return torch.from_numpy(dice)

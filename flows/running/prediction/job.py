@@ -13,11 +13,14 @@ from flows.config.specs import ComputeSpec
 from flows.running.prediction.predict import PredictionSummary
 
 
-def predict_as_job(model_uri: str, source: str, output: str, compute: ComputeSpec, address: str) -> PredictionSummary:
+def predict_as_job(
+    model_uri: str, source: str, output: str, compute: ComputeSpec, address: str, memory_gb: float | None = None
+) -> PredictionSummary:
     """Predict on the cluster, which reaches input and output by the same paths."""
     words = [model_uri, *(str(Path(path).expanduser().absolute()) for path in (source, output)), "--json"]
     words += ["--num-workers", str(compute.max_workers), "--threads", str(compute.threads_per_worker)]
     words += ["--gpu"] if compute.use_gpu else []
+    words += [] if memory_gb is None else ["--memory", f"{memory_gb:g}"]
     request = JobRequest(
         name=f"predict-{digest_of(words)[:12]}",
         entrypoint=f"python -m flows.cli predict {shlex.join(words)}",

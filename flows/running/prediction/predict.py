@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, ValidationError
 
@@ -26,7 +27,7 @@ from data_pipelines.volumes.files import source_files
 from flows.cluster.actors import map_on_actors
 from flows.config.specs import ComputeSpec
 from flows.registry import tracking
-from flows.registry.models import ModelVersion, find_version
+from flows.registry.models import READS_AHEAD, ModelVersion, find_version
 from flows.running.prediction.inputs import plan_items
 from flows.running.prediction.items import Item
 from flows.running.prediction.pictures import TAKES_PICTURES
@@ -61,8 +62,12 @@ class PredictionSummary(Spec):
     """File or folder of the input that is not predicted, to the reason."""
 
 
-def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root: str) -> PredictionSummary:
+def predict(
+    model_uri: str, source: str, output: str, compute: ComputeSpec, root: str, memory_gb: float | None = None
+) -> PredictionSummary:
     """Predict what does not exist yet.
+
+    ``memory_gb`` limits the memory of the prediction of an image; None: as the model was registered.
 
     Raises UserError where there is no such model or input, the model cannot be loaded, or the output folder holds
     another version's predictions.
@@ -71,6 +76,8 @@ def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root
         raise ConfigError(f"{remote[0]}: input and output are paths here; copy them, or mount the store")
     version = find_version(model_uri, root)
     folder = Path(output).expanduser().absolute()
+    if memory_gb is not None and "memory_gb" not in version.params:
+        raise InputError(f"{version.uri} takes no limit on its memory; leave --memory out")
     takes_prompts = "prompt" in version.inputs
     plan = plan_items(
         source,
@@ -87,7 +94,8 @@ def predict(model_uri: str, source: str, output: str, compute: ComputeSpec, root
     claim_folder(folder, version, items)
     due = [item for item in items if not Path(item.output).exists()]
     logger.info("predict: %s, %d inputs, %d of them done already", version.uri, len(items), len(items) - len(due))
-    failures = dict(_predict_all(version, due, compute, tracking.tracking_uri(root))) if due else {}
+    params = {} if memory_gb is None else {"memory_gb": memory_gb}
+    failures = dict(_predict_all(version, due, compute, tracking.tracking_uri(root), params)) if due else {}
     return PredictionSummary(
         model_uri=version.uri,
         output=str(folder),
@@ -146,13 +154,13 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def _predict_all(
-    version: ModelVersion, due: Sequence[Item], compute: ComputeSpec, server: str
+    version: ModelVersion, due: Sequence[Item], compute: ComputeSpec, server: str, params: Mapping[str, float]
 ) -> Iterator[tuple[str, str]]:
     """Predict all items; yield (output, error) of those that failed. Actors are told the server: theirs is not ours."""
-    items = [
-        {"model": version.uri, "server": server, "row": json.dumps(item.row), "output": item.output} for item in due
-    ]
-    results = ((1, result) for result in map_on_actors(Predictor, items, compute))
+    shared = {"model": version.uri, "server": server, "params": json.dumps(params)}
+    items = [shared | {"row": json.dumps(item.row), "output": item.output} for item in due]
+    calls = 2 if version.metadata.items() >= READS_AHEAD.items() else 1
+    results = ((1, result) for result in map_on_actors(Predictor, items, compute, calls))
     for result in track(results, "predict", "inputs", len(due)):
         if result["is_fatal"]:
             raise RegistryError(f"{version.uri}: the model cannot be loaded: {result['error']}")
@@ -165,17 +173,21 @@ class Predictor:
     """An actor that loads the model with its first item."""
 
     model: Any = None
+    loading: ClassVar = threading.Lock()
+    """Held while the model is loaded: of a model that reads ahead, several items are predicted at once."""
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Predict one item into its file, which appears complete or not at all; a failure is returned, not raised."""
         try:
-            self.model = self.model or _load(item["model"], item["server"])
+            with self.loading:
+                self.model = self.model or _load(item["model"], item["server"])
         except Exception as error:  # of MLflow, its store, or a package that the model needs
             return {"output": item["output"], "error": str(error), "is_fatal": True}
         row, output = json.loads(item["row"]), Path(item["output"])
         try:
             with atomic_file(output) as partial:
-                self.model.predict({name: [value] for name, value in row.items()} | {"output": [str(partial)]})
+                columns = {name: [value] for name, value in row.items()} | {"output": [str(partial)]}
+                self.model.predict(columns, params=json.loads(item["params"]) or None)
         except Exception as error:  # this input's fault; the others are predicted
             return {"output": str(output), "error": f"{row.get('path', output.name)}: {error}", "is_fatal": False}
         return {"output": str(output), "error": "", "is_fatal": False}

@@ -91,7 +91,6 @@ def test_outputs_and_targets() -> None:
 @given(hnp.arrays(np.float32, (3, 4, 5), elements=st.floats(-2, 2, width=16)))
 def test_the_most_probable_class_wins(logits: np.ndarray) -> None:
     np.testing.assert_array_equal(BRATS.decide(logits), logits.argmax(0))
-    np.testing.assert_array_equal(BRATS.decide(iter(logits)), logits.argmax(0))
 
 
 def test_later_regions_are_written_over_earlier_ones() -> None:

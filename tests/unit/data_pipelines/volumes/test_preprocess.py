@@ -25,11 +25,10 @@ from data_pipelines.volumes.preprocess import (
     prepare_labels,
     resample,
     resample_labels,
-    restore_labels,
     restore_mask,
 )
 from data_pipelines.volumes.specs import PreprocessSpec
-from tests.support.volumes import numbered
+from tests.support.logits import restored
 
 RAW = PreprocessSpec(normalise="none")
 ORIENTATIONS = [
@@ -40,8 +39,6 @@ ORIENTATIONS = [
 """nibabel's form: for each axis of the canonical array, the stored axis it becomes and its direction."""
 CANONICAL = np.arange(4 * 5 * 6).reshape(4, 5, 6).astype(np.int16)
 SPACING = (0.5, 1.5, 2.5)
-SEVERAL = numbered("background", "a", "b", "c")
-"""Classes that are exclusive; however many there are."""
 
 
 def affine_of(degrees: float) -> np.ndarray:
@@ -89,9 +86,9 @@ def test_labels_go_forth_and_back_from_every_orientation(orientation: np.ndarray
     assert prepared.image.flags.c_contiguous
     np.testing.assert_array_equal(restore_mask(CANONICAL, prepared.done), stored)
     np.testing.assert_array_equal(prepare_labels(stored, prepared.done), CANONICAL)
-    restored = restore_labels(one_hot(CANONICAL % 3, 3), prepared.done, SEVERAL)
-    np.testing.assert_array_equal(restored, stored % 3)
-    assert restored.dtype == np.uint8
+    back = restored(one_hot(CANONICAL % 3, 3), prepared.done)
+    np.testing.assert_array_equal(back, stored % 3)
+    assert back.dtype == np.uint8
 
 
 def test_canonical_axes_of_a_known_affine() -> None:
@@ -125,9 +122,7 @@ def test_cropped_labels_go_back_to_their_place(orientation: np.ndarray) -> None:
     np.testing.assert_array_equal(prepared.image[0], canonical[2:5, 1:9, 3:6])
     assert not prepared.done.is_lossless  # labels outside the box would be lost
     assert not prepared.done.is_resampled
-    np.testing.assert_array_equal(
-        restore_labels(one_hot(labels[2:5, 1:9, 3:6], 3), prepared.done, SEVERAL), stored_labels
-    )
+    np.testing.assert_array_equal(restored(one_hot(labels[2:5, 1:9, 3:6], 3), prepared.done), stored_labels)
     np.testing.assert_array_equal(prepare_labels(stored_labels, prepared.done), labels[2:5, 1:9, 3:6])
 
 
@@ -214,7 +209,7 @@ def test_resampled_labels_come_back_nearly(orientation: np.ndarray, interpolatio
     assert prepared.mask is not None
     assert prepared.mask.shape == (29, 41, 30)
     assert not prepared.done.is_lossless
-    back = restore_labels(one_hot(prepared.mask, 3), prepared.done, SEVERAL)
+    back = restored(one_hot(prepared.mask, 3), prepared.done)
     assert back.shape == stored.shape
     for value in (1, 2):
         assert dice(back == value, stored == value) > 0.93
@@ -239,17 +234,7 @@ def test_thick_slices_are_resampled_one_by_one(interpolation: str) -> None:
     assert prepared.mask is not None
     np.testing.assert_array_equal(np.flatnonzero(prepared.mask.any(axis=(0, 1))), [5, 6, 7, 8, 9])
     logits = one_hot(prepared.mask, 2) - 0.5
-    np.testing.assert_array_equal(restore_labels(logits, prepared.done, SEVERAL), labels)
-
-
-def test_logits_of_thick_slices_go_back_slice_by_slice() -> None:
-    done = prepare(THICK[None], Geometry((4, 4, 3), (1.0, 1.0, 5.0)), RAW, (1.0, 1.0, 2.5)).done
-    assert done.shape == (4, 4, 6)
-    logits = np.zeros((2, 4, 4, 6), np.float32)
-    logits[1, ..., [1, 3, 5]] = np.array([1.0, -1.0, 1.0])[:, None, None]  # the slices nearest to those stored
-    logits[1, ..., [0, 2, 4]] = -9.0
-    found = restore_labels(logits, done, SEVERAL)
-    assert [found[..., k].max() for k in range(3)] == [1, 0, 1]
+    np.testing.assert_array_equal(restored(logits, prepared.done), labels)
 
 
 def test_axes_are_told_apart_by_the_stored_spacing_in_canonical_order() -> None:
@@ -291,14 +276,6 @@ def test_resampling_invents_no_labels(labels: np.ndarray, data: st.DataObject) -
         found = resample_labels(labels, shape, interpolation)
         assert found.shape == shape
         assert set(np.unique(found)) <= set(np.unique(labels))
-
-
-def test_logits_are_resampled_before_the_argmax() -> None:
-    logits = np.random.default_rng(0).normal(size=(4, 5, 6, 3)).astype(np.float32)
-    done = prepare(np.zeros((1, 9, 8, 7)), Geometry((9, 8, 7), (1.0, 1.0, 1.0)), RAW, (1.8, 4 / 3, 7 / 3)).done
-    assert done.shape == logits.shape[1:]
-    full = F.interpolate(torch.from_numpy(logits)[None], (9, 8, 7), mode="trilinear", align_corners=False)[0]
-    np.testing.assert_array_equal(restore_labels(logits, done, SEVERAL), full.argmax(0))
 
 
 def test_many_classes_need_wider_integers() -> None:

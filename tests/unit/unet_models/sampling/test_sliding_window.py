@@ -16,7 +16,8 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from unet_models.metrics import overlap
-from unet_models.sampling.sliding_window import gaussian_window, iter_windows, predict_logits
+from unet_models.sampling.sliding_window import gaussian_window, iter_windows, predict_logits, predict_planes
+from unet_models.sampling.sweep import Sweep
 from unet_models.specs.segmentation import PredictSpec
 
 CPU = torch.device("cpu")
@@ -249,3 +250,32 @@ def test_number_of_classes_is_the_models() -> None:
     image = random_image(1, 7, 6)
     got = predict_logits(Three(), image, (4, 4), PredictSpec())
     torch.testing.assert_close(got, three(image[None])[0], rtol=1e-5, atol=1e-6)
+
+
+# --- Plane by plane ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "patch"), [((13, 9, 7), (4, 6, 5)), ((5, 16, 3), (8, 4, 4)), ((11, 17), (4, 6)), ((3, 20), (4, 7))]
+)
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
+def test_planes_along_any_axis_and_in_any_box_are_those_of_the_whole(
+    size: tuple[int, ...], patch: tuple[int, ...], overlap: float
+) -> None:
+    model, image = random_conv(len(size)), random_image(2, *size)
+    spec = PredictSpec(overlap=overlap, tta=False)
+    whole = predict_logits(model, image, patch, spec)
+    box = tuple(slice(n // 4, n - n // 3) for n in size)
+    for axis in range(len(size)):
+        planes = predict_planes(model, image, patch, spec, sweep=Sweep(axis))
+        torch.testing.assert_close(torch.stack(list(planes), 1 + axis), whole, rtol=1e-5, atol=1e-5)
+        planes = predict_planes(model, image, patch, spec, sweep=Sweep(axis), box=box)
+        expected = whole[(slice(None), *box)]
+        torch.testing.assert_close(torch.stack(list(planes), 1 + axis), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_pass_holds_no_more_windows_than_the_sweep_allows() -> None:
+    model = Recorded(nn.Identity())
+    image = torch.zeros(1, 4, 4)
+    list(predict_planes(model, image, (4, 4), PredictSpec(batch_size=4), (0, 1), sweep=Sweep(batch_size=1)))
+    assert [shape[0] for shape in model.shapes] == [1, 1, 1, 1]

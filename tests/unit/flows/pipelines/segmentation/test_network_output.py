@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from data_pipelines.errors import WeightsError
+from data_pipelines.volumes.formats.base import Geometry
+from data_pipelines.volumes.preprocess import prepare
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
@@ -23,6 +26,7 @@ from unet_models.specs.segmentation import PredictSpec
 
 MODEL = UNetSpec(channels=(4, 8), deep_supervision=0)
 LABELS = numbered("background", "left", "right")
+RAW = PreprocessSpec(normalise="none")
 
 
 def segmenter(folder: Path, mirror_axes: tuple[int, ...]) -> Segmenter:
@@ -31,7 +35,7 @@ def segmenter(folder: Path, mirror_axes: tuple[int, ...]) -> Segmenter:
         labels=LABELS,
         channels=("image",),
         patch_size=(8, 8),
-        preprocess=PreprocessSpec(normalise="none"),
+        preprocess=RAW,
         spacing=None,
         mirror_axes=mirror_axes,
         limits=InputSpec(),
@@ -50,7 +54,7 @@ def test_only_axes_that_training_mirrored_are_averaged_over(axes: tuple[int, ...
     flips = {(): [()], (1,): [(), (1,)], (0, 1): [(), (0,), (1,), (0, 1)]}[axes]
     with torch.inference_mode():
         copies = [model.model(image[None].flip([a + 2 for a in flip]))[0].flip([a + 1 for a in flip]) for flip in flips]
-    got = torch.from_numpy(model.logits(image.numpy()))
+    got = torch.from_numpy(model.predict(model.model, image.numpy(), model.bundle.predict))
     torch.testing.assert_close(got, torch.stack(copies).mean(0), rtol=1e-5, atol=1e-6)
 
 
@@ -67,6 +71,22 @@ def test_the_bundle_says_which_axes_training_mirrored(
     )  # fmt: skip
     write_bundle(tmp_path, build_bundle(config, figures))
     assert read_bundle(tmp_path, Bundle).mirror_axes == expected
+
+
+def test_a_limit_on_the_memory_changes_no_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Strips of an anisotropic image of odd size, resampled both ways."""
+    model = segmenter(tmp_path, (0, 1))
+    model.bundle = model.bundle.model_copy(update={"spacing": (0.9, 1.4)})
+    image = torch.randn(1, 37, 61, generator=torch.Generator().manual_seed(1)).numpy()
+    geometry = Geometry((37, 61), (1.3, 0.8))
+    whole = model.segment(image, geometry)
+    assert not caplog.text
+    limited = model.within(1e-6)
+    assert limited._plan(np.zeros((1, 53, 35)), prepare(image, geometry, RAW, (0.9, 1.4)).done).num_strips > 1
+    np.testing.assert_array_equal(limited.segment(image, geometry), whole)
+    assert len(np.unique(whole)) > 1
+    assert "3 outputs on a grid of 53x35 need about 0.5 GB, more than the limit of 1e-06 GB" in caplog.text
+    assert model.bundle.predict.memory_gb == 4
 
 
 def test_an_output_that_is_not_finite_is_no_label_map(tmp_path: Path) -> None:

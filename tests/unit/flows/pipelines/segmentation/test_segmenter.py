@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -12,10 +14,12 @@ import SimpleITK
 import tifffile
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from data_pipelines.errors import DataError, InputError
+from data_pipelines.volumes.checks import CheckedImage
 from data_pipelines.volumes.classes import Labels
-from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
+from data_pipelines.volumes.modalities import Modalities
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from data_pipelines.volumes.trained_range import TrainedRange
 from flows.pipelines.segmentation.bundle import Bundle
@@ -29,8 +33,15 @@ AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
 ORGAN = numbered("background", "organ")
 
 
+class Bright(nn.Module):
+    """Bright voxels are class 1: their intensity is its logit."""
+
+    def forward(self, images: Tensor, *given: Tensor | None) -> Tensor:
+        return torch.cat([torch.zeros_like(images[:, :1]), images[:, :1]], dim=1)
+
+
 class Threshold(Segmenter):
-    """A segmenter whose network is a threshold: bright voxels are class 1."""
+    """A segmenter whose network is a threshold."""
 
     def __init__(
         self, ndim: int = 3, channels: Sequence[str] = ("MR",), labels: Labels = ORGAN, **limits: float
@@ -47,10 +58,7 @@ class Threshold(Segmenter):
             limits=InputSpec(**limits),
         )
         self.device = torch.device("cpu")
-
-    def logits(self, prepared: np.ndarray, given: Modalities = IMAGE_ALONE) -> np.ndarray:
-        """Return the intensity as logit of class 1."""
-        return np.stack([np.zeros_like(prepared[0]), prepared[0]])
+        self.predictor = Bright()
 
 
 def write(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE, unit: str = "mm") -> str:
@@ -186,6 +194,32 @@ def test_other_formats_are_predicted_alike(tmp_path: Path) -> None:
 def test_what_was_assumed_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Threshold().segment_files([write(tmp_path / "a.nii", IMAGE, unit="unknown")])
     assert "unit-unstated (1)" in caplog.text
+
+
+def test_the_next_image_is_read_while_the_network_works(tmp_path: Path) -> None:
+    """The first prediction waits for the second image to be read, and two networks never work at once."""
+    second_read, at_work = threading.Event(), threading.Semaphore()
+
+    class Waiting(Bright):
+        def forward(self, images: Tensor, *given: Tensor | None) -> Tensor:
+            assert at_work.acquire(blocking=False)
+            assert second_read.wait(20)
+            at_work.release()
+            return super().forward(images)
+
+    class Reading(Threshold):
+        def _read(self, paths: Sequence[str]) -> CheckedImage:
+            if paths[0].endswith("b.nii"):
+                second_read.set()
+            return super()._read(paths)
+
+    segmenter = Reading()
+    segmenter.predictor = Waiting()
+    paths = [write(tmp_path / name, sign * IMAGE) for name, sign in (("a.nii", 1), ("b.nii", -1))]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda path: segmenter.segment_files([path])[0], paths)
+    np.testing.assert_array_equal(first, IMAGE.mean() < IMAGE)
+    np.testing.assert_array_equal(second, IMAGE.mean() > IMAGE)
 
 
 def test_a_text_that_is_not_given_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,10 @@ from flows.running.prediction.predict import Predictor, claim_folder, predict
 class Model:
     """Stands for the loaded model: writes what it was asked, fails for one input half-way."""
 
-    def predict(self, columns: dict[str, list[str]]) -> None:
+    params: dict[str, float] | None = None
+
+    def predict(self, columns: dict[str, list[str]], params: dict[str, float] | None) -> None:
+        self.params = params
         Path(columns["output"][0]).write_text("labels")
         if "broken" in columns["path"][0]:
             raise RuntimeError("no such voxel")
@@ -29,7 +32,10 @@ def test_a_failure_is_returned_and_leaves_no_file(tmp_path: Path) -> None:
     predictor = Predictor()
     predictor.model = Model()
     results = [
-        predictor({"model": "", "row": json.dumps({"path": f"{name}.nii.gz"}), "output": str(tmp_path / name)})
+        predictor(
+            {"row": json.dumps({"path": f"{name}.nii.gz"}), "output": str(tmp_path / name), "model": "", "server": ""}
+            | {"params": "{}"}
+        )
         for name in ("whole", "broken")
     ]
     assert [result["error"] for result in results] == ["", "broken.nii.gz: no such voxel"]
