@@ -25,9 +25,10 @@ test-cluster: .venv/installed-test  ## Run both pipelines over two hosts made of
 	$(BIN)/python -m pytest tests/cluster
 
 # Without their dependencies: one of them, torchvision, must be of the build of torch that is installed.
-PEERS := dynamic-network-architectures==0.4.4 nnunetv2==2.8.1 batchgenerators==0.25.5 imagecodecs==2026.3.6
+PEERS := dynamic-network-architectures==0.4.4 nnunetv2==2.8.1 batchgenerators==0.25.5 imagecodecs==2026.3.6 \
+	acvl-utils==0.2.6 blosc2==4.14.1 msgpack==1.2.4 ndindex==1.10.1 numexpr==2.14.2 einops==0.8.2
 
-test-peers: .venv/installed-test  ## Compare networks and plans with nnU-Net's own.
+test-peers: .venv/installed-test  ## Compare networks, plans and imported models with nnU-Net's own.
 	$(BIN)/python -m pip install --quiet --no-deps $(PEERS)
 	$(BIN)/python -m pytest tests/peers
 

@@ -19,7 +19,7 @@ from data_pipelines.specs import Spec
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.resampling import SPLINE_ORDER, resample, resample_labels
 from data_pipelines.volumes.spacing import find_coarse_axis
-from data_pipelines.volumes.specs import PreprocessSpec
+from data_pipelines.volumes.specs import PreprocessSpec, Spacing
 
 MASKED_SHARE = 0.75
 """Share of a volume below which what a foreground crop leaves is normalised by its foreground alone (nnU-Net's)."""
@@ -102,16 +102,16 @@ def prepare(
     image: np.ndarray,
     geometry: Geometry,
     spec: PreprocessSpec,
-    spacing: tuple[float, ...] | None,
+    spacing: Spacing | None,
     label: np.ndarray | None = None,
     name: str = "image",
 ) -> Prepared:
     """Preprocess image (C, *spatial) and label (*spatial) as stored.
 
-    ``spacing`` is the target in mm along canonical axes, or None to keep the case's own. Raises DataError, which calls
-    the image ``name``, where a value is not finite afterwards: numbers near the end of float32 overflow.
+    ``spacing`` is the target in mm along the axes of a sample, or None to keep the case's own. Raises DataError, which
+    calls the image ``name``, where a value is not finite afterwards: numbers near the end of float32 overflow.
     """
-    axes, flips = canonical_axes(geometry)
+    axes, flips = sample_axes(geometry, spec)
     image = _reorient(image, axes, flips)
     label = None if label is None else _reorient(label[None], axes, flips)[0]
     own = tuple(geometry.spacing[axis] for axis in axes)
@@ -121,7 +121,7 @@ def prepare(
     label = None if label is None else label[box]
     shape = image.shape[1:]
     if spacing is not None:
-        shape = tuple(max(round(n * s / t), 1) for n, s, t in zip(shape, own, spacing, strict=True))
+        shape = tuple(max(round(n * s / (t or s)), 1) for n, s, t in zip(shape, own, spacing, strict=True))
     done = Preprocessing(
         stored_shape=geometry.shape,
         stored_spacing=geometry.spacing,
@@ -158,6 +158,16 @@ def restore_mask(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
     return np.ascontiguousarray(full.transpose(np.argsort(done.axes)))
 
 
+def sample_axes(geometry: Geometry, spec: PreprocessSpec) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Find the stored axis that becomes each axis of a sample, and whether it is reversed."""
+    if spec.orientation == "canonical":
+        axes, flips = canonical_axes(geometry)
+    else:
+        axes, flips = tuple(range(geometry.ndim)), (False,) * geometry.ndim
+    order = spec.axes or range(geometry.ndim)
+    return tuple(axes[axis] for axis in order), tuple(flips[axis] for axis in order)
+
+
 def canonical_axes(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     """Find the stored axis nearest to each canonical axis (right, anterior, superior), and whether it is reversed.
 
@@ -175,21 +185,33 @@ def canonical_axes(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...
 def normalise(image: np.ndarray, spec: PreprocessSpec, inside: np.ndarray | None = None) -> np.ndarray:
     """Normalise the intensities of an image (C, *spatial) per channel, as float32; statistics are float64.
 
-    With a boolean ``inside`` (*spatial) the statistics of ``zscore`` are those of its voxels, and the others become 0.
+    With a boolean ``inside`` (*spatial) the statistics of ``zscore`` are those of its voxels, and the others become 0;
+    ``spec.masked`` may say in which channels.
     """
     image = image.astype(np.float32)
-    if spec.normalise == "zscore":
-        where = np.ones(image.shape[1:], bool) if inside is None else inside
-        for channel in image:
-            _standardise(channel, where)
-    if spec.normalise == "window":
-        assert spec.window is not None
-        low, high = spec.window
-        np.clip(image, low, high, out=image)
-        image -= low
-        image *= np.float32(2 / (high - low))
-        image -= np.float32(1)
+    everywhere = np.ones(image.shape[1:], bool)
+    for number, (channel, name) in enumerate(zip(image, spec.normalisations(len(image)), strict=True)):
+        if name == "zscore":
+            is_masked = inside is not None and (spec.masked is None or spec.masked[number])
+            _standardise(channel, inside if is_masked and inside is not None else everywhere)
+        elif name == "window":
+            assert spec.window is not None
+            _scale(channel, *spec.window)
+        elif name == "intensities":
+            assert spec.intensities is not None
+            known = spec.intensities[number]
+            np.clip(channel, known.low, known.high, out=channel)
+            channel -= known.mean
+            channel /= known.std
     return image
+
+
+def _scale(channel: np.ndarray, low: float, high: float) -> None:
+    """Clip to a range and map it linearly to [-1, 1], in place."""
+    np.clip(channel, low, high, out=channel)
+    channel -= low
+    channel *= np.float32(2 / (high - low))
+    channel -= np.float32(1)
 
 
 def _standardise(channel: np.ndarray, where: np.ndarray) -> None:
@@ -209,19 +231,19 @@ def _reorient(image: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...])
 def _crop(image: np.ndarray, spec: PreprocessSpec) -> tuple[tuple[tuple[int, int], ...], np.ndarray | None]:
     """Find start and stop of the crop, and what of it counts for normalisation (None: all of it).
 
-    With ``foreground_crop`` it is the bounding box of the voxels above the minimum in any channel. Where these fill a
-    small part of the volume the rest is no tissue: of the crop only they and the holes among them count.
+    With ``foreground_crop`` it is the bounding box of the voxels above the minimum, or not 0, in any channel. Where
+    these fill a small part of the volume the rest is no tissue: of the crop only they and the holes in them count.
     """
     whole = tuple((0, n) for n in image.shape[1:])
     if not spec.foreground_crop:
         return whole, None
-    foreground = _foreground(image)
+    foreground = _foreground(image, nonzero=spec.foreground_crop == "nonzero")
     crop = _bounding_box(foreground)
     if crop is None:
         return whole, None
     inside = foreground[tuple(slice(*each) for each in crop)]
-    is_small = inside.size < MASKED_SHARE * foreground.size
-    return crop, ndimage.binary_fill_holes(inside) if is_small else None
+    counts = inside.size < MASKED_SHARE * foreground.size if spec.masked is None else any(spec.masked)
+    return crop, ndimage.binary_fill_holes(inside) if counts else None
 
 
 def find_foreground(image: np.ndarray) -> tuple[tuple[int, int], ...]:
@@ -229,10 +251,10 @@ def find_foreground(image: np.ndarray) -> tuple[tuple[int, int], ...]:
     return _bounding_box(_foreground(image)) or tuple((0, n) for n in image.shape[1:])
 
 
-def _foreground(image: np.ndarray) -> np.ndarray:
-    """Find the voxels above the minimum in any channel."""
-    minimum = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
-    return np.asarray((image > minimum).any(axis=0))
+def _foreground(image: np.ndarray, *, nonzero: bool = False) -> np.ndarray:
+    """Find the voxels above the minimum, or those that are not 0, in any channel."""
+    outside = 0 if nonzero else image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
+    return np.asarray((image != outside).any(axis=0))
 
 
 def _bounding_box(foreground: np.ndarray) -> tuple[tuple[int, int], ...] | None:

@@ -31,7 +31,10 @@ def _zoom(volume: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
     if volume.shape == shape:
         return volume
     zoom = [m / n for m, n in zip(shape, volume.shape, strict=True)]
-    return ndimage.zoom(volume, zoom, order=order, mode="nearest", grid_mode=True)
+    zoomed = ndimage.zoom(volume, zoom, order=order, mode="nearest", grid_mode=True)
+    if order > 1:  # cubic splines overshoot beside edges
+        np.clip(zoomed, volume.min(), volume.max(), out=zoomed)
+    return zoomed
 
 
 def resample_labels(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -23,9 +24,9 @@ from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset
 from data_pipelines.volumes.files import read_geometry
 from data_pipelines.volumes.fingerprint import case_statistics, count_classes
 from data_pipelines.volumes.leaks import copy_problems
-from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, canonical_axes, prepare
+from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, canonical_axes, prepare, sample_axes
 from data_pipelines.volumes.spacing import typical_spacing
-from data_pipelines.volumes.specs import DataSpec
+from data_pipelines.volumes.specs import DataSpec, Spacing
 
 FORMAT = 3
 """Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
@@ -45,22 +46,22 @@ class Work(Spec):
     dataset: Dataset
     """Declarations of the data set; its list of cases may be empty."""
     spec: DataSpec
-    spacing: tuple[float, ...] | None
+    spacing: Spacing | None
     """Target spacing in mm along canonical axes; None: each case keeps its own."""
 
 
-def sample_digests(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> dict[str, str]:
+def sample_digests(dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> dict[str, str]:
     """Compute case_id -> digest of its id, its source bytes and everything that shapes the sample."""
     shaping = _shaping(dataset, spec, spacing)
     return {case_id: digest_of([shaping, case_id, source]) for case_id, source in case_digests(dataset.cases).items()}
 
 
-def shards_folder(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> str:
+def shards_folder(dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> str:
     """Return the folder, below storage, of all shards whose samples are shaped alike."""
     return f"shards/{digest_of(_shaping(dataset, spec, spacing))[:12]}"
 
 
-def _shaping(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> dict[str, object]:
+def _shaping(dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> dict[str, object]:
     """Return everything but the source that decides a sample's bytes."""
     return {
         "format": FORMAT,
@@ -72,8 +73,8 @@ def _shaping(dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None
     }
 
 
-def target_spacing(dataset: Dataset, spec: DataSpec) -> tuple[float, ...] | None:
-    """Return the spacing in mm to resample to, along canonical axes; None: each case keeps its own."""
+def target_spacing(dataset: Dataset, spec: DataSpec) -> Spacing | None:
+    """Return the spacing in mm to resample to, along the axes of a sample; None: each case keeps its own."""
     if spec.preprocess.spacing != "median":
         return spec.preprocess.spacing
     spacings = []
@@ -94,7 +95,7 @@ def shard_cases(
     spec: DataSpec,
     shards_uri: str,
     digests: Mapping[str, str],
-    spacing: tuple[float, ...] | None,
+    spacing: Spacing | None,
 ) -> Sharded:
     """Check and shard every case that is not in a shard yet. Needs an initialised Ray."""
     bad = {problem.case_id for problem in dataset.problems}
@@ -225,7 +226,7 @@ def _plan(
     spec: DataSpec,
     shards_uri: str,
     digests: Mapping[str, str],
-    spacing: tuple[float, ...] | None,
+    spacing: Spacing | None,
 ) -> list[Task]:
     """Group cases into shards of at most ``spec.shard_megabytes``, by their headers."""
     declared = Dataset(dataset.name, (), dataset.labels, dataset.channels)  # tasks need no list of all cases
@@ -239,12 +240,13 @@ def _plan(
     return tasks
 
 
-def _expected_megabytes(case: Case, dataset: Dataset, spec: DataSpec, spacing: tuple[float, ...] | None) -> float:
+def _expected_megabytes(case: Case, dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> float:
     try:
         geometry = read_geometry(case.images[0], spec.max_voxels, spec.slice_tolerance_mm)
     except DataError:
         return 0.0  # found again, and reported, when the case is read
     voxels = float(np.prod(geometry.shape))
     if spacing is not None:
-        voxels *= float(np.prod(geometry.spacing) / np.prod(spacing))
+        axes, _ = sample_axes(geometry, spec.preprocess)
+        voxels *= math.prod(geometry.spacing[axis] / s for axis, s in zip(axes, spacing, strict=True) if s)
     return voxels * (4 * len(dataset.channels) + 1) / 1e6

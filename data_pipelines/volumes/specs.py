@@ -21,40 +21,91 @@ LabelValue = int | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
 """Value of a class in a label file: a whole number, or a colour."""
 ValuesByClass = dict[str, LabelValue | tuple[LabelValue, ...]]
 """Class name to its values."""
+Spacing = tuple[float | None, ...]
+"""Voxel size in mm per axis of a sample; None where each case keeps its own."""
+Normalisation = Literal["zscore", "window", "intensities", "none"]
+
+
+class IntensitySpec(Spec):
+    """Intensities of a channel over a data set, in the units of the files."""
+
+    low: float
+    """Intensity below which values are clipped."""
+    high: float
+    """Intensity above which values are clipped."""
+    mean: float
+    """Mean, which becomes 0."""
+    std: float = Field(gt=0)
+    """Standard deviation, which becomes 1."""
 
 
 class PreprocessSpec(Spec):
     """Preprocessing of a raw case to a training sample. Every field changes the shards."""
 
-    spacing: tuple[float, ...] | Literal["median"] | None = None
-    """Target voxel size in mm, one number per canonical axis; or ``median``: per axis the spacing of most cases, or
-    else the median, rounded by at most 0.5 %. Default: each case keeps its own."""
+    orientation: Literal["canonical", "stored"] = "canonical"
+    """Direction of the axes of a sample: to the right, anterior and superior (RAS+); or as they are stored."""
+    axes: tuple[int, ...] | None = None
+    """Order of the axes of a sample among those of ``orientation``, such as ``[2, 1, 0]``; ``spacing`` has the same.
+    Default: as they are."""
+    spacing: Spacing | Literal["median"] | None = None
+    """Target voxel size in mm, one number per axis, null where each case keeps its own; or ``median``: per axis the
+    spacing of most cases, or else the median, rounded by at most 0.5 %. Default: each case keeps its own."""
     image_interpolation: Literal["linear", "spline"] = "linear"
-    """Interpolation of resampled images: linear, or cubic spline. Of images and labels alike, slices more than 3 times
-    as thick as their pixels are resampled one by one, and along the third axis the nearest slice is taken."""
+    """Interpolation of resampled images: linear, or cubic spline, whose values stay within those of the image. Of
+    images and labels alike, slices more than 3 times as thick as their pixels are resampled one by one, and along the
+    third axis the nearest slice is taken."""
     label_interpolation: Literal["nearest", "onehot"] = "onehot"
     """Interpolation of resampled labels: nearest voxel, or one-hot linear and argmax, which keeps thin structures
     smoother."""
-    foreground_crop: bool = False
-    """Crop each volume to the bounding box of voxels above its minimum: removes the borders of skull-stripped scans.
-    Where that removes more than a quarter of the voxels, ``zscore`` takes its statistics from the foreground alone and
-    leaves the rest at 0."""
-    normalise: Literal["zscore", "window", "none"] = "zscore"
-    """Intensity normalisation: zero mean and unit variance per volume and channel; ``window`` mapped linearly to
-    [-1, 1] and clipped; or none."""
+    foreground_crop: bool | Literal["nonzero"] = False
+    """Crop each volume to the bounding box of voxels above its minimum, or of those that are not 0: removes the borders
+    of skull-stripped scans."""
+    masked: tuple[bool, ...] | None = None
+    """Per channel: ``zscore`` takes its statistics from the cropped foreground and the holes in it alone, and leaves
+    the rest at 0. Default: in all channels of the volumes of which the crop removes more than a quarter."""
+    normalise: Normalisation | tuple[Normalisation, ...] = "zscore"
+    """Intensity normalisation, one for all channels or one per channel: zero mean and unit variance per volume;
+    ``window`` mapped linearly to [-1, 1] and clipped; ``intensities`` clipped and standardised alike in all volumes
+    (CT); or none."""
     window: tuple[float, float] | None = None
     """Lower and upper intensity of ``normalise: window``, in the units of the files (CT: Hounsfield units). Required
     with it, not allowed without."""
+    intensities: tuple[IntensitySpec, ...] | None = None
+    """Range, mean and standard deviation of each channel for ``normalise: intensities``. Required with it, not allowed
+    without."""
 
     @model_validator(mode="after")
-    def _window_goes_with_window(self) -> PreprocessSpec:
-        if (self.normalise == "window") != (self.window is not None):
+    def _check_normalisation(self) -> PreprocessSpec:
+        names = self.normalise if isinstance(self.normalise, tuple) else (self.normalise,)
+        if ("window" in names) != (self.window is not None):
             raise ValueError("`window: [low, high]` and `normalise: window` go together: give both or neither")
         if self.window is not None and self.window[0] >= self.window[1]:
             raise ValueError(f"window: the lower bound must be below the upper, got {list(self.window)}")
-        if isinstance(self.spacing, tuple) and any(s <= 0 for s in self.spacing):
-            raise ValueError(f"spacing: millimetres must be positive, got {list(self.spacing)}")
+        if ("intensities" in names) != (self.intensities is not None):
+            raise ValueError("`intensities` and `normalise: intensities` go together: give both or neither")
+        if self.masked is not None and not self.foreground_crop:
+            raise ValueError("masked: the foreground is known with foreground_crop alone; set it")
         return self
+
+    @model_validator(mode="after")
+    def _check_axes(self) -> PreprocessSpec:
+        if isinstance(self.spacing, tuple) and any(s is not None and s <= 0 for s in self.spacing):
+            raise ValueError(f"spacing: millimetres must be positive, got {list(self.spacing)}")
+        if self.axes is not None and sorted(self.axes) != list(range(len(self.axes))):
+            raise ValueError(f"axes: name each axis once, counted from 0, got {list(self.axes)}")
+        if (self.axes is not None or self.orientation == "stored") and self.spacing == "median":
+            raise ValueError("spacing: median is known along canonical axes; give numbers, or leave out axes")
+        return self
+
+    def normalisations(self, num_channels: int) -> tuple[Normalisation, ...]:
+        """Return the normalisation of each channel. Raises ConfigError where settings are of another number of them."""
+        for name in ("normalise", "masked", "intensities"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != num_channels:
+                raise ConfigError(
+                    f"preprocess.{name} has {len(value)} entries for {num_channels} channels: one for each"
+                )
+        return self.normalise if isinstance(self.normalise, tuple) else (self.normalise,) * num_channels
 
 
 class InputSpec(Spec):

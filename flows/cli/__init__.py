@@ -6,6 +6,7 @@ config.py      templates and the configuration reference
 jobs.py        submit, status, cancel
 schedule.py    serve
 models.py      predict, models, champion
+importing.py   import
 doctor.py      doctor
 verify.py      verify
 gc.py          gc

@@ -25,7 +25,8 @@ from flows.config.locations import state_folder
 from flows.config.loopback import exempt_loopback
 
 # They define the commands, in the order in which --help lists them.
-from flows.cli import pipelines, plan, search, ablate, config, schedule, jobs, models, explain, doctor, verify, gc  # noqa: F401 # isort: skip
+from flows.cli import pipelines, plan, search, ablate, config, schedule, jobs  # noqa: F401 # isort: skip
+from flows.cli import models, importing, explain, doctor, verify, gc  # noqa: F401 # isort: skip
 
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 """Errors of a folder that cannot be made or written to."""

@@ -19,11 +19,11 @@ def predict(
         str, typer.Argument(help="Volumes or images: a file, a folder or a glob; prompts: a file.", metavar="INPUT")
     ],
     output: Annotated[str, typer.Argument(help="Folder for the results.", metavar="OUTPUT")],
-    num_workers: Annotated[int, typer.Option(min=1, help="Actors that predict side by side.")] = 1,
+    num_workers: Annotated[int, typer.Option(min=1, help="Workers that predict side by side.")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPUs of each actor; default: this machine's, shared out.")
+        int | None, typer.Option(min=1, help="CPUs of each worker; default: this machine's, shared out.")
     ] = None,
-    use_gpu: Annotated[bool, typer.Option("--gpu", help="One GPU per actor.")] = False,
+    use_gpu: Annotated[bool, typer.Option("--gpu", help="One GPU per worker.")] = False,
     memory: Annotated[
         float | None, typer.Option(min=0.1, help="Memory in GB for the prediction of a volume; default: the model's.")
     ] = None,

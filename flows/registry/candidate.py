@@ -24,9 +24,9 @@ class ModelFiles:
     """Any input that pyfunc accepts: MLflow tries the model on it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model that is to be registered, with what it was made from and how good it is."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registrable:
+    """A model's files and the code that predicts with them."""
 
     description: str
     """Description of the registered model, whatever its version."""
@@ -34,6 +34,16 @@ class Candidate:
     """File that MLflow runs to make the model (models from code)."""
     requirements: tuple[str, ...]
     """Distributions that the code imports; their installed versions become the model's requirements."""
+    write_files: Callable[[Path], ModelFiles]
+    """Writes the model's files into a folder."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Facts about the input that prediction needs before it loads the model; JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate(Registrable):
+    """A model that is to be registered, with what it was made from and how good it is."""
+
     default_metric: str
     """Metric that is compared with the champion's where the configuration names none."""
     evaluation_data: str
@@ -45,8 +55,6 @@ class Candidate:
     """Key of the stage whose MLflow run the version belongs to."""
     step: int
     """Training step that the metrics belong to."""
-    write_files: Callable[[Path], ModelFiles]
-    """Writes the model's files into a folder."""
     build_card: Callable[[], str]
     """Returns Markdown that says what the model is, how good it is and how to use it."""
     compare: Callable[[Champion, str], Compared]
@@ -54,8 +62,6 @@ class Candidate:
     DataError, InputError or WeightsError that it raises says why the champion cannot be measured."""
     dataset: Record[ShardFigures] | None = None
     """Data set that is logged as the run's input."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    """Facts about the input that prediction needs before it loads the model; JSON."""
 
     def named_lineage(self) -> dict[str, Record[Figures]]:
         """Name the records by their stage; those of a stage that has several are numbered."""

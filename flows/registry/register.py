@@ -20,7 +20,7 @@ from flows.config.specs import RegistrySpec
 from flows.installation import PACKAGES, code_version, source_root
 from flows.metrics import parse_metric_name, without_protocol
 from flows.registry import tracking
-from flows.registry.candidate import Candidate
+from flows.registry.candidate import Candidate, Registrable
 from flows.registry.champion import BUNDLE, EVALUATION_TAG
 from flows.registry.decision import Decision, ask_gate, settle
 from flows.registry.models import GATE_TAG, METRICS_TAG, PIPELINE_FACT, REGISTER_TAG, TAG_PREFIX, find_registered
@@ -101,9 +101,10 @@ def _register(config: PipelineConfig, candidate: Candidate, attempt: Attempt) ->
     decision = ask_gate(client, config, candidate, attempt, version)
     run_id = _log_run(client, config, candidate)
     if version is None:
-        model_id = _log_model(config, candidate, run_id)
+        lineage = {f"{name}_key": record.key for name, record in candidate.named_lineage().items()}
+        model_id = log_model(config.registry.name, config.pipeline, candidate, run_id, lineage)
         tags = _tags(config, candidate) | {REGISTER_TAG: attempt.key}
-        version = _create_version(client, name, candidate, model_id, run_id, tags)
+        version = create_version(client, name, candidate, model_id, run_id, tags)
     decision = settle(client, config, candidate, attempt, version, decision)
     _log_decision(client, name, version, run_id, candidate, attempt, decision)
     logger.info("register: version %s of %s is %s: %s", version, name, decision.alias, decision.reason)
@@ -206,13 +207,14 @@ def _pages(
     return pages
 
 
-def _create_version(
-    client: MlflowClient, name: str, candidate: Candidate, model_id: str, run_id: str, tags: dict[str, str]
+def create_version(
+    client: MlflowClient, name: str, model: Registrable, model_id: str, run_id: str, tags: dict[str, str]
 ) -> str:
+    """Create a version of a logged model, and the registered model where it is the first; return its number."""
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name, description=candidate.description)
+        client.create_registered_model(name, description=model.description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -220,25 +222,23 @@ def _create_version(
     return str(version.version)
 
 
-def _log_model(config: PipelineConfig, candidate: Candidate, run_id: str) -> str:
-    """Log the pyfunc with its files and the code it needs; return its id."""
+def log_model(name: str, pipeline: str, model: Registrable, run_id: str, lineage: Mapping[str, str]) -> str:
+    """Log the pyfunc with its files and the code it needs to a run; return its id."""
     import mlflow
 
-    versions = {name: importlib.metadata.version(name).split("+")[0] for name in ("mlflow", *candidate.requirements)}
+    versions = {each: importlib.metadata.version(each).split("+")[0] for each in ("mlflow", *model.requirements)}
     with temporary_folder("model") as folder:
         files = folder / BUNDLE
         files.mkdir()
-        described = candidate.write_files(files)
+        described = model.write_files(files)
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
-                name=config.registry.name,
-                python_model=str(candidate.code),
+                name=name,
+                python_model=str(model.code),
                 artifacts={BUNDLE: str(files)},
-                code_paths=[str(source_root() / name) for name in PACKAGES],
-                pip_requirements=[f"{name}=={version}" for name, version in versions.items()],
-                metadata={PIPELINE_FACT: config.pipeline}
-                | {f"{name}_key": record.key for name, record in candidate.named_lineage().items()}
-                | dict(candidate.metadata),
+                code_paths=[str(source_root() / package) for package in PACKAGES],
+                pip_requirements=[f"{each}=={version}" for each, version in versions.items()],
+                metadata={PIPELINE_FACT: pipeline, **lineage, **model.metadata},
                 signature=described.signature,
                 input_example=described.input_example,
             )

@@ -6,6 +6,7 @@ blocks/          blocks of encoders and decoders, one file per type
 decoders/        decoders, one file per type
 parts            blocks and skip connection of a caller, in place of those of a spec
 skips            skip connections and attention gates
+slices           networks of images over the slices of volumes
 early_exit       leaving the decoder where a coarser head is confident
 inspection       attention-gate maps and saliency of a segmentation U-Net
 layers           convolution, normalisation, activation, upsampling

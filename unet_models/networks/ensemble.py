@@ -1,4 +1,4 @@
-"""Networks of one architecture that vote: the mean of their probabilities, as one network."""
+"""Networks of one architecture that vote: the mean of their probabilities or logits, as one network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Ensemble(SegmentationNetwork):
     """Trained networks as a function from images to logits whose probabilities are the mean of theirs.
 
     Softmax of the logits is the mean of the members' softmax; of classes that are not exclusive, sigmoid of the logits
-    is the mean of their sigmoids.
+    is the mean of their sigmoids. Or the logits themselves are averaged, as nnU-Net does.
     """
 
-    def __init__(self, members: Sequence[UNet], *, is_exclusive: bool = True) -> None:
+    def __init__(self, members: Sequence[UNet], *, is_exclusive: bool = True, averages_logits: bool = False) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.is_exclusive = is_exclusive
+        self.is_exclusive, self.averages_logits = is_exclusive, averages_logits
         first = members[0]
         self.ndim, self.divisor = first.ndim, first.divisor
         self.border, self.remainder = first.border, first.remainder
@@ -32,6 +32,8 @@ class Ensemble(SegmentationNetwork):
     def forward(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch classes *spatial"]:
         """Compute logits, as the members do in evaluation mode."""
         logits = torch.stack([member(images).float() for member in self.members])
+        if self.averages_logits:
+            return logits.mean(dim=0)
         if self.is_exclusive:
             return torch.logsumexp(F.log_softmax(logits, dim=2), dim=0) - math.log(len(self.members))
         # The logit of a mean probability: log p - log (1 - p), each without a difference of close numbers.

@@ -7,6 +7,7 @@ the logits of an image of any size are never held as a whole.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -63,7 +64,7 @@ def predict_planes(
     box = tuple(slice(o + part.indices(n)[0], o + part.indices(n)[1]) for o, n, part in parts)
     windows = [each for each in iter_windows(padded.shape[1:], patch_size, spec.overlap) if _meet(each, box)]
     windows.sort(key=lambda window: window[sweep.axis].start)  # stable: other axes keep their order
-    weights = gaussian_window(tuple(patch_size), image.device)
+    weights = WEIGHTINGS[spec.weighting](tuple(patch_size), image.device)
     means = _WeightedMeans(box, sweep.axis, patch_size[sweep.axis])
     axes = mirror_axes if spec.tta else ()
     batch_size = min(spec.batch_size, sweep.batch_size or spec.batch_size)
@@ -75,11 +76,14 @@ def predict_planes(
 
 
 def iter_windows(size: Sequence[int], patch_size: Sequence[int], overlap: float) -> Iterator[Window]:
-    """Iterate over evenly spaced windows that cover ``size``; neighbours share at least ``overlap`` of a window."""
+    """Iterate over evenly spaced windows that cover ``size``; neighbours share at least ``overlap`` of a window.
+
+    Of windows of odd sizes they share on average as much: starts are rounded.
+    """
     starts = []
     for n, p in zip(size, patch_size, strict=True):
-        count = 1 + max(0, -(-(n - p) // max(int(p * (1 - overlap)), 1)))
-        starts.append([round(i * (n - p) / max(count - 1, 1)) for i in range(count)])
+        count = 1 + math.ceil((n - p) / max(p * (1 - overlap), 1))
+        starts.append([round((n - p) / max(count - 1, 1) * i) for i in range(count)])
     for corner in itertools.product(*starts):
         yield tuple(slice(a, a + p) for a, p in zip(corner, patch_size, strict=True))
 
@@ -91,6 +95,20 @@ def gaussian_window(patch_size: tuple[int, ...], device: torch.device) -> Float[
         x = torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2
         weights = weights[..., None] * torch.exp(-0.5 * (x / (n / 8)) ** 2)
     return (weights / weights.max()).clamp_min(1e-4)
+
+
+def nnunet_window(patch_size: tuple[int, ...], device: torch.device) -> Float[Tensor, "*patch"]:
+    """Compute the weights of nnU-Net 2: a Gaussian about voxel ``n // 2``, in half precision, at least its smallest."""
+    weights = torch.full((), 10.0, dtype=torch.float64)
+    for n in patch_size:
+        x = torch.arange(n, dtype=torch.float64) - n // 2
+        weights = weights[..., None] * torch.exp(-0.5 * (x / (n / 8)) ** 2)
+    half = weights.half()
+    return torch.where(half == 0, half[half > 0].min(), half).float().to(device)
+
+
+WEIGHTINGS = {"gaussian": gaussian_window, "nnunet": nnunet_window}
+"""``PredictSpec.weighting`` to its function."""
 
 
 class _WeightedMeans:

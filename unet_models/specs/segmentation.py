@@ -173,6 +173,9 @@ class PredictSpec(Spec):
 
     overlap: float = Field(default=0.5, ge=0, lt=1)
     """Minimum overlap of neighbouring windows, as a fraction of the window size."""
+    weighting: Literal["gaussian", "nnunet"] = "gaussian"
+    """Weights of a window's voxels: a Gaussian about its middle; ``nnunet`` has its peak half a voxel beyond the middle
+    of even sizes, as nnU-Net's, whose labels it reproduces."""
     tta: bool = True
     """Test-time augmentation: average the predictions of all copies mirrored along the axes that training mirrored
     (``train.augment.mirror_axes``). With all of n axes it takes 2^n times as long."""

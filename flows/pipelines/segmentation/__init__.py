@@ -12,5 +12,6 @@ explain.py      pictures of attention gates and saliency
 evaluate.py     stage: checkpoint to scores and report
 evaluation/     scoring of cases, the report
 register.py     stage: checkpoint and scores to a registered version
+nnunet/         results of nnU-Net to a registered model
 pyfunc_model.py the registered model as MLflow runs it
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.classes import Labels
-from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
+from data_pipelines.volumes.specs import InputSpec, PreprocessSpec, Spacing
 from data_pipelines.volumes.trained_range import TrainedRange
 from flows.pipelines.segmentation.postprocess import Postprocessing
 from unet_models.specs.networks import UNetSpec
@@ -17,7 +19,9 @@ class Bundle(Spec):
     format: int = 1
     model: UNetSpec
     num_members: int = 1
-    """Networks of this architecture whose probabilities are averaged."""
+    """Networks of this architecture whose predictions are averaged."""
+    averaged: Literal["probabilities", "logits"] = "probabilities"
+    """What is averaged over the networks."""
     labels: Labels
     """Classes, and the values that stand for them in files."""
     channels: tuple[str, ...]
@@ -25,10 +29,12 @@ class Bundle(Spec):
     patch_size: tuple[int, ...]
     """Voxels of the sliding window."""
     preprocess: PreprocessSpec
-    spacing: tuple[float, ...] | None
-    """Target spacing in mm, canonical axes; none: each case's own."""
+    spacing: Spacing | None
+    """Target spacing in mm, along the axes of a sample; none: each case's own."""
     mirror_axes: tuple[int, ...]
     """Axes that training mirrored, the only ones that test-time augmentation may mirror."""
+    slicewise: bool = False
+    """The network is one of 2-D images, and sees slices across the first axis of a sample."""
     predict: PredictSpec
     postprocessing: Postprocessing = Postprocessing()
     """Steps that follow the network, chosen by cross-validation."""
@@ -36,3 +42,8 @@ class Bundle(Spec):
     """Range of the training cases; inputs beyond it are said to be."""
     limits: InputSpec = InputSpec()
     """Limits and tolerances of input files, as in training."""
+
+    @property
+    def network_ndim(self) -> int:
+        """Spatial axes of the network's images."""
+        return len(self.patch_size) - self.slicewise

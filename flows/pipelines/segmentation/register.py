@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
 
+CODE = Path(__file__).with_name("pyfunc_model.py")
 REQUIREMENTS = (
     "torch",
     "numpy",
@@ -100,7 +101,7 @@ def build_candidate(
     card = origin["card"]
     return Candidate(
         description="Segmentation U-Nets trained by unetflow.",
-        code=Path(__file__).with_name("pyfunc_model.py"),
+        code=CODE,
         requirements=REQUIREMENTS,
         default_metric="dice",
         evaluation_data=origin["evaluation_data"],
@@ -112,12 +113,9 @@ def build_candidate(
         build_card=lambda: model_card(config, shards.figures, card, evaluation.figures.metrics),
         compare=origin["compare"],
         dataset=shards,
-        metadata={
-            "ndim": config.data.ndim,
-            "files_per_image": shards.figures.files_per_image,
-            "has_channel_numbers": shards.figures.has_channel_numbers,
-            **READS_AHEAD,
-        },
+        metadata=input_facts(
+            config.data.ndim, shards.figures.files_per_image, has_channel_numbers=shards.figures.has_channel_numbers
+        ),
     )
 
 
@@ -132,10 +130,17 @@ def write_model(folder: Path, config: SegmentationConfig, bundle: Bundle, weight
         network = Segmenter.from_folder(folder, device="cpu").model
         sizes = len(bundle.channels), bundle.labels.num_outputs
         write_exports(folder, {"unet": lambda: trace_unet(network, *sizes)}, config.registry)
-    return ModelFiles(_signature(), _input_example(bundle))
+    return ModelFiles(signature(), input_example(bundle))
 
 
-def _signature() -> ModelSignature:
+def input_facts(ndim: int, files_per_image: int, *, has_channel_numbers: bool) -> dict[str, Any]:
+    """Return what prediction needs to know of a model's input before it loads the model."""
+    numbers = {"ndim": ndim, "files_per_image": files_per_image, "has_channel_numbers": has_channel_numbers}
+    return numbers | READS_AHEAD
+
+
+def signature() -> ModelSignature:
+    """Return the columns and parameters that the registered model takes."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
@@ -155,7 +160,7 @@ def _signature() -> ModelSignature:
     )
 
 
-def _input_example(bundle: Bundle) -> pd.DataFrame:
+def input_example(bundle: Bundle) -> pd.DataFrame:
     """Build a tiny image: it shows the shape of a request, and MLflow tries the model on it."""
     import pandas as pd
 

@@ -24,7 +24,7 @@ from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.images import write_picture
 from data_pipelines.volumes.formats.nifti import write_nifti
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
-from data_pipelines.volumes.preprocess import Prepared, Preprocessing, prepare
+from data_pipelines.volumes.preprocess import Prepared, Preprocessing, prepare, sample_axes
 from data_pipelines.volumes.restore import Box, restore_labels
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.modalities import missing_modalities, with_modalities
@@ -33,6 +33,7 @@ from unet_models.networks.build import build_network
 from unet_models.networks.early_exit import EarlyExit
 from unet_models.networks.ensemble import Ensemble
 from unet_models.networks.layers import SegmentationNetwork
+from unet_models.networks.slices import Slicewise
 from unet_models.networks.unet import UNet
 from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_planes
@@ -137,7 +138,8 @@ class Segmenter:
         bundle = self.bundle
         # The arrays of shards are read-only, which tensors cannot be.
         image = torch.from_numpy(prepared if prepared.flags.writeable else prepared.copy()).to(self.device)
-        border = border_of(bundle.model, image.ndim - 1)
+        border = (0,) * bundle.slicewise + border_of(bundle.model, bundle.network_ndim)
+        model = Slicewise(model) if bundle.slicewise else model
         with autocast(spec.precision, self.device):
             yield from predict_planes(model, image, bundle.patch_size, spec, bundle.mirror_axes, border, sweep, box)
 
@@ -161,8 +163,8 @@ class Segmenter:
         check_varies([(ARRAY, channel) for channel in image], channels)
         if geometry is not None:
             log_notices(self._find_outside(ARRAY, image, geometry))
-        geometry = geometry or Geometry(image.shape[1:], self.bundle.spacing or (1.0,) * ndim)
-        return self.bundle.labels.write(self._segment(self._prepare(image, geometry), given))
+        prepared = self._prepare(image, geometry or self._assumed_geometry(image))
+        return self.bundle.labels.write(self._segment(prepared, given))
 
     def segment_files(self, paths: Sequence[str], given: Modalities = IMAGE_ALONE) -> tuple[np.ndarray, Geometry]:
         """Segment one file per channel, or one file with all channels: numbers of classes and geometry, as stored.
@@ -204,8 +206,17 @@ class Segmenter:
         return checked
 
     def _find_outside(self, path: str, image: np.ndarray, geometry: Geometry) -> list[Notice]:
-        trained, is_absolute = self.bundle.trained_range, self.bundle.preprocess.normalise != "zscore"
+        trained, kinds = self.bundle.trained_range, self.bundle.preprocess.normalisations(len(self.bundle.channels))
+        is_absolute = set(kinds) != {"zscore"}
         return trained.find_outside(path, image, geometry, is_absolute=is_absolute) if trained else []
+
+    def _assumed_geometry(self, image: np.ndarray) -> Geometry:
+        """Return the geometry of an array (C, *spatial) that comes without one: spacings are the model's."""
+        spacing, shape = [1.0] * (image.ndim - 1), image.shape[1:]
+        axes, _ = sample_axes(Geometry(shape, tuple(spacing)), self.bundle.preprocess)
+        for axis, wanted in zip(axes, self.bundle.spacing or (), strict=False):
+            spacing[axis] = wanted or 1.0
+        return Geometry(shape, tuple(spacing))
 
     def _prepare(self, image: np.ndarray, geometry: Geometry) -> Prepared:
         return prepare(image, geometry, self.bundle.preprocess, self.bundle.spacing)
@@ -219,6 +230,8 @@ class Segmenter:
 
 
 def _build(bundle: Bundle) -> SegmentationNetwork:
-    sizes = len(bundle.channels), bundle.labels.num_outputs, len(bundle.patch_size)
+    sizes = len(bundle.channels), bundle.labels.num_outputs, bundle.network_ndim
     members = [build_network(bundle.model, *sizes) for _ in range(bundle.num_members)]
-    return Ensemble(members, is_exclusive=not bundle.labels.regions) if len(members) > 1 else members[0]
+    if len(members) == 1:
+        return members[0]
+    return Ensemble(members, is_exclusive=not bundle.labels.regions, averages_logits=bundle.averaged == "logits")

@@ -23,7 +23,7 @@ from data_pipelines.volumes.leaks import patient_notices
 from data_pipelines.volumes.sharding import read_notices, sample_digests, shard_cases, shards_folder, target_spacing
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.sources.nnunet import CHANNEL_SUFFIX
-from data_pipelines.volumes.specs import DataSpec
+from data_pipelines.volumes.specs import DataSpec, Spacing
 from data_pipelines.volumes.splits import (
     Side,
     Splits,
@@ -46,8 +46,8 @@ FATAL_RULES = {"too-few-cases", "absent-class"}
 class VolumeShardFigures(ShardFigures):
     """Figures of sharded volumes."""
 
-    spacing: tuple[float, ...] | None
-    """Target spacing in mm, canonical axes; none: each case's own."""
+    spacing: Spacing | None
+    """Target spacing in mm, along the axes of a sample; none: each case's own."""
     labels: Labels
     """Classes, and the values that stand for them in the files."""
     channels: tuple[str, ...]

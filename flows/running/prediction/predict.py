@@ -1,4 +1,4 @@
-"""Predict with a registered model over many inputs: on every actor of a cluster, resumed where it stopped.
+"""Predict with a registered model over many inputs: here or on every actor of a cluster, resumed where it stopped.
 
 A segmentation model takes a file, a glob or a folder of volumes and writes a label map for each; a restoration model
 takes images likewise and writes an image for each; a text-to-image model takes a file of prompts and writes an image
@@ -28,6 +28,7 @@ from flows.cluster.actors import map_on_actors
 from flows.config.specs import ComputeSpec
 from flows.registry import tracking
 from flows.registry.models import READS_AHEAD, ModelVersion, find_version
+from flows.running.prediction.here import map_here, runs_here
 from flows.running.prediction.inputs import plan_items
 from flows.running.prediction.items import Item
 from flows.running.prediction.pictures import TAKES_PICTURES
@@ -160,8 +161,9 @@ def _predict_all(
     shared = {"model": version.uri, "server": server, "params": json.dumps(params)}
     items = [shared | {"row": json.dumps(item.row), "output": item.output} for item in due]
     calls = 2 if version.metadata.items() >= READS_AHEAD.items() else 1
-    results = ((1, result) for result in map_on_actors(Predictor, items, compute, calls))
-    for result in track(results, "predict", "inputs", len(due)):
+    here = runs_here(compute)
+    rows = map_here(Predictor(), items, compute, calls) if here else map_on_actors(Predictor, items, compute, calls)
+    for result in track(((1, row) for row in rows), "predict", "inputs", len(due)):
         if result["is_fatal"]:
             raise RegistryError(f"{version.uri}: the model cannot be loaded: {result['error']}")
         if result["error"]:
@@ -170,7 +172,7 @@ def _predict_all(
 
 
 class Predictor:
-    """An actor that loads the model with its first item."""
+    """A worker that loads the model with its first item."""
 
     model: Any = None
     loading: ClassVar = threading.Lock()

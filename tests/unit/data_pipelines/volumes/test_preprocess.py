@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.spatial.transform import Rotation
 
-from data_pipelines.errors import DataError
+from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.preprocess import (
     Preprocessing,
@@ -346,8 +346,92 @@ def test_none_only_changes_the_type() -> None:
 
 
 def test_what_overflows_in_preprocessing_is_refused() -> None:
-    image = np.full((1, 4, 4, 4), -3e38, np.float32)
-    image[0, 0] = 3e38  # a cubic spline overshoots
-    spec = PreprocessSpec(normalise="none", image_interpolation="spline")
-    with pytest.raises(DataError, match=r"(?s)non-finite.*case_7: .*after preprocessing"):
-        prepare(image, Geometry((4, 4, 4), (1.0, 1.0, 1.0)), spec, (0.5, 0.5, 0.5), name="case_7")
+    image = np.full((1, 4, 4, 4), 3e38, np.float32)
+    known = {"low": -3e38, "high": 3e38, "mean": 0, "std": 0.1}
+    spec = PreprocessSpec.model_validate({"normalise": "intensities", "intensities": [known]})
+    with np.errstate(over="ignore"), pytest.raises(DataError, match=r"(?s)non-finite.*case_7: .*after preprocessing"):
+        prepare(image, Geometry((4, 4, 4), (1.0, 1.0, 1.0)), spec, None, name="case_7")
+
+
+# --- Axes as stored, and normalisation per channel --------------------------------------------------------------------
+
+
+def test_axes_may_stay_as_stored_in_another_order() -> None:
+    stored, geometry = stored_as(ORIENTATIONS[29], CANONICAL)
+    spec = RAW.model_copy(update={"orientation": "stored", "axes": (2, 0, 1)})
+    prepared = prepare(stored[None], geometry, spec, None)
+    np.testing.assert_array_equal(prepared.image[0], stored.transpose(2, 0, 1))
+    np.testing.assert_array_equal(restore_mask(prepared.image[0], prepared.done), stored)
+    canonical = prepare(stored[None], geometry, RAW.model_copy(update={"axes": (2, 1, 0)}), None)
+    np.testing.assert_array_equal(canonical.image[0], CANONICAL.transpose(2, 1, 0))
+
+
+def test_spacing_is_in_the_order_of_the_axes_and_may_be_each_cases_own() -> None:
+    geometry = Geometry((4, 6, 8), (1.0, 2.0, 3.0))
+    spec = RAW.model_copy(update={"orientation": "stored", "axes": (2, 1, 0)})
+    done = prepare(np.zeros((1, 4, 6, 8)), geometry, spec, (None, 1.0, 2.0)).done
+    assert done.shape == (8, 12, 2)
+    assert done.spacing == (3.0, 1.0, 2.0)
+
+
+def test_voxels_that_are_not_zero_are_kept() -> None:
+    image = np.zeros((1, 5, 5), np.float32)
+    image[0, 1:4, 2:4] = -3
+    image[0, 4, 4] = 7
+    nonzero, above = (RAW.model_copy(update={"foreground_crop": name}) for name in ("nonzero", True))
+    assert prepare(image, Geometry((5, 5), (1.0, 1.0)), nonzero, None).done.crop == ((1, 5), (2, 5))
+    assert prepare(image, Geometry((5, 5), (1.0, 1.0)), above, None).done.crop == ((0, 5), (0, 5))
+
+
+def test_each_channel_is_normalised_in_its_own_way() -> None:
+    """Range and mean of a data set, clipped; statistics within the foreground and its hole; all of the crop; none."""
+    channel = np.array([[0, 0, 0, 0, 0], [0, 1, 2, 3, 0], [0, 2, 0, 2, 0], [0, 3, 2, 0, 0], [0, 0, 0, 0, 0]])
+    known = {"low": 1.0, "high": 2.5, "mean": 2.0, "std": 0.5}
+    spec = PreprocessSpec.model_validate(
+        {
+            "foreground_crop": "nonzero",
+            "normalise": ["intensities", "zscore", "zscore", "none"],
+            "masked": [False, True, False, False],
+            "intensities": [known] * 4,
+        }
+    )
+    found = prepare(np.stack([channel] * 4).astype(float), Geometry((5, 5), (1.0, 1.0)), spec, None).image
+    crop = channel[1:4, 1:4]
+    np.testing.assert_allclose(found[0], [[-2, 0, 1], [0, -2, 0], [1, 0, -2]])
+    inside = crop.astype(float).ravel()[:8]  # all but the corner that is 0
+    np.testing.assert_allclose(found[1].ravel()[:8], (inside - inside.mean()) / inside.std(), atol=1e-6)
+    assert found[1, 2, 2] == 0
+    np.testing.assert_allclose(found[2], (crop - crop.mean()) / crop.std(), atol=1e-6)
+    np.testing.assert_array_equal(found[3], crop)
+
+
+@pytest.mark.parametrize("name", ["normalise", "masked", "intensities"])
+def test_settings_per_channel_are_of_all_channels(name: str) -> None:
+    fields = {"normalise": ["intensities"], "intensities": [{"low": 0, "high": 1, "mean": 0, "std": 1}]}
+    fields |= {"masked": [True], "foreground_crop": True}
+    fields[name] = [*fields[name], *fields[name]]
+    spec = PreprocessSpec.model_validate(fields)
+    with pytest.raises(ConfigError, match=f"preprocess.{name} has 2 entries for 1 channels"):
+        normalise(np.zeros((1, 2, 2)), spec)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"normalise": "intensities"}, "go together"),
+        ({"intensities": [{"low": 0, "high": 1, "mean": 0, "std": 1}]}, "go together"),
+        ({"masked": [True]}, "foreground is known with foreground_crop alone"),
+        ({"axes": [0, 2, 2]}, "name each axis once"),
+        ({"axes": [2, 1, 0], "spacing": "median"}, "known along canonical axes"),
+        ({"spacing": [1.0, None, -1.0]}, "must be positive"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PreprocessSpec.model_validate(fields)
+
+
+def test_splines_stay_within_the_values_of_the_image() -> None:
+    edge = np.repeat([[0.0, 1.0]], 6, axis=0).repeat(3, axis=1)
+    found = resample(edge, (12, 13), order=3)
+    assert (found.min(), found.max()) == (0, 1)

@@ -25,6 +25,13 @@ def test_probabilities_are_the_mean_of_the_members(is_exclusive: bool) -> None:
     torch.testing.assert_close(probabilities(network(images)), mean)
 
 
+def test_logits_are_averaged_where_asked_for() -> None:
+    members = [build_network(UNetSpec(channels=(4, 8)), 1, 3, ndim=2).eval() for _ in range(3)]
+    images = torch.randn(2, 1, 8, 8)
+    expected = torch.stack([member(images) for member in members]).mean(0)
+    torch.testing.assert_close(Ensemble(members, averages_logits=True)(images), expected)
+
+
 def test_certain_members_stay_finite() -> None:
     """Logits of hundreds: probabilities are 0 and 1 in float32, their logits are not."""
     network, images = ensemble(is_exclusive=False), torch.randn(1, 1, 8, 8)

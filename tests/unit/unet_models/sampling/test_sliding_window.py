@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from unet_models.metrics import overlap
-from unet_models.sampling.sliding_window import gaussian_window, iter_windows, predict_logits, predict_planes
+from unet_models.sampling.sliding_window import (
+    WEIGHTINGS,
+    gaussian_window,
+    iter_windows,
+    nnunet_window,
+    predict_logits,
+    predict_planes,
+)
 from unet_models.sampling.sweep import Sweep
 from unet_models.specs.segmentation import PredictSpec
 
@@ -53,6 +61,7 @@ class Recorded(nn.Module):
         (12, 4, 0.0, [0, 4, 8]),
         (13, 4, 0.0, [0, 3, 6, 9]),
         (8, 4, 0.9, [0, 1, 2, 3, 4]),
+        (10, 5, 0.5, [0, 2, 5]),  # 2.5 apart on average
     ],
 )
 def test_window_literals(size: int, patch: int, overlap: float, starts: list[int]) -> None:
@@ -77,7 +86,7 @@ def test_windows_cover_everything_and_overlap_enough(axes: list[tuple[int, int]]
         starts = sorted({window[axis].start for window in windows})
         assert starts[0] == 0
         assert starts[-1] == n - p
-        assert all(b - a <= max(int(p * (1 - overlap)), 1) for a, b in itertools.pairwise(starts))
+        assert all(b - a <= math.ceil(max(p * (1 - overlap), 1)) for a, b in itertools.pairwise(starts))
 
 
 # --- Weights ---------------------------------------------------------------------------------------------------------
@@ -98,6 +107,29 @@ def test_weights_are_those_of_monai_above_its_floor(patch: tuple[int, ...]) -> N
     above = theirs > theirs.min() * 1.001
     assert above.sum() > 10
     torch.testing.assert_close(gaussian_window(patch, CPU)[above], theirs[above])
+
+
+def test_weights_of_nnunet_peak_beyond_the_middle_in_half_precision() -> None:
+    window = nnunet_window((8, 5), CPU)
+    assert torch.equal(window, window.half().float())
+    assert window[4, 2] == window.max() == 10
+    assert window[3, 2] == window[5, 2] == torch.tensor(10 * np.exp(-0.5)).half()
+    corner = nnunet_window((64, 64, 64), CPU)[0, 0, 0]
+    assert corner == 2.0**-24, "what half precision makes 0 is its smallest number"
+
+
+def test_settings_choose_the_weights() -> None:
+    """Two windows that disagree: where they weigh alike, the mean is 0.5."""
+
+    class Position(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.amax(dim=(2, 3), keepdim=True).expand(x.shape)
+
+    image = torch.zeros(1, 4, 12)
+    image[..., 11] = 1
+    means = [predict_logits(Position(), image, (4, 8), PredictSpec(weighting=name, tta=False)) for name in WEIGHTINGS]
+    torch.testing.assert_close(means[0][0, 0, 5:7].sum(), torch.tensor(1.0))
+    assert means[1][0, 0, 6] == 0.5
 
 
 # --- Prediction ------------------------------------------------------------------------------------------------------
