@@ -89,7 +89,7 @@ def find_version(uri: str, root: str) -> ModelVersion:
             "what is"
         ) from None
     inputs = tuple(info.signature.inputs.input_names()) if info.signature else ()
-    params = tuple(info.signature.params.names()) if info.signature and info.signature.params else ()
+    params = tuple(each.name for each in info.signature.params or ()) if info.signature else ()
     return replace(described, inputs=inputs, params=params, metadata=dict(info.metadata or {}))
 
 

@@ -60,6 +60,11 @@ def test_results_of_nnunet_are_registered_once(tmp_path: Path) -> None:
     assert answer["shape"] == [11, 9, 10]
     assert len(answer["values"]) > 1
     assert answer["same"]
+    told = project.run(
+        "predict", imported["model_uri"], str(tmp_path / "image.nii.gz"), str(tmp_path / "out"), "--memory", "0.1"
+    )
+    assert (told["num_predicted"], told["failures"]) == (1, {})
+    assert nibabel.load(tmp_path / "out" / "image.nii.gz").shape == (11, 9, 10)
     listed = run_here("models", "theirs", "--json", environment={"UNETFLOW_STORAGE": str(project.storage)}).out
     assert [version["aliases"] for version in json.loads(listed)] == [[], []], "nothing was compared"
 
