@@ -33,7 +33,9 @@ def reference_markdown(pipelines: Sequence[tuple[str, type[PipelineConfig]]]) ->
             lines += ["", f"### {heading}", "", _sentence(type(group).__doc__), ""]
             lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
             fields = type(group).model_fields.items()
-            lines += [_row(name, info, getattr(group, name)) for name, info in fields if not _is_always_there(info)]
+            lines += [
+                _row(name, info, getattr(group, name, None)) for name, info in fields if not _is_always_there(info)
+            ]
     return "\n".join([*lines, "", *metrics_markdown()]) + "\n"
 
 
@@ -56,7 +58,7 @@ def _template_lines(group: BaseModel, indent: str) -> Iterator[str]:
     for name, info in type(group).model_fields.items():
         for line in _wrapped(_sentence(info.description), WIDTH - len(indent)):
             yield f"{indent}# {line}"
-        value, kinds = getattr(group, name), _models_of(info)
+        value, kinds = getattr(group, name, None), _models_of(info)
         if len(kinds) > 1:
             choices = ", ".join(_choice(kind) for kind in kinds)
             for line in _wrapped(f"The choices, each with fields of its own: {choices}.", WIDTH - len(indent)):
@@ -72,10 +74,10 @@ def _groups(group: BaseModel, path: str = "", choice: str = "") -> Iterator[tupl
     """Yield each group of default values with its heading, depth first. ``choice`` is the field that chooses it."""
     yield (f"`{path}`" if path else "Top level") + choice, group
     for name, info in type(group).model_fields.items():
-        value, kinds = getattr(group, name), _models_of(info)
+        value, kinds = getattr(group, name, None), _models_of(info)
         for kind in kinds:
             chosen = f" with {_choice(kind)}" if len(kinds) > 1 else " (null by default)" if _is_optional(info) else ""
-            each = value if type(value) is kind else kind.model_validate({})
+            each = value if type(value) is kind else kind.model_construct()  # some have fields without default
             yield from _groups(each, f"{path}.{name}" if path else name, chosen)
 
 
@@ -100,6 +102,8 @@ def _iter_models(kind: Any) -> Iterator[type[BaseModel]]:
     elif origin in (typing.Union, types.UnionType):
         for each in typing.get_args(kind):
             yield from _iter_models(each)
+    elif origin is tuple:
+        yield from _iter_models(typing.get_args(kind)[0])
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind
 
@@ -112,7 +116,8 @@ def _choice(group: type[BaseModel]) -> str:
 
 
 def _row(name: str, info: FieldInfo, default: Any) -> str:
-    return f"| `{name}` | {_type_text(info)} | `{_yaml(default)}` | {_sentence(info.description)} |"
+    shown = "required" if info.is_required() else f"`{_yaml(default)}`"
+    return f"| `{name}` | {_type_text(info)} | {shown} | {_sentence(info.description)} |"
 
 
 def _type_text(info: FieldInfo) -> str:
