@@ -58,7 +58,7 @@ def _template_lines(group: BaseModel, indent: str) -> Iterator[str]:
     for name, info in type(group).model_fields.items():
         for line in _wrapped(_sentence(info.description), WIDTH - len(indent)):
             yield f"{indent}# {line}"
-        value, kinds = getattr(group, name, None), _models_of(info)
+        value, kinds = getattr(group, name), _models_of(info)
         if len(kinds) > 1:
             choices = ", ".join(_choice(kind) for kind in kinds)
             for line in _wrapped(f"The choices, each with fields of its own: {choices}.", WIDTH - len(indent)):

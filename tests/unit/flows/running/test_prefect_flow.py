@@ -41,7 +41,7 @@ def test_the_form_of_a_flow_explains_every_field(prefect_flow: ModuleType) -> No
     for explanation in (
         "Configuration of the segmentation pipeline.",
         "Fold of the splits that is held out for validation",
-        "Target voxel size in mm, one number per canonical axis",
+        "Target voxel size in mm, one number per axis",
         "with the URL that takes a POST of",
     ):
         assert explanation in text
