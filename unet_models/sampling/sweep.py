@@ -9,7 +9,7 @@ from dataclasses import dataclass
 Box = Sequence[slice]
 """Range of voxels of an image, per axis."""
 
-PROCESS_GB = 0.5
+PROCESS_GB = 0.7
 """Memory of Python and torch before any image is read, in GB."""
 NUM_PLANES = 6
 """Planes of all classes that exist at once while logits are resampled to the original grid."""

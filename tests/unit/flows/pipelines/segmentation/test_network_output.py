@@ -85,7 +85,7 @@ def test_a_limit_on_the_memory_changes_no_label(tmp_path: Path, caplog: pytest.L
     assert limited._plan(np.zeros((1, 53, 35)), prepare(image, geometry, RAW, (0.9, 1.4)).done).num_strips > 1
     np.testing.assert_array_equal(limited.segment(image, geometry), whole)
     assert len(np.unique(whole)) > 1
-    assert "3 outputs on a grid of 53x35 need about 0.5 GB, more than the limit of 1e-06 GB" in caplog.text
+    assert "3 outputs on a grid of 53x35 need about 0.7 GB, more than the limit of 1e-06 GB" in caplog.text
     assert model.bundle.predict.memory_gb == 4
 
 
