@@ -56,6 +56,9 @@ def test_nothing_more_is_begun_where_the_caller_stops() -> None:
     next(rows)
     rows.close()  # type: ignore[attr-defined]  # a generator
     go_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "predict-0":
+            thread.join(20)
     assert len(begun) <= 2
 
 
