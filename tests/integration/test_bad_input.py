@@ -189,7 +189,7 @@ def test_class_that_no_case_has(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", *GOOD[:4], labels={**LABELS, "middle": 3})
     problem = run_here("shard", configure(tmp_path, root)).problem
     assert (problem["path"], problem["rule"]) == (str(root / "labelsTr"), "absent-class")
-    assert "no case has a voxel of class middle (3)" in problem["message"]
+    assert "no case has a voxel of class middle; the classes are 0 background, 1 front" in problem["message"]
     assert "take the class out of the declaration" in problem["remedy"]
 
 

@@ -29,8 +29,11 @@ compute: {{num_workers: 1}}
 """
 
 
+COLOURS = np.array([[0x10, 0x20, 0x30], [255, 0, 255]], np.uint8)
+
+
 def write_pictures(root: Path) -> str:
-    """RGB photographs of discs, as microscopy comes; sizes differ, none divides by the network's strides."""
+    """RGB photographs of discs, as microscopy comes, with coloured masks; no size divides by the network's strides."""
     rng = np.random.default_rng(0)
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
@@ -39,8 +42,8 @@ def write_pictures(root: Path) -> str:
         mask = ((rows - 25) ** 2 + (columns - 15 - i) ** 2 < 120).astype(np.uint8)
         image = rng.integers(0, 90, (*mask.shape, 3), dtype=np.uint8) + 120 * mask[..., None]
         Image.fromarray(image.astype(np.uint8)).save(root / "images" / f"cell{i}.png")
-        Image.fromarray(mask).save(root / "masks" / f"cell{i}.png")
-    return f"{{root: {root}, ndim: 2, classes: {{background: 0, cell: 1}}}}"
+        Image.fromarray(COLOURS[mask]).save(root / "masks" / f"cell{i}.png")
+    return f"{{root: {root}, ndim: 2, classes: {{background: '#102030', cell: '#ff00ff'}}}}"
 
 
 def write_two_channels(root: Path) -> str:
@@ -71,8 +74,14 @@ def volume_files(root: Path, case_id: str) -> tuple[list[Path], Path]:
     return channels, root / "labelsTr" / f"{case_id}.nii.gz"
 
 
-def labels_in(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path)) if path.suffix == ".png" else np.asarray(nib.load(path).dataobj)
+def foreground_in(path: Path) -> np.ndarray:
+    """Mask of the class that is not the background; a picture has its two colours and no others."""
+    if path.suffix != ".png":
+        return np.asarray(nib.load(path).dataobj) == 1
+    picture = np.asarray(Image.open(path))
+    is_class = (picture[..., None, :] == COLOURS).all(axis=-1)
+    assert is_class.any(axis=-1).all()
+    return np.asarray(is_class[..., 1])
 
 
 @pytest.mark.parametrize(
@@ -94,10 +103,10 @@ def test_registered_model_gives_the_evaluated_labels(
     model = mlflow.pyfunc.load_model(result["model_uri"])
     for row in pq.read_table(Path(result["report"]).parent / "cases.parquet").to_pylist():
         images, label = files_of(home / "raw", row["case_id"])
-        truth = labels_in(label) == 1
+        truth = foreground_in(label)
         output = str(home / f"{row['case_id']}{''.join(label.suffixes)}")
         model.predict({"path": ["|".join(map(str, images))], "output": [output]})
-        predicted = labels_in(Path(output)) == 1
+        predicted = foreground_in(Path(output))
         assert predicted.shape == truth.shape
         dice = 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())
         assert dice == pytest.approx(row["dice"], abs=1e-6)
