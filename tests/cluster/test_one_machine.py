@@ -54,6 +54,7 @@ def test_a_run_killed_at_each_boundary_and_in_mid_stage(
         if RESUMED in run.said:
             repeated.append(run.last_line(RESUMED))
         if when == "training at step 60":
+            assert run.left_processes() == []  # workers train on, and may save, until they see that it is gone
             newest, before = project.checkpoints()[:-3:-1]
             truncate(newest / "training.safetensors")
             flip(before / "model.safetensors")
