@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from flows.pipelines.segmentation.planning.survey import Survey
 CPU_CHANNELS, CPU_BATCH = 16, 2
 """Width and batch without a GPU: more steps in the same time."""
 MAX_CPU_WORKERS = 8
+TINY_SHARE = 0.05
+"""Share of the voxels of the median class below which a class is tiny."""
 SIDES = re.compile(r"(^|[^a-z])(left|right|l|r)([^a-z]|$)", re.IGNORECASE)
 """Names of classes that are told apart by their side."""
 
@@ -85,15 +88,28 @@ def _preprocessing(survey: Survey, spacing: tuple[float, ...]) -> Iterator[Setti
     if survey.is_cropped:
         reason = f"Air around the subject: the median image keeps {100 * survey.kept_share:.0f} % of its voxels."
         yield Setting("data.preprocess.foreground_crop", True, reason)
-    if is_ct(survey.dataset.channels):
-        (channel,) = survey.fingerprint.channels[:1]
-        window = [round(channel.percentile_00_5, 1), round(channel.percentile_99_5, 1)]
-        reason = "CT: intensities mean the same in every scan. The 0.5th and 99.5th percentile of the classes."
-        yield Setting("data.preprocess.normalise", "window", reason)
-        yield Setting("data.preprocess.window", window, "In Hounsfield units.")
-    else:
+    yield from _normalisation(survey)
+
+
+def _normalisation(survey: Survey) -> Iterator[Setting]:
+    kinds = ["intensities" if is_ct(name) else "zscore" for name in survey.dataset.channels]
+    if "intensities" not in kinds:
         reason = "Intensities of no absolute unit: zero mean and unit variance of each image and channel."
         yield Setting("data.preprocess.normalise", "zscore", reason)
+        return
+    reason = "CT: intensities mean the same in every scan."
+    if "zscore" in kinds:
+        reason += " The other channels have no absolute unit: zero mean and unit variance of each image."
+    yield Setting("data.preprocess.normalise", kinds if len(kinds) > 1 else kinds[0], reason)
+    measured = [
+        {"low": each.percentile_00_5, "high": each.percentile_99_5, "mean": each.mean, "std": each.std}
+        for each in survey.fingerprint.channels
+    ]
+    rounded = [{name: float(f"{value:.6g}") for name, value in each.items()} for each in measured]
+    reason = (
+        "Of the voxels of all classes: 0.5th and 99.5th percentile, mean, standard deviation; CT in Hounsfield units."
+    )
+    yield Setting("data.preprocess.intensities", rounded, reason)
 
 
 def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
@@ -118,6 +134,7 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
     yield Setting("train.model.channels", list(widths), "Doubled with each stage, up to a limit.")
     heads = max(0, min(2, len(widths) - 2))
     yield Setting("train.model.deep_supervision", heads, "Coarser predictions that enter the loss, too.")
+    yield from _weights(survey)
     yield from _augmentation(survey)
     yield Setting("train.ema_decay", 0.999, "The moving average of the weights is validated, evaluated and registered.")
     if wishes.within_seconds is not None:
@@ -125,6 +142,15 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
         yield Setting("train.within", text, "As asked: the pace is measured first, the schedule ends on time.")
     if survey.ndim == 2:
         yield Setting("train.loss.batch_dice", True, "Small patches: Dice over the whole batch is steadier.")
+
+
+def _weights(survey: Survey) -> Iterator[Setting]:
+    """Weigh classes by their size where one is tiny beside the others."""
+    counts = {name: survey.fingerprint.voxels_per_class[name] for name in survey.dataset.labels.names[1:]}
+    limit = TINY_SHARE * statistics.median(counts.values())
+    if tiny := [name for name, count in counts.items() if 0 < count < limit]:
+        reason = f"{', '.join(tiny)}: less than {100 * TINY_SHARE:g} % of the voxels of a typical class."
+        yield Setting("train.class_weights", "auto", reason)
 
 
 def _batch(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
@@ -155,9 +181,9 @@ def _compute(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
     yield Setting("compute.num_workers", workers, f"{os.cpu_count()} CPUs, and a batch of {batch}.")
 
 
-def is_ct(channels: Sequence[str]) -> bool:
-    """Tell CT by the name of its only channel."""
-    return len(channels) == 1 and channels[0].strip().lower() == "ct"
+def is_ct(channel: str) -> bool:
+    """Tell CT by the name of the channel."""
+    return channel.strip().lower() == "ct"
 
 
 def _mm(spacing: Sequence[float]) -> str:

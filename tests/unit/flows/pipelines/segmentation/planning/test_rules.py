@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -50,9 +51,10 @@ def test_ct_of_sided_organs(tmp_path: Path) -> None:
     write_volumes(tmp_path / "x.y", [2.0, 2.0, 3.0, 3.0], classes, "CT")
     config, text = planned(tmp_path / "x.y", "30m")
     assert config.registry.name == "X"
-    assert config.data.preprocess.normalise == "window"
-    low, high = config.data.preprocess.window or (0, 0)
-    assert 120 < low < 135 < 145 < high < 160, "of the classes, which are around 140"
+    assert config.data.preprocess.normalise == "intensities"
+    (measured,) = config.data.preprocess.intensities or ()
+    assert 120 < measured.low < 135 < measured.mean < 145 < measured.high < 160, "of the classes, around 140"
+    assert measured.std == pytest.approx(5, abs=0.3)
     assert config.data.preprocess.spacing == (1.0, 1.0, 2.5)
     assert "Voxels are 1 x 1 x 2 mm to 1 x 1 x 3 mm" in text
     assert config.train.augment.mirror_axes == (1, 2)
@@ -158,6 +160,34 @@ def test_what_breaks_a_rule_is_left_out_and_said(tmp_path: Path) -> None:
 
 
 def test_ct_is_known_by_its_name() -> None:
-    assert is_ct(["CT"])
-    assert not is_ct(["MRI"])
-    assert not is_ct(["CT", "PET"])
+    assert is_ct(" ct ")
+    assert not is_ct("MRI")
+    assert not is_ct("CT perfusion")
+
+
+def test_ct_beside_another_modality(tmp_path: Path) -> None:
+    write_volumes(tmp_path / "set", [1.0, 1.0, 1.0], {"background": 0, "a": 1, "b": 2}, "CT")
+    described = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    described["channel_names"] = {"0": "CT", "1": "PET"}
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(described))
+    for index in range(3):
+        first = tmp_path / "set" / "imagesTr" / f"case_{index}_0000.nii.gz"
+        first.with_name(f"case_{index}_0001.nii.gz").write_bytes(first.read_bytes())
+    config, text = planned(tmp_path / "set")
+    assert config.data.preprocess.normalise == ("intensities", "zscore")
+    assert len(config.data.preprocess.intensities or ()) == 2
+    assert "The other channels have no absolute unit" in text
+
+
+def test_a_tiny_class_is_weighed(tmp_path: Path) -> None:
+    classes = {"background": 0, "a": 1, "b": 2, "speck": 3}
+    write_volumes(tmp_path / "set", [1.0, 1.0, 1.0], classes, "MR")
+    assert planned(tmp_path / "set")[0].train.class_weights is None, "no case shows it: nothing to weigh"
+    for path in (tmp_path / "set" / "labelsTr").glob("*"):
+        image = nibabel.load(path)
+        label = np.array(image.dataobj, np.uint8)
+        label[20:22, 20:22, 9] = 3
+        write_nifti(path, label, image.affine)
+    config, text = planned(tmp_path / "set")
+    assert config.train.class_weights == "auto"
+    assert "speck: less than 5 % of the voxels of a typical class" in text
