@@ -38,6 +38,12 @@ class IntensitySpec(Spec):
     std: float = Field(gt=0)
     """Standard deviation, which becomes 1."""
 
+    @model_validator(mode="after")
+    def _is_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"intensities: low must be below high, got {self.low} and {self.high}")
+        return self
+
 
 class PreprocessSpec(Spec):
     """Preprocessing of a raw case to a training sample. Every field changes the shards."""

@@ -420,6 +420,8 @@ def test_settings_per_channel_are_of_all_channels(name: str) -> None:
     [
         ({"normalise": "intensities"}, "go together"),
         ({"intensities": [{"low": 0, "high": 1, "mean": 0, "std": 1}]}, "go together"),
+        ({"intensities": [{"low": 1, "high": 1, "mean": 0, "std": 1}]}, "low must be below high, got 1"),
+        ({"intensities": [{"low": 0, "high": 1, "mean": 0, "std": 0}]}, "greater than 0"),
         ({"masked": [True]}, "foreground is known with foreground_crop alone"),
         ({"axes": [0, 2, 2]}, "name each axis once"),
         ({"axes": [2, 1, 0], "spacing": "median"}, "known along canonical axes"),
