@@ -14,7 +14,7 @@ from tests.support.faults import RESUMED, STAGES, FaultRow, StruckProject, Struc
 from tests.support.serving import BIN, RayHead, wait_for
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_drivers_and_head_are_killed(
     project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow], tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """Faults of a run on one machine, with servers of its own: nothing is lost, nothing is made twice.
 
-Tests with the mark ``figures`` are left to ``make test-cluster``.
+Tests with the mark ``long`` are left to ``make soak``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.support.skewed_clock import SKEW_SECONDS, build_skewed_clock
 LOST_RAYLET, LOST_HEAD = (f"Ray's {name} on this machine was killed by SIGKILL" for name in ("raylet", "head (GCS)"))
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_a_run_killed_at_each_boundary_and_in_mid_stage(
     project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]
 ) -> None:
@@ -154,7 +154,7 @@ def test_a_worker_dies_and_its_run_is_frozen_while_another_is_started(
     ]
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_servers_of_ray_are_killed(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
     """The raylet of a local Ray gets SIGKILL while shards are made; then the raylet, and Ray's head, in training.
 
@@ -203,7 +203,7 @@ def test_servers_of_ray_are_killed(project: StruckProject, undisturbed: dict[str
     assert project.audit(undisturbed, STAGES) == "bitwise"
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_two_runs_at_the_same_second(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
     """Must fail without the lock of a stage: two records of one key, two versions."""
     runs = [project.start("register") for _ in range(2)]
@@ -214,7 +214,7 @@ def test_two_runs_at_the_same_second(project: StruckProject, undisturbed: dict[s
     rows.append(FaultRow(broken="two runs at the same second", when="start", weights=weights, seen=seen))
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_told_to_stop_and_started_again_with_the_clock_set_back(
     project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]
 ) -> None:

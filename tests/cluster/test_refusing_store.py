@@ -10,7 +10,7 @@ from data_pipelines import storage
 from tests.support.object_store import BUCKET, ObjectStore
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_a_store_that_refuses_for_longer_than_arrow_waits() -> None:
     """Seen to fail with Arrow's own patience, which ends after 6 s."""
     with ObjectStore() as store:

@@ -20,7 +20,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         yield started
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_store_and_mlflow_fail(
     machine: Machine, project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]
 ) -> None:
@@ -63,7 +63,7 @@ def test_store_and_mlflow_fail(
     ]
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_two_runs_at_the_same_second_on_an_object_store(
     machine: Machine, project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]
 ) -> None:
@@ -78,7 +78,7 @@ def test_two_runs_at_the_same_second_on_an_object_store(
     rows.append(FaultRow(broken="two runs at the same second on S3", when="start", weights=weights, seen=seen))
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_prefect_is_restarted(
     project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow], tmp_path: Path
 ) -> None:

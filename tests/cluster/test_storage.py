@@ -14,7 +14,7 @@ import pytest
 from tests.support.faults import RESUMED, STAGES, FaultRow, StruckProject, flip, repeated_steps
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_the_storage_fills_up(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
     """Must fail where half a checkpoint counts as one."""
     project.storage.mkdir()
@@ -50,7 +50,7 @@ def test_the_storage_fills_up(project: StruckProject, undisturbed: dict[str, Any
     )
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_shards_are_damaged_and_deleted(
     project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]
 ) -> None:

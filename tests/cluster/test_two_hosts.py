@@ -59,7 +59,7 @@ def test_segmentation_uses_both_hosts(hosts: TwoHosts, segmentation: dict[str, A
     assert segmentation["model_uri"] == "models:/two-hosts@champion"
 
 
-@pytest.mark.figures
+@pytest.mark.long
 def test_throughput_of_one_and_of_two_hosts(hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]) -> None:
     shorter = ("--set", "compute.num_workers=1", "--set", "train.num_steps=60")
     hosts.unetflow("train", "segmentation.yaml", *shorter, storage="one")
