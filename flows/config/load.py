@@ -33,7 +33,10 @@ def read_config(
     try:
         return configs[kind].model_validate(values)
     except ValidationError as error:
-        lines = [f"  {_field(e, values) or '(whole file)'}: {_message(e)}" for e in error.errors()]
+        wrong: dict[str, list[str]] = {}
+        for each in error.errors():  # a field of several types breaks a rule of each
+            wrong.setdefault(_field(each, values) or "(whole file)", []).append(_message(each))
+        lines = [f"  {field}: {', or: '.join(messages)}" for field, messages in wrong.items()]
         raise ConfigError(f"{path}: {len(lines)} field(s) are wrong:\n" + "\n".join(lines)) from None
 
 
@@ -72,7 +75,8 @@ def _field(error: Any, values: Any) -> str:
         if not isinstance(group, dict) or part in group:
             names.append(str(part))
             group = group[part] if isinstance(group, dict) else None
-    if not isinstance(group, dict) or leaf in group or error["type"] == "missing":
+    is_alternative = isinstance(leaf, str) and bool(names) and not isinstance(group, dict)
+    if not is_alternative and (not isinstance(group, dict) or leaf in group or error["type"] == "missing"):
         names.append(str(leaf))
     return ".".join(names)
 
