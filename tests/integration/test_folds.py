@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import nibabel
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from data_pipelines.volumes.sources.find import find_cases
 from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.registry.bundle import read_bundle
+from flows.registry.champion import fetch_bundle
 from tests.support.configs import TINY_PHANTOMS
 from tests.support.project import Project
 from unet_models.networks.build import build_network
@@ -71,8 +73,9 @@ def test_every_case_is_scored_by_the_network_that_has_not_seen_it(project: Proje
     assert "Postprocessing" in report
 
 
-def test_the_registered_model_averages_probabilities(project: Project, first: dict[str, Any]) -> None:
-    (folder,) = {path.parent for path in project.storage.rglob("unetflow.json")}
+def test_the_registered_model_averages_probabilities(first: dict[str, Any], tmp_path: Path) -> None:
+    mlflow.set_tracking_uri(first["tracking_uri"])
+    folder = fetch_bundle(first["model_uri"], tmp_path)
     bundle = read_bundle(folder, Bundle)
     assert bundle.num_members == 2
     weights = load_file(folder / "model.safetensors")
