@@ -141,7 +141,7 @@ def _gated_segmenter(bundle: Bundle, training: Record[TrainingFigures]) -> Segme
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the images and predictions of cases lie."""
+    """Location of the images and predictions of cases."""
 
     shards: Record[VolumeShardFigures]
     predictions_uri: str

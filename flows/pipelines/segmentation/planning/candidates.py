@@ -49,7 +49,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """What planning knows of a data set; axes of all lists in one order."""
+    """Description of a data set for planning; axes of all lists in one order."""
 
     spacings: Sequence[Sequence[float]]
     """mm per axis, one entry per case."""

@@ -65,7 +65,7 @@ class Survey:
 
     @property
     def is_cropped(self) -> bool:
-        """Whether a foreground crop is worth it."""
+        """Tell whether a foreground crop is worth it."""
         return self.ndim == 3 and self.kept_share <= CROPPED_SHARE
 
     def images(self) -> Images:
