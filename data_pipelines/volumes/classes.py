@@ -69,7 +69,7 @@ class Labels(Spec):
 
     @property
     def targets(self) -> dict[str, tuple[int, ...]]:
-        """Targets that are learned and scored, by name: numbers of the classes of each region, else of each foreground class."""
+        """Targets that are learned and scored, by name: numbers of each region's classes, else of each class."""
         if self.regions:
             return {region.name: region.classes for region in self.regions}
         return {name: (number,) for name, number in self.numbers.items() if number}
