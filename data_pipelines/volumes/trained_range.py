@@ -55,13 +55,15 @@ class TrainedRange(Spec):
         }
         return type(self)(**joined)
 
-    def find_outside(self, path: str, image: np.ndarray, geometry: Geometry, *, is_absolute: bool) -> list[Notice]:
+    def find_outside(
+        self, path: str, image: np.ndarray, geometry: Geometry, *, is_absolute: Sequence[bool]
+    ) -> list[Notice]:
         """Notice what of an image (C, *spatial) as stored lies outside.
 
-        Intensities are looked at where they are ``is_absolute``: where the model does not normalise each image by its
-        own.
+        Intensities are looked at in the channels that are ``is_absolute``: where the model does not normalise each
+        image by its own.
         """
-        found = [*self._outside_grid(geometry), *(self._outside_intensities(image) if is_absolute else ())]
+        found = [*self._outside_grid(geometry), *self._outside_intensities(image, is_absolute)]
         return [notice("outside-training-range", path, message) for message in found]
 
     def _outside_grid(self, geometry: Geometry) -> Iterator[str]:
@@ -75,8 +77,11 @@ class TrainedRange(Spec):
             if _is_beyond(size, extent):
                 yield f"{size:.4g} mm along {name}, trained on {_text(extent)} mm"
 
-    def _outside_intensities(self, image: np.ndarray) -> Iterator[str]:
-        for number, (channel, (low, high)) in enumerate(zip(image, self.intensities, strict=True)):
+    def _outside_intensities(self, image: np.ndarray, is_absolute: Sequence[bool]) -> Iterator[str]:
+        parts = zip(image, self.intensities, is_absolute, strict=True)
+        for number, (channel, (low, high), is_compared) in enumerate(parts):
+            if not is_compared:
+                continue
             share = float(np.mean((channel >= low) & (channel <= high)))
             if share < SMALLEST_SHARE:
                 where = f"channel {number}: " if len(image) > 1 else ""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import InputError
+from data_pipelines.errors import ConfigError, InputError
 from data_pipelines.shards.index import read_table, write_table
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.volumes.formats.nifti import write_nifti
@@ -101,9 +101,12 @@ def _of_fold(config: SegmentationConfig, fold: int) -> SegmentationConfig:
 
 
 def _folds(config: SegmentationConfig) -> tuple[int, ...]:
-    if config.data.fold != "all" and not isinstance(config.data.fold, int):
-        return config.data.fold
-    return find_folds(find_cases(config.data, storage.cache_folder() / "generated"), config.data)
+    known = find_folds(find_cases(config.data, storage.cache_folder() / "generated"), config.data)
+    if config.data.fold == "all" or isinstance(config.data.fold, int):
+        return known
+    if unknown := sorted(set(config.data.fold) - set(known)):
+        raise ConfigError(f"data.fold: {unknown} out of range; there are folds 0..{len(known) - 1}")
+    return config.data.fold
 
 
 def find_done(config: SegmentationConfig, done: Records) -> list[Fold]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from flows.pipelines.segmentation.segmenter import Segmenter
 from flows.report.heat import draw_heat
 from unet_models.networks.inspection import ClassSaliency, GateMaps
 
+logger = logging.getLogger(__name__)
+
 
 class SegmentationExplainer:
     """Explains the predictions of one model."""
@@ -25,6 +28,8 @@ class SegmentationExplainer:
         Raises InputError for a class that the model does not know.
         """
         self.segmenter = Segmenter.from_folder(bundle)
+        if (number := self.segmenter.bundle.num_members) > 1:
+            logger.warning("the model averages %d networks: what is drawn is of the first one alone", number)
         classes = self.segmenter.bundle.labels.outputs
         if class_name is not None and class_name not in classes:
             raise InputError(f"--class {class_name}: the model segments {', '.join(classes)}; name one of these")

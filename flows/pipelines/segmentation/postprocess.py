@@ -18,6 +18,7 @@ from scipy import ndimage
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.classes import Labels
 from unet_models.metrics.overlap import target_dice
+from unet_models.metrics.summary import mean_of_class_means
 
 Step = Literal["largest_component", "smallest_component", "fill_holes"]
 STEPS: tuple[Step, ...] = ("largest_component", "smallest_component", "fill_holes")
@@ -97,7 +98,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What a step alone did to the mean Dice over the cases, then over the targets."""
+    """Mean Dice over the cases, then over the targets, without and with a step alone."""
 
     trial: Trial
     before: float
@@ -105,7 +106,7 @@ class Tried:
 
     @property
     def helps(self) -> bool:
-        """Whether it is worth keeping."""
+        """Tell whether it is worth keeping."""
         return self.after >= self.before + LEAST_GAIN
 
 
@@ -158,13 +159,8 @@ def _mean_dice(cases: Sequence[Load], variants: Sequence[Postprocessing], labels
         processed = (each.apply(case.prediction, case.spacing) for each in variants)
         rows.append([target_dice(prediction, case.truth, targets, labels.num_classes) for prediction in processed])
     table = np.array(rows)  # (cases, variants, targets)
-    return [float(np.mean(mean_of_values(table[:, place]))) for place in range(len(variants))]
-
-
-def mean_of_values(table: np.ndarray) -> np.ndarray:
-    """Average (cases, targets) over the cases that have a value; targets without any are left out."""
-    present = table[:, ~np.isnan(table).all(axis=0)]
-    return np.asarray(np.nanmean(present, axis=0)) if present.size else np.array([math.nan])
+    every = np.ones((1, len(cases)))
+    return [float(mean_of_class_means(every, table[:, place])[0]) for place in range(len(variants))]
 
 
 def _smallest_true(cases: Sequence[Load], labels: Labels) -> Mapping[int, float]:

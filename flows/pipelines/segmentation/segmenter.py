@@ -207,7 +207,7 @@ class Segmenter:
 
     def _find_outside(self, path: str, image: np.ndarray, geometry: Geometry) -> list[Notice]:
         trained, kinds = self.bundle.trained_range, self.bundle.preprocess.normalisations(len(self.bundle.channels))
-        is_absolute = set(kinds) != {"zscore"}
+        is_absolute = [kind != "zscore" for kind in kinds]
         return trained.find_outside(path, image, geometry, is_absolute=is_absolute) if trained else []
 
     def _assumed_geometry(self, image: np.ndarray) -> Geometry:

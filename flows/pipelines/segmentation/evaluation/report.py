@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from flows.pipelines.segmentation.ensemble import Fold
     from flows.pipelines.segmentation.postprocess import Choice
     from flows.pipelines.segmentation.segmenter import Segmenter
+
+
+T = TypeVar("T")
 
 
 def write_report(
@@ -91,7 +94,7 @@ def write_ensemble_report(
         curves={names[fold.number]: curves_by_name(read_curves(fold.training)) for fold in folds},
         remark=config.train.selection_remark,
         views=_views(every, lambda case_id: sources[held_out[case_id]]),
-        problems=read_problems(first),
+        problems=_once(problem for fold in folds for problem in read_problems(fold.shards)),
         config=config.model_dump(mode="json"),
         lineage={
             f"{name} {what}": value
@@ -101,7 +104,7 @@ def write_ensemble_report(
         }
         | {"ensemble key": attempt.key},
         classes=labels.numbers,
-        notices=read_notices(first),
+        notices=_once(notice for fold in folds for notice in read_notices(fold.shards)),
         times={name: split for name, split in times.items() if split is not None},
         choice=choice,
         members=[
@@ -110,6 +113,11 @@ def write_ensemble_report(
         ],
     )
     _write(attempt, page)
+
+
+def _once(found: Iterable[T]) -> list[T]:
+    """Return each of what several folds found once."""
+    return list(dict.fromkeys(found))
 
 
 def _write(attempt: Attempt, page: SegmentationPage) -> None:

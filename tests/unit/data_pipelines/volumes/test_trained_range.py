@@ -31,7 +31,7 @@ def test_range_of_cases() -> None:
 def outside(shape: tuple[int, ...], spacing: tuple[float, ...], value: float, *, is_absolute: bool = True) -> list[str]:
     image = np.full((1, *shape), value)
     geometry = Geometry(shape, spacing)
-    return [each.message for each in TRAINED.find_outside("x.nii", image, geometry, is_absolute=is_absolute)]
+    return [each.message for each in TRAINED.find_outside("x.nii", image, geometry, is_absolute=[is_absolute])]
 
 
 def test_what_is_like_the_training_data_is_not_noticed() -> None:
@@ -60,4 +60,11 @@ def test_axes_are_those_of_the_body() -> None:
     """A file that stores z first."""
     affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [5, 0, 0, 0], [0, 0, 0, 1]], float)
     geometry = Geometry((10, 10, 10), (5.0, 1.0, 1.0), tuple(map(tuple, affine.tolist())))
-    assert TRAINED.find_outside("x", np.full((1, 10, 10, 10), 100), geometry, is_absolute=True) == []
+    assert TRAINED.find_outside("x", np.full((1, 10, 10, 10), 100), geometry, is_absolute=[True]) == []
+
+
+def test_channels_are_compared_where_their_intensities_have_a_unit() -> None:
+    both = TRAINED.model_copy(update={"intensities": ((20, 200), (20, 200))})
+    image, geometry = np.full((2, 10, 10, 10), 0.3), Geometry((10, 10, 10), (1.0, 1.0, 5.0))
+    (found,) = both.find_outside("x.nii", image, geometry, is_absolute=[True, False])
+    assert found.message.startswith("channel 0: ")
