@@ -20,6 +20,10 @@ Within = Annotated[str, typer.Option(help="Training time, such as 30m; default: 
 Memory = Annotated[float, typer.Option(help="GPU memory that training may take, in GB.", min=0.5)]
 Gpu = Annotated[bool, typer.Option("--gpu", help="Plan for a GPU: larger batch and network.")]
 
+Candidates = Annotated[
+    bool, typer.Option("--candidates", help="Train slices and a low resolution, too, and register the best.")
+]
+
 
 @app.command("plan", rich_help_panel=PIPELINE_PANEL)
 def plan(
@@ -27,17 +31,20 @@ def plan(
     within: Within = "",
     memory: Memory = 8.0,
     gpu: Gpu = False,
+    candidates: Candidates = False,
 ) -> None:
     """Read a data set and print a configuration for it: each setting with its reason, by nnU-Net's rules."""
     if not data.is_dir():
         raise ConfigError(f"plan: there is no folder {data}; correct the path")
-    print_result(planned_yaml(data, within, memory, gpu=gpu).rstrip())
+    print_result(planned_yaml(data, within, memory, gpu=gpu, candidates=candidates).rstrip())
 
 
-def planned_yaml(data: Path, within: str = "", memory: float = 8.0, *, gpu: bool = False) -> str:
+def planned_yaml(
+    data: Path, within: str = "", memory: float = 8.0, *, gpu: bool = False, candidates: bool = False
+) -> str:
     """Plan for a folder of cases; return the configuration as YAML."""
     from flows.pipelines.segmentation.planning.candidates import plan_candidates
-    from flows.pipelines.segmentation.planning.rules import Wishes, plan_settings
+    from flows.pipelines.segmentation.planning.rules import Wishes, plan_candidate, plan_settings
     from flows.pipelines.segmentation.planning.survey import survey
     from flows.pipelines.segmentation.planning.template import plan_yaml
 
@@ -48,7 +55,11 @@ def planned_yaml(data: Path, within: str = "", memory: float = 8.0, *, gpu: bool
     root = data.expanduser().absolute()
     surveyed = survey(root)
     chosen, *others = plan_candidates(surveyed.images(), memory)
-    return plan_yaml(str(root), plan_settings(surveyed, chosen, Wishes(seconds, memory, gpu)), others)
+    wishes = Wishes(seconds, memory, gpu)
+    settings = plan_settings(surveyed, chosen, wishes)
+    if not candidates:
+        return plan_yaml(str(root), settings, others)
+    return plan_yaml(str(root), [*settings, *(plan_candidate(surveyed, chosen, each, wishes) for each in others)])
 
 
 def planned_config(data: Path) -> Path:

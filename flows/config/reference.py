@@ -126,7 +126,7 @@ def _type_text(info: FieldInfo) -> str:
 
 
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
+_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null", Any: "setting"}
 
 
 def _kind_text(kind: Any) -> str:

@@ -109,24 +109,24 @@ def run_steps(
 
 
 def _run_branches(
-    pipeline: Pipeline, configs: Sequence[PipelineConfig], run: RunStage, until: str | None
+    pipeline: Pipeline, configs: Mapping[str, PipelineConfig], run: RunStage, until: str | None
 ) -> list[dict[str, Done[Figures]]]:
     """Run the branches: side by side as jobs of a cluster, else one after the other."""
     branches = pipeline.branches
     assert branches is not None
     last = branches.last if pipeline.joint_steps_of(until) else until
-    chains = [pipeline.steps_of(each, last) for each in configs]
+    chains = {title: pipeline.steps_of(each, last) for title, each in configs.items()}
 
-    def run_one(place: int) -> dict[str, Done[Figures]]:
-        logger.info("%s: run %d of %d", branches.title(configs[place]), place + 1, len(configs))
-        pipeline.check(configs[place])
-        return _run_chain(chains[place], configs[place], run, {})
+    def run_one(place: int, title: str) -> dict[str, Done[Figures]]:
+        logger.info("%s: run %d of %d", title, place + 1, len(configs))
+        pipeline.check(configs[title])
+        return _run_chain(chains[title], configs[title], run, {})
 
     if jobs_address() is None:
-        return [run_one(place) for place in range(len(configs))]
+        return [run_one(place, title) for place, title in enumerate(configs)]
     with ThreadPoolExecutor(len(configs), "branch") as pool:
         # Prefect finds its flow, and tags theirs, in the context of whoever calls.
-        futures = [pool.submit(copy_context().run, run_one, place) for place in range(len(configs))]
+        futures = [pool.submit(copy_context().run, run_one, place, title) for place, title in enumerate(configs)]
         return [future.result() for future in futures]
 
 
@@ -157,7 +157,7 @@ def plan_pipeline(
         return _plan_chain(steps, config, [], check_external=check_external)
     joint = pipeline.joint_steps_of(until)
     planned: list[PlannedStage] = []
-    for place, each in enumerate(configs):
+    for place, each in enumerate(configs.values()):
         pipeline.check(each)
         steps = pipeline.steps_of(each, pipeline.branches.last if joint and pipeline.branches else until)
         found = _plan_chain(steps, each, [], check_external=check_external)

@@ -60,10 +60,8 @@ class Step:
 class Branches:
     """Runs of one configuration that do not depend on each other, and the stages that join them."""
 
-    split: Callable[[Any], Sequence[Any]]
-    """Return the configuration of each run; where there is one alone, it is an ordinary run."""
-    title: Callable[[Any], str]
-    """Name a run by its configuration."""
+    split: Callable[[Any], Mapping[str, Any]]
+    """Return the configuration of each run by its title; where there is one alone, it is an ordinary run."""
     last: str
     """Last step of each run."""
     joint: tuple[Step, ...]
@@ -140,9 +138,9 @@ class Pipeline:
         joint = self.branches.joint if self.branches else ()
         return (*self.steps, *(step for step in joint if step.name not in self.step_names))
 
-    def split(self, config: PipelineConfig) -> Sequence[PipelineConfig]:
-        """Return the configurations of the runs that a configuration asks for; one: itself."""
-        return self.branches.split(config) if self.branches else (config,)
+    def split(self, config: PipelineConfig) -> Mapping[str, PipelineConfig]:
+        """Return the configurations of the runs that a configuration asks for, by their titles; one: itself."""
+        return self.branches.split(config) if self.branches else {config.pipeline: config}
 
     def joint_steps_of(self, last: str | None = None) -> tuple[Step, ...]:
         """Return the steps that join several runs, up to ``last``; none where it is a step of each run."""

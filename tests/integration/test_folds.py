@@ -114,3 +114,23 @@ def test_another_ensemble_is_compared_on_all_cases(project: Project, first: dict
         "register",
     ]
     assert "on the same 8 cases" in other["reason"]
+
+
+def test_of_two_configurations_the_better_one_is_registered(project: Project, first: dict[str, Any]) -> None:
+    """One is the second fold as it was; the other has a network of slices."""
+    model = "{kernel_size: [[1, 3, 3], [1, 3, 3], [1, 3, 3]], strides: [[1, 2, 2], [1, 2, 2]]}"
+    slices = f"candidates={{slices: {{train: {{patch_size: [1, 32, 32], model: {model}}}}}}}"
+    found = project.run("register", str(project.config), *TWO_FOLDS, "--set", "data.fold=1", "--set", slices)
+    stages = {stage["name"]: stage["cached"] for stage in found["stages"]}
+    assert [name for name, cached in stages.items() if cached] == ["shard.0", "train.0", "evaluate.0", "shard.1"]
+    figures = next(
+        json.loads(path.read_text())["figures"]
+        for path in (project.storage / "ensemble").glob("*/record.json")
+        if '"slices"' in path.read_text()
+    )
+    dice = figures["candidate_dice"]
+    assert dice["base"] != dice["slices"]
+    assert figures["candidate"] == max(dice, key=lambda name: dice[name])
+    report = Path(found["report"]).read_text()
+    assert "1 x 32 x 32" in report
+    assert "Folds" not in report

@@ -11,6 +11,10 @@ segmenter.py    a file to a label map in the file's own geometry
 explain.py      pictures of attention gates and saliency
 evaluate.py     stage: checkpoint to scores and report
 evaluation/     scoring of cases, the report
+folds.py        runs of each candidate and fold
+candidates.py   the best of several configurations
+ensemble.py     stage: trained folds to one model
+postprocess.py  steps after the network, chosen by cross-validation
 register.py     stage: checkpoint and scores to a registered version
 nnunet/         results of nnU-Net to a registered model
 pyfunc_model.py the registered model as MLflow runs it

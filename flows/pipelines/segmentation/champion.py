@@ -36,7 +36,7 @@ Rows = list[dict[str, Any]]
 def compare_with_champion(
     config: SegmentationConfig,
     shards: Record[VolumeShardFigures],
-    evaluation: Record[SegmentationScores],
+    evaluation: Record[EvaluationFigures],
     champion: Champion,
     metric: str,
 ) -> Compared:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from data_pipelines.volumes.specs import DataSpec
 from flows.config.pipeline import PipelineConfig
@@ -22,6 +23,10 @@ class EvaluateSpec(PredictSpec):
     more."""
 
 
+BASE = "base"
+"""Name of the configuration itself among its candidates."""
+
+
 class SegmentationConfig(PipelineConfig):
     """Configuration of the segmentation pipeline."""
 
@@ -35,6 +40,36 @@ class SegmentationConfig(PipelineConfig):
     """Shards to checkpoint."""
     evaluate: EvaluateSpec = EvaluateSpec()
     """Checkpoint to scores."""
+    candidates: dict[str, dict[str, Any]] = Field(default={})
+    """Configurations to compare with this one, by name: what they change of ``train`` and ``data.preprocess``, such as
+    ``{slices: {train: {patch_size: [1, 56, 40]}}}``. All are trained on the same folds, and the one whose Dice over all
+    held-out cases is highest is registered."""
+
+    @property
+    def candidate_configs(self) -> dict[str, SegmentationConfig]:
+        """Configuration of each candidate by name, this one (``base``) first."""
+        return {BASE: self.model_copy(update={"candidates": {}})} | {
+            name: self._changed(name) for name in self.candidates
+        }
+
+    def _changed(self, name: str) -> SegmentationConfig:
+        """Return the configuration of a candidate. Raises ValidationError."""
+        base = self.model_dump(exclude={"candidates"})
+        return SegmentationConfig.model_validate(_merged(base, self.candidates[name]))
+
+    @field_validator("candidates")
+    @classmethod
+    def _check_candidates(cls, candidates: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Refuse changes of what all candidates share: cases, classes, folds, and how they are scored."""
+        for name, changes in candidates.items():
+            data = changes.get("data", {})
+            given = [key for key in changes if key not in ("train", "data")]
+            given += [f"data.{key}" for key in data if key != "preprocess"] if isinstance(data, dict) else ["data"]
+            if given:
+                raise ValueError(f"{name}: it may change train and data.preprocess, not {', '.join(given)}")
+            if name in ("", BASE):
+                raise ValueError(f"{name!r} is no name of a candidate: {BASE!r} is this configuration itself")
+        return candidates
 
     @model_validator(mode="after")
     def _check_axes(self) -> SegmentationConfig:
@@ -51,17 +86,25 @@ class SegmentationConfig(PipelineConfig):
                 "evaluate.exit_confidence and exit_thresholds need heads to leave at: set train.model.deep_supervision "
                 f"to 1 or more, with decoder unet (got {self.train.model.deep_supervision}, {self.train.model.decoder})"
             )
-        self._check_folds()
+        self._check_members()
         spacing = self.data.preprocess.spacing
         if isinstance(spacing, tuple) and len(spacing) != self.data.ndim:
             raise ValueError(f"data.preprocess.spacing has {len(spacing)} numbers, data.ndim is {self.data.ndim}")
         self.check_batch("train", self.train.global_batch_size)
+        for name in self.candidates:
+            try:
+                self._changed(name)
+            except ValidationError as error:
+                found = error.errors()[0]
+                where = ".".join(str(part) for part in found["loc"])
+                raise ValueError(f"candidates.{name}{where and '.'}{where}: {found['msg']}") from None
         return self
 
-    def _check_folds(self) -> None:
-        """Refuse what members of an ensemble cannot have."""
-        if isinstance(self.data.fold, int):
+    def _check_members(self) -> None:
+        """Refuse what members of an ensemble, and candidates, cannot have."""
+        if isinstance(self.data.fold, int) and not self.candidates:
             return
+        cause = "candidates" if self.candidates else "data.fold"
         parts = {
             "search": self.search is not None,
             "train.model.fusion": self.train.model.fusion is not None,
@@ -70,5 +113,15 @@ class SegmentationConfig(PipelineConfig):
         for name, is_set in parts.items():
             if is_set:
                 raise ValueError(
-                    f"data.fold: several folds become one model, which has no {name}; leave it out, or set one fold"
+                    f"{cause}: what becomes one model has no {name}; leave it out, or set one fold and no candidates"
                 )
+
+
+def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those of ``changes``, group by group; a group of other choices is replaced as a whole."""
+    merged = dict(values)
+    for name, change in changes.items():
+        before = merged.get(name)
+        is_group = isinstance(before, dict) and isinstance(change, Mapping)
+        merged[name] = _merged(before, change) if is_group and before else change
+    return merged

@@ -1,46 +1,30 @@
-"""Folds: a run for each, then one model that averages theirs; each case is scored by the one that has not seen it."""
+"""One model of several folds, which averages theirs; each case is scored by the one that has not seen it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import ConfigError, InputError
-from data_pipelines.shards.index import read_table, write_table
-from data_pipelines.shards.reader import ShardReader
+from data_pipelines.errors import InputError
+from data_pipelines.shards.index import write_table
 from data_pipelines.volumes.formats.nifti import write_nifti
-from data_pipelines.volumes.sources.find import find_cases
-from data_pipelines.volumes.splits import find_folds
-from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.evaluate import (
-    CASES,
-    SegmentationScores,
-    build_bundle,
-    evaluation_digest,
-    flat_metrics,
-)
-from flows.pipelines.segmentation.evaluation.scoring import (
-    ClassScore,
-    read_prediction,
-    read_stored_geometry,
-    stored_truth,
-)
-from flows.pipelines.segmentation.postprocess import Case, Choice, Postprocessing, choose_postprocessing
-from flows.pipelines.segmentation.shard import VolumeShardFigures
+from flows.pipelines.segmentation.candidates import Comparison
+from flows.pipelines.segmentation.config import BASE, SegmentationConfig
+from flows.pipelines.segmentation.evaluate import CASES, build_bundle, evaluation_digest, flat_metrics
+from flows.pipelines.segmentation.evaluation.scoring import ClassScore
+from flows.pipelines.segmentation.folds import Fold
+from flows.pipelines.segmentation.postprocess import Choice, Postprocessing, choose_postprocessing
 from flows.registry.champion import Champion, Compared
 from flows.registry.register import RegistrationFigures, register_stage
 from flows.stages.attempt import Attempt
-from flows.stages.pipeline import Records, branch_key
 from flows.stages.record import EvaluationFigures, Record
-from flows.stages.shards import shards_uri
 from flows.stages.stage import Stage
-from flows.training.figures import TrainingFigures
 from unet_models.metrics.summary import score_case, summarise
 
 FOLD = "fold"
@@ -59,74 +43,28 @@ class EnsembleScores(EvaluationFigures):
     """Mean Dice of each member on its held-out cases."""
     postprocessing: Postprocessing = Postprocessing()
     """Steps that raise the mean Dice over all cases; the scores are with them."""
+    candidate: str = BASE
+    """Name of the configuration that was chosen."""
+    candidate_dice: dict[str, float] = Field(default={})
+    """Mean Dice over all cases of each candidate, before postprocessing."""
 
 
-class Fold:
-    """Records of one fold's run."""
-
-    def __init__(self, number: int, done: Records, place: int) -> None:
-        self.number = number
-        self.shards: Record[VolumeShardFigures] = done[branch_key("shard", place)]
-        self.training: Record[TrainingFigures] = done[branch_key("train", place)]
-        self.evaluation: Record[SegmentationScores] = done[branch_key("evaluate", place)]
-
-    @property
-    def predictions_uri(self) -> str:
-        """Folder of the label maps of its held-out cases."""
-        return storage.join(self.evaluation.uri, self.evaluation.figures.predictions)
-
-    @cached_property
-    def reader(self) -> ShardReader:
-        """Its samples."""
-        return ShardReader.from_uri(self.shards.output("index"), shards_uri(self.shards))
-
-    def load_case(self, case_id: str, row: int) -> Case:
-        """Read prediction and truth of a held-out case, in its original geometry."""
-        done = read_stored_geometry(self.reader, row)
-        prediction = read_prediction(self.predictions_uri, case_id, self.shards.figures.labels, done)
-        return Case(prediction, stored_truth(self.reader, row, done), done.stored_spacing)
-
-    def affine(self, row: int) -> np.ndarray:
-        """Return the affine of a case as stored."""
-        return read_stored_geometry(self.reader, row).geometry.affine_array()
-
-
-def split_folds(config: SegmentationConfig) -> tuple[SegmentationConfig, ...]:
-    """Return a configuration for each fold of several."""
-    return tuple(_of_fold(config, fold) for fold in _folds(config))
-
-
-def _of_fold(config: SegmentationConfig, fold: int) -> SegmentationConfig:
-    return config.model_copy(update={"data": config.data.model_copy(update={"fold": fold})})
-
-
-def _folds(config: SegmentationConfig) -> tuple[int, ...]:
-    known = find_folds(find_cases(config.data, storage.cache_folder() / "generated"), config.data)
-    if config.data.fold == "all" or isinstance(config.data.fold, int):
-        return known
-    if unknown := sorted(set(config.data.fold) - set(known)):
-        raise ConfigError(f"data.fold: {unknown} out of range; there are folds 0..{len(known) - 1}")
-    return config.data.fold
-
-
-def find_done(config: SegmentationConfig, done: Records) -> list[Fold]:
-    """Gather the records of each fold."""
-    return [Fold(number, done, place) for place, number in enumerate(_folds(config))]
-
-
-def ensemble_stage(config: SegmentationConfig, folds: Sequence[Fold]) -> Stage[EnsembleScores]:
-    """Plan the stage: trained members to one model, and their scores to those of all cases."""
-    inputs = [record for fold in folds for record in (fold.shards, fold.training, fold.evaluation)]
+def ensemble_stage(config: SegmentationConfig, comparison: Comparison) -> Stage[EnsembleScores]:
+    """Plan the stage: trained members of the best candidate to one model, and their scores to those of all cases."""
+    identity: dict[str, Any] = {"folds": [fold.number for fold in comparison.folds]}
+    if config.candidates:
+        identity["candidate"] = comparison.name
 
     def compute(attempt: Attempt) -> EnsembleScores:
-        return _join(config, folds, attempt)
+        return _join(config, comparison, attempt)
 
-    return Stage("ensemble", {"folds": [fold.number for fold in folds]}, tuple(inputs), compute, EnsembleScores)
+    return Stage("ensemble", identity, comparison.records, compute, EnsembleScores)
 
 
-def _join(config: SegmentationConfig, folds: Sequence[Fold], attempt: Attempt) -> EnsembleScores:
+def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) -> EnsembleScores:
     from flows.pipelines.segmentation.evaluation.report import write_ensemble_report
 
+    folds = comparison.folds
     _write_weights(attempt, folds)
     scores, choice = _postprocessed(config, folds, attempt)
     rows = [score.to_row() for found in scores.values() for score in found]
@@ -135,7 +73,7 @@ def _join(config: SegmentationConfig, folds: Sequence[Fold], attempt: Attempt) -
     attempt.add(CASES, attempt.uri("cases.parquet"))
     summaries = summarise(rows)
     dice = {number: flat_metrics(summarise([score.to_row() for score in found])) for number, found in scores.items()}
-    write_ensemble_report(attempt, config, folds, scores, summaries, choice)
+    write_ensemble_report(attempt, config, comparison, scores, summaries, choice)
     return EnsembleScores(
         metrics=flat_metrics(summaries),
         num_cases=len({row["case_id"] for row in rows}),
@@ -143,6 +81,8 @@ def _join(config: SegmentationConfig, folds: Sequence[Fold], attempt: Attempt) -
         step=sum(fold.training.figures.step for fold in folds),
         fold_dice=tuple(each.get("dice", float("nan")) for each in dice.values()),
         postprocessing=choice.kept,
+        candidate=comparison.name,
+        candidate_dice={name: each.dice for name, each in comparison.candidates.items()},
     )
 
 
@@ -151,7 +91,7 @@ def _postprocessed(
 ) -> tuple[dict[int, list[ClassScore]], Choice]:
     """Choose the postprocessing, and return the scores with it; processed label maps become files of the attempt."""
     labels = folds[0].shards.figures.labels
-    scores = {fold.number: list(_held_out_scores(fold)) for fold in folds}
+    scores = {fold.number: fold.scores for fold in folds}
     held_out = {score.case_id: (fold, score.row) for fold in folds for score in scores[fold.number]}
     choice = choose_postprocessing([partial(fold.load_case, *where) for where, fold in _places(held_out)], labels)
     if not choice.kept:
@@ -177,15 +117,13 @@ def _places(held_out: Mapping[str, tuple[Fold, int]]) -> Iterator[tuple[tuple[st
         yield (case_id, row), fold
 
 
-def _held_out_scores(fold: Fold) -> Iterator[ClassScore]:
-    for row in read_table(fold.evaluation.output(CASES)).to_pylist():
-        yield ClassScore.of_row(row)
-
-
 def _write_weights(attempt: Attempt, folds: Sequence[Fold]) -> None:
-    """Write the members' weights into one file, as ``Ensemble`` names them."""
+    """Write the members' weights into one file, as ``Ensemble`` names them; of one alone as the network does."""
     from safetensors.torch import load, save
 
+    if len(folds) == 1:
+        attempt.write("weights", "model.safetensors", storage.read_bytes(folds[0].training.output("weights")))
+        return
     tensors = {
         f"members.{place}.{name}": tensor
         for place, fold in enumerate(folds)
@@ -194,15 +132,15 @@ def _write_weights(attempt: Attempt, folds: Sequence[Fold]) -> None:
     attempt.write("weights", "model.safetensors", save(tensors, metadata={"format": "pt"}))
 
 
-def register_ensemble(
-    config: SegmentationConfig, folds: Sequence[Fold], ensemble: Record[EnsembleScores]
-) -> Stage[RegistrationFigures]:
-    """Plan the registration of the members as one model."""
-    from flows.pipelines.segmentation.champion import compare_rows
+def register_ensemble(comparison: Comparison, ensemble: Record[EnsembleScores]) -> Stage[RegistrationFigures]:
+    """Plan the registration of the best candidate's members as one model."""
+    from flows.pipelines.segmentation.champion import compare_rows, compare_with_champion
     from flows.pipelines.segmentation.register import build_candidate, write_model
 
+    config, folds = comparison.config, comparison.folds
     first = folds[0].shards
-    digest = digest_of(sorted(evaluation_digest(config, fold.shards) for fold in folds))
+    digests = sorted(evaluation_digest(config, fold.shards) for fold in folds)
+    digest = digest_of(digests) if len(digests) > 1 else digests[0]
     ranges = [fold.shards.figures.trained_range for fold in folds]
     bundle = build_bundle(config, first.figures).model_copy(
         update={
@@ -213,6 +151,8 @@ def register_ensemble(
     )
 
     def compare(champion: Champion, metric: str) -> Compared:
+        if len(folds) == 1:
+            return compare_with_champion(config, first, ensemble, champion, metric)
         known = champion.find_evaluation(digest, config.storage_uri, EnsembleScores, stage="ensemble")
         if known is None:
             raise InputError(
@@ -221,7 +161,6 @@ def register_ensemble(
             )
         return compare_rows(ensemble, known, metric, config.registry)
 
-    records = [record for fold in folds for record in (fold.shards, fold.training, fold.evaluation)]
     candidate = build_candidate(
         config,
         first,
@@ -229,7 +168,7 @@ def register_ensemble(
         write_files=lambda folder: write_model(folder, config, bundle, ensemble.output("weights")),
         card=_describe(ensemble.figures),
         evaluation_data=digest,
-        lineage=(*records, ensemble),
+        lineage=(*(record for fold in folds for record in fold.records), ensemble),
         run_key=ensemble.key,
         step=ensemble.figures.step,
         compare=compare,
@@ -238,13 +177,19 @@ def register_ensemble(
 
 
 def _describe(ensemble: EnsembleScores) -> str:
+    chosen = ""
+    if len(ensemble.candidate_dice) > 1:
+        dice = ", ".join(f"{name} {value:.4f}" for name, value in ensemble.candidate_dice.items())
+        chosen = f"Of the configurations that were compared (Dice: {dice}) it is {ensemble.candidate}. "
+    if len(ensemble.folds) == 1:
+        return f"{chosen}Trained for {ensemble.step} steps, scored on {ensemble.num_cases} held-out cases."
     members = ", ".join(
         f"{number}: {dice:.4f}" for number, dice in zip(ensemble.folds, ensemble.fold_dice, strict=True)
     )
     return (
-        f"It averages the probabilities of {len(ensemble.folds)} networks, each trained without one fold. Its figures "
-        f"are those of {ensemble.num_cases} cases, each segmented by the one network that was not trained on it (Dice "
-        f"by fold: {members}); the average itself has no held-out cases."
+        f"{chosen}It averages the probabilities of {len(ensemble.folds)} networks, each trained without one "
+        f"fold. Its figures are those of {ensemble.num_cases} cases, each segmented by the one network that was not "
+        f"trained on it (Dice by fold: {members}); the average itself has no held-out cases."
     )
 
 

@@ -9,7 +9,7 @@ from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.stages.pipeline import Branches, Pipeline, Records, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from flows.pipelines.segmentation.ensemble import EnsembleScores
@@ -71,32 +71,29 @@ def plan_register(config: SegmentationConfig, done: Records) -> Stage[Registrati
     return register_model(_chosen(config, done), done["shard"], done["train"], done["evaluate"])
 
 
-def split_folds(config: SegmentationConfig) -> Sequence[SegmentationConfig]:
-    """Return a configuration for each fold; one fold: itself."""
-    if isinstance(config.data.fold, int):
-        return (config,)
-    from flows.pipelines.segmentation.ensemble import split_folds
+def split_runs(config: SegmentationConfig) -> Mapping[str, SegmentationConfig]:
+    """Return a configuration for each candidate and fold; one of one: itself."""
+    if isinstance(config.data.fold, int) and not config.candidates:
+        return {config.pipeline: config}
+    from flows.pipelines.segmentation.folds import split_runs
 
-    return split_folds(config)
-
-
-def title_of_fold(config: SegmentationConfig) -> str:
-    """Name the run of a fold."""
-    return f"fold {config.data.fold}"
+    return split_runs(config)
 
 
 def plan_ensemble(config: SegmentationConfig, done: Records) -> Stage[EnsembleScores]:
-    """Plan the ensemble: trained folds to one model, scored on all cases."""
-    from flows.pipelines.segmentation.ensemble import ensemble_stage, find_done
+    """Plan the ensemble: the trained folds of the best candidate to one model, scored on all cases."""
+    from flows.pipelines.segmentation.candidates import compare_candidates
+    from flows.pipelines.segmentation.ensemble import ensemble_stage
 
-    return ensemble_stage(config, find_done(config, done))
+    return ensemble_stage(config, compare_candidates(config, done))
 
 
 def plan_register_ensemble(config: SegmentationConfig, done: Records) -> Stage[RegistrationFigures]:
     """Plan the registration of an ensemble."""
-    from flows.pipelines.segmentation.ensemble import find_done, register_ensemble
+    from flows.pipelines.segmentation.candidates import compare_candidates
+    from flows.pipelines.segmentation.ensemble import register_ensemble
 
-    return register_ensemble(config, find_done(config, done), done["ensemble"])
+    return register_ensemble(compare_candidates(config, done), done["ensemble"])
 
 
 def load_explainer(bundle: Path, class_name: str | None) -> Explainer:
@@ -117,11 +114,10 @@ SEGMENTATION = Pipeline(
         Step("register", plan_register, "Checkpoint and scores to a registered model."),
     ),
     branches=Branches(
-        split=split_folds,
-        title=title_of_fold,
+        split=split_runs,
         last="evaluate",
         joint=(
-            Step("ensemble", plan_ensemble, "Folds to one model, scored on all cases."),
+            Step("ensemble", plan_ensemble, "Folds of the best candidate to one model, scored on all cases."),
             Step("register", plan_register_ensemble, "Checkpoint and scores to a registered model."),
         ),
     ),

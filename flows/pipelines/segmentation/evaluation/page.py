@@ -63,6 +63,20 @@ class MemberScore:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateScore:
+    """A configuration that was compared with others on the same cases."""
+
+    name: str
+    is_chosen: bool
+    patch_size: Sequence[int]
+    spacing: Sequence[float | None] | None
+    """mm per axis; None: each case's own."""
+    num_steps: int
+    """Training steps of all folds."""
+    dice: MetricSummary
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentationPage:
     """Contents of a segmentation report."""
 
@@ -92,6 +106,8 @@ class SegmentationPage:
     """What each training, by its name, spent its wall time on."""
     members: Sequence[MemberScore] = ()
     """Networks of an ensemble."""
+    candidates: Sequence[CandidateScore] = ()
+    """Configurations of which the best was chosen."""
     choice: Choice | None = None
     """Postprocessing that was tried."""
     exits: Sequence[ExitScore] = ()
@@ -110,6 +126,7 @@ def segmentation_page(page: SegmentationPage) -> str:
         _pictures(page.views, cases, page.classes),
         *([_gates(page.views)] if any(view.gates for view in page.views) else []),
         *([exits_section(page.exits)] if page.exits else []),
+        *([_candidates(page.candidates)] if page.candidates else []),
         *([_members(page.members)] if page.members else []),
         *([_postprocessing(page.choice)] if page.choice else []),
         training_section(page.curves),
@@ -209,6 +226,33 @@ def _modalities(scores: Sequence[ClassScore]) -> list[Section]:
     ]
     intro = "Mean Dice where only a part of each case is given; the scores above are those with everything."
     return [Section("Missing modalities", intro, [Table(["Given", DICE.titled], rows)])]
+
+
+def _candidates(candidates: Sequence[CandidateScore]) -> Section:
+    rows: list[list[CellLike]] = [
+        [
+            each.name,
+            Cell(value_text(DICE, each.dice.mean), interval_text(DICE, each.dice.low, each.dice.high), each.dice.mean),
+            " x ".join(str(size) for size in each.patch_size),
+            _spacing_text(each.spacing),
+            each.num_steps,
+            "registered" if each.is_chosen else "",
+        ]
+        for each in candidates
+    ]
+    intro = (
+        "Each configuration was trained on the same folds; under the mean Dice over all held-out cases, before "
+        "postprocessing, stands its 95 % interval. The best was chosen on these very cases: of new ones expect a "
+        "little less."
+    )
+    columns = ["Configuration", DICE.titled, "Patch", "Voxels, mm", "Steps", ""]
+    return Section("Configurations", intro, [Table(columns, rows)])
+
+
+def _spacing_text(spacing: Sequence[float | None] | None) -> str:
+    if spacing is None:
+        return "as stored"
+    return " x ".join("as stored" if size is None else f"{size:.4g}" for size in spacing)
 
 
 def _members(members: Sequence[MemberScore]) -> Section:

@@ -17,7 +17,12 @@ from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluation.cases import CaseView, Role, choose_cases, mean_dice
 from flows.pipelines.segmentation.evaluation.exits import ExitScore
-from flows.pipelines.segmentation.evaluation.page import MemberScore, SegmentationPage, segmentation_page
+from flows.pipelines.segmentation.evaluation.page import (
+    CandidateScore,
+    MemberScore,
+    SegmentationPage,
+    segmentation_page,
+)
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore, read_prediction, read_stored_geometry
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.report.heat import draw_heat
@@ -30,7 +35,7 @@ from flows.training.figures import TrainingFigures
 from unet_models.metrics.summary import MetricSummary
 
 if TYPE_CHECKING:
-    from flows.pipelines.segmentation.ensemble import Fold
+    from flows.pipelines.segmentation.candidates import Comparison
     from flows.pipelines.segmentation.postprocess import Choice
     from flows.pipelines.segmentation.segmenter import Segmenter
 
@@ -72,12 +77,13 @@ def write_report(
 def write_ensemble_report(
     attempt: Attempt,
     config: SegmentationConfig,
-    folds: Sequence[Fold],
+    comparison: Comparison,
     scores: Mapping[int, Sequence[ClassScore]],
     summaries: Sequence[MetricSummary],
     choice: Choice,
 ) -> None:
-    """Write the report of several folds: the scores of all cases, those of each fold, and the postprocessing."""
+    """Write the report of several folds: scores of all cases, those of each fold, candidates, postprocessing."""
+    folds = comparison.folds
     labels, names = folds[0].shards.figures.labels, {fold.number: f"fold {fold.number}" for fold in folds}
     sources = {
         fold.number: _Source(fold.shards, attempt.uri("predictions") if choice.kept else fold.predictions_uri, labels)
@@ -110,9 +116,28 @@ def write_ensemble_report(
         members=[
             MemberScore(names[number], len(mean_dice(found)), float(np.nanmean(list(mean_dice(found).values()))))
             for number, found in scores.items()
-        ],
+        ]
+        if len(folds) > 1
+        else [],
+        candidates=_compared(comparison),
     )
     _write(attempt, page)
+
+
+def _compared(comparison: Comparison) -> list[CandidateScore]:
+    """Return the scores of the candidates, the best first; none where there is one alone."""
+    found = [
+        CandidateScore(
+            name,
+            name == comparison.name,
+            each.config.train.patch_size,
+            each.folds[0].shards.figures.spacing,
+            sum(fold.training.figures.step for fold in each.folds),
+            each.summary,
+        )
+        for name, each in comparison.candidates.items()
+    ]
+    return sorted(found, key=lambda each: not each.is_chosen) if len(found) > 1 else []
 
 
 def _once(found: Iterable[T]) -> list[T]:

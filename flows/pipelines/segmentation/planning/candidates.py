@@ -46,6 +46,14 @@ class Candidate:
         sizes = replace(self.sizes, topology=self.sizes.topology.in_order(axes))
         return Candidate(self.name, spacing, shape, sizes)
 
+    def thickened(self, axis: int, volume: Candidate) -> Candidate:
+        """Return slices across an axis of a volume's candidate as patches of one voxel along it."""
+        spacing, shape = list(self.spacing), list(self.shape)
+        spacing.insert(axis, volume.spacing[axis])
+        shape.insert(axis, volume.shape[axis])
+        sizes = replace(self.sizes, topology=self.sizes.topology.thickened(axis))
+        return Candidate(self.name, tuple(spacing), tuple(shape), sizes)
+
 
 @dataclass(frozen=True, slots=True)
 class Images:

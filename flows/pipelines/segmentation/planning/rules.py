@@ -15,12 +15,14 @@ import numpy as np
 from data_pipelines.specs import duration_text
 from data_pipelines.volumes.spacing import MAX_ANISOTROPY, SAME, find_coarse_axis
 from flows.config.specs import REFUSED_IN_NAMES
-from flows.pipelines.segmentation.planning.candidates import COARSE_PERCENTILE, Candidate
+from flows.pipelines.segmentation.planning.candidates import COARSE_PERCENTILE, Candidate, planning_order
 from flows.pipelines.segmentation.planning.sizes import Sizes, channels_of
 from flows.pipelines.segmentation.planning.survey import Survey
 
 CPU_CHANNELS, CPU_BATCH = 16, 2
 """Width and batch without a GPU: more steps in the same time."""
+CPU_SLICE_VOXELS = 2 * 40 * 56 * 40
+"""Voxels of a batch of slices without a GPU."""
 MAX_CPU_WORKERS = 8
 TINY_SHARE = 0.05
 """Share of the voxels of the median class below which a class is tiny."""
@@ -54,6 +56,31 @@ def plan_settings(survey: Survey, candidate: Candidate, wishes: Wishes) -> list[
         *_training(survey, candidate, wishes),
         *_compute(candidate.sizes, wishes),
     ]
+
+
+def plan_candidate(survey: Survey, chosen: Candidate, other: Candidate, wishes: Wishes) -> Setting:
+    """Return another candidate as what it changes of the chosen one's settings."""
+    path = f"candidates.{other.name}"
+    if len(other.spacing) < len(chosen.spacing):
+        axis = planning_order(chosen.spacing)[0]
+        mirrored = [each for each in _mirrored(survey) if each != axis]
+        changes = _network(other.thickened(axis, chosen), wishes) | {
+            "augment": {"mirror_axes": mirrored, "coarse_axis": axis}
+        }
+        return Setting(path, {"train": changes}, f"Slices across axis {axis}: a 2-D network that sees one at a time.")
+    data = {"preprocess": {"spacing": list(other.spacing)}}
+    reason = f"A low resolution, voxels of {_mm(other.spacing)}: patches see more of the image around them."
+    return Setting(path, {"data": data, "train": _network(other, wishes)}, reason)
+
+
+def _network(candidate: Candidate, wishes: Wishes) -> dict[str, Any]:
+    """Return the settings of training that follow from the sizes of a candidate."""
+    settings = [*_batch(candidate.sizes, wishes), *_model(candidate.sizes, wishes)]
+    changes: dict[str, Any] = {"patch_size": list(candidate.sizes.topology.patch_size), "model": {"kernel_size": 3}}
+    for setting in settings:
+        group, _, field = setting.path.removeprefix("train.").rpartition(".")
+        (changes[group] if group else changes)[field] = setting.value
+    return changes
 
 
 def _data(survey: Survey) -> Iterator[Setting]:
@@ -122,6 +149,18 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
         "train.patch_size", list(patch), f"{covered:.0f} % of the median image ({median} voxels); limited by {limit}."
     )
     yield from _batch(sizes, wishes)
+    yield from _model(sizes, wishes)
+    yield from _weights(survey)
+    yield from _augmentation(survey)
+    yield Setting("train.ema_decay", 0.999, "The moving average of the weights is validated, evaluated and registered.")
+    if wishes.within_seconds is not None:
+        text = duration_text(wishes.within_seconds)
+        yield Setting("train.within", text, "As asked: the pace is measured first, the schedule ends on time.")
+    if survey.ndim == 2:
+        yield Setting("train.loss.batch_dice", True, "Small patches: Dice over the whole batch is steadier.")
+
+
+def _model(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
     strides = [list(stride) for stride in sizes.topology.strides]
     reason = "Each axis is halved while 8 voxels or more are left, axes of coarse voxels later."
     yield Setting("train.model.strides", strides, reason)
@@ -134,14 +173,6 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
     yield Setting("train.model.channels", list(widths), "Doubled with each stage, up to a limit.")
     heads = max(0, min(2, len(widths) - 2))
     yield Setting("train.model.deep_supervision", heads, "Coarser predictions that enter the loss, too.")
-    yield from _weights(survey)
-    yield from _augmentation(survey)
-    yield Setting("train.ema_decay", 0.999, "The moving average of the weights is validated, evaluated and registered.")
-    if wishes.within_seconds is not None:
-        text = duration_text(wishes.within_seconds)
-        yield Setting("train.within", text, "As asked: the pace is measured first, the schedule ends on time.")
-    if survey.ndim == 2:
-        yield Setting("train.loss.batch_dice", True, "Small patches: Dice over the whole batch is steadier.")
 
 
 def _weights(survey: Survey) -> Iterator[Setting]:
@@ -156,19 +187,34 @@ def _weights(survey: Survey) -> Iterator[Setting]:
 def _batch(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
     if not wishes.use_gpu:
         reason = "Without a GPU: small, for more steps in the same time."
-        yield Setting("train.global_batch_size", min(CPU_BATCH, sizes.batch_size), reason)
+        yield Setting("train.global_batch_size", _cpu_batch(sizes), reason)
         return
     reason = "5 % of all voxels" if sizes.is_limited_by_data else f"{wishes.memory_gb:g} GB"
     yield Setting("train.global_batch_size", sizes.batch_size, f"Limited by {reason}.")
 
 
+def _cpu_batch(sizes: Sizes) -> int:
+    """Return the batch without a GPU; of slices as many as have the voxels of a small patch."""
+    patch = sizes.topology.patch_size
+    slices = CPU_SLICE_VOXELS // math.prod(patch) if 1 in patch else 0
+    return min(max(CPU_BATCH, slices), sizes.batch_size)
+
+
 def _augmentation(survey: Survey) -> Iterator[Setting]:
-    sided = [name for name in survey.dataset.labels.targets if SIDES.search(name)]
-    if sided:
-        axes = [1] if survey.ndim == 2 else [0]
-        kept = [axis for axis in range(survey.ndim) if axis not in axes]
+    if sided := _sided(survey):
         reason = f"{', '.join(sided)}: classes of one side; mirrored right-left they would be wrong."
-        yield Setting("train.augment.mirror_axes", kept, reason)
+        yield Setting("train.augment.mirror_axes", _mirrored(survey), reason)
+
+
+def _sided(survey: Survey) -> list[str]:
+    return [name for name in survey.dataset.labels.targets if SIDES.search(name)]
+
+
+def _mirrored(survey: Survey) -> list[int]:
+    """Return the axes that may be mirrored."""
+    axes = range(survey.ndim)
+    right_left = 1 if survey.ndim == 2 else 0
+    return [axis for axis in axes if axis != right_left] if _sided(survey) else list(axes)
 
 
 def _compute(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:

@@ -40,6 +40,11 @@ class Topology:
         )
         return Topology(patch, tuple(rest[: len(self.strides)]), tuple(rest[len(self.strides) :]))
 
+    def thickened(self, axis: int) -> Topology:
+        """Return the same topology in one dimension more: one voxel along a new axis, which nothing looks along."""
+        patch, *rest = ((*sizes[:axis], 1, *sizes[axis:]) for sizes in (self.patch_size, *self.strides, *self.kernels))
+        return Topology(patch, tuple(rest[: len(self.strides)]), tuple(rest[len(self.strides) :]))
+
 
 def plan_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topology:
     """Halve axes while they are long enough, those of coarse voxels later; the patch is padded to what they divide.

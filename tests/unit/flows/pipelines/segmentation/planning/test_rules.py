@@ -191,3 +191,17 @@ def test_a_tiny_class_is_weighed(tmp_path: Path) -> None:
     config, text = planned(tmp_path / "set")
     assert config.train.class_weights == "auto"
     assert "speck: less than 5 % of the voxels of a typical class" in text
+
+
+def test_slices_beside_the_volume(tmp_path: Path) -> None:
+    write_volumes(tmp_path / "x", [4.0, 4.0, 4.0], {"background": 0, "liver left": 1, "tumour": 2}, "MR")
+    path = tmp_path / "plan.yaml"
+    path.write_text(planned_yaml(tmp_path / "x", candidates=True))
+    config = load_config(path)
+    assert isinstance(config, SegmentationConfig)
+    slices = config.candidate_configs["2d"].train
+    assert slices.patch_size == (24, 24, 1), "slices lie across the axis of thick voxels"
+    assert all(stride[2] == 1 for stride in slices.model.strides if isinstance(stride, tuple))
+    assert slices.augment.mirror_axes == (1,), "neither right-left nor across slices"
+    assert slices.augment.coarse_axis == 2
+    assert slices.model.channels[0] == config.train.model.channels[0]

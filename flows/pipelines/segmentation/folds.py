@@ -1,0 +1,100 @@
+"""Runs of each fold, and of each candidate: their configurations, and the records that they leave."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from data_pipelines import storage
+from data_pipelines.errors import ConfigError
+from data_pipelines.shards.index import read_table
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.volumes.sources.find import find_cases
+from data_pipelines.volumes.splits import find_folds
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.evaluate import CASES, SegmentationScores
+from flows.pipelines.segmentation.evaluation.scoring import (
+    ClassScore,
+    read_prediction,
+    read_stored_geometry,
+    stored_truth,
+)
+from flows.pipelines.segmentation.postprocess import Case
+from flows.pipelines.segmentation.shard import VolumeShardFigures
+from flows.stages.pipeline import Records, branch_key
+from flows.stages.record import Record
+from flows.stages.shards import shards_uri
+from flows.training.figures import TrainingFigures
+
+
+class Fold:
+    """Records of one fold's run."""
+
+    def __init__(self, number: int, done: Records, place: int) -> None:
+        self.number = number
+        self.shards: Record[VolumeShardFigures] = done[branch_key("shard", place)]
+        self.training: Record[TrainingFigures] = done[branch_key("train", place)]
+        self.evaluation: Record[SegmentationScores] = done[branch_key("evaluate", place)]
+
+    @property
+    def records(self) -> tuple[Record[VolumeShardFigures], Record[TrainingFigures], Record[SegmentationScores]]:
+        """Its records, in order."""
+        return self.shards, self.training, self.evaluation
+
+    @property
+    def predictions_uri(self) -> str:
+        """Folder of the label maps of its held-out cases."""
+        return storage.join(self.evaluation.uri, self.evaluation.figures.predictions)
+
+    @cached_property
+    def reader(self) -> ShardReader:
+        """Its samples."""
+        return ShardReader.from_uri(self.shards.output("index"), shards_uri(self.shards))
+
+    @cached_property
+    def scores(self) -> list[ClassScore]:
+        """Scores of its held-out cases."""
+        return [ClassScore.of_row(row) for row in read_table(self.evaluation.output(CASES)).to_pylist()]
+
+    def load_case(self, case_id: str, row: int) -> Case:
+        """Read prediction and truth of a held-out case, in its original geometry."""
+        done = read_stored_geometry(self.reader, row)
+        prediction = read_prediction(self.predictions_uri, case_id, self.shards.figures.labels, done)
+        return Case(prediction, stored_truth(self.reader, row, done), done.stored_spacing)
+
+    def affine(self, row: int) -> np.ndarray:
+        """Return the affine of a case as stored."""
+        return read_stored_geometry(self.reader, row).geometry.affine_array()
+
+
+def split_runs(config: SegmentationConfig) -> dict[str, SegmentationConfig]:
+    """Return the configuration of each candidate's run of each fold, by its title."""
+    folds = _numbers(config)
+    runs = {}
+    for name, candidate in config.candidate_configs.items():
+        for fold in folds:
+            title = f"{name}, fold {fold}" if config.candidates else f"fold {fold}"
+            runs[title] = candidate.model_copy(update={"data": candidate.data.model_copy(update={"fold": fold})})
+    return runs
+
+
+def find_done(config: SegmentationConfig, done: Records) -> dict[str, list[Fold]]:
+    """Gather the records of each candidate's folds."""
+    folds = _numbers(config)
+    return {
+        name: [Fold(number, done, candidate * len(folds) + place) for place, number in enumerate(folds)]
+        for candidate, name in enumerate(config.candidate_configs)
+    }
+
+
+def _numbers(config: SegmentationConfig) -> tuple[int, ...]:
+    """List the folds of a configuration. Raises ConfigError for those that do not exist."""
+    if isinstance(config.data.fold, int):
+        return (config.data.fold,)
+    known = find_folds(find_cases(config.data, storage.cache_folder() / "generated"), config.data)
+    if config.data.fold == "all":
+        return known
+    if unknown := sorted(set(config.data.fold) - set(known)):
+        raise ConfigError(f"data.fold: {unknown} out of range; there are folds 0..{len(known) - 1}")
+    return config.data.fold

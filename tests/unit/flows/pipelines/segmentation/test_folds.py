@@ -1,0 +1,58 @@
+"""Folds and candidates are checked before any is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from data_pipelines import storage
+from data_pipelines.errors import ConfigError
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.folds import split_runs
+
+
+def config_of(fold: Any) -> SegmentationConfig:
+    data = {"layout": "phantoms", "num_phantoms": 4, "num_folds": 3, "fold": fold}
+    return SegmentationConfig.model_validate({"data": data})
+
+
+def test_folds_that_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "cache_folder", lambda: tmp_path)
+    assert [each.data.fold for each in split_runs(config_of("all")).values()] == [0, 1, 2]
+    assert [each.data.fold for each in split_runs(config_of([2, 0])).values()] == [2, 0]
+    with pytest.raises(ConfigError, match=r"data.fold: \[5, 9\] out of range; there are folds 0..2"):
+        split_runs(config_of([9, 0, 5]))
+
+
+def candidates(changes: dict[str, Any]) -> SegmentationConfig:
+    data = {"layout": "phantoms", "num_phantoms": 4, "fold": 1, "preprocess": {"normalise": "none"}}
+    train = {"patch_size": [16, 16, 16], "model": {"channels": [4, 8], "norm": "batch"}}
+    return SegmentationConfig.model_validate({"data": data, "train": train, "candidates": {"other": changes}})
+
+
+def test_a_candidate_changes_what_it_names_alone() -> None:
+    config = candidates({"train": {"model": {"channels": [4, 8, 16]}}, "data": {"preprocess": {"spacing": [2, 2, 2]}}})
+    found = split_runs(config)
+    assert list(found) == ["base, fold 1", "other, fold 1"]
+    base, other = found.values()
+    assert base == config.model_copy(update={"candidates": {}})
+    assert other.train.model.channels == (4, 8, 16)
+    assert (other.train.model.norm, other.train.patch_size) == ("batch", (16, 16, 16))
+    assert (other.data.preprocess.spacing, other.data.preprocess.normalise) == ((2.0, 2.0, 2.0), "none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"data": {"root": "elsewhere"}}, r"other: it may change train and data.preprocess, not data.root"),
+        ({"evaluate": {"overlap": 0.1}}, r"not evaluate"),
+        ({"train": {"patch_size": [16, 16]}}, r"candidates.other: .*train.patch_size has 2 numbers"),
+        ({"train": {"model": {"chanels": [4]}}}, r"candidates.other.train.model.chanels"),
+    ],
+)
+def test_candidates_that_cannot_be_compared_are_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        candidates(changes)
