@@ -111,6 +111,11 @@ def test_prefect_is_restarted(
 
 
 def _move_to_store(project: StruckProject, machine: Machine) -> None:
-    """Let the project's runs use the object store, and the MLflow server with little patience."""
+    """Let the project's runs use the object store, and the MLflow server with little patience.
+
+    Tests share the server: each registers a model of its own.
+    """
+    text = project.config.read_text()
+    project.config.write_text(text.replace("name: struck", f"name: {project.home.name}"))
     project.root = f"s3://{BUCKET}/{project.home.name}"
     project.extra = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_TRACKING_URI": machine.mlflow.url}
