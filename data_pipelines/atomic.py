@@ -31,6 +31,22 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def atomic_files(path: Path) -> Iterator[Path]:
+    """Yield a path of this name in a temporary folder beside it; files of that folder move beside ``path`` at the end.
+
+    That is when the block ends without an error. ``path`` itself comes last: where it is, all of them are.
+    """
+    temporary = _temporary(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary / path.name
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == path.name):
+            file.replace(path.with_name(file.name))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; it is renamed to ``path`` when the block ends without an error.
 

@@ -30,6 +30,7 @@ class Stream(IntEnum):
     HELD_OUT_DEGRADATION = 9
     CONDITION = 10
     MODALITY = 11
+    CALIBRATION = 12
 
 
 class ImagePurpose(IntEnum):

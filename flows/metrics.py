@@ -112,6 +112,24 @@ _SEGMENTATION = (
         decimals=1,
         is_main=False,
     ),
+    Metric(
+        "calibration_error",
+        "Calibration error",
+        "lower",
+        "Expected calibration error: distance between the calibrated probability of a class and how often the class is "
+        "there, over all voxels of the held-out cases. 0 is calibrated. It grows with the share of the voxels that the "
+        "class is likely in: compare it with the error before calibration, not between classes.",
+        decimals=5,
+        is_main=False,
+    ),
+    Metric(
+        "uncalibrated_error",
+        "Calibration error before",
+        "lower",
+        "The same for the network's own probabilities, before calibration.",
+        decimals=5,
+        is_main=False,
+    ),
 )
 _GENERATION = (
     Metric(

@@ -144,8 +144,14 @@ def prepare(
 
 def prepare_labels(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
     """Resample a (*stored) label map to the prepared grid of the case, nearest voxel; to show it beside the image."""
-    labels = _reorient(labels[None], done.axes, done.flips)[0][tuple(slice(a, b) for a, b in done.crop)]
+    labels = crop_stored(labels[None], done)[0]
     return labels if labels.shape == done.shape else resample_labels(labels, done.shape, "nearest", done.coarse_axis)
+
+
+def crop_stored(stored: np.ndarray, done: Preprocessing) -> np.ndarray:
+    """Return a view of (C, *stored) along canonical axes, cropped: writing to it is writing to ``stored``."""
+    oriented = _reorient(stored, done.axes, done.flips)
+    return oriented[(slice(None), *(slice(a, b) for a, b in done.crop))]
 
 
 def restore_mask(labels: np.ndarray, done: Preprocessing) -> np.ndarray:

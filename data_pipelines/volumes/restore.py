@@ -5,7 +5,7 @@ Logits arrive and are resampled plane by plane, so that they are never held as a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -21,16 +21,26 @@ Box = tuple[slice, ...]
 """Range of voxels of the prepared grid, per axis."""
 PredictPlanes = Callable[[Box], Iterable[Float[Tensor, " classes *plane"]]]
 """Predicts the logits of a box: planes across one axis, in order."""
+Place = tuple[slice | int, ...]
+"""Index of a plane, or of a part of it, in an array on the cropped canonical grid."""
+Watch = Callable[[Place, Float[Tensor, " classes *plane"]], None]
+"""Is given the logits of each plane on the original grid, and where it is."""
 
 
 def restore_labels(
-    predict: PredictPlanes, done: Preprocessing, labels: Labels, axis: int = 0, num_strips: int = 1
+    predict: PredictPlanes,
+    done: Preprocessing,
+    labels: Labels,
+    axis: int = 0,
+    num_strips: int = 1,
+    watch: Watch | None = None,
 ) -> np.ndarray:
     """Turn the logits of a prepared case into the (*stored) numbers of classes in the original geometry.
 
     ``predict`` yields planes across ``axis`` of the prepared grid. The grid is divided along its longest other axis
     into ``num_strips`` boxes, each predicted by a call. Logits are resampled linearly, slices that are much thicker
-    than their pixels one by one, before the class of each voxel is decided.
+    than their pixels one by one, before the class of each voxel is decided. ``watch`` sees every plane, too; planes may
+    have more channels than the network has outputs, which are for it.
     """
     size = done.cropped_shape
     grids = [
@@ -43,8 +53,10 @@ def restore_labels(
         part = [grid.part(low, high) if a == across else grid for a, grid in enumerate(grids)]
         planes = predict(tuple(grid.read for grid in part))
         for index, logits in enumerate(_resample(planes, part, axis)):
-            at = tuple(slice(low, high) if a == across else slice(None) for a in range(len(size)))
-            np.moveaxis(numbers[at], axis, 0)[index] = labels.decide(logits.cpu().numpy())
+            place = _place(len(size), {axis: index, across: slice(low, high)})
+            numbers[place] = labels.decide(logits[: labels.num_outputs].cpu().numpy())
+            if watch is not None:
+                watch(place, logits)
     return restore_mask(numbers, done)
 
 
@@ -104,6 +116,10 @@ def _resample(planes: Iterable[Tensor], grids: Sequence[_Grid], axis: int) -> It
                 held[number] = plane
         below = held[int(lower)]
         yield below.lerp(held[int(upper)], float(weight)) if weight else below
+
+
+def _place(ndim: int, parts: Mapping[int, slice | int]) -> Place:
+    return tuple(parts.get(a, slice(None)) for a in range(ndim))
 
 
 def _divide(size: int, number: int) -> Iterator[tuple[int, int]]:

@@ -27,6 +27,12 @@ def predict(
     memory: Annotated[
         float | None, typer.Option(min=0.1, help="Memory in GB for the prediction of a volume; default: the model's.")
     ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write the calibrated probability of each class.")
+    ] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also write the entropy of the probabilities, 0 to 1.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Predict with a registered model over many inputs. The same command again predicts what is missing."""
@@ -35,16 +41,18 @@ def predict(
     from flows.config.specs import ComputeSpec
     from flows.doctor.servers import require_mlflow
     from flows.running.prediction.job import predict_as_job
+    from flows.running.prediction.predict import Options
     from flows.running.prediction.predict import predict as predict_here
 
     shared_out = max((os.cpu_count() or 1) // num_workers, 1)
     compute = ComputeSpec(num_workers=num_workers, threads_per_worker=threads or shared_out, use_gpu=use_gpu)
+    options = Options(memory_gb=memory, probabilities=probabilities, uncertainty=uncertainty)
     require_mlflow()
     address = jobs_address()
     summary = (
-        predict_as_job(model, source, output, compute, address, memory)
+        predict_as_job(model, source, output, compute, address, options)
         if address
-        else predict_here(model, source, output, compute, storage_root(), memory)
+        else predict_here(model, source, output, compute, storage_root(), options)
     )
     if as_json:
         print_json(summary)

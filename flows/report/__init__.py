@@ -9,6 +9,7 @@ svg.py         the few SVG elements that charts are drawn with
 bars.py        parts of a whole as stacked bars, as SVG
 charts.py      several series over the training step, as SVG
 curves.py      training curves to charts, one per quantity
+reliability.py probabilities against frequencies, as SVG
 strip.py       one dot per case, as SVG
 planes.py      which slices of a volume are shown, their orientation and grey levels
 overlays.py    three planes of a volume with truth and prediction, as PNG

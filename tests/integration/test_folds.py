@@ -71,6 +71,7 @@ def test_every_case_is_scored_by_the_network_that_has_not_seen_it(project: Proje
     assert "Folds" in report
     assert "fold 1" in report
     assert "Postprocessing" in report
+    assert "Calibration" in report
 
 
 def test_the_registered_model_averages_probabilities(first: dict[str, Any], tmp_path: Path) -> None:
@@ -78,6 +79,8 @@ def test_the_registered_model_averages_probabilities(first: dict[str, Any], tmp_
     folder = fetch_bundle(first["model_uri"], tmp_path)
     bundle = read_bundle(folder, Bundle)
     assert bundle.num_members == 2
+    assert len(bundle.temperatures) == bundle.labels.num_outputs
+    assert first["metrics"]["calibration_error/liver"] < first["metrics"]["uncalibrated_error/liver"]
     weights = load_file(folder / "model.safetensors")
     image = torch.rand(1, len(bundle.channels), 32, 32, 32)
     members = []
@@ -94,6 +97,18 @@ def test_the_registered_model_averages_probabilities(first: dict[str, Any], tmp_
     torch.testing.assert_close(torch.from_numpy(logits).softmax(dim=1), mean, rtol=1e-4, atol=1e-4)
 
 
+def test_folders_are_predicted_with_maps(project: Project, first: dict[str, Any], tmp_path: Path) -> None:
+    data = find_cases(load_config(project.config).data, storage.cache_folder() / "generated")  # type: ignore[attr-defined]
+    predict = ("predict", first["model_uri"], str(data.cases[0].images[0]), str(tmp_path / "out"))
+    assert project.run(*predict)["num_predicted"] == 1
+    assert project.run(*predict, "--probabilities", "--uncertainty")["num_predicted"] == 1
+    assert project.run(*predict, "--uncertainty")["num_found_done"] == 1
+    found = {path.name.split(".")[1]: path for path in (tmp_path / "out").glob("*.*.nii.gz")}  # without the label map
+    assert set(found) == {"probabilities", "uncertainty", "disagreement"}
+    probabilities = np.asarray(nibabel.load(found["probabilities"]).dataobj)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-3)
+
+
 def _of_member(weights: dict[str, torch.Tensor], place: int) -> list[tuple[str, torch.Tensor]]:
     prefix = f"members.{place}."
     return [("." + name.removeprefix(prefix), value) for name, value in weights.items() if name.startswith(prefix)]
@@ -104,9 +119,10 @@ def test_again_nothing_is_computed(project: Project, first: dict[str, Any]) -> N
     assert all(stage["cached"] for stage in again["stages"])
 
 
-def test_another_ensemble_is_compared_on_all_cases(project: Project, first: dict[str, Any]) -> None:
-    """Of the same networks, which predict otherwise: nothing is trained again."""
-    other = project.run("register", str(project.config), *TWO_FOLDS, "--set", "evaluate.overlap=0.25")
+def test_another_ensemble_is_compared_on_all_cases(project: Project, first: dict[str, Any], tmp_path: Path) -> None:
+    """Of the same networks, which predict otherwise: nothing is trained again. Mirroring is chosen over all cases."""
+    auto = ("--set", "evaluate.overlap=0.25", "--set", "evaluate.tta=auto")
+    other = project.run("register", str(project.config), *TWO_FOLDS, *auto)
     assert [stage["name"] for stage in other["stages"] if not stage["cached"]] == [
         "evaluate.0",
         "evaluate.1",
@@ -114,6 +130,24 @@ def test_another_ensemble_is_compared_on_all_cases(project: Project, first: dict
         "register",
     ]
     assert "on the same 8 cases" in other["reason"]
+    dice = []
+    for name in ("mirrored", "plain"):
+        tables = [
+            pq.read_table(stage / output["uri"]).to_pylist()
+            for stage in (project.storage / "evaluate").iterdir()
+            for outputs in [json.loads((stage / "record.json").read_text())["outputs"]]
+            if "cases_plain" in outputs
+            for output in [outputs[f"cases_{name}"]]
+        ]
+        assert [len({row["case_id"] for row in table}) for table in tables] == [4, 4]
+        rows = [row for table in tables for row in table]
+        classes = {row["class_name"] for row in rows}
+        values = [[row["dice"] for row in rows if row["class_name"] == each] for each in classes]
+        dice.append(np.nanmean([np.nanmean(each) for each in values if np.isfinite(each).any()]))
+    mlflow.set_tracking_uri(first["tracking_uri"])
+    bundle = read_bundle(fetch_bundle(other["model_uri"], tmp_path), Bundle)
+    assert bundle.predict.tta is bool(dice[0] >= dice[1] + 0.001)
+    assert "Test-time mirroring" in Path(other["report"]).read_text()
 
 
 def test_of_two_configurations_the_better_one_is_registered(project: Project, first: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unet_models.networks.layers import SegmentationNetwork
 from unet_models.networks.unet import UNet
+from unet_models.sampling.probabilities import calibrated_probabilities, normalised_entropy
 
 
 class Ensemble(SegmentationNetwork):
@@ -31,10 +32,42 @@ class Ensemble(SegmentationNetwork):
 
     def forward(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch classes *spatial"]:
         """Compute logits, as the members do in evaluation mode."""
-        logits = torch.stack([member(images).float() for member in self.members])
+        return self.average(self.predict_members(images))
+
+    def predict_members(
+        self, images: Float[Tensor, "batch channels *spatial"]
+    ) -> Float[Tensor, "members batch classes *spatial"]:
+        """Compute the logits of each member."""
+        return torch.stack([member(images).float() for member in self.members])
+
+    def average(
+        self, logits: Float[Tensor, "members batch classes *spatial"]
+    ) -> Float[Tensor, "batch classes *spatial"]:
+        """Compute the logits of the average."""
         if self.averages_logits:
             return logits.mean(dim=0)
         if self.is_exclusive:
             return torch.logsumexp(F.log_softmax(logits, dim=2), dim=0) - math.log(len(self.members))
         # The logit of a mean probability: log p - log (1 - p), each without a difference of close numbers.
         return torch.logsumexp(F.logsigmoid(logits), dim=0) - torch.logsumexp(F.logsigmoid(-logits), dim=0)
+
+
+class Disagreement(nn.Module):
+    """An ensemble whose logits are followed by one more channel: how far its members disagree.
+
+    That is the mutual information of prediction and member (Houlsby 2011; Depeweg 2018): the entropy of the mean of the
+    members' calibrated probabilities, minus the mean of their entropies, as a share of the greatest entropy. It is 0
+    where all members say the same, however unsure they are.
+    """
+
+    def __init__(self, ensemble: Ensemble, temperatures: Sequence[float] = ()) -> None:
+        super().__init__()
+        self.ensemble, self.temperatures = ensemble, tuple(temperatures)
+
+    def forward(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch outputs *spatial"]:
+        """Compute logits and disagreement."""
+        logits, is_exclusive = self.ensemble.predict_members(images), self.ensemble.is_exclusive
+        members = calibrated_probabilities(logits, self.temperatures, is_exclusive=is_exclusive, dim=2)
+        entropy = normalised_entropy(members.mean(dim=0), is_exclusive=is_exclusive, dim=1)
+        own = normalised_entropy(members, is_exclusive=is_exclusive, dim=2).mean(dim=0)
+        return torch.cat([self.ensemble.average(logits), (entropy - own)[:, None]], dim=1)

@@ -37,11 +37,12 @@ def plan_sweep(
     classes: int,
     batch_size: int,
     limit_gb: float,
+    num_planes: int = NUM_PLANES,
 ) -> Sweep:
     """Choose the sweep of an image of ``shape``, whose labels are resampled to ``restored``, within ``limit_gb`` GB.
 
-    Fewer windows at a time cost nothing, strips cost time: those come last. Where nothing stays within the limit, it is
-    the sweep that needs least.
+    ``num_planes`` planes of all classes exist at once on the grid of the labels. Fewer windows at a time cost nothing,
+    strips cost time: those come last. Where nothing stays within the limit, it is the sweep that needs least.
     """
     padded = [max(n, p) for n, p in zip(shape, patch_size, strict=True)]
     axis = min(range(len(shape)), key=lambda a: (patch_size[a] / padded[a], a))
@@ -51,7 +52,7 @@ def plan_sweep(
 
     def candidate(batch: int, num_strips: int) -> Sweep:
         sums = patch_size[axis] * planes * (classes + 1) * 4
-        resampled = NUM_PLANES * restored_planes * classes * 4
+        resampled = num_planes * restored_planes * classes * 4
         return Sweep(axis, num_strips, batch, (fixed + window * (1 + batch) + (sums + resampled) / num_strips) / 1e9)
 
     most = max(n // p for a, (n, p) in enumerate(zip(padded, patch_size, strict=True)) if a != axis)

@@ -176,9 +176,10 @@ class PredictSpec(Spec):
     weighting: Literal["gaussian", "nnunet"] = "gaussian"
     """Weights of a window's voxels: a Gaussian about its middle; ``nnunet`` has its peak half a voxel beyond the middle
     of even sizes, as nnU-Net's, whose labels it reproduces."""
-    tta: bool = True
+    tta: bool | Literal["auto"] = True
     """Test-time augmentation: average the predictions of all copies mirrored along the axes that training mirrored
-    (``train.augment.mirror_axes``). With all of n axes it takes 2^n times as long."""
+    (``train.augment.mirror_axes``). With all of n axes it takes 2^n times as long. ``auto``: every held-out case is
+    predicted with it and without, and the registered model has it where it raises the mean Dice by 0.001 or more."""
     exit_confidence: float | None = Field(default=None, gt=0, le=1)
     """Class probability above which voxels are settled at a coarser head of deep supervision: windows that are settled
     everywhere leave the decoder there, which saves time. 1: none is ever settled. None: no early exits."""

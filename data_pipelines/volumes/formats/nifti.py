@@ -6,6 +6,7 @@ Axes of length one behind the third are dropped, and lengths are converted to mm
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ _MAX_GZIP_RATIO = 1032
 """Deflate cannot do better (RFC 1951), so a shorter file cannot hold what its header promises."""
 _MAX_VOXEL_OFFSET = 1 << 24
 """Maximum byte at which voxels may start: NIfTI extensions before them are kilobytes, a hostile offset is not."""
+_FIRST_VOXEL = 352
+"""Byte at which voxels start behind a header without extensions."""
 _UNIT_MASK = 0x07
 """Bits of ``xyzt_units`` that name the unit of length; the others name that of time."""
 _UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
@@ -75,18 +78,30 @@ def write_nifti(
     same input gives the same bytes (no time stamp). bool becomes uint8, 64-bit numbers become 32-bit. Raises ValueError
     for integers beyond 32 bits.
     """
-    import nibabel as nib
-
     path = Path(path)
-    stored = _storable(np.asarray(array))
-    in_unit = np.asarray(affine, dtype=np.float64) / [[unit_mm], [unit_mm], [unit_mm], [1.0]]
-    image = nib.Nifti1Image(stored, in_unit)
-    image.header["xyzt_units"] = next(code for code, length in _UNITS_MM.items() if length == unit_mm)
-    payload = image.to_bytes()
+    payload = _nifti_image(_storable(np.asarray(array)), np.asarray(affine, dtype=np.float64), unit_mm).to_bytes()
     if path.name.endswith(".gz"):
         payload = gzip.compress(payload, compresslevel=1, mtime=0)
     with atomic_file(path) as temporary:
         temporary.write_bytes(payload)
+
+
+def nifti_header(shape: tuple[int, ...], dtype: type[np.generic], geometry: Geometry) -> bytes:
+    """Build what stands before the voxels, in Fortran order, of an image with the geometry of another."""
+    voxels = np.broadcast_to(np.zeros((), dtype), shape)
+    header = _nifti_image(voxels, geometry.affine_array(), geometry.unit_mm).header
+    header.set_data_offset(_FIRST_VOXEL)
+    buffer = io.BytesIO()
+    header.write_to(buffer)
+    return buffer.getvalue().ljust(_FIRST_VOXEL, b"\0")
+
+
+def _nifti_image(voxels: np.ndarray, affine: np.ndarray, unit_mm: float) -> Any:
+    import nibabel as nib
+
+    image = nib.Nifti1Image(voxels, affine / [[unit_mm], [unit_mm], [unit_mm], [1.0]])
+    image.header["xyzt_units"] = next(code for code, length in _UNITS_MM.items() if length == unit_mm)
+    return image
 
 
 def _storable(array: np.ndarray) -> np.ndarray:

@@ -38,10 +38,17 @@ class Bundle(Spec):
     predict: PredictSpec
     postprocessing: Postprocessing = Postprocessing()
     """Steps that follow the network, chosen by cross-validation."""
+    temperatures: tuple[float, ...] = ()
+    """Temperature of each output, fitted on held-out cases: it changes probabilities, no label. Empty: not fitted."""
     trained_range: TrainedRange | None = None
     """Range of the training cases; inputs beyond it are said to be."""
     limits: InputSpec = InputSpec()
     """Limits and tolerances of input files, as in training."""
+
+    def with_choices(self, *, tta: bool, temperatures: tuple[float, ...] = ()) -> Bundle:
+        """Return the bundle with what an evaluation has chosen."""
+        predict = self.predict.model_copy(update={"tta": tta})
+        return self.model_copy(update={"predict": predict, "temperatures": temperatures})
 
     @property
     def network_ndim(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from data_pipelines.errors import ConfigError
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.folds import Fold, find_done
+from flows.pipelines.segmentation.mirroring import Variant, choose_variant, measure_variant
 from flows.stages.pipeline import Records
 from flows.stages.record import Record
 from unet_models.metrics.summary import MEAN_CLASS, MetricSummary, summarise
@@ -21,6 +22,9 @@ class TrainedCandidate:
 
     config: SegmentationConfig
     folds: list[Fold]
+    """With the chosen one of the variants."""
+    variants: list[Variant]
+    """Predictions of all held-out cases with and without test-time mirroring, as far as they were tried."""
     summary: MetricSummary
     """Mean Dice over the classes, over the held-out cases of all folds, with its interval."""
 
@@ -48,6 +52,11 @@ class Comparison:
         return self.candidates[self.name].folds
 
     @property
+    def variants(self) -> list[Variant]:
+        """Predictions of the best one with and without test-time mirroring."""
+        return self.candidates[self.name].variants
+
+    @property
     def records(self) -> tuple[Record[Any], ...]:
         """Records of all, which the choice depends on."""
         return tuple(record for each in self.candidates.values() for fold in each.folds for record in fold.records)
@@ -59,13 +68,23 @@ def compare_candidates(config: SegmentationConfig, done: Records) -> Comparison:
     Raises ConfigError where one was not scored on all of them.
     """
     configs = config.candidate_configs
-    candidates = {
-        name: TrainedCandidate(configs[name], folds, _summarise(folds))
-        for name, folds in find_done(config, done).items()
-    }
+    candidates = {name: _choose_mirroring(configs[name], folds) for name, folds in find_done(config, done).items()}
     _check_cases(candidates)
     name = max(candidates, key=lambda each: -math.inf if math.isnan(candidates[each].dice) else candidates[each].dice)
     return Comparison(candidates, name)
+
+
+def _choose_mirroring(config: SegmentationConfig, folds: list[Fold]) -> TrainedCandidate:
+    """Choose over the cases of all folds whether predictions are mirrored, where both were tried."""
+    tried = [[fold.with_tta(each.tta) for fold in folds] for each in folds[0].evaluation.figures.variants]
+    variants = [_join(each) for each in tried]
+    chosen = tried[variants.index(choose_variant(variants))]
+    return TrainedCandidate(config, chosen, variants, _summarise(chosen))
+
+
+def _join(folds: list[Fold]) -> Variant:
+    rows = [score.to_row() for fold in folds for score in fold.scores]
+    return measure_variant(folds[0].tta, rows, [fold.variant.seconds for fold in folds])
 
 
 def _check_cases(candidates: Mapping[str, TrainedCandidate]) -> None:

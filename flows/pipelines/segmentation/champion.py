@@ -19,7 +19,9 @@ from flows.config.specs import RegistrySpec
 from flows.metrics import parse_metric_name
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.evaluate import CASES, SegmentationScores, evaluation_digest, score_cases
+from flows.pipelines.segmentation.evaluate import CASES, SegmentationScores, evaluation_digest
+from flows.pipelines.segmentation.evaluation.held_out import score_cases
+from flows.pipelines.segmentation.mirroring import measure_variant
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.registry.bundle import WEIGHTS, read_bundle
 from flows.registry.champion import Champion, Compared, compare_scores, readable_bundle
@@ -79,12 +81,13 @@ def _compute(
             bundle = read_bundle(files, Bundle)
         check_fits(bundle, shards.figures)
         storage.copy(str(files / WEIGHTS), attempt.uri(WEIGHTS))
-    scores, _ = score_cases(
-        config, shards, attempt, bundle, attempt.uri(WEIGHTS), raw_images(config, shards.figures, bundle)
-    )
-    return SegmentationScores(
-        metrics={}, num_cases=len({s.case_id for s in scores}), predictions=f"{attempt.name}/predictions"
-    )
+    images = raw_images(config, shards.figures, bundle)
+    scored = score_cases(config, shards, attempt, bundle, attempt.uri(WEIGHTS), images)
+    attempt.add(CASES, attempt.uri("cases.parquet"))
+    tta, rows = bool(bundle.predict.tta), [score.to_row() for score in scored.scores]
+    variant = measure_variant(tta, rows, scored.seconds, f"{attempt.name}/predictions")
+    num_cases = len({score.case_id for score in scored.scores})
+    return SegmentationScores(metrics={}, num_cases=num_cases, variants=(variant,), tta=tta)
 
 
 def check_fits(bundle: Bundle, shards: VolumeShardFigures) -> None:

@@ -43,6 +43,10 @@ class EnsembleScores(EvaluationFigures):
     """Mean Dice of each member on its held-out cases."""
     postprocessing: Postprocessing = Postprocessing()
     """Steps that raise the mean Dice over all cases; the scores are with them."""
+    tta: bool
+    """Whether test-time mirroring is on, chosen over all cases where it was to be."""
+    temperatures: tuple[float, ...] = ()
+    """Temperature of each output, fitted on all cases, each predicted by the member that has not seen it."""
     candidate: str = BASE
     """Name of the configuration that was chosen."""
     candidate_dice: dict[str, float] = Field(default={})
@@ -62,6 +66,7 @@ def ensemble_stage(config: SegmentationConfig, comparison: Comparison) -> Stage[
 
 
 def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) -> EnsembleScores:
+    from flows.pipelines.segmentation.calibration import calibrate, read_voxels
     from flows.pipelines.segmentation.evaluation.report import write_ensemble_report
 
     folds = comparison.folds
@@ -73,14 +78,17 @@ def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) 
     attempt.add(CASES, attempt.uri("cases.parquet"))
     summaries = summarise(rows)
     dice = {number: flat_metrics(summarise([score.to_row() for score in found])) for number, found in scores.items()}
-    write_ensemble_report(attempt, config, comparison, scores, summaries, choice)
+    calibration = calibrate(read_voxels([fold.read_voxels() for fold in folds]), folds[0].shards.figures.labels)
+    write_ensemble_report(attempt, config, comparison, scores, summaries, choice, calibration)
     return EnsembleScores(
-        metrics=flat_metrics(summaries),
+        metrics=flat_metrics(summaries) | (calibration.metrics if calibration else {}),
         num_cases=len({row["case_id"] for row in rows}),
         folds=tuple(scores),
         step=sum(fold.training.figures.step for fold in folds),
         fold_dice=tuple(each.get("dice", float("nan")) for each in dice.values()),
         postprocessing=choice.kept,
+        tta=folds[0].tta,
+        temperatures=calibration.temperatures if calibration else (),
         candidate=comparison.name,
         candidate_dice={name: each.dice for name, each in comparison.candidates.items()},
     )
@@ -142,13 +150,10 @@ def register_ensemble(comparison: Comparison, ensemble: Record[EnsembleScores]) 
     digests = sorted(evaluation_digest(config, fold.shards) for fold in folds)
     digest = digest_of(digests) if len(digests) > 1 else digests[0]
     ranges = [fold.shards.figures.trained_range for fold in folds]
-    bundle = build_bundle(config, first.figures).model_copy(
-        update={
-            "num_members": len(folds),
-            "trained_range": _widest(ranges),
-            "postprocessing": ensemble.figures.postprocessing,
-        }
-    )
+    figures = ensemble.figures
+    members = {"num_members": len(folds), "trained_range": _widest(ranges), "postprocessing": figures.postprocessing}
+    bundle = build_bundle(config, first.figures).model_copy(update=members)
+    bundle = bundle.with_choices(tta=figures.tta, temperatures=figures.temperatures)
 
     def compare(champion: Champion, metric: str) -> Compared:
         if len(folds) == 1:

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import ConfigError
-from data_pipelines.progress import track
-from data_pipelines.shards.index import read_table, write_table
 from data_pipelines.volumes.specs import InputSpec
-from flows.cluster.actors import map_on_actors
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluation.exits import ExitScore
+from flows.pipelines.segmentation.evaluation.held_out import Scored, score_cases
 from flows.pipelines.segmentation.evaluation.scoring import (
-    CaseScorer,
     ClassScore,
-    ScoringJob,
-    read_exits,
-    read_scores,
     subset_dice,
+)
+from flows.pipelines.segmentation.mirroring import (
+    Folder,
+    Variant,
+    choose_variant,
+    measure_variant,
+    tried_variants,
+    variant_output,
 )
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Record
-from flows.stages.shards import held_out_digest, shards_uri
+from flows.stages.shards import held_out_digest
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
 from unet_models.metrics.summary import MEAN_CLASS, MetricSummary, summarise
 from unet_models.specs.segmentation import PredictSpec
 
+if TYPE_CHECKING:
+    from flows.pipelines.segmentation.calibration import Calibration
+
 CASES = "cases"
 """Output: one row per held-out case and class, with its scores."""
+VOXELS = "voxels"
+"""Output: voxels of the held-out cases, from which calibration is fitted."""
+FORMAT = 2
+"""Part of the stage's key; raised when its outputs change for the same specification."""
 
 
 class SegmentationScores(EvaluationFigures):
@@ -44,8 +52,26 @@ class SegmentationScores(EvaluationFigures):
 
     num_cases: int
     """Held-out cases that were scored."""
-    predictions: str
-    """Folder of the label maps, relative to the stage's folder."""
+    variants: tuple[Variant, ...]
+    """Predictions with and without test-time mirroring, as far as they were tried: the outputs ``cases`` and ``voxels``
+    of each have its name, and ``cases`` alone are those of the chosen one."""
+    tta: bool
+    """Whether the chosen one mirrors."""
+    temperatures: tuple[float, ...] = ()
+    """Temperature of each output, fitted on the cases that are scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the report shows of an evaluation."""
+
+    bundle: Bundle
+    summaries: list[MetricSummary]
+    scores: list[ClassScore]
+    exits: list[ExitScore]
+    variants: tuple[Variant, ...]
+    chosen: Variant
+    calibration: Calibration | None
 
 
 def evaluate_stage(
@@ -56,7 +82,7 @@ def evaluate_stage(
     def compute(attempt: Attempt) -> SegmentationScores:
         return _evaluate(config, shards, training, attempt)
 
-    identity = config.evaluate.model_dump(mode="json")
+    identity = config.evaluate.model_dump(mode="json") | {"format": FORMAT}
     return Stage("evaluate", identity, (shards, training), compute, SegmentationScores, uses_gpu=True)
 
 
@@ -82,73 +108,57 @@ def _evaluate(
     training: Record[TrainingFigures],
     attempt: Attempt,
 ) -> SegmentationScores:
+    from flows.pipelines.segmentation.calibration import calibrate, read_voxels
     from flows.pipelines.segmentation.evaluation.report import write_report
 
     bundle = build_bundle(config, shards.figures)
-    thresholds = config.evaluate.exit_thresholds
-    scores, exits = score_cases(config, shards, attempt, bundle, training.output("weights"), exit_thresholds=thresholds)
-    summaries = summarise([score.to_row() for score in scores])
-    write_report(attempt, config, shards, training, bundle, summaries, scores, exits)
-    num_cases = len({score.case_id for score in scores})
+    tried = [
+        _predict(config, shards, training, attempt, bundle.with_choices(tta=tta), folder)
+        for tta, folder in tried_variants(config.evaluate.tta, bundle.mirror_axes).items()
+    ]
+    variants = tuple(variant for variant, _ in tried)
+    chosen = choose_variant(variants)
+    scored = tried[variants.index(chosen)][1]
+    attempt.outputs[CASES] = attempt.outputs[variant_output(CASES, tta=chosen.tta)]
+    summaries = summarise([score.to_row() for score in scored.scores])
+    calibration = calibrate(read_voxels(scored.voxels), bundle.labels)
+    bundle = bundle.with_choices(tta=chosen.tta)
+    found = Evaluation(bundle, summaries, scored.scores, tried[0][1].exits, variants, chosen, calibration)
+    write_report(attempt, config, shards, training, found)
+    subsets = {f"dice[{name}]": dice for name, dice in subset_dice(scored.scores).items()}
     return SegmentationScores(
-        metrics=flat_metrics(summaries) | {f"dice[{name}]": dice for name, dice in subset_dice(scores).items()},
-        num_cases=num_cases,
-        predictions=f"{attempt.name}/predictions",
+        metrics=flat_metrics(summaries) | subsets | (calibration.metrics if calibration else {}),
+        num_cases=len({score.case_id for score in scored.scores}),
+        variants=variants,
+        tta=chosen.tta,
+        temperatures=calibration.temperatures if calibration else (),
     )
 
 
-def score_cases(
+def _predict(
     config: SegmentationConfig,
     shards: Record[VolumeShardFigures],
+    training: Record[TrainingFigures],
     attempt: Attempt,
     bundle: Bundle,
-    weights_uri: str,
-    raw_images: dict[str, tuple[str, ...]] | None = None,
-    exit_thresholds: tuple[float, ...] = (),
-) -> tuple[list[ClassScore], list[ExitScore]]:
-    """Predict and score every held-out case, sorted by case; ``cases.parquet`` becomes an output of the attempt.
+    folder: Folder,
+) -> tuple[Variant, Scored]:
+    """Predict the held-out cases as a bundle says; scores and voxels become outputs of the attempt."""
+    from flows.pipelines.segmentation.calibration import read_voxels, write_voxels
 
-    Also compare early exits at ``exit_thresholds``, where there are any. ``raw_images`` maps a key to the files of its
-    case, for a model that does not take the shards' preprocessed images.
-    """
-    index = read_table(shards.output("index"))
-    rows = np.flatnonzero(np.array(index["split"].to_pylist()) == "val")
-    if not len(rows):
-        raise ConfigError("the split holds no validation cases: nothing to evaluate (data.fold, data.splits)")
-    from flows.pipelines.segmentation.modalities import subsets_of
-
-    job = ScoringJob(
-        bundle=bundle,
-        weights_uri=weights_uri,
-        index_uri=shards.output("index"),
-        shards_uri=shards_uri(shards),
-        raw_images=raw_images,
-        predictions_uri=attempt.uri("predictions"),
-        tolerance_mm=config.evaluate.tolerance_mm,
-        exit_thresholds=exit_thresholds,
-        threads=config.compute.threads_per_worker,
-        use_gpu=config.compute.use_gpu,
-        subsets=tuple(subsets_of(bundle.model.fusion)),
-    )
-    storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
-    results = list(_score_all(attempt.uri("job.json"), rows.tolist(), config))
-    scores = sorted((score for result in results for score in read_scores(result)), key=lambda score: score.case_id)
-    write_table(attempt.uri("cases.parquet"), pa.Table.from_pylist([score.to_row() for score in scores]))
-    attempt.add(CASES, attempt.uri("cases.parquet"))
-    return scores, [score for result in results for score in read_exits(result)]
+    tta = bool(bundle.predict.tta)
+    scored = score_cases(config, shards, attempt, bundle, training.output("weights"), folder=folder, is_own=True)
+    attempt.add(variant_output(CASES, tta=tta), attempt.uri(*folder, "cases.parquet"))
+    voxels = write_voxels(read_voxels(scored.voxels))
+    attempt.write(variant_output(VOXELS, tta=tta), "/".join([*folder, "voxels.safetensors"]), voxels)
+    rows = [score.to_row() for score in scored.scores]
+    return measure_variant(tta, rows, scored.seconds, storage.join(attempt.name, *folder, "predictions")), scored
 
 
 def evaluation_digest(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> str:
     """Compute the digest of what scores depend on beside the model."""
     labels = shards.figures.labels.model_dump()  # of which regions do not change the samples
     return digest_of([held_out_digest(shards), config.evaluate.tolerance_mm, labels])
-
-
-def _score_all(job_uri: str, rows: Sequence[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
-    """Yield what ``CaseScorer`` returns for every case."""
-    items = [{"row": row, "job": job_uri} for row in rows]
-    finished = ((1, result) for result in map_on_actors(CaseScorer, items, config.compute))
-    yield from track(finished, "evaluate", "cases", len(rows))
 
 
 def flat_metrics(summaries: Sequence[MetricSummary]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from data_pipelines.errors import InputError
 from data_pipelines.volumes.preprocess import Prepared
+from flows.pipelines.segmentation.reading import read_files
 from flows.pipelines.segmentation.segmenter import Segmenter
 from flows.report.heat import draw_heat
 from unet_models.networks.inspection import ClassSaliency, GateMaps
@@ -37,7 +38,7 @@ class SegmentationExplainer:
 
     def __call__(self, row: Mapping[str, Any], folder: Path) -> list[Path]:
         """Write the pictures of one image, ``row["path"]`` as ``predict`` takes it, to ``folder``; return the files."""
-        prepared = self.segmenter.prepare_files(row["path"].split("|"))
+        prepared = read_files(self.segmenter.bundle, row["path"].split("|")).prepared
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, weights in self.maps(prepared):

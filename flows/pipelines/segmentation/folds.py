@@ -13,13 +13,14 @@ from data_pipelines.shards.reader import ShardReader
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.splits import find_folds
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.evaluate import CASES, SegmentationScores
+from flows.pipelines.segmentation.evaluate import CASES, VOXELS, SegmentationScores
 from flows.pipelines.segmentation.evaluation.scoring import (
     ClassScore,
     read_prediction,
     read_stored_geometry,
     stored_truth,
 )
+from flows.pipelines.segmentation.mirroring import Variant, variant_output
 from flows.pipelines.segmentation.postprocess import Case
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.stages.pipeline import Records, branch_key
@@ -31,11 +32,22 @@ from flows.training.figures import TrainingFigures
 class Fold:
     """Records of one fold's run."""
 
-    def __init__(self, number: int, done: Records, place: int) -> None:
-        self.number = number
+    def __init__(self, number: int, done: Records, place: int, tta: bool | None = None) -> None:
+        """Gather the records of the run in ``place``; ``tta`` None: predictions are those that it chose itself."""
+        self.number, self._run = number, (done, place)
         self.shards: Record[VolumeShardFigures] = done[branch_key("shard", place)]
         self.training: Record[TrainingFigures] = done[branch_key("train", place)]
         self.evaluation: Record[SegmentationScores] = done[branch_key("evaluate", place)]
+        self.tta = self.evaluation.figures.tta if tta is None else tta
+
+    def with_tta(self, tta: bool) -> Fold:
+        """Return the fold with predictions of its held-out cases that have test-time mirroring, or have none."""
+        return Fold(self.number, *self._run, tta)
+
+    @property
+    def variant(self) -> Variant:
+        """Predictions of its held-out cases."""
+        return next(each for each in self.evaluation.figures.variants if each.tta == self.tta)
 
     @property
     def records(self) -> tuple[Record[VolumeShardFigures], Record[TrainingFigures], Record[SegmentationScores]]:
@@ -45,7 +57,7 @@ class Fold:
     @property
     def predictions_uri(self) -> str:
         """Folder of the label maps of its held-out cases."""
-        return storage.join(self.evaluation.uri, self.evaluation.figures.predictions)
+        return storage.join(self.evaluation.uri, self.variant.predictions)
 
     @cached_property
     def reader(self) -> ShardReader:
@@ -55,7 +67,12 @@ class Fold:
     @cached_property
     def scores(self) -> list[ClassScore]:
         """Scores of its held-out cases."""
-        return [ClassScore.of_row(row) for row in read_table(self.evaluation.output(CASES)).to_pylist()]
+        rows = read_table(self.evaluation.output(variant_output(CASES, tta=self.tta))).to_pylist()
+        return [ClassScore.of_row(row) for row in rows]
+
+    def read_voxels(self) -> bytes:
+        """Read the voxels of its held-out cases, from which calibration is fitted."""
+        return storage.read_bytes(self.evaluation.output(variant_output(VOXELS, tta=self.tta)))
 
     def load_case(self, case_id: str, row: int) -> Case:
         """Read prediction and truth of a held-out case, in its original geometry."""

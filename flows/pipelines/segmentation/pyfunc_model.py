@@ -6,14 +6,18 @@ Input, one row per case:
     text     optional, for models that read one: a UTF-8 file
     sound    optional, for models that read one: a WAV file
     output   optional: where to write the label map, as NIfTI or .png; the row's result is then this path
-Parameter:
-    memory_gb  optional: memory in GB that the prediction of an image may take; default: as the model was registered
+Parameters, all optional:
+    memory_gb      memory in GB that the prediction of an image may take; default: as the model was registered
+    probabilities  true: also the calibrated probabilities, (*spatial, K) float32, background first
+    uncertainty    true: also their entropy in 0..1, and of several members their disagreement in 0..1, (*spatial)
 Result: one label map (*spatial) or path per row, in the input's own geometry and the values of the label files that the
-model was trained on; of classes that are colours (*spatial, 3).
+model was trained on; of classes that are colours (*spatial, 3). With maps it is a dictionary: ``labels``,
+``probabilities``, ``uncertainty``, ``disagreement``; or, with ``output``, their paths beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,8 @@ from mlflow.models import set_model
 
 from data_pipelines.errors import InputError
 from data_pipelines.volumes.modalities import Modalities
+from flows.pipelines.segmentation.maps import MapName, find_maps, map_path
+from flows.pipelines.segmentation.reading import read_array, read_files
 from flows.pipelines.segmentation.segmenter import Segmenter
 
 
@@ -36,23 +42,31 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
         """Return label maps, or the paths they were written to, one per row."""
-        memory_gb = (params or {}).get("memory_gb")
+        wanted = params or {}
+        memory_gb = wanted.get("memory_gb")
         segmenter = self.segmenter if memory_gb is None else self.segmenter.within(memory_gb)
-        return [_segment(segmenter, row) for row in model_input.to_dict("records")]
+        asked = {name: bool(wanted.get(name)) for name in ("probabilities", "uncertainty")}
+        names = find_maps(segmenter.bundle.num_members, **asked)
+        return [_segment(segmenter, row, names) for row in model_input.to_dict("records")]
 
 
-def _segment(segmenter: Segmenter, row: dict[str, Any]) -> Any:
+def _segment(segmenter: Segmenter, row: dict[str, Any], names: Sequence[MapName]) -> Any:
     """Segment the case of a row."""
     given = {name: value for name, value in row.items() if isinstance(value, (str, list, np.ndarray))}
     beside = Modalities.read(*(_texts(given[name])[0] if name in given else "" for name in ("text", "sound")))
     if "path" in given:
         paths = _texts(given["path"])
         if "output" in given:
-            return segmenter.segment_to_file(paths, _texts(given["output"])[0], beside)
-        return segmenter.label_files(paths, beside)
-    if "image" in given:
-        return segmenter.segment(np.asarray(given["image"], dtype=np.float32), given=beside)
-    raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")
+            output = segmenter.segment_to_file(paths, _texts(given["output"])[0], beside, names)
+            maps = {name: str(map_path(output, name)) for name in names}
+            return {"labels": output, **maps} if maps else output
+        ready = read_files(segmenter.bundle, paths)
+    elif "image" in given:
+        ready = read_array(segmenter.bundle, np.asarray(given["image"], dtype=np.float32))
+    else:
+        raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")
+    found = segmenter.segment_with_maps(ready, names, beside)
+    return found if names else found["labels"]
 
 
 def _texts(cell: str | list[str] | np.ndarray) -> list[str]:

@@ -60,7 +60,9 @@ def register_model(
         return compare_with_champion(config, shards, evaluation, champion, metric)
 
     def write_files(folder: Path) -> ModelFiles:
-        return write_model(folder, config, build_bundle(config, shards.figures), training.output("weights"))
+        scores, bundle = evaluation.figures, build_bundle(config, shards.figures)
+        chosen = bundle.with_choices(tta=scores.tta, temperatures=scores.temperatures)
+        return write_model(folder, config, chosen, training.output("weights"))
 
     figures = shards.figures
     candidate = build_candidate(
@@ -156,7 +158,13 @@ def signature() -> ModelSignature:
             ]
         ),
         outputs=Schema([ColSpec(AnyType())]),
-        params=ParamSchema([ParamSpec("memory_gb", "double", None)]),
+        params=ParamSchema(
+            [
+                ParamSpec("memory_gb", "double", None),
+                ParamSpec("probabilities", "boolean", False),
+                ParamSpec("uncertainty", "boolean", False),
+            ]
+        ),
     )
 
 

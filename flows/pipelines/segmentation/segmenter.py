@@ -17,34 +17,34 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from data_pipelines.errors import InputError, WeightsError
-from data_pipelines.notices import Notice, log_notices
-from data_pipelines.volumes.checks import CheckedImage, check_finite, check_image, check_varies
+from data_pipelines.errors import WeightsError
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.formats.images import write_picture
 from data_pipelines.volumes.formats.nifti import write_nifti
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
-from data_pipelines.volumes.preprocess import Prepared, Preprocessing, prepare, sample_axes
-from data_pipelines.volumes.restore import Box, restore_labels
+from data_pipelines.volumes.preprocess import Preprocessing
+from data_pipelines.volumes.restore import Box, Watch, restore_labels
 from flows.pipelines.segmentation.bundle import Bundle
+from flows.pipelines.segmentation.maps import MapName, Maps, spooled_maps
 from flows.pipelines.segmentation.modalities import missing_modalities, with_modalities
+from flows.pipelines.segmentation.reading import Ready, read_array, read_files
 from flows.registry.bundle import WEIGHTS, read_bundle
 from unet_models.networks.build import build_network
 from unet_models.networks.early_exit import EarlyExit
-from unet_models.networks.ensemble import Ensemble
+from unet_models.networks.ensemble import Disagreement, Ensemble
 from unet_models.networks.layers import SegmentationNetwork
 from unet_models.networks.slices import Slicewise
 from unet_models.networks.unet import UNet
 from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_planes
-from unet_models.sampling.sweep import Sweep, plan_sweep
+from unet_models.sampling.sweep import NUM_PLANES, Sweep, plan_sweep
 from unet_models.specs.segmentation import PredictSpec
 from unet_models.specs.valid import border_of
 
 logger = logging.getLogger(__name__)
 
-ARRAY = "image"
-"""Name of an array that came from no file, in messages."""
+NUM_MAP_PLANES = 5
+"""Further planes of all classes that exist at once while probabilities are computed and spooled."""
 
 
 class Segmenter:
@@ -87,15 +87,21 @@ class Segmenter:
         return torch.stack(list(self._planes(model, prepared, spec)), dim=1).cpu().numpy()
 
     def segment_prepared(
-        self, prepared: np.ndarray, done: Preprocessing, given: Modalities = IMAGE_ALONE
+        self, prepared: np.ndarray, done: Preprocessing, given: Modalities = IMAGE_ALONE, watch: Watch | None = None
     ) -> np.ndarray:
         """Segment a preprocessed image (C, *prepared): numbers of classes (*stored) in the case's original geometry.
 
-        Memory is bounded by the bundle's ``predict.memory_gb``. Raises InputError for a text or sound that the
-        network does not read, WeightsError where its output is not finite.
+        ``watch`` is given the logits on the original grid, plane by plane. Memory is bounded by the bundle's
+        ``predict.memory_gb``. Raises InputError for a text or sound that the network does not read, WeightsError where
+        its output is not finite.
         """
-        model = with_modalities(self.predictor, self.bundle.model, given, self.device)
-        sweep = self._plan(prepared, done)
+        maps = watch if isinstance(watch, Maps) else None
+        predictor = self.predictor
+        if maps and "disagreement" in maps.names:
+            assert isinstance(self.model, Ensemble)
+            predictor = Disagreement(self.model, self.bundle.temperatures)
+        model = with_modalities(predictor, self.bundle.model, given, self.device)
+        sweep = self._plan(prepared, done, maps)
 
         def predict_box(box: Box) -> Iterator[Tensor]:
             for plane in self._planes(model, prepared, self.bundle.predict, sweep, box):
@@ -107,14 +113,16 @@ class Segmenter:
                 yield plane
 
         with self.turn:
-            return restore_labels(predict_box, done, self.bundle.labels, sweep.axis, sweep.num_strips)
+            return restore_labels(predict_box, done, self.bundle.labels, sweep.axis, sweep.num_strips, watch)
 
-    def _plan(self, prepared: np.ndarray, done: Preprocessing) -> Sweep:
+    def _plan(self, prepared: np.ndarray, done: Preprocessing, maps: Maps | None = None) -> Sweep:
         """Choose the order of a prediction by its memory; warn where none stays within the limit."""
         bundle, limit = self.bundle, self.bundle.predict.memory_gb
         channels, *shape = prepared.shape
-        sizes = channels, bundle.labels.num_outputs, bundle.predict.batch_size
-        sweep = plan_sweep(shape, done.cropped_shape, bundle.patch_size, *sizes, limit)
+        num_outputs = bundle.labels.num_outputs + (maps is not None and "disagreement" in maps.names)
+        sizes = channels, num_outputs, bundle.predict.batch_size
+        num_planes = NUM_PLANES + (NUM_MAP_PLANES if maps else 0)
+        sweep = plan_sweep(shape, done.cropped_shape, bundle.patch_size, *sizes, limit, num_planes)
         if sweep.gigabytes > limit:
             grid = "x".join(map(str, shape))
             logger.warning(
@@ -143,90 +151,57 @@ class Segmenter:
         with autocast(spec.precision, self.device):
             yield from predict_planes(model, image, bundle.patch_size, spec, bundle.mirror_axes, border, sweep, box)
 
+    def label(self, ready: Ready, given: Modalities = IMAGE_ALONE, maps: Maps | None = None) -> np.ndarray:
+        """Segment an image: numbers of classes in the shape of its file. ``maps`` are filled meanwhile."""
+        if missing := missing_modalities(self.bundle.model, given):
+            logger.warning("segmented without %s, which this model reads beside the image", " and ".join(missing))
+        done = ready.prepared.done
+        numbers = self.segment_prepared(ready.prepared.image, done, given, maps)
+        return self.bundle.postprocessing.apply(numbers, done.stored_spacing).reshape(ready.stored_shape)
+
     def segment(
         self, image: np.ndarray, geometry: Geometry | None = None, given: Modalities = IMAGE_ALONE
     ) -> np.ndarray:
-        """Segment an image (C, *spatial), or (*spatial) for one channel; return the label map in the values of files.
-
-        Without ``geometry`` the array is taken to be in canonical orientation with the model's spacing. Raises
-        InputError for another number of channels or axes, and DataError for values that training refuses.
-        """
-        ndim, channels = len(self.bundle.patch_size), self.bundle.channels
-        image = image[None] if image.ndim == ndim else image
-        if image.ndim != ndim + 1 or image.shape[0] != len(channels):
-            raise InputError(
-                f"image: expected ({len(channels)} channels, {ndim} spatial axes), got shape {image.shape}"
-            )
-        check_finite(
-            ARRAY, list(image), [f"channel {index}: " if len(channels) > 1 else "" for index in range(len(channels))]
-        )
-        check_varies([(ARRAY, channel) for channel in image], channels)
-        if geometry is not None:
-            log_notices(self._find_outside(ARRAY, image, geometry))
-        prepared = self._prepare(image, geometry or self._assumed_geometry(image))
-        return self.bundle.labels.write(self._segment(prepared, given))
+        """Segment an array, see ``read_array``; return the label map in the values of files."""
+        return self.bundle.labels.write(self.label(read_array(self.bundle, image, geometry), given))
 
     def segment_files(self, paths: Sequence[str], given: Modalities = IMAGE_ALONE) -> tuple[np.ndarray, Geometry]:
-        """Segment one file per channel, or one file with all channels: numbers of classes and geometry, as stored.
-
-        Raises DataError for every rule that training would have found broken.
-        """
-        checked = self._read(paths)
-        prepared = self._prepare(checked.image, checked.geometry)
-        shape, geometry = checked.stored_shape, checked.geometry
-        del checked  # the image as stored is not held beside the prediction
-        return self._segment(prepared, given).reshape(shape), geometry
+        """Segment files, see ``read_files``: numbers of classes and geometry, as stored."""
+        ready = read_files(self.bundle, paths)
+        return self.label(ready, given), ready.geometry
 
     def label_files(self, paths: Sequence[str], given: Modalities = IMAGE_ALONE) -> np.ndarray:
         """Segment files as ``segment_files`` does; return the label map in the values of label files."""
         return self.bundle.labels.write(self.segment_files(paths, given)[0])
 
-    def prepare_files(self, paths: Sequence[str]) -> Prepared:
-        """Read and preprocess an image, as ``segment_files`` does. Raises DataError where training would have."""
-        checked = self._read(paths)
-        return self._prepare(checked.image, checked.geometry)
+    def segment_with_maps(
+        self, ready: Ready, names: Sequence[MapName], given: Modalities = IMAGE_ALONE
+    ) -> dict[str, np.ndarray]:
+        """Segment an image: ``labels`` in the values of files, and maps by name in the image's own geometry."""
+        with spooled_maps(self.bundle, names, None) as maps:
+            labels = self.bundle.labels.write(self.label(ready, given, maps if names else None))
+            return {"labels": labels} | maps.arrays(ready.prepared.done)
 
-    def segment_to_file(self, paths: Sequence[str], output: str, given: Modalities = IMAGE_ALONE) -> str:
+    def segment_to_file(
+        self, paths: Sequence[str], output: str, given: Modalities = IMAGE_ALONE, names: Sequence[MapName] = ()
+    ) -> str:
         """Segment and write the label map, as ``.png`` or as NIfTI with the input's affine; return ``output``.
 
         The values are those of label files; NIfTI has no colours: there classes that are colours have their numbers.
+        Maps that are named lie beside it, see ``map_path``.
         """
-        labels, (numbers, geometry) = self.bundle.labels, self.segment_files(paths, given)
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        ready = read_files(self.bundle, paths)
+        path = Path(output)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with spooled_maps(self.bundle, names, path.parent) as maps:
+            numbers = self.label(ready, given, maps if names else None)
+            maps.write(path, ready.prepared.done, ready.geometry, ready.stored_shape)
+        labels, geometry = self.bundle.labels, ready.geometry
         if output.lower().endswith(".png"):
             write_picture(output, labels.write(numbers.reshape(geometry.shape)))
         else:
             write_nifti(output, labels.write_numbers(numbers), geometry.affine_array(), geometry.unit_mm)
         return output
-
-    def _read(self, paths: Sequence[str]) -> CheckedImage:
-        bundle = self.bundle
-        checked = check_image(paths, bundle.channels, len(bundle.patch_size), bundle.limits)
-        log_notices([*checked.notices, *self._find_outside(paths[0], checked.image, checked.geometry)])
-        return checked
-
-    def _find_outside(self, path: str, image: np.ndarray, geometry: Geometry) -> list[Notice]:
-        trained, kinds = self.bundle.trained_range, self.bundle.preprocess.normalisations(len(self.bundle.channels))
-        is_absolute = [kind != "zscore" for kind in kinds]
-        return trained.find_outside(path, image, geometry, is_absolute=is_absolute) if trained else []
-
-    def _assumed_geometry(self, image: np.ndarray) -> Geometry:
-        """Return the geometry of an array (C, *spatial) that comes without one: spacings are the model's."""
-        spacing, shape = [1.0] * (image.ndim - 1), image.shape[1:]
-        axes, _ = sample_axes(Geometry(shape, tuple(spacing)), self.bundle.preprocess)
-        for axis, wanted in zip(axes, self.bundle.spacing or (), strict=False):
-            spacing[axis] = wanted or 1.0
-        return Geometry(shape, tuple(spacing))
-
-    def _prepare(self, image: np.ndarray, geometry: Geometry) -> Prepared:
-        return prepare(image, geometry, self.bundle.preprocess, self.bundle.spacing)
-
-    def _segment(self, prepared: Prepared, given: Modalities) -> np.ndarray:
-        """Segment a checked and preprocessed image: numbers of classes (*stored)."""
-        if missing := missing_modalities(self.bundle.model, given):
-            logger.warning("segmented without %s, which this model reads beside the image", " and ".join(missing))
-        numbers = self.segment_prepared(prepared.image, prepared.done, given)
-        return self.bundle.postprocessing.apply(numbers, prepared.done.stored_spacing)
 
 
 def _build(bundle: Bundle) -> SegmentationNetwork:

@@ -10,17 +10,18 @@ from flows.cluster.job import PREDICTION_TAG, JobRequest, Relay, ensure_job, fol
 from flows.cluster.jobs_api import connect
 from flows.cluster.package import packed
 from flows.config.specs import ComputeSpec
-from flows.running.prediction.predict import PredictionSummary
+from flows.running.prediction.predict import NO_OPTIONS, Options, PredictionSummary
 
 
 def predict_as_job(
-    model_uri: str, source: str, output: str, compute: ComputeSpec, address: str, memory_gb: float | None = None
+    model_uri: str, source: str, output: str, compute: ComputeSpec, address: str, options: Options = NO_OPTIONS
 ) -> PredictionSummary:
     """Predict on the cluster, which reaches input and output by the same paths."""
     words = [model_uri, *(str(Path(path).expanduser().absolute()) for path in (source, output)), "--json"]
     words += ["--num-workers", str(compute.max_workers), "--threads", str(compute.threads_per_worker)]
     words += ["--gpu"] if compute.use_gpu else []
-    words += [] if memory_gb is None else ["--memory", f"{memory_gb:g}"]
+    words += [] if options.memory_gb is None else ["--memory", f"{options.memory_gb:g}"]
+    words += [f"--{name}" for name in ("probabilities", "uncertainty") if getattr(options, name)]
     request = JobRequest(
         name=f"predict-{digest_of(words)[:12]}",
         entrypoint=f"python -m flows.cli predict {shlex.join(words)}",

@@ -15,38 +15,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from data_pipelines import storage
-from data_pipelines.atomic import atomic_file
-from data_pipelines.digests import digest_of, uri_digests
+from data_pipelines.atomic import atomic_files
 from data_pipelines.errors import NUM_EXAMPLES, ConfigError, InputError, RegistryError
 from data_pipelines.progress import track
 from data_pipelines.specs import Spec
-from data_pipelines.volumes.files import source_files
 from flows.cluster.actors import map_on_actors
 from flows.config.specs import ComputeSpec
+from flows.pipelines.segmentation.maps import MapName, find_maps
 from flows.registry import tracking
 from flows.registry.models import READS_AHEAD, ModelVersion, find_version
 from flows.running.prediction.here import map_here, runs_here
 from flows.running.prediction.inputs import plan_items
 from flows.running.prediction.items import Item
+from flows.running.prediction.manifest import check_distinct, claim_folder, output_files
 from flows.running.prediction.pictures import TAKES_PICTURES
 from flows.running.prediction.volumes import Naming
 
 logger = logging.getLogger(__name__)
-
-MANIFEST = "predictions.json"
-
-
-class Manifest(Spec):
-    """Contents of ``predictions.json``."""
-
-    model_uri: str
-    lineage: dict[str, str] = Field(default={})
-    """Digests and keys of the stages that the model comes from."""
-    inputs: dict[str, str] = Field(default={})
-    """Name of each output file to the digest of its input."""
 
 
 class PredictionSummary(Spec):
@@ -63,12 +50,34 @@ class PredictionSummary(Spec):
     """File or folder of the input that is not predicted, to the reason."""
 
 
+class Options(Spec):
+    """Parameters of predictions; a model takes those that its signature names."""
+
+    memory_gb: float | None = None
+    """Memory in GB that the prediction of an image may take; None: as the model was registered."""
+    probabilities: bool = False
+    """Also write calibrated probabilities."""
+    uncertainty: bool = False
+    """Also write the entropy of the probabilities, and the disagreement of several members."""
+
+    @property
+    def params(self) -> dict[str, float | bool]:
+        """Return those that are set."""
+        return {name: value for name, value in self if value}
+
+    @property
+    def maps(self) -> tuple[MapName, ...]:
+        """Return the maps that every model leaves beside a label map."""
+        return find_maps(1, probabilities=self.probabilities, uncertainty=self.uncertainty)
+
+
+NO_OPTIONS = Options()
+
+
 def predict(
-    model_uri: str, source: str, output: str, compute: ComputeSpec, root: str, memory_gb: float | None = None
+    model_uri: str, source: str, output: str, compute: ComputeSpec, root: str, options: Options = NO_OPTIONS
 ) -> PredictionSummary:
     """Predict what does not exist yet.
-
-    ``memory_gb`` limits the memory of the prediction of an image; None: as the model was registered.
 
     Raises UserError where there is no such model or input, the model cannot be loaded, or the output folder holds
     another version's predictions.
@@ -77,8 +86,9 @@ def predict(
         raise ConfigError(f"{remote[0]}: input and output are paths here; copy them, or mount the store")
     version = find_version(model_uri, root)
     folder = Path(output).expanduser().absolute()
-    if memory_gb is not None and "memory_gb" not in version.params:
-        raise InputError(f"{version.uri} takes no limit on its memory; leave --memory out")
+    for name in options.params:
+        if name not in version.params:
+            raise InputError(f"{version.uri} does not take {name}; leave --{name.removesuffix('_gb')} out")
     takes_prompts = "prompt" in version.inputs
     plan = plan_items(
         source,
@@ -92,11 +102,11 @@ def predict(
     if unknown := sorted({name for item in items for name in item.row} - set(version.inputs)):
         known = ", ".join(version.inputs)
         raise InputError(f"{source}: {version.uri} has no input {', '.join(unknown)}; it takes {known}")
+    check_distinct(items, options.maps)
     claim_folder(folder, version, items)
-    due = [item for item in items if not Path(item.output).exists()]
+    due = [item for item in items if not all(file.exists() for file in output_files(item.output, options.maps))]
     logger.info("predict: %s, %d inputs, %d of them done already", version.uri, len(items), len(items) - len(due))
-    params = {} if memory_gb is None else {"memory_gb": memory_gb}
-    failures = dict(_predict_all(version, due, compute, tracking.tracking_uri(root), params)) if due else {}
+    failures = dict(_predict_all(version, due, compute, tracking.tracking_uri(root), options.params)) if due else {}
     return PredictionSummary(
         model_uri=version.uri,
         output=str(folder),
@@ -114,48 +124,8 @@ def _log_skipped(skipped: Mapping[str, str]) -> None:
         logger.warning("predict: %d entries of the input are skipped: %s%s", len(skipped), named, more)
 
 
-def claim_folder(folder: Path, version: ModelVersion, items: Sequence[Item]) -> None:
-    """Write down which version predicts what into the folder; predictions of changed inputs are removed.
-
-    An input has changed where its row or the content of its files has. Raises ConfigError for a folder of another
-    version's predictions, and where a file that this command did not write would be taken for a prediction.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / MANIFEST
-    known = _read_manifest(path) if path.exists() else Manifest(model_uri=version.uri)
-    if known.model_uri != version.uri:
-        raise ConfigError(
-            f"{folder} holds predictions of {known.model_uri}, this is {version.uri}: name another output folder"
-        )
-    inputs = input_digests(items)
-    if foreign := [name for name in inputs.keys() - known.inputs.keys() if (folder / name).exists()]:
-        raise ConfigError(f"{folder / min(foreign)} exists and is no prediction of ours: name another output folder")
-    for name in inputs.keys() & known.inputs.keys():
-        if inputs[name] != known.inputs[name]:
-            (folder / name).unlink(missing_ok=True)
-    manifest = Manifest(model_uri=version.uri, lineage=version.tags, inputs=known.inputs | inputs)
-    storage.write_bytes(str(path), manifest.model_dump_json(indent=1).encode())
-
-
-def input_digests(items: Sequence[Item]) -> dict[str, str]:
-    """Compute the digest of each item's row and of the content of its files, by the name of its output."""
-    files = {item.output: [file for path in item.files for file in source_files(path)] for item in items}
-    digests = uri_digests(str(file) for paths in files.values() for file in paths)
-    return {
-        Path(item.output).name: digest_of([item.row, [digests.get(str(file), "") for file in files[item.output]]])
-        for item in items
-    }
-
-
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        return Manifest.model_validate_json(path.read_text())
-    except ValidationError:
-        raise ConfigError(f"{path}: is not a manifest of this version; name another output folder") from None
-
-
 def _predict_all(
-    version: ModelVersion, due: Sequence[Item], compute: ComputeSpec, server: str, params: Mapping[str, float]
+    version: ModelVersion, due: Sequence[Item], compute: ComputeSpec, server: str, params: Mapping[str, float | bool]
 ) -> Iterator[tuple[str, str]]:
     """Predict all items; yield (output, error) of those that failed. Actors are told the server: theirs is not ours."""
     shared = {"model": version.uri, "server": server, "params": json.dumps(params)}
@@ -187,7 +157,7 @@ class Predictor:
             return {"output": item["output"], "error": str(error), "is_fatal": True}
         row, output = json.loads(item["row"]), Path(item["output"])
         try:
-            with atomic_file(output) as partial:
+            with atomic_files(output) as partial:
                 columns = {name: [value] for name, value in row.items()} | {"output": [str(partial)]}
                 self.model.predict(columns, params=json.loads(item["params"]) or None)
         except Exception as error:  # this input's fault; the others are predicted

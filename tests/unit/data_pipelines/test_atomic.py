@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.atomic import atomic_file, atomic_folder, remove_leftovers
+from data_pipelines.atomic import atomic_file, atomic_files, atomic_folder, remove_leftovers
 
 KILLED = """
 import os, signal, sys
@@ -35,6 +35,21 @@ def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
         assert not target.exists()
     assert target.read_bytes() == b"abc"
     assert names(target.parent) == ["a.nii.gz"]
+
+
+def test_files_appear_together_when_the_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "b.nii"
+    for content in ("old", "new"):
+        with atomic_files(target) as temporary:
+            for name in ("a.nii", "b.nii", "c.nii"):
+                temporary.with_name(name).write_text(content)
+            assert "new" not in {path.read_text() for path in target.parent.glob("[abc].nii")}
+        assert {path.read_text() for path in target.parent.glob("[abc].nii")} == {content}
+    with pytest.raises(ZeroDivisionError), atomic_files(target) as temporary:
+        temporary.write_text("broken")
+        1 / 0  # noqa: B018
+    assert names(target.parent) == ["a.nii", "b.nii", "c.nii"]
+    assert target.read_text() == "new"
 
 
 def test_a_failed_file_leaves_the_older_one(tmp_path: Path) -> None:

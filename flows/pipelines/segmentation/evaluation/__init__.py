@@ -1,8 +1,10 @@
 """Evaluation of a segmentation model.
 
-scoring.py   the actor that predicts, scores and keeps the label maps
-report.py    from scores and predictions to the report's contents
-page.py      the report as one HTML page
-exits.py     Dice against time of early exits
-cases.py     scores and pictures of cases, and where links to them lead
+held_out.py     all held-out cases, on the workers
+scoring.py      the actor that predicts, scores and keeps the label maps
+report.py       from scores and predictions to the report's contents
+page.py         the report as one HTML page
+exits.py        Dice against time of early exits
+calibration.py  temperatures and reliability diagrams
+cases.py        scores and pictures of cases, and where links to them lead
 """

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines.errors import Problem
 from data_pipelines.notices import Notice
 from flows.metrics import METRICS, Metric
+from flows.pipelines.segmentation.evaluation.calibration import calibration_section
 from flows.pipelines.segmentation.evaluation.cases import Cases, CaseView
 from flows.pipelines.segmentation.evaluation.exits import ExitScore, exits_section
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore, subset_dice
+from flows.pipelines.segmentation.mirroring import LEAST_GAIN, Variant, choose_variant
 from flows.pipelines.segmentation.postprocess import Choice
 from flows.report.blocks import (
     Block,
@@ -42,6 +44,9 @@ from flows.report.values import interval_text, value_cell, value_text
 from flows.training.goodput import TimeSplit
 from flows.training.time_report import times_section
 from unet_models.metrics.summary import MEAN_CLASS, MetricSummary
+
+if TYPE_CHECKING:
+    from flows.pipelines.segmentation.calibration import Calibration
 
 DICE = METRICS["dice"]
 
@@ -112,6 +117,10 @@ class SegmentationPage:
     """Postprocessing that was tried."""
     exits: Sequence[ExitScore] = ()
     """Early exits at several thresholds."""
+    calibration: Calibration | None = None
+    """Temperatures of the probabilities; None where none were fitted."""
+    variants: Sequence[Variant] = ()
+    """Predictions with and without test-time mirroring."""
 
 
 def segmentation_page(page: SegmentationPage) -> str:
@@ -128,7 +137,9 @@ def segmentation_page(page: SegmentationPage) -> str:
         *([exits_section(page.exits)] if page.exits else []),
         *([_candidates(page.candidates)] if page.candidates else []),
         *([_members(page.members)] if page.members else []),
+        *([_mirroring(page.variants)] if len(page.variants) > 1 else []),
         *([_postprocessing(page.choice)] if page.choice else []),
+        *([calibration_section(page.calibration)] if page.calibration else []),
         training_section(page.curves),
         *([times_section(page.times)] if page.times else []),
         _per_case(cases),
@@ -262,6 +273,20 @@ def _members(members: Sequence[MemberScore]) -> Section:
         "that had not seen it. The registered model averages the probabilities of all; it has no held-out cases."
     )
     return Section("Folds", intro, [Table(["Network", "Held-out cases", DICE.titled], rows)])
+
+
+def _mirroring(variants: Sequence[Variant]) -> Section:
+    chosen = choose_variant(variants)
+    rows: list[list[CellLike]] = [
+        ["with" if each.tta else "without", value_cell(DICE, each.dice), each.seconds, "kept" if each is chosen else ""]
+        for each in variants
+    ]
+    intro = (
+        "Every held-out case was predicted with the mean over its mirrored copies, and without. Mirroring takes a "
+        f"multiple of the time: it is kept where it raises the mean Dice by {LEAST_GAIN:g} or more. The scores above "
+        "are of what was kept, and so is the registered model; times are medians, of this machine."
+    )
+    return Section("Test-time mirroring", intro, [Table(["Mirroring", DICE.titled, "Seconds per case", ""], rows)])
 
 
 def _postprocessing(choice: Choice) -> Section:

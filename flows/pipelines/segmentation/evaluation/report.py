@@ -16,7 +16,6 @@ from data_pipelines.volumes.preprocess import prepare_labels
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluation.cases import CaseView, Role, choose_cases, mean_dice
-from flows.pipelines.segmentation.evaluation.exits import ExitScore
 from flows.pipelines.segmentation.evaluation.page import (
     CandidateScore,
     MemberScore,
@@ -35,7 +34,9 @@ from flows.training.figures import TrainingFigures
 from unet_models.metrics.summary import MetricSummary
 
 if TYPE_CHECKING:
+    from flows.pipelines.segmentation.calibration import Calibration
     from flows.pipelines.segmentation.candidates import Comparison
+    from flows.pipelines.segmentation.evaluate import Evaluation
     from flows.pipelines.segmentation.postprocess import Choice
     from flows.pipelines.segmentation.segmenter import Segmenter
 
@@ -48,28 +49,28 @@ def write_report(
     config: SegmentationConfig,
     shards: Record[VolumeShardFigures],
     training: Record[TrainingFigures],
-    bundle: Bundle,
-    summaries: Sequence[MetricSummary],
-    scores: Sequence[ClassScore],
-    exits: Sequence[ExitScore] = (),
+    found: Evaluation,
 ) -> None:
     """Write ``report.html`` and ``overlay.png`` (the worst case) as outputs of the attempt."""
-    source = _Source(shards, attempt.uri("predictions"), bundle.labels, _gated_segmenter(bundle, training))
-    views = _views(scores, lambda _: source)
+    labels, predictions = found.bundle.labels, storage.join(attempt.stage_uri, found.chosen.predictions)
+    source = _Source(shards, predictions, labels, _gated_segmenter(found.bundle, training))
+    views = _views(found.scores, lambda _: source)
     page = SegmentationPage(
         title=f"{config.registry.name}: {shards.figures.dataset}",
-        summaries=summaries,
-        scores=scores,
+        summaries=found.summaries,
+        scores=found.scores,
         curves={"": curves_by_name(read_curves(training))},
         remark=config.train.selection_remark,
         views=views,
         problems=read_problems(shards),
         config=config.model_dump(mode="json"),
         lineage=_lineage(attempt.key, shards, training),
-        classes=bundle.labels.numbers,
+        classes=labels.numbers,
         notices=read_notices(shards),
         times={"": training.figures.times} if training.figures.times else {},
-        exits=exits,
+        exits=found.exits,
+        calibration=found.calibration,
+        variants=found.variants,
     )
     _write(attempt, page)
 
@@ -81,6 +82,7 @@ def write_ensemble_report(
     scores: Mapping[int, Sequence[ClassScore]],
     summaries: Sequence[MetricSummary],
     choice: Choice,
+    calibration: Calibration | None,
 ) -> None:
     """Write the report of several folds: scores of all cases, those of each fold, candidates, postprocessing."""
     folds = comparison.folds
@@ -113,6 +115,8 @@ def write_ensemble_report(
         notices=_once(notice for fold in folds for notice in read_notices(fold.shards)),
         times={name: split for name, split in times.items() if split is not None},
         choice=choice,
+        calibration=calibration,
+        variants=comparison.variants,
         members=[
             MemberScore(names[number], len(mean_dice(found)), float(np.nanmean(list(mean_dice(found).values()))))
             for number, found in scores.items()

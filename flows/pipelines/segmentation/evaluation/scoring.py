@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -19,6 +20,9 @@ from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, restore_mask
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.evaluation.exits import ExitScore, compare_exits
+
+if TYPE_CHECKING:
+    from data_pipelines.volumes.restore import Watch
 
 NO_LIMIT = 1 << 40
 """Voxels: the label maps are our own."""
@@ -41,6 +45,8 @@ class ScoringJob(Spec):
     """Thresholds at which early exits are compared."""
     threads: int
     use_gpu: bool
+    voxels_per_stratum: int = 0
+    """Voxels of each class and case from which calibration is fitted, and as many unsure ones; 0: none."""
     subsets: tuple[str, ...] = ()
     """Subsets of the modalities, such as ``image,text``, with which each case is segmented once more."""
 
@@ -115,14 +121,18 @@ class CaseScorer:
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Score the case in ``row`` of the job at ``job``; the result holds the JSON of its ``ClassScore`` list."""
         from data_pipelines.volumes.formats.nifti import write_nifti
+        from flows.pipelines.segmentation.calibration import VoxelSampler
         from unet_models.metrics.summary import score_case
 
         self.job = job = self.job or self.load(item["job"])
         row = int(item["row"])
         stored = read_stored_geometry(self.reader, row)
         given = Modalities.stored(self.reader, row) if self.segmenter.bundle.model.fusion else IMAGE_ALONE
-        labels, prediction = self.segmenter.bundle.labels, self._segment(row, stored, given)
-        truth = stored_truth(self.reader, row, stored)
+        labels, truth = self.segmenter.bundle.labels, stored_truth(self.reader, row, stored)
+        sampler = VoxelSampler(truth, stored, labels, job.voxels_per_stratum, row) if job.voxels_per_stratum else None
+        started = time.perf_counter()
+        prediction = self._segment(row, stored, given, sampler)
+        seconds = time.perf_counter() - started
         spacing = stored.stored_spacing
         scores = score_case(prediction, truth, labels.targets, labels.num_classes, spacing, job.tolerance_mm)
         key = self.reader.key(row)
@@ -139,7 +149,13 @@ class CaseScorer:
             )
             for name, values in scores.items()
         ]
-        return {"scores": _SCORES.dump_json(found).decode(), "exits": _EXITS.dump_json(self._exits(row)).decode()}
+        return {
+            "row": row,
+            "seconds": seconds,
+            "scores": _SCORES.dump_json(found).decode(),
+            "exits": _EXITS.dump_json(self._exits(row)).decode(),
+            "voxels": sampler.finish() if sampler is not None else b"",
+        }
 
     def _exits(self, row: int) -> list[ExitScore]:
         """Compare thresholds of early exits on a case."""
@@ -156,11 +172,11 @@ class CaseScorer:
         dice = overlap.target_dice(self._segment(row, stored, given), truth, list(targets.values()), num_classes)
         return dict(zip(targets, dice.tolist(), strict=True))
 
-    def _segment(self, row: int, stored: StoredGeometry, given: Modalities) -> np.ndarray:
+    def _segment(self, row: int, stored: StoredGeometry, given: Modalities, watch: Watch | None = None) -> np.ndarray:
         """Predict the numbers of classes (*stored) of a case, from its shard or from its files."""
         assert self.job is not None
         if self.job.raw_images is None:
-            return self.segmenter.segment_prepared(self.reader.array(row, IMAGE), stored, given)
+            return self.segmenter.segment_prepared(self.reader.array(row, IMAGE), stored, given, watch)
         return self.segmenter.segment_files(self.job.raw_images[self.reader.key(row)], given)[0]
 
 

@@ -20,20 +20,20 @@ def test_metrics_that_are_not_in_the_table_are_refused() -> None:
     with pytest.raises(KeyError, match="sparkle is not in the table of metrics"):
         EvaluationFigures(metrics=known | {"sparkle": 42.0})
     with pytest.raises(KeyError, match="sparkle"):
-        SegmentationScores(metrics={"sparkle": 42.0}, num_cases=1, predictions="p")
+        SegmentationScores(metrics={"sparkle": 42.0}, num_cases=1, variants=(), tta=True)
     with pytest.raises(KeyError, match="sparkle"):
         GenerationScores(metrics={"sparkle[clip,n=2]": 42.0}, num_images=2)
 
 
 def test_figures_are_typed_and_frozen() -> None:
     with pytest.raises(ValidationError):
-        SegmentationScores(metrics={}, num_cases="many", predictions="p")
+        SegmentationScores(metrics={}, num_cases="many", variants=(), tta=True)
     with pytest.raises(ValidationError, match="frozen"):
         CountFigures().num_runs = 3  # type: ignore[misc]
 
 
 def test_a_record_survives_json(tmp_path: Path) -> None:
-    scores = SegmentationScores(metrics={"dice": 0.5}, num_cases=2, predictions="a/predictions")
+    scores = SegmentationScores(metrics={"dice": 0.5}, num_cases=2, variants=(), tta=True)
     record = finished("evaluate", scores, str(tmp_path), report="a/report.html")
     (tmp_path / "record.json").write_text(record.model_dump_json())
     again = read_record(str(tmp_path), SegmentationScores)

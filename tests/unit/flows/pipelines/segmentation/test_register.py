@@ -36,7 +36,7 @@ def candidate(monkeypatch: pytest.MonkeyPatch) -> Candidate:
     monkeypatch.setattr(register, "register_stage", lambda config, candidate, inputs: found.append(candidate))
     config = SegmentationConfig.model_validate({"registry": {"name": "spleen"}})
     training = finished("train", TrainingFigures(step=700, run_id=None, num_workers=2), weights="w")
-    evaluation = finished("evaluate", SegmentationScores(metrics=METRICS, num_cases=5, predictions="p"))
+    evaluation = finished("evaluate", SegmentationScores(metrics=METRICS, num_cases=5, variants=(), tta=True))
     register.register_model(config, finished("shard", SHARDS), training, evaluation)
     return found[0]
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,11 +18,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from data_pipelines.errors import DataError, InputError
-from data_pipelines.volumes.checks import CheckedImage
+from data_pipelines.volumes.checks import CheckedImage, check_image
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.modalities import Modalities
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from data_pipelines.volumes.trained_range import TrainedRange
+from flows.pipelines.segmentation import reading
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.segmenter import Segmenter
 from tests.support.volumes import numbered
@@ -196,7 +198,7 @@ def test_what_was_assumed_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "unit-unstated (1)" in caplog.text
 
 
-def test_the_next_image_is_read_while_the_network_works(tmp_path: Path) -> None:
+def test_the_next_image_is_read_while_the_network_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first prediction waits for the second image to be read, and two networks never work at once."""
     second_read, at_work = threading.Event(), threading.Semaphore()
 
@@ -207,13 +209,13 @@ def test_the_next_image_is_read_while_the_network_works(tmp_path: Path) -> None:
             at_work.release()
             return super().forward(images)
 
-    class Reading(Threshold):
-        def _read(self, paths: Sequence[str]) -> CheckedImage:
-            if paths[0].endswith("b.nii"):
-                second_read.set()
-            return super()._read(paths)
+    def check(paths: Sequence[str], *rules: Any) -> CheckedImage:
+        if paths[0].endswith("b.nii"):
+            second_read.set()
+        return check_image(paths, *rules)
 
-    segmenter = Reading()
+    monkeypatch.setattr(reading, "check_image", check)
+    segmenter = Threshold()
     segmenter.predictor = Waiting()
     paths = [write(tmp_path / name, sign * IMAGE) for name, sign in (("a.nii", 1), ("b.nii", -1))]
     with ThreadPoolExecutor(2) as pool:

@@ -9,11 +9,13 @@ from unittest import mock
 
 import pytest
 
-from data_pipelines.errors import ConfigError
+from data_pipelines.errors import ConfigError, InputError
 from flows.config.specs import ComputeSpec
 from flows.registry.models import ModelVersion
 from flows.running.prediction.inputs import plan_items
-from flows.running.prediction.predict import Predictor, claim_folder, predict
+from flows.running.prediction.items import Item
+from flows.running.prediction.manifest import check_distinct, claim_folder
+from flows.running.prediction.predict import Options, Predictor, predict
 
 
 class Model:
@@ -23,7 +25,9 @@ class Model:
 
     def predict(self, columns: dict[str, list[str]], params: dict[str, float] | None) -> None:
         self.params = params
-        Path(columns["output"][0]).write_text("labels")
+        output = Path(columns["output"][0])
+        output.with_name(f"map of {output.name}").write_text("map")
+        output.write_text("labels")
         if "broken" in columns["path"][0]:
             raise RuntimeError("no such voxel")
 
@@ -40,7 +44,7 @@ def test_a_failure_is_returned_and_leaves_no_file(tmp_path: Path) -> None:
     ]
     assert [result["error"] for result in results] == ["", "broken.nii.gz: no such voxel"]
     assert not any(result["is_fatal"] for result in results)
-    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["map of whole", "whole"]
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path) -> None:
@@ -85,6 +89,34 @@ def test_an_input_of_new_content_is_due_again(tmp_path: Path, scans: Path, chang
     (scans / changed).write_bytes(bytes(128) + b"DICM and more")
     assert claim() == {f"{output}.nii.gz"}
     assert claim() == {f"{output}.nii.gz"}  # until it is predicted
+
+
+def test_maps_belong_to_their_label_map(tmp_path: Path, scans: Path) -> None:
+    folder = tmp_path / "out"
+    items = plan_items(str(scans), folder, takes_prompts=False).items
+    folder.mkdir()
+    (folder / "a.uncertainty.nii.gz").touch()
+    with pytest.raises(ConfigError, match=r"a\.uncertainty\.nii\.gz exists and is no prediction of ours"):
+        claim_folder(folder, version_of("1"), items)
+    (folder / "a.uncertainty.nii.gz").unlink()
+    claim_folder(folder, version_of("1"), items)
+    for name in ("a.nii.gz", "a.probabilities.nii.gz", "b.probabilities.nii.gz"):
+        (folder / name).touch()
+    (scans / "a.nii").write_bytes(b"other")
+    claim_folder(folder, version_of("1"), items)
+    assert [path.name for path in sorted(folder.iterdir())] == ["b.probabilities.nii.gz", "predictions.json"]
+
+
+def test_a_map_that_would_be_another_images_label_map_is_refused(tmp_path: Path) -> None:
+    items = [Item({}, str(tmp_path / name)) for name in ("a.nii.gz", "a.Uncertainty.nii.gz")]
+    check_distinct(items, Options(probabilities=True).maps)
+    with pytest.raises(InputError, match=r"a\.uncertainty\.nii\.gz would be a map of a\.nii\.gz and a prediction"):
+        check_distinct(items, Options(uncertainty=True).maps)
+
+
+def test_options_that_are_set_are_parameters() -> None:
+    assert Options().params == {}
+    assert Options(memory_gb=2, uncertainty=True).params == {"memory_gb": 2, "uncertainty": True}
 
 
 def test_files_that_are_no_predictions_are_neither_taken_for_them_nor_removed(tmp_path: Path, scans: Path) -> None:

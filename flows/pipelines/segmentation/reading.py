@@ -1,0 +1,77 @@
+"""Images that a model segments: read, checked as in training, and preprocessed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipelines.errors import InputError
+from data_pipelines.notices import Notice, log_notices
+from data_pipelines.volumes.checks import check_finite, check_image, check_varies
+from data_pipelines.volumes.formats.base import Geometry
+from data_pipelines.volumes.preprocess import Prepared, prepare, sample_axes
+from flows.pipelines.segmentation.bundle import Bundle
+
+ARRAY = "image"
+"""Name of an array that came from no file, in messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An image that is checked and preprocessed; the image as stored is not held beside it."""
+
+    prepared: Prepared
+    geometry: Geometry
+    """Geometry of the file."""
+    stored_shape: tuple[int, ...]
+    """Shape of the file's voxels: (x, y, 1) where a 2-D image is stored as one slice."""
+
+
+def read_files(bundle: Bundle, paths: Sequence[str]) -> Ready:
+    """Read, check and preprocess one file per channel, or one file with all channels.
+
+    Raises DataError for every rule that training would have found broken.
+    """
+    checked = check_image(paths, bundle.channels, len(bundle.patch_size), bundle.limits)
+    log_notices([*checked.notices, *_find_outside(bundle, paths[0], checked.image, checked.geometry)])
+    return Ready(_prepare(bundle, checked.image, checked.geometry), checked.geometry, checked.stored_shape)
+
+
+def read_array(bundle: Bundle, image: np.ndarray, geometry: Geometry | None = None) -> Ready:
+    """Check and preprocess an image (C, *spatial), or (*spatial) for one channel.
+
+    Without ``geometry`` the array is taken to be in canonical orientation with the model's spacing. Raises InputError
+    for another number of channels or axes, and DataError for values that training refuses.
+    """
+    ndim, channels = len(bundle.patch_size), bundle.channels
+    image = image[None] if image.ndim == ndim else image
+    if image.ndim != ndim + 1 or image.shape[0] != len(channels):
+        raise InputError(f"image: expected ({len(channels)} channels, {ndim} spatial axes), got shape {image.shape}")
+    places = [f"channel {index}: " if len(channels) > 1 else "" for index in range(len(channels))]
+    check_finite(ARRAY, list(image), places)
+    check_varies([(ARRAY, channel) for channel in image], channels)
+    if geometry is not None:
+        log_notices(_find_outside(bundle, ARRAY, image, geometry))
+    geometry = geometry or _assumed_geometry(bundle, image)
+    return Ready(_prepare(bundle, image, geometry), geometry, geometry.shape)
+
+
+def _find_outside(bundle: Bundle, path: str, image: np.ndarray, geometry: Geometry) -> list[Notice]:
+    trained, kinds = bundle.trained_range, bundle.preprocess.normalisations(len(bundle.channels))
+    is_absolute = [kind != "zscore" for kind in kinds]
+    return trained.find_outside(path, image, geometry, is_absolute=is_absolute) if trained else []
+
+
+def _assumed_geometry(bundle: Bundle, image: np.ndarray) -> Geometry:
+    """Return the geometry of an array (C, *spatial) that comes without one: spacings are the model's."""
+    spacing, shape = [1.0] * (image.ndim - 1), image.shape[1:]
+    axes, _ = sample_axes(Geometry(shape, tuple(spacing)), bundle.preprocess)
+    for axis, wanted in zip(axes, bundle.spacing or (), strict=False):
+        spacing[axis] = wanted or 1.0
+    return Geometry(shape, tuple(spacing))
+
+
+def _prepare(bundle: Bundle, image: np.ndarray, geometry: Geometry) -> Prepared:
+    return prepare(image, geometry, bundle.preprocess, bundle.spacing)
