@@ -66,7 +66,12 @@ def run_ablation(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int
 
 
 def check_comparable(config: PipelineConfig) -> None:
-    """Raise ConfigError where trainings have no validation, or numbers of steps of their own."""
+    """Raise ConfigError where a variant is several runs, has no validation, or a number of steps of its own."""
+    if len(runs := pipeline_of(config).split(config)) > 1:
+        raise ConfigError(
+            f"ablate: each variant is one training, and this configuration asks for {len(runs)} ({', '.join(runs)}); "
+            "set data.fold to a number, without candidates"
+        )
     spec = config.train  # type: ignore[attr-defined]  # ablations are of pipelines that train
     if not spec.validate_cases:
         raise ConfigError("ablate: it compares validation step by step; set train.validate_cases above 0")

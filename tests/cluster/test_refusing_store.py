@@ -12,7 +12,7 @@ from tests.support.object_store import BUCKET, ObjectStore
 
 @pytest.mark.long
 def test_a_store_that_refuses_for_longer_than_arrow_waits() -> None:
-    """Seen to fail with Arrow's own patience, which ends after 6 s."""
+    """Must fail with Arrow's own patience, which ends after 6 s."""
     with ObjectStore() as store:
         storage.write_bytes(f"s3://{BUCKET}/a", b"b")
         store.is_refusing = True

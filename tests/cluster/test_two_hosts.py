@@ -71,6 +71,7 @@ def test_throughput_of_one_and_of_two_hosts(hosts: TwoHosts, segmentation: dict[
 def test_a_killed_worker_costs_at_most_one_interval(
     hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]
 ) -> None:
+    """Must fail where Ray Train starts no workers again (``max_failures=0``)."""
     training = start_training(hosts, "killed", "compute.num_workers=2")
     wait_while(training, lambda: steps_told(hosts, "killed")[0][-1:] > [50])
     (victim,) = hosts.second.pids_of("ray::RayTrainWorker")
@@ -109,7 +110,10 @@ def test_diffusion_uses_both_hosts(hosts: TwoHosts) -> None:
 
 
 def test_a_drained_host_costs_no_step_and_the_group_grows_when_it_is_back(hosts: TwoHosts, report: list[str]) -> None:
-    """Then SIGTERM to the run, which takes a checkpoint on the cluster, too."""
+    """Then SIGTERM to the run, which takes a checkpoint on the cluster, too.
+
+    Must fail where workers do not ask whether a node is drained.
+    """
     endless = ("train.num_steps=100000", "train.checkpoint_every_steps=100000")
     training = start_training(hosts, "drained", "compute.num_workers=[1,2]", *endless)
     wait_while(training, lambda: steps_told(hosts, "drained")[0][-1:] > [20])
@@ -132,6 +136,7 @@ def test_a_drained_host_costs_no_step_and_the_group_grows_when_it_is_back(hosts:
 
 
 def test_a_host_cut_off_is_done_without(hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]) -> None:
+    """Must fail where Ray Train starts no workers again (``max_failures=0``)."""
     training = start_training(hosts, "cut", "compute.num_workers=[1,2]")
     wait_while(training, lambda: steps_told(hosts, "cut")[0][-1:] > [50])
     hosts.set_link("down")

@@ -24,3 +24,9 @@ def test_pipelines_without_ablations_say_so() -> None:
     assert find_ablation(SegmentationConfig(), "skips").name == "skips"
     with pytest.raises(ConfigError, match="pipeline restoration can compare nothing"):
         find_ablation(RestorationConfig(), "skips")
+
+
+def test_a_variant_is_one_training() -> None:
+    config = SegmentationConfig.model_validate({"candidates": {"wide": {"train": {"model": {"norm": "batch"}}}}})
+    with pytest.raises(ConfigError, match=r"asks for 2 \(base, fold 0, wide, fold 0\)"):
+        check_comparable(config)
