@@ -59,7 +59,9 @@ def planned_yaml(
     settings = plan_settings(surveyed, chosen, wishes)
     if not candidates:
         return plan_yaml(str(root), settings, others)
-    return plan_yaml(str(root), [*settings, *(plan_candidate(surveyed, chosen, each, wishes) for each in others)])
+    for other in others:
+        settings += plan_candidate(surveyed, chosen, other, wishes)
+    return plan_yaml(str(root), settings)
 
 
 def planned_config(data: Path) -> Path:

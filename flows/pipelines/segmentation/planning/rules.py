@@ -58,29 +58,26 @@ def plan_settings(survey: Survey, candidate: Candidate, wishes: Wishes) -> list[
     ]
 
 
-def plan_candidate(survey: Survey, chosen: Candidate, other: Candidate, wishes: Wishes) -> Setting:
+def plan_candidate(survey: Survey, chosen: Candidate, other: Candidate, wishes: Wishes) -> list[Setting]:
     """Return another candidate as what it changes of the chosen one's settings."""
-    path = f"candidates.{other.name}"
     if len(other.spacing) < len(chosen.spacing):
         axis = planning_order(chosen.spacing)[0]
         mirrored = [each for each in _mirrored(survey) if each != axis]
-        changes = _network(other.thickened(axis, chosen), wishes) | {
-            "augment": {"mirror_axes": mirrored, "coarse_axis": axis}
-        }
-        return Setting(path, {"train": changes}, f"Slices across axis {axis}: a 2-D network that sees one at a time.")
-    data = {"preprocess": {"spacing": list(other.spacing)}}
-    reason = f"A low resolution, voxels of {_mm(other.spacing)}: patches see more of the image around them."
-    return Setting(path, {"data": data, "train": _network(other, wishes)}, reason)
-
-
-def _network(candidate: Candidate, wishes: Wishes) -> dict[str, Any]:
-    """Return the settings of training that follow from the sizes of a candidate."""
-    settings = [*_batch(candidate.sizes, wishes), *_model(candidate.sizes, wishes)]
-    changes: dict[str, Any] = {"patch_size": list(candidate.sizes.topology.patch_size), "model": {"kernel_size": 3}}
-    for setting in settings:
-        group, _, field = setting.path.removeprefix("train.").rpartition(".")
-        (changes[group] if group else changes)[field] = setting.value
-    return changes
+        reason = f"Slices across axis {axis}: a 2-D network that sees one at a time."
+        patches = other.thickened(axis, chosen)
+        changes = {"train.augment.mirror_axes": mirrored, "train.augment.coarse_axis": axis}
+    else:
+        reason = f"A low resolution, voxels of {_mm(other.spacing)}: patches see more of the image around them."
+        patches = other
+        changes = {"data.preprocess.spacing": list(other.spacing)}
+    sizes = patches.sizes
+    changes = {"train.patch_size": list(sizes.topology.patch_size), "train.model.kernel_size": 3} | changes
+    changes |= {setting.path: setting.value for setting in (*_batch(sizes, wishes), *_model(sizes, wishes))}
+    reasons = [reason, *[""] * (len(changes) - 1)]
+    return [
+        Setting(f"candidates.{other.name}.{path}", value, why)
+        for (path, value), why in zip(changes.items(), reasons, strict=True)
+    ]
 
 
 def _data(survey: Survey) -> Iterator[Setting]:
