@@ -64,6 +64,7 @@ class VoxelSampler:
         known = numbers < self.labels.num_classes
         self.counts += np.bincount(strata[known], minlength=len(self.counts))
         chosen = np.flatnonzero(known)
+        chosen = chosen[keys[chosen] < self._limits()[strata[chosen]]]
         chosen = chosen[self._smallest(keys[chosen], strata[chosen])]
         drawn = flat[:, torch.from_numpy(chosen).to(flat.device)].T.cpu().numpy()
         self.logits = np.concatenate([self.logits, drawn])
@@ -95,6 +96,13 @@ class VoxelSampler:
         ].T
         lowest = torch.where(true, probabilities, 1 if not self.labels.regions else 1 - probabilities).amin(dim=0)
         return (lowest < SURE).cpu().numpy()
+
+    def _limits(self) -> np.ndarray:
+        """Return the key of each stratum above which none is drawn any more: most of a plane, soon, is not sorted."""
+        largest = np.zeros(len(self.counts))
+        np.maximum.at(largest, self.strata, self.keys)
+        is_full = np.bincount(self.strata, minlength=len(self.counts)) >= self.size
+        return np.where(is_full, largest, np.inf)
 
     def _smallest(self, keys: np.ndarray, strata: np.ndarray) -> np.ndarray:
         """Return the places of the ``size`` smallest keys of each stratum."""
