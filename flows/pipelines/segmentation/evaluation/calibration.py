@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from data_pipelines.volumes.classes import BACKGROUND
 from flows.metrics import METRICS
 from flows.report.blocks import CellLike, Figure, FigureRow, Section, Table
 from flows.report.reliability import Bin, reliability_chart
@@ -28,9 +29,9 @@ def calibration_section(calibration: Calibration) -> Section:
         ]
         for target, place in calibration.outputs.items()
     ]
-    rows.append(
-        ["mean", "", value_cell(BEFORE, metrics[BEFORE.name]), value_cell(AFTER, metrics[AFTER.name])],
-    )
+    rows.append(["mean", "", value_cell(BEFORE, metrics[BEFORE.name]), value_cell(AFTER, metrics[AFTER.name])])
+    if len(calibration.temperatures) > len(calibration.outputs):  # of exclusive classes
+        rows.insert(0, [BACKGROUND, calibration.temperatures[0], "", ""])
     charts = [
         Figure(
             svg=reliability_chart(
@@ -44,8 +45,8 @@ def calibration_section(calibration: Calibration) -> Section:
         "temperature that its log-probability is divided by: above 1 the network was too sure, below 1 too unsure. "
         f"They minimise the negative log-likelihood of {calibration.num_voxels:,} voxels, drawn from every held-out "
         f"case and weighted by how many they stand for: {calibration.likelihoods[0]:.5f} nats before, "
-        f"{calibration.likelihoods[1]:.5f} after. They were fitted on the very cases that are scored: of new ones "
-        "expect a little less. No label changes: labels are those of the network's own output."
+        f"{calibration.likelihoods[1]:.5f} after. They were fitted on the very cases that are scored: on new ones "
+        "expect a little larger errors. No label changes: labels are those of the network's own output."
     )
     table = Table(["Class", "Temperature", "Error before", "Error after"], rows)
     return Section("Calibration", intro, [table, FigureRow(charts)])
