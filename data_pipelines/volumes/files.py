@@ -6,22 +6,28 @@
     .tif with several pages       tifffile; array (column, row, page), and a channel axis where there is one
     a folder of DICOM slices      pydicom; array (column, row, slice), slices sorted along their normal
 
-Orientation is left as stored: the affine says where the voxels lie.
+Orientation is left as stored: the affine says where the voxels lie. Label maps are written as NIfTI, NRRD, MetaImage,
+TIFF or PNG.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from data_pipelines.errors import DataError
+import numpy as np
+
+from data_pipelines.errors import DataError, InputError
 from data_pipelines.files.reading import named_errors
-from data_pipelines.volumes.formats import dicom, images, itk, nifti, tiff
+from data_pipelines.volumes.formats import dicom, images, itk, itk_out, nifti, tiff
 from data_pipelines.volumes.formats.base import (
     ALL_SUFFIXES,
+    IMAGE_SUFFIXES,
     ITK_SUFFIXES,
     NIFTI_SUFFIXES,
     TIFF_SUFFIXES,
+    WRITTEN_SUFFIXES,
     Geometry,
     LabelKind,
     Volume,
@@ -101,6 +107,37 @@ def read_volume(
         if path.name.lower().endswith(ITK_SUFFIXES):
             return itk.read_volume(path, max_voxels)
         return images.read_volume(path, max_voxels, label=label)
+
+
+def write_labels(path: str | os.PathLike[str], labels: np.ndarray, geometry: Geometry) -> None:
+    """Write a label map in the format that the name ends in, complete or not at all.
+
+    ``labels`` are (*spatial), for PNG and TIFF also colours (*spatial, 3). PNG has no geometry, TIFF the voxel size
+    alone. Raises InputError for another ending, and for what the format cannot hold.
+    """
+    path, name = Path(path), Path(path).name.lower()
+    labels, geometry = _in_order_of(name, labels, geometry)
+    if name.endswith(".png"):
+        images.write_picture(path, labels)
+    elif name.endswith(TIFF_SUFFIXES):
+        tiff.write_tiff(path, labels, geometry)
+    elif name.endswith(".nrrd"):
+        itk_out.write_nrrd(path, labels, geometry)
+    elif name.endswith(".mha"):
+        itk_out.write_meta_image(path, labels, geometry)
+    elif name.endswith(NIFTI_SUFFIXES):
+        nifti.write_nifti(path, labels, geometry.affine_array(), geometry.unit_mm)
+    else:
+        raise InputError(f"{path}: label maps are written as {', '.join(WRITTEN_SUFFIXES)}; name one of them")
+
+
+def _in_order_of(name: str, labels: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
+    """Order the axes of a 2-D label map as its format has them: (row, column) of pictures, else (x, y)."""
+    is_picture, was_picture = name.endswith(IMAGE_SUFFIXES), geometry.affine is None
+    if geometry.ndim != 2 or is_picture == was_picture:
+        return labels, geometry
+    turned = replace(geometry, shape=geometry.shape[::-1], spacing=geometry.spacing[::-1])
+    return labels.swapaxes(0, 1), replace(turned, affine=None) if is_picture else turned
 
 
 def read_num_channels(path: str | os.PathLike[str], max_voxels: int) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from data_pipelines.errors import InputError
 from flows.cli.base import MODEL_PANEL, Json, app, print_json, print_result
 from flows.cli.tables import models_text
+
+LabelFormat = Literal["nii.gz", "nii", "nrrd", "mha", "tif", "png"]
 
 
 @app.command(rich_help_panel=MODEL_PANEL)
@@ -33,6 +35,9 @@ def predict(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write the entropy of the probabilities, 0 to 1.")
     ] = False,
+    label_format: Annotated[
+        LabelFormat | None, typer.Option("--format", help="Format of label maps; default: that of each input.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Predict with a registered model over many inputs. The same command again predicts what is missing."""
@@ -44,15 +49,16 @@ def predict(
     from flows.running.prediction.predict import Options
     from flows.running.prediction.predict import predict as predict_here
 
+    suffix = f".{label_format}" if label_format else ""
     shared_out = max((os.cpu_count() or 1) // num_workers, 1)
     compute = ComputeSpec(num_workers=num_workers, threads_per_worker=threads or shared_out, use_gpu=use_gpu)
     options = Options(memory_gb=memory, probabilities=probabilities, uncertainty=uncertainty)
     require_mlflow()
     address = jobs_address()
     summary = (
-        predict_as_job(model, source, output, compute, address, options)
+        predict_as_job(model, source, output, compute, address, options, suffix)
         if address
-        else predict_here(model, source, output, compute, storage_root(), options)
+        else predict_here(model, source, output, compute, storage_root(), options, suffix)
     )
     if as_json:
         print_json(summary)

@@ -21,6 +21,22 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", *TIFF_SUFFIXES)
 LabelKind = Literal["values", "colours"]
 """Content of a label picture: values, which are the indices of a palette where there is one, or colours."""
 ALL_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *IMAGE_SUFFIXES)
+WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".tif", ".png")
+"""Suffixes that label maps are written with."""
+_WRITTEN_AS = {
+    ".nii": ".nii.gz",
+    ".nhdr": ".nrrd",
+    ".mhd": ".mha",
+    ".tiff": ".tif",
+    ".jpg": ".png",  # which would change labels
+    ".jpeg": ".png",
+}
+
+
+def written_suffix(name: str) -> str:
+    """Return the suffix that a label map of a file of this name is written with: its format, in one file."""
+    suffix = next((suffix for suffix in ALL_SUFFIXES if name.lower().endswith(suffix)), ".nii.gz")
+    return _WRITTEN_AS.get(suffix, suffix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,23 @@ def check_spacing(path: Path, spacing: Sequence[float]) -> None:
     if not all(math.isfinite(value) and value > 0 for value in spacing):
         message = f"the spacing must be positive millimetres, got {[float(value) for value in spacing]}"
         raise unreadable("bad-spacing", path, message, "correct the voxel size in the header")
+
+
+def storable(array: np.ndarray) -> np.ndarray:
+    """Return an array in a type that files have: bool becomes uint8, 64-bit numbers 32-bit.
+
+    Raises ValueError for integers beyond 32 bits.
+    """
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    if array.dtype.itemsize == 8:
+        narrow = array.astype(np.int32)
+        if not np.array_equal(narrow, array):
+            raise ValueError("values beyond 32 bits cannot be stored")
+        return narrow
+    return array
 
 
 def scaled(stored: np.ndarray, slope: float | None, intercept: float | None) -> np.ndarray:

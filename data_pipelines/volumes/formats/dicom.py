@@ -1,4 +1,7 @@
-"""A folder of DICOM slices by pydicom: one array (column, row, slice), slices sorted along their normal."""
+"""A folder of DICOM slices by pydicom: one array (column, row, slice), slices sorted along their normal.
+
+The slices may be the frames of a single file (Enhanced multi-frame).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.formats.base import Geometry, Volume, scaled
+from data_pipelines.volumes.formats.frames import decode_frames, frame_number
 from data_pipelines.volumes.formats.slices import list_slices, place_slices, read_headers, value_of
 
 if TYPE_CHECKING:
@@ -41,21 +45,31 @@ def read_volume(folder: Path, max_voxels: int, tolerance_mm: float) -> Volume:
 
     headers = read_headers(folder)
     files, geometry = place_slices(folder, headers, max_voxels, tolerance_mm)
-    slices = []
-    for file in files:
+    if (file := files[0].parent).is_file():
         with named_errors(file):
-            slices.append(_read_slice(file, pydicom.dcmread(file)))
+            frames = decode_frames(file, headers)
+        slices = [_in_units(frames[frame_number(key) - 1], headers[key]) for key in files]
+    else:
+        slices = []
+        for file in files:
+            with named_errors(file):
+                slices.append(_read_slice(file, pydicom.dcmread(file)))
     return Volume(np.stack(slices, axis=-1), geometry, notices=_notices(folder, headers))
 
 
 def _read_slice(file: Path, dataset: FileDataset) -> np.ndarray:
-    """Decode one slice (column, row) in the units that its rescaling gives, white being the highest value."""
+    """Decode one slice (column, row) in the units that its rescaling gives."""
     if "NumberOfFrames" in dataset and value_of(dataset, "NumberOfFrames") is None:
         del dataset.NumberOfFrames
     stored = dataset.pixel_array
     if stored.shape != (dataset.Rows, dataset.Columns):
         message = f"expected one grey image of {dataset.Rows} rows and {dataset.Columns} columns, got {stored.shape}"
         raise unreadable("not-a-slice", file, message, "export single slices")
+    return _in_units(stored, dataset)
+
+
+def _in_units(stored: np.ndarray, dataset: FileDataset) -> np.ndarray:
+    """Rescale stored values (row, column) to those of the image (column, row), white being the highest."""
     if _is_inverted(dataset):
         stored = _inverted(stored, dataset)
     if value_of(dataset, "ModalityLUTSequence") is not None:

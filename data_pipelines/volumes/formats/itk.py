@@ -1,4 +1,4 @@
-"""NRRD and MetaImage (MHA, MHD) by SimpleITK: arrays (i, j, k) or (i, j, k, channel), placed in RAS+ like NIfTI.
+"""NRRD and MetaImage (MHA, MHD), read by SimpleITK: arrays (i, j, k) or (i, j, k, channel), placed in RAS+ like NIfTI.
 
 Headers whose voxels lie in another file (``.nhdr``, ``.mhd``) may name one file beside them, nothing else.
 """
@@ -148,7 +148,7 @@ def _geometry(path: Path, reader: ImageFileReader) -> Geometry:
     affine[:2] *= -1
     if not np.isfinite(affine).all() or abs(np.linalg.det(direction)) < 1e-3:
         raise unreadable("bad-affine", path, "the axes of the header are not independent", "correct the header")
-    return Geometry(tuple(_sizes(reader)[:ndim]), tuple(spacing.tolist()), tuple(map(tuple, affine.tolist())))
+    return Geometry(tuple(_sizes(reader)[:ndim]), tuple(spacing.tolist()), tuple(map(tuple, affine.tolist())), unit)
 
 
 def _unit_mm(path: Path) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from data_pipelines.atomic import atomic_file
 from data_pipelines.files.reading import unreadable
 from data_pipelines.notices import Notice, notice
-from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled
+from data_pipelines.volumes.formats.base import Geometry, Volume, check_spacing, check_voxels, scaled, storable
 
 _MAX_GZIP_RATIO = 1032
 """Deflate cannot do better (RFC 1951), so a shorter file cannot hold what its header promises."""
@@ -74,12 +74,12 @@ def write_nifti(
 ) -> None:
     """Write ``array`` (*spatial) as NIfTI, compressed where the name ends in ``.gz``; complete or not at all.
 
-    ``affine`` is in mm; the header states it in the unit of ``unit_mm`` mm, as the file did that it comes from. The
-    same input gives the same bytes (no time stamp). bool becomes uint8, 64-bit numbers become 32-bit. Raises ValueError
-    for integers beyond 32 bits.
+    ``affine`` is in mm; the header states it in the unit of ``unit_mm`` mm, as the file did that it comes from, where
+    NIfTI has that unit. The same input gives the same bytes (no time stamp). bool becomes uint8, 64-bit numbers become
+    32-bit. Raises ValueError for integers beyond 32 bits.
     """
     path = Path(path)
-    payload = _nifti_image(_storable(np.asarray(array)), np.asarray(affine, dtype=np.float64), unit_mm).to_bytes()
+    payload = _nifti_image(storable(np.asarray(array)), np.asarray(affine, dtype=np.float64), unit_mm).to_bytes()
     if path.name.endswith(".gz"):
         payload = gzip.compress(payload, compresslevel=1, mtime=0)
     with atomic_file(path) as temporary:
@@ -99,22 +99,10 @@ def nifti_header(shape: tuple[int, ...], dtype: type[np.generic], geometry: Geom
 def _nifti_image(voxels: np.ndarray, affine: np.ndarray, unit_mm: float) -> Any:
     import nibabel as nib
 
+    unit_mm = unit_mm if unit_mm in _UNITS_MM.values() else 1.0
     image = nib.Nifti1Image(voxels, affine / [[unit_mm], [unit_mm], [unit_mm], [1.0]])
     image.header["xyzt_units"] = next(code for code, length in _UNITS_MM.items() if length == unit_mm)
     return image
-
-
-def _storable(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8)
-    if array.dtype.kind == "f":
-        return array.astype(np.float32, copy=False)
-    if array.dtype.itemsize == 8:
-        narrow = array.astype(np.int32)
-        if not np.array_equal(narrow, array):
-            raise ValueError("write_nifti: values beyond 32 bits cannot be stored")
-        return narrow
-    return array
 
 
 @contextmanager

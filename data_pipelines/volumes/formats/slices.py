@@ -17,6 +17,7 @@ import numpy as np
 from data_pipelines.errors import DataError, ProblemList
 from data_pipelines.files.reading import unreadable
 from data_pipelines.volumes.formats.base import Geometry, check_spacing, check_voxels
+from data_pipelines.volumes.formats.frames import is_multi_frame, split_frames
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -50,12 +51,20 @@ def value_of(header: FileDataset, tag: str) -> Any:
 
 
 def read_headers(folder: Path) -> Headers:
-    """Read every header of the folder. Raises DataError for a file that is not a slice, or that cannot be decoded."""
+    """Read the header of every slice: of each file of the folder, or of each frame of a single multi-frame file.
+
+    Raises DataError for a file that is not a slice, or that cannot be decoded.
+    """
     files = list_slices(folder)
     if not files or len(files) > _MAX_SLICES:
         message = f"expected 1 to {_MAX_SLICES} DICOM slices, found {len(files)} files"
         raise unreadable("no-slices", folder, message, "put the files of one DICOM series into the folder")
-    return {file: _read_header(file) for file in files}
+    headers = {file: _read_header(file) for file in files}
+    if len(files) == 1 and is_multi_frame(headers[files[0]]):
+        headers = split_frames(files[0], headers[files[0]])
+    for file, header in headers.items():
+        _check_header(file, header)
+    return headers
 
 
 def place_slices(folder: Path, headers: Headers, max_voxels: int, tolerance_mm: float) -> tuple[list[Path], Geometry]:
@@ -114,17 +123,20 @@ def _read_header(file: Path) -> FileDataset:
         header = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError:
         raise unreadable("not-dicom", file, "is not a DICOM file", "move it out of the folder") from None
-    missing = [tag for tag in _SLICE_TAGS if value_of(header, tag) is None]
-    if missing or int(value_of(header, "NumberOfFrames") or 1) > 1:
-        message = f"lacks {', '.join(missing)}" if missing else "holds several frames"
-        raise unreadable(
-            "not-a-slice", file, f"expected one image slice per file; it {message}", "export single slices"
-        )
-    if int(value_of(header, "SamplesPerPixel") or 1) != 1:
-        raise unreadable("colour-slice", file, "colour DICOM is not supported", "export grey slices")
     if syntax is not None:
         _check_decoder(file, syntax)
     return header
+
+
+def _check_header(file: Path, header: FileDataset) -> None:
+    """Raise DataError where a header is not that of a grey slice with a place."""
+    missing = [tag for tag in _SLICE_TAGS if value_of(header, tag) is None]
+    if missing or int(value_of(header, "NumberOfFrames") or 1) > 1:
+        message = f"lacks {', '.join(missing)}" if missing else "holds several frames"
+        remedy = "export single slices, or put a multi-frame file into a folder of its own"
+        raise unreadable("not-a-slice", file, f"expected one image slice per file; it {message}", remedy)
+    if int(value_of(header, "SamplesPerPixel") or 1) != 1:
+        raise unreadable("colour-slice", file, "colour DICOM is not supported", "export grey slices")
 
 
 def _check_decoder(file: Path, syntax: Any) -> None:

@@ -1,5 +1,7 @@
 """TIFF by tifffile: stacks of pages as volumes (column, row, page), and single images that Pillow would reduce.
 
+Written for ImageJ: a page per slice, with the voxel size.
+
 The voxel size of a stack is that of the JSON file beside it, as nnU-Net has it ({"spacing": [z, y, x]} in mm), else
 that of ImageJ's or OME's description where it states all three axes; else 1 mm stands for it.
 """
@@ -12,10 +14,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_pipelines.atomic import atomic_file
+from data_pipelines.errors import InputError
 from data_pipelines.files.pillow import EXIF_ORIENTATION, UPRIGHT, is_sideways, upright_size
 from data_pipelines.files.reading import unreadable
 from data_pipelines.notices import Notice, notice
@@ -97,6 +101,28 @@ def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
     if array.ndim > geometry.ndim:
         array = array[..., :num_channels] if num_channels > 1 else array[..., 0]
     return Volume(scaled(array, None, None), geometry, orientation, _notices(path, geometry))
+
+
+def write_tiff(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    """Write labels: (row, column) or (column, row, page), or colours (..., 3), deflated; complete or not at all.
+
+    ImageJ's description holds the voxel size in mm where the geometry has one; placement and directions have no place
+    in TIFF. Raises InputError for values that 16 bits do not hold.
+    """
+    import tifffile
+
+    if array.min(initial=0) < 0 or array.max(initial=0) > np.iinfo(np.uint16).max:
+        raise InputError(f"{path}: TIFF has labels of 0 to 65535; write them as .nii.gz")
+    is_colour, ndim = array.ndim > geometry.ndim, geometry.ndim
+    stored = array.astype(np.uint8 if array.max(initial=0) <= 255 else np.uint16)
+    stored = stored if ndim == 2 else stored.swapaxes(0, 2)  # (page, row, column)
+    axes = ("YX" if ndim == 2 else "ZYX") + "S" * is_colour
+    x, y, z = geometry.spacing if ndim == 3 else (*geometry.spacing[::-1], 1.0)
+    size: dict[str, Any] = {"resolution": (1 / x, 1 / y), "metadata": {"axes": axes, "unit": "mm", "spacing": z}}
+    described = size if geometry.has_spacing else {"metadata": {"axes": axes}}
+    photometric = "rgb" if is_colour else "minisblack"
+    with atomic_file(path) as temporary:
+        tifffile.imwrite(temporary, stored, imagej=True, photometric=photometric, compression="zlib", **described)
 
 
 @contextmanager

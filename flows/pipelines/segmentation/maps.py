@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
 
-from data_pipelines.volumes.formats.base import NIFTI_SUFFIXES, Geometry
+from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Geometry
 from data_pipelines.volumes.formats.maps import write_map
 from data_pipelines.volumes.preprocess import Preprocessing, crop_stored
 from flows.pipelines.segmentation.bundle import Bundle
@@ -32,11 +32,16 @@ STEPS = 1 << 15
 
 
 def map_path(output: str | Path, name: MapName) -> Path:
-    """Return the file of a map beside a label map: ``case.nii.gz`` has ``case.NAME.nii.gz``, a picture ``.npy``."""
+    """Return the file of a map beside a label map: ``case.nii.gz`` has ``case.NAME.nii.gz``, a picture ``.npy``.
+
+    Label maps of other formats that hold a place have maps in NIfTI.
+    """
     path = Path(output)
     suffix = next((each for each in NIFTI_SUFFIXES if path.name.lower().endswith(each)), path.suffix)
     stem = path.name[: len(path.name) - len(suffix)]
-    return path.with_name(f"{stem}.{name}{suffix if suffix.lower() in NIFTI_SUFFIXES else '.npy'}")
+    if suffix.lower() not in NIFTI_SUFFIXES:
+        suffix = ".npy" if suffix.lower() in IMAGE_SUFFIXES else ".nii.gz"
+    return path.with_name(f"{stem}.{name}{suffix}")
 
 
 def find_maps(num_members: int, *, probabilities: bool = False, uncertainty: bool = False) -> tuple[MapName, ...]:

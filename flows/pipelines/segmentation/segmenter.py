@@ -18,9 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data_pipelines.errors import WeightsError
-from data_pipelines.volumes.formats.base import Geometry
-from data_pipelines.volumes.formats.images import write_picture
-from data_pipelines.volumes.formats.nifti import write_nifti
+from data_pipelines.volumes.files import write_labels
+from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, Geometry
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.preprocess import Preprocessing
 from data_pipelines.volumes.restore import Box, Watch, restore_labels
@@ -185,10 +184,10 @@ class Segmenter:
     def segment_to_file(
         self, paths: Sequence[str], output: str, given: Modalities = IMAGE_ALONE, names: Sequence[MapName] = ()
     ) -> str:
-        """Segment and write the label map, as ``.png`` or as NIfTI with the input's affine; return ``output``.
+        """Segment and write the label map as ``write_labels`` does, with the input's geometry; return ``output``.
 
-        The values are those of label files; NIfTI has no colours: there classes that are colours have their numbers.
-        Maps that are named lie beside it, see ``map_path``.
+        The values are those of label files; only PNG and TIFF have colours: elsewhere classes that are colours have
+        their numbers. Maps that are named lie beside it, see ``map_path``.
         """
         ready = read_files(self.bundle, paths)
         path = Path(output)
@@ -197,10 +196,10 @@ class Segmenter:
             numbers = self.label(ready, given, maps if names else None)
             maps.write(path, ready.prepared.done, ready.geometry, ready.stored_shape)
         labels, geometry = self.bundle.labels, ready.geometry
-        if output.lower().endswith(".png"):
-            write_picture(output, labels.write(numbers.reshape(geometry.shape)))
+        if output.lower().endswith(IMAGE_SUFFIXES):
+            write_labels(output, labels.write(numbers.reshape(geometry.shape)), geometry)
         else:
-            write_nifti(output, labels.write_numbers(numbers), geometry.affine_array(), geometry.unit_mm)
+            write_labels(output, labels.write_numbers(numbers), geometry)
         return output
 
 

@@ -47,16 +47,25 @@ class Plan:
 
 
 def plan_items(
-    source: str, folder: Path, *, takes_prompts: bool, takes_pictures: bool = False, naming: Naming | None = None
+    source: str,
+    folder: Path,
+    *,
+    takes_prompts: bool,
+    takes_pictures: bool = False,
+    naming: Naming | None = None,
+    suffix: str = "",
 ) -> Plan:
     """List what is to be predicted, sorted by output. Raises InputError for nothing, and for two of one output.
 
-    ``naming`` says how the names of volumes are understood; by default each file is an image.
+    ``naming`` says how the names of volumes are understood; by default each file is an image. ``suffix`` is that of
+    label maps, by default that of each input.
     """
+    if suffix and (takes_pictures or takes_prompts):
+        raise InputError(f"--format {suffix.lstrip('.')}: this model writes images as PNG; leave --format out")
     if takes_pictures:
         return Plan(*plan_pictures(source, folder))
     if not takes_prompts:
-        items, skipped = plan_volumes(source, folder, naming or Naming())
+        items, skipped = plan_volumes(source, folder, naming or Naming(), suffix)
         return Plan(sorted(items, key=lambda item: item.output), skipped)
     items = _prompts(Path(source).expanduser(), folder)
     if not items:

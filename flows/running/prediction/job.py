@@ -14,7 +14,13 @@ from flows.running.prediction.predict import NO_OPTIONS, Options, PredictionSumm
 
 
 def predict_as_job(
-    model_uri: str, source: str, output: str, compute: ComputeSpec, address: str, options: Options = NO_OPTIONS
+    model_uri: str,
+    source: str,
+    output: str,
+    compute: ComputeSpec,
+    address: str,
+    options: Options = NO_OPTIONS,
+    suffix: str = "",
 ) -> PredictionSummary:
     """Predict on the cluster, which reaches input and output by the same paths."""
     words = [model_uri, *(str(Path(path).expanduser().absolute()) for path in (source, output)), "--json"]
@@ -22,6 +28,7 @@ def predict_as_job(
     words += ["--gpu"] if compute.use_gpu else []
     words += [] if options.memory_gb is None else ["--memory", f"{options.memory_gb:g}"]
     words += [f"--{name}" for name in ("probabilities", "uncertainty") if getattr(options, name)]
+    words += ["--format", suffix.lstrip(".")] if suffix else []
     request = JobRequest(
         name=f"predict-{digest_of(words)[:12]}",
         entrypoint=f"python -m flows.cli predict {shlex.join(words)}",

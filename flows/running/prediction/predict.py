@@ -75,9 +75,17 @@ NO_OPTIONS = Options()
 
 
 def predict(
-    model_uri: str, source: str, output: str, compute: ComputeSpec, root: str, options: Options = NO_OPTIONS
+    model_uri: str,
+    source: str,
+    output: str,
+    compute: ComputeSpec,
+    root: str,
+    options: Options = NO_OPTIONS,
+    suffix: str = "",
 ) -> PredictionSummary:
     """Predict what does not exist yet.
+
+    Label maps have the format that ``suffix`` names, by default that of their input.
 
     Raises UserError where there is no such model or input, the model cannot be loaded, or the output folder holds
     another version's predictions.
@@ -96,6 +104,7 @@ def predict(
         takes_prompts=takes_prompts,
         takes_pictures=version.metadata.items() >= TAKES_PICTURES.items(),
         naming=Naming.of(version.metadata),
+        suffix=suffix,
     )
     items = plan.items
     _log_skipped(plan.skipped)

@@ -7,15 +7,18 @@ A file is one image, named after its full stem. Only where the model was trained
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import InputError
 from flows.running.prediction.items import Item
+
+logger = logging.getLogger(__name__)
 
 _CHANNEL = re.compile(r"(?P<name>.+)_(?P<channel>\d{4})")
 _IMAGE_FOLDERS = ("images", "imagesTs", "imagesTr")
@@ -31,6 +34,8 @@ class Naming:
     files_per_image: int = 1
     has_channel_numbers: bool = False
     """True where the names of its training images ended in _0000."""
+    label_suffixes: Sequence[str] = (".nii.gz", ".png")
+    """Suffixes that it writes label maps with."""
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> Naming:
@@ -48,21 +53,23 @@ class Found:
     """Path of each file or folder that is not predicted, with the reason."""
 
 
-def plan_volumes(source: str, folder: Path, naming: Naming) -> tuple[list[Item], dict[str, str]]:
+def plan_volumes(source: str, folder: Path, naming: Naming, suffix: str = "") -> tuple[list[Item], dict[str, str]]:
     """List the predictions to make in ``folder``, and what is skipped with the reason.
 
-    Raises InputError where there is nothing to predict, and where two images would become one file.
+    Label maps have the format that ``suffix`` names, by default that of their input. Raises InputError where there is
+    nothing to predict, two images would become one file, or the model does not write the format.
     """
+    _check_suffix(suffix, naming)
     found = find_images(source, naming)
     if not found.images:
         raise InputError(_nothing(source, found.skipped))
     items: dict[str, Item] = {}
     for name, paths in found.images:
-        item = Item(
-            {"path": "|".join(map(str, paths))}, str(folder / f"{name}{_output_suffix(paths[0], naming)}"), paths
-        )
+        output = folder / f"{name}{suffix or _output_suffix(paths[0], naming)}"
+        item = Item({"path": "|".join(map(str, paths))}, str(output), paths)
         if (other := items.setdefault(item.output.casefold(), item)) is not item:
             raise InputError(f"{other.files[0]} and {paths[0]} have the same name; predict them into different folders")
+    _warn_of_loss(suffix, [item.files[0] for item in items.values()])
     return list(items.values()), found.skipped
 
 
@@ -170,11 +177,33 @@ def _of_data_set(root: Path, naming: Naming) -> Found | None:
 
 
 def _output_suffix(path: Path, naming: Naming) -> str:
-    """Return the suffix of the label map: a picture for pictures, NIfTI for volumes."""
+    """Return the suffix of the label map: that of its input's format, NIfTI for folders of slices."""
+    from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, written_suffix
+
+    suffix = ".nii.gz" if path.is_dir() else written_suffix(path.name)
+    is_flat = naming.ndim != 3
+    if suffix in naming.label_suffixes and (suffix != ".png" or is_flat):
+        return suffix
+    return ".png" if is_flat and path.name.lower().endswith(IMAGE_SUFFIXES) else ".nii.gz"
+
+
+def _check_suffix(suffix: str, naming: Naming) -> None:
+    """Raise InputError where a model does not write a format."""
+    if suffix and suffix not in naming.label_suffixes:
+        known = ", ".join(each.lstrip(".") for each in naming.label_suffixes)
+        raise InputError(f"--format {suffix.lstrip('.')}: this model writes {known}; name one of them")
+    if suffix == ".png" and naming.ndim == 3:
+        raise InputError("--format png: PNG holds no volumes; name nii.gz, nrrd, mha or tif")
+
+
+def _warn_of_loss(suffix: str, paths: Sequence[Path]) -> None:
+    """Say where label maps lose the placement that their inputs have."""
     from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES
 
-    is_picture = path.name.lower().endswith(IMAGE_SUFFIXES) and naming.ndim != 3
-    return ".png" if is_picture else ".nii.gz"
+    placed = [path for path in paths if not path.name.lower().endswith(IMAGE_SUFFIXES)]
+    if placed and suffix in (".tif", ".png"):
+        kept = "the voxel size" if suffix == ".tif" else "nothing of the geometry"
+        logger.warning("predict: --format %s keeps %s of %d inputs", suffix.lstrip("."), kept, len(placed))
 
 
 def _normal(name: str) -> str:

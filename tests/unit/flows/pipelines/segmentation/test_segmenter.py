@@ -104,7 +104,9 @@ def test_colours_are_written_as_colours_and_in_nifti_as_numbers(tmp_path: Path) 
     out = segmenter.segment_to_file([str(tmp_path / "a.png")], str(tmp_path / "out.png"))
     np.testing.assert_array_equal(np.asarray(Image.open(out)), expected)
     out = segmenter.segment_to_file([str(tmp_path / "a.png")], str(tmp_path / "out.nii.gz"))
-    np.testing.assert_array_equal(np.asarray(nib.load(out).dataobj), picture > 31)
+    np.testing.assert_array_equal(np.asarray(nib.load(out).dataobj), picture.T > 31, "(x, y)")
+    out = segmenter.segment_to_file([str(tmp_path / "a.png")], str(tmp_path / "out.tif"))
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), expected)
 
 
 def test_values_that_png_does_not_have_are_refused(tmp_path: Path) -> None:
@@ -176,7 +178,7 @@ def test_images_of_two_axes_keep_shape_and_place(tmp_path: Path, shape: tuple[in
     assert written.shape == shape
     np.testing.assert_allclose(written.affine, affine, atol=1e-6)
     picture = Image.open(Threshold(2).segment_to_file([path], str(tmp_path / "b.png")))
-    np.testing.assert_array_equal(np.asarray(picture), IMAGE[..., 0] > IMAGE[..., 0].mean())
+    np.testing.assert_array_equal(np.asarray(picture).T, IMAGE[..., 0] > IMAGE[..., 0].mean())
 
 
 def test_other_formats_are_predicted_alike(tmp_path: Path) -> None:

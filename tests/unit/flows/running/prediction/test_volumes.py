@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.errors import InputError
+from data_pipelines.volumes.formats.base import WRITTEN_SUFFIXES
 from flows.running.prediction.volumes import Naming, find_images, plan_volumes
 
 ONE, TWO, NNUNET = Naming(3), Naming(3, files_per_image=2), Naming(3, has_channel_numbers=True)
@@ -29,9 +30,9 @@ def slices(folder: Path, *names: str) -> Path:
     return folder
 
 
-def planned(source: Path | str, naming: Naming = ONE) -> dict[str, str]:
+def planned(source: Path | str, naming: Naming = ONE, suffix: str = "") -> dict[str, str]:
     """Plan volumes; return the name of each output with the names of its inputs."""
-    items, _ = plan_volumes(str(source), Path("/out"), naming)
+    items, _ = plan_volumes(str(source), Path("/out"), naming, suffix)
     return {Path(item.output).name: "|".join(Path(path).name for path in item.row["path"].split("|")) for item in items}
 
 
@@ -78,10 +79,28 @@ def test_channels_of_two_folders_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_formats_and_the_suffix_of_their_label_maps(tmp_path: Path) -> None:
-    touch(tmp_path, "a.NII.GZ", "b.nrrd", "c.mha", "d.png", "e.tif")
-    volumes = {f"{name}.nii.gz" for name in "abcde"}
-    assert set(planned(tmp_path, Naming(3))) == volumes
-    assert set(planned(tmp_path, Naming(2))) == {"a.nii.gz", "b.nii.gz", "c.nii.gz", "d.png", "e.png"}
+    touch(tmp_path, "a.NII.GZ", "b.nhdr", "c.mha", "d.png", "e.tiff", "f.jpg")
+    slices(tmp_path / "g", "1")
+    volumes = {"a.nii.gz", "b.nrrd", "c.mha", "d.nii.gz", "e.tif", "f.nii.gz", "g.nii.gz"}
+    flat = {"a.nii.gz", "b.nrrd", "c.mha", "d.png", "e.tif", "f.png", "g.nii.gz"}
+    assert set(planned(tmp_path, Naming(3, label_suffixes=WRITTEN_SUFFIXES))) == volumes
+    assert set(planned(tmp_path, Naming(2, label_suffixes=WRITTEN_SUFFIXES))) == flat
+    assert set(planned(tmp_path, Naming(3))) == {f"{name}.nii.gz" for name in "abcdefg"}, "an earlier model"
+    earlier = {"a.nii.gz", "b.nii.gz", "c.nii.gz", "d.png", "e.png", "f.png", "g.nii.gz"}
+    assert set(planned(tmp_path, Naming(2))) == earlier
+
+
+def test_a_format_that_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.nii.gz", "b.tif")
+    all_formats = Naming(3, label_suffixes=WRITTEN_SUFFIXES)
+    assert set(planned(tmp_path, all_formats, ".mha")) == {"a.mha", "b.mha"}
+    assert caplog.text == ""
+    assert set(planned(tmp_path, all_formats, ".tif")) == {"a.tif", "b.tif"}
+    assert "--format tif keeps the voxel size of 1 inputs" in caplog.text
+    with pytest.raises(InputError, match=r"--format nrrd: this model writes nii\.gz, png; name one of them"):
+        planned(tmp_path, Naming(3), ".nrrd")
+    with pytest.raises(InputError, match="--format png: PNG holds no volumes"):
+        planned(tmp_path, all_formats, ".png")
 
 
 def test_series_by_content_named_as_their_case(tmp_path: Path) -> None:
