@@ -9,6 +9,9 @@ phantoms      generated volumes
 sources       layouts of raw folders
 grids         is the grid of two files the same
 labels        rules of a label map
+dicom_labels  segmentations and structure sets of DICOM as labels
+dicom_out     label maps as segmentations of DICOM
+contours      polygons to masks
 checks        rules of an image, of a case and of a data set
 leaks         copies of a scan, and scans of one patient
 spacing       spacing of a data set, axis of thick slices

@@ -17,6 +17,8 @@ import numpy as np
 from data_pipelines.errors import DataError, ProblemList, broken_rule
 from data_pipelines.notices import Notice, notice, of_case
 from data_pipelines.volumes.cases import Case, Dataset
+from data_pipelines.volumes.classes import Labels
+from data_pipelines.volumes.dicom_labels import SUFFIX, read_dicom_label
 from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.formats.base import Geometry, LabelKind, Volume
 from data_pipelines.volumes.grids import check_same_grid, check_same_side_up, is_same_grid, oriented_like
@@ -82,19 +84,9 @@ def check_case(case: Case, dataset: Dataset, spec: DataSpec) -> CheckedCase:
     """Read the files of ``case``, each once, and check them. Raises DataError with every broken rule."""
     problems = ProblemList()
     files = _read_files(case.images, spec.ndim, spec, problems)
-    kind: LabelKind = "colours" if dataset.labels.is_colour else "values"
-    labels = _read_files([case.label], spec.ndim, spec, problems, kind)  # one, or none where it cannot be read
     image, notices = _check_channels(files, len(case.images), dataset.channels, spec.ndim, problems)
-    if files:
-        labels = [(path, _reoriented(path, volume, files[0][1].geometry, spec)) for path, volume in labels]
-    _check_grids([*files, *labels], spec, problems)
-    masks = []
-    for path, volume in labels:
-        with problems.collecting():
-            _check_ndim(path, volume, spec.ndim)
-            mask, label_notices = check_label(path, volume, dataset.labels)
-            masks.append(mask)
-            notices = (*notices, *label_notices)
+    masks = _read_masks(case.label, files, dataset.labels, spec, problems)
+    notices = (*notices, *(one for _, label_notices in masks for one in label_notices))
     text, sound = None, None
     with problems.collecting():
         text = read_text(case.text) if case.text else None
@@ -105,7 +97,30 @@ def check_case(case: Case, dataset: Dataset, spec: DataSpec) -> CheckedCase:
     if problems:
         raise DataError([replace(problem, case_id=case.case_id) for problem in problems])
     geometry, notices = files[0][1].geometry, of_case(notices, case.case_id)
-    return CheckedCase(case.case_id, case.subject, image, masks[0], geometry, notices, text, sound)
+    return CheckedCase(case.case_id, case.subject, image, masks[0][0], geometry, notices, text, sound)
+
+
+def _read_masks(
+    label: str, files: Sequence[_File], labels: Labels, spec: DataSpec, problems: ProblemList
+) -> list[tuple[np.ndarray, tuple[Notice, ...]]]:
+    """Read the label of an image as numbers of classes, with its notices; none where a rule is broken."""
+    masks = []
+    if label.lower().endswith(SUFFIX):
+        for _, image in files[:1]:
+            with problems.collecting():
+                masks.append(read_dicom_label(Path(label), image.geometry, labels, spec.grid_tolerance))
+        _check_grids(files, spec, problems)
+        return masks
+    kind: LabelKind = "colours" if labels.is_colour else "values"
+    found = _read_files([label], spec.ndim, spec, problems, kind)  # one, or none where it cannot be read
+    if files:
+        found = [(path, _reoriented(path, volume, files[0][1].geometry, spec)) for path, volume in found]
+    _check_grids([*files, *found], spec, problems)
+    for path, volume in found:
+        with problems.collecting():
+            _check_ndim(path, volume, spec.ndim)
+            masks.append(check_label(path, volume, labels))
+    return masks
 
 
 def _read_files(

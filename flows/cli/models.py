@@ -11,7 +11,7 @@ from data_pipelines.errors import InputError
 from flows.cli.base import MODEL_PANEL, Json, app, print_json, print_result
 from flows.cli.tables import models_text
 
-LabelFormat = Literal["nii.gz", "nii", "nrrd", "mha", "tif", "png"]
+LabelFormat = Literal["nii.gz", "nii", "nrrd", "mha", "tif", "png", "dcm"]
 
 
 @app.command(rich_help_panel=MODEL_PANEL)

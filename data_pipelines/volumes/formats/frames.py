@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAX_FRAMES = 1 << 16
-_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+"""SOP classes of segmentations: bits or fractions, and label maps."""
 _GROUPS = {
     "PlanePositionSequence": ("ImagePositionPatient",),
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "SegmentIdentificationSequence": ("ReferencedSegmentNumber",),
 }
 """Functional group to the tags that are read of it."""
 _OF_FILE = ("SeriesInstanceUID", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsStored")
@@ -39,14 +41,14 @@ def split_frames(file: Path, header: Dataset) -> dict[Path, Dataset]:
 
     Raises DataError for a segmentation, and where the number of frames is another than is declared.
     """
-    if header.get("SOPClassUID") == _SEGMENTATION:
+    if header.get("SOPClassUID") in SEGMENTATIONS:
         raise unreadable("not-a-slice", file, "is a DICOM segmentation, not an image", "name the series of images")
     frames, declared = header.PerFrameFunctionalGroupsSequence, int(header.get("NumberOfFrames") or 0)
     if len(frames) != declared or not 1 <= declared <= MAX_FRAMES:
         message = f"declares {declared} frames, and describes {len(frames)}; expected 1 to {MAX_FRAMES}"
         raise unreadable("not-a-slice", file, message, "export it again")
     shared = next(iter(header.get("SharedFunctionalGroupsSequence") or ()), None)
-    return {file / str(number): _as_slice(header, shared, frame) for number, frame in enumerate(frames, start=1)}
+    return {file / str(number): frame_header(header, shared, frame) for number, frame in enumerate(frames, start=1)}
 
 
 def decode_frames(file: Path, headers: dict[Path, Dataset]) -> np.ndarray:
@@ -67,7 +69,8 @@ def frame_number(path: Path) -> int:
     return int(path.name)
 
 
-def _as_slice(header: Dataset, shared: Dataset | None, frame: Dataset) -> Dataset:
+def frame_header(header: Dataset, shared: Dataset | None, frame: Dataset) -> Dataset:
+    """Return what a frame states, as the header of a slice; ``shared`` are the groups that all frames share."""
     from pydicom.dataset import Dataset
 
     found = Dataset()

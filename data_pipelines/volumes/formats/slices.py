@@ -20,7 +20,7 @@ from data_pipelines.volumes.formats.base import Geometry, check_spacing, check_v
 from data_pipelines.volumes.formats.frames import is_multi_frame, split_frames
 
 if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
+    from pydicom.dataset import Dataset, FileDataset
 
 Headers = dict[Path, "FileDataset"]
 """Path of each slice to its header."""
@@ -59,7 +59,7 @@ def read_headers(folder: Path) -> Headers:
     if not files or len(files) > _MAX_SLICES:
         message = f"expected 1 to {_MAX_SLICES} DICOM slices, found {len(files)} files"
         raise unreadable("no-slices", folder, message, "put the files of one DICOM series into the folder")
-    headers = {file: _read_header(file) for file in files}
+    headers = {file: read_dataset(file) for file in files}
     if len(files) == 1 and is_multi_frame(headers[files[0]]):
         headers = split_frames(files[0], headers[files[0]])
     for file, header in headers.items():
@@ -74,7 +74,7 @@ def place_slices(folder: Path, headers: Headers, max_voxels: int, tolerance_mm: 
     """
     _check_one_series(folder, headers)
     first = next(iter(headers.values()))
-    row, column = _directions(next(iter(headers)), first)
+    row, column = unit_directions(next(iter(headers)), first)
     normal = np.cross(row, column)
     normal /= np.linalg.norm(normal)
     positions = {file: np.array(h.ImagePositionPatient, dtype=np.float64) for file, h in headers.items()}
@@ -96,7 +96,7 @@ def place_slices(folder: Path, headers: Headers, max_voxels: int, tolerance_mm: 
     return files, Geometry(shape, spacing, tuple(map(tuple, affine.tolist())))
 
 
-def _directions(file: Path, header: FileDataset) -> tuple[np.ndarray, np.ndarray]:
+def unit_directions(file: Path, header: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return the unit vectors along the rows and down the columns; as stored they may be rounded."""
     stored = np.array(header.ImageOrientationPatient, dtype=np.float64)
     row, column = np.reshape(stored, (2, 3)) if stored.size == 6 else np.zeros((2, 3))
@@ -110,7 +110,8 @@ def _directions(file: Path, header: FileDataset) -> tuple[np.ndarray, np.ndarray
 # --- headers ---------------------------------------------------------------------------------------------------------
 
 
-def _read_header(file: Path) -> FileDataset:
+def read_dataset(file: Path) -> FileDataset:
+    """Read a DICOM file without its pixels. Raises DataError where it is none, or its pixels cannot be decoded."""
     import pydicom
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info

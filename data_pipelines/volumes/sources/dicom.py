@@ -1,8 +1,9 @@
-"""DICOM series as images, NIfTI as labels; one folder per case.
+"""DICOM series as images, with a label each; one folder per case.
 
 ROOT/CASE/image/*            the slices of one series, any file names
-ROOT/CASE/label.nii.gz       (or label.nii) on the grid of the series: axis 0 along the rows' columns, axis 1 down
-                             the rows, axis 2 along the slice normal, as ITK and 3D Slicer write it
+ROOT/CASE/label.nii.gz       (or .nii, .nrrd, .mha) on the grid of the series: axis 0 along the rows' columns, axis 1
+                             down the rows, axis 2 along the slice normal, as ITK and 3D Slicer write it
+ROOT/CASE/label.dcm          or a DICOM segmentation or structure set, whose names are those of the classes
 ROOT/classes.json            {"background": 0, "liver": 1}; or give data.classes
 """
 
@@ -28,7 +29,7 @@ from data_pipelines.volumes.sources.names import (
 from data_pipelines.volumes.sources.regions import labels_of
 from data_pipelines.volumes.specs import DataSpec
 
-LABEL_NAMES = ("label.nii.gz", "label.nii")
+LABEL_NAMES = ("label.nii.gz", "label.nii", "label.nrrd", "label.mha", "label.dcm")
 
 
 def find_cases(root: Path, spec: DataSpec) -> Dataset:

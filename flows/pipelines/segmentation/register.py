@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import numpy as np
 
 from data_pipelines import storage
+from data_pipelines.volumes.dicom_out import SUFFIX as DICOM_SUFFIX
 from data_pipelines.volumes.formats.base import WRITTEN_SUFFIXES
 from flows.metrics import METRICS
 from flows.pipelines.segmentation.bundle import Bundle
@@ -139,7 +140,7 @@ def write_model(folder: Path, config: SegmentationConfig, bundle: Bundle, weight
 def input_facts(ndim: int, files_per_image: int, *, has_channel_numbers: bool) -> dict[str, Any]:
     """Return what prediction needs to know of a model's input before it loads the model."""
     numbers = {"ndim": ndim, "files_per_image": files_per_image, "has_channel_numbers": has_channel_numbers}
-    return numbers | READS_AHEAD | {"label_suffixes": list(WRITTEN_SUFFIXES)}
+    return numbers | READS_AHEAD | {"label_suffixes": [*WRITTEN_SUFFIXES, DICOM_SUFFIX]}
 
 
 def signature() -> ModelSignature:

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data_pipelines.errors import WeightsError
+from data_pipelines.volumes.dicom_out import SUFFIX as DICOM_SUFFIX
+from data_pipelines.volumes.dicom_out import write_segmentation
 from data_pipelines.volumes.files import write_labels
 from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, Geometry
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
@@ -186,6 +188,8 @@ class Segmenter:
     ) -> str:
         """Segment and write the label map as ``write_labels`` does, with the input's geometry; return ``output``.
 
+        Of a DICOM series it may be a segmentation (``.dcm``). Raises InputError where the format cannot hold it.
+
         The values are those of label files; only PNG and TIFF have colours: elsewhere classes that are colours have
         their numbers. Maps that are named lie beside it, see ``map_path``.
         """
@@ -196,7 +200,10 @@ class Segmenter:
             numbers = self.label(ready, given, maps if names else None)
             maps.write(path, ready.prepared.done, ready.geometry, ready.stored_shape)
         labels, geometry = self.bundle.labels, ready.geometry
-        if output.lower().endswith(IMAGE_SUFFIXES):
+        if output.lower().endswith(DICOM_SUFFIX):
+            segments = {number: name for name, number in labels.numbers.items() if number}
+            write_segmentation(path, numbers, Path(paths[0]), segments, self.bundle.limits)
+        elif output.lower().endswith(IMAGE_SUFFIXES):
             write_labels(output, labels.write(numbers.reshape(geometry.shape)), geometry)
         else:
             write_labels(output, labels.write_numbers(numbers), geometry)

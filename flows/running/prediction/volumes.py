@@ -63,6 +63,8 @@ def plan_volumes(source: str, folder: Path, naming: Naming, suffix: str = "") ->
     found = find_images(source, naming)
     if not found.images:
         raise InputError(_nothing(source, found.skipped))
+    if suffix == ".dcm" and (others := [paths[0] for _, paths in found.images if not paths[0].is_dir()]):
+        raise InputError(f"--format dcm: {others[0]} is no series of DICOM slices, which a segmentation refers to")
     items: dict[str, Item] = {}
     for name, paths in found.images:
         output = folder / f"{name}{suffix or _output_suffix(paths[0], naming)}"

@@ -20,12 +20,15 @@ from torch import Tensor, nn
 from data_pipelines.errors import DataError, InputError
 from data_pipelines.volumes.checks import CheckedImage, check_image
 from data_pipelines.volumes.classes import Labels
+from data_pipelines.volumes.dicom_labels import read_dicom_label
+from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.modalities import Modalities
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
 from data_pipelines.volumes.trained_range import TrainedRange
 from flows.pipelines.segmentation import reading
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.segmenter import Segmenter
+from tests.support.dicom import write_ct
 from tests.support.volumes import numbered
 from unet_models.specs.networks import FusionSpec, UNetSpec
 from unet_models.specs.segmentation import PredictSpec
@@ -107,6 +110,15 @@ def test_colours_are_written_as_colours_and_in_nifti_as_numbers(tmp_path: Path) 
     np.testing.assert_array_equal(np.asarray(nib.load(out).dataobj), picture.T > 31, "(x, y)")
     out = segmenter.segment_to_file([str(tmp_path / "a.png")], str(tmp_path / "out.tif"))
     np.testing.assert_array_equal(np.asarray(Image.open(out)), expected)
+
+
+def test_a_series_becomes_a_dicom_segmentation(tmp_path: Path) -> None:
+    voxels = np.arange(9 * 7 * 5, dtype=np.uint16).reshape(9, 7, 5)
+    series = write_ct(tmp_path / "image", voxels)
+    written = Threshold().segment_to_file([str(series)], str(tmp_path / "out" / "a.dcm"))
+    grid = read_volume(series, voxels.size).geometry
+    found, _ = read_dicom_label(Path(written), grid, ORGAN, 0.01)
+    np.testing.assert_array_equal(found, voxels > voxels.mean())
 
 
 def test_values_that_png_does_not_have_are_refused(tmp_path: Path) -> None:

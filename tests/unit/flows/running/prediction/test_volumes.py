@@ -99,6 +99,10 @@ def test_a_format_that_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "--format tif keeps the voxel size of 1 inputs" in caplog.text
     with pytest.raises(InputError, match=r"--format nrrd: this model writes nii\.gz, png; name one of them"):
         planned(tmp_path, Naming(3), ".nrrd")
+    with pytest.raises(InputError, match=r"--format dcm: /.*/a\.nii\.gz is no series of DICOM slices"):
+        planned(tmp_path, Naming(3, label_suffixes=(".dcm",)), ".dcm")
+    series = slices(tmp_path / "g", "1")
+    assert set(planned(series, Naming(3, label_suffixes=(".dcm",)), ".dcm")) == {"g.dcm"}
     with pytest.raises(InputError, match="--format png: PNG holds no volumes"):
         planned(tmp_path, all_formats, ".png")
 
