@@ -20,11 +20,12 @@ class Spec(BaseModel):
     )
 
 
-def _absolute(place: str) -> str:
+def absolute_place(place: str) -> str:
+    """Return a path as an absolute one; URIs and the empty text stay."""
     return str(Path(place).expanduser().absolute()) if place and "://" not in place else place
 
 
-LocalPath = Annotated[str, AfterValidator(_absolute)]
+LocalPath = Annotated[str, AfterValidator(absolute_place)]
 """Path or URI of a file or folder; paths become absolute when they are read: jobs and retries run in other folders."""
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")

@@ -68,6 +68,11 @@ class Labels(Spec):
         return {name: place for place, name in enumerate(self.targets, start=0 if self.regions else 1)}
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what the network's outputs stand for, in their order: regions, or classes with the background."""
+        return tuple(region.name for region in self.regions) or self.names
+
+    @property
     def targets(self) -> dict[str, tuple[int, ...]]:
         """Targets that are learned and scored, by name: numbers of each region's classes, else of each class."""
         if self.regions:

@@ -22,5 +22,8 @@ stall.py        alert for a training that stops making steps
 time_report.py  its section of a report
 history.py      where a training resumed, and what it repeated
 curves.py       the reported values of a finished training
-warm_start.py   weights of the champion to start from
+initial.py      weights to start from: their origin, their meaning, what is taken of them
+origins.py      where they are found
+initialise.py   matched with the network, as a file for the workers
+initial_report.py  their section of a report
 """

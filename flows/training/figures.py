@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from data_pipelines.specs import Spec
 from flows.stages.record import Figures
 from flows.training.goodput import TimeSplit
 from flows.training.history import Resume, UnusableCheckpoint, resume_tags
+from flows.training.initial import NO_MEANING, Initialisation, Meaning
 
-
-class WarmStart(Spec):
-    """Weights that a training starts from."""
-
-    uri: str
-    sha256: str
-    trained_on: str
-    """URI of the table of the samples that shaped them."""
+INIT_TAG = "unetflow.init"
+"""Tag of a run: weights that its training started from."""
 
 
 class TrainingFigures(Figures):
@@ -28,11 +19,10 @@ class TrainingFigures(Figures):
     run_id: str | None
     """MLflow run; None where the server could not be reached."""
     num_workers: int | tuple[int, int]
-    warm_start: WarmStart | None = None
-    """Weights that it started from; None: random ones."""
-    bound_to: Mapping[str, Any] | None = None
-    """What the weights are of no use without, by field of the configuration: digests of other networks, settings of
-    the noise process. None: not recorded, by an earlier version."""
+    init: Initialisation | None = None
+    """What it took of other weights; None: it started from random ones."""
+    meaning: Meaning = NO_MEANING
+    """What the weights stand for."""
     resumes: tuple[Resume, ...] = ()
     """Every resume of the training, those of earlier attempts among them."""
     unusable_checkpoints: tuple[UnusableCheckpoint, ...] = ()
@@ -52,5 +42,5 @@ class TrainingFigures(Figures):
         return self.times.metrics() if self.times else {}
 
     def run_tags(self) -> dict[str, str]:
-        """Return what its resumes repeated and passed over."""
-        return resume_tags(self.resumes)
+        """Return what its resumes repeated and passed over, and what it started from."""
+        return resume_tags(self.resumes) | ({INIT_TAG: self.init.origin.source} if self.init else {})

@@ -17,7 +17,7 @@ IDENTITIES = ("case_id", "subject", "pixel_sha256")
 """Columns by which a sample is known again, whatever its preprocessing; an index has some of them."""
 
 
-def write_trained_on(attempt: Attempt, index_uri: str, base_uri: str | None) -> None:
+def write_trained_on(attempt: Attempt, index_uri: str, base_uri: str = "") -> None:
     """Write the training samples of the index, and those of the model that the training started from."""
     own = [row for row in _rows(index_uri) if row.pop("split") == "train"]
     inherited = read_table(base_uri).to_pylist() if base_uri else []
@@ -37,9 +37,9 @@ def check_no_leak(index_uri: str, trained_on_uri: str, model: str) -> None:
     leaked = [row["case_id"] for row in held_out if any(row.get(name) in known[name] for name in known)]
     if leaked:
         raise ConfigError(
-            f"train.warm_start: {model} was trained on {len(leaked)} of {len(held_out)} held-out samples "
+            f"train.init: {model} was trained on {len(leaked)} of {len(held_out)} held-out samples "
             f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}): their scores would be too good. Keep the "
-            "fold and the split that it was trained with, or leave warm_start out"
+            "fold and the split that it was trained with, or leave init out"
         )
 
 

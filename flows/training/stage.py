@@ -16,9 +16,10 @@ from flows.stages.record import Figures, Record
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
 from flows.training.history import UnusableCheckpoint, describe_unusable
+from flows.training.initial import NO_MEANING, Describe, Initialisation, Meaning, Origin
+from flows.training.origins import find_origin, identity_of
 from flows.training.provenance import write_trained_on
 from flows.training.trainer import train
-from flows.training.warm_start import find_warm_start
 from unet_models.specs.loop import LoopSpec, ModelTrainSpec
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ def add_nothing(attempt: Attempt) -> None:
     """Add no outputs to those of the training."""
 
 
+def describe_nothing(bundle: Mapping[str, Any]) -> Meaning:
+    """Read no meaning."""
+    return NO_MEANING
+
+
 def training_stage(
     name: str,
     config: PipelineConfig,
@@ -46,37 +52,41 @@ def training_stage(
     inputs: tuple[Record[Figures], ...],
     build_task: Callable[[Attempt], TrainingTask],
     finish: Callable[[Attempt], None] = add_nothing,
-    bound_to: Mapping[str, Any] = MappingProxyType({}),
+    meaning: Meaning = NO_MEANING,
+    describe: Describe = describe_nothing,
     more_identity: Mapping[str, Any] = MappingProxyType({}),
 ) -> Stage[TrainingFigures]:
     """Plan the stage: its key holds its inputs' digests and everything that changes the weights.
 
     ``build_task`` describes what to train, and may write what the workers need into the attempt; ``finish`` may add
-    outputs to those of the training (``weights``, ``checkpoint``, ``curves``, ``trained_on``). ``bound_to`` is
-    recorded, see ``TrainingFigures``: a warm start must have the same. ``more_identity`` changes the weights and is
-    neither in ``spec`` nor of an input.
+    outputs to those of the training (``weights``, ``checkpoint``, ``curves``, ``trained_on``). ``meaning``
+    is what the weights stand for; ``describe`` reads that of a registered model, for ``train.init``. ``more_identity``
+    changes the weights and is neither in ``spec`` nor of an input.
     """
-    ignored = {"warm_start"} | (OBSERVING_FIELDS if spec.select == "last" else set())
+    ignored = {"init"} | (OBSERVING_FIELDS if spec.select == "last" else set())
     identity = spec.model_dump(mode="json", exclude=ignored) | dict(more_identity)
-    warm = isinstance(spec, ModelTrainSpec) and spec.warm_start
-    start = find_warm_start(config, inputs, bound_to) if warm else None
-    if start is not None:
-        identity["warm_start"] = start.sha256
+    wanted = spec.init if isinstance(spec, ModelTrainSpec) else ""
+    origin = find_origin(config, wanted, inputs, meaning, describe) if wanted else None
+    if origin is not None:
+        identity["init"] = identity_of(origin, meaning)
 
     def compute(attempt: Attempt) -> TrainingFigures:
         task = build_task(attempt)
-        if start is not None:
-            task = task.model_copy(update={"warm_start_uri": start.uri})
+        init = None
+        if origin is not None:
+            task, init = _initialise(origin, task, meaning, attempt)
         trained = train(name, task, config, attempt)
+        if init is not None:
+            storage.delete(task.initial_uri)
         marker, unusable = _select_checkpoint(attempt, task, trained.num_steps)
-        write_trained_on(attempt, task.index_uri, start.trained_on if start else None)
+        write_trained_on(attempt, task.index_uri, origin.trained_on if origin else "")
         finish(attempt)
         return TrainingFigures(
             step=marker.step,
             run_id=trained.run_id,
             num_workers=config.compute.num_workers,
-            warm_start=start,
-            bound_to=dict(bound_to),
+            init=init,
+            meaning=meaning,
             resumes=trained.resumes,
             unusable_checkpoints=unusable,
             times=trained.times,
@@ -84,6 +94,15 @@ def training_stage(
         )
 
     return Stage(name, identity, inputs, compute, TrainingFigures, uses_gpu=True)
+
+
+def _initialise(
+    origin: Origin, task: TrainingTask, meaning: Meaning, attempt: Attempt
+) -> tuple[TrainingTask, Initialisation]:
+    from flows.training.initialise import FILE, initialise
+
+    done = initialise(origin, task, meaning, attempt)
+    return task.model_copy(update={"initial_uri": attempt.uri(FILE)}), done
 
 
 def _select_checkpoint(

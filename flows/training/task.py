@@ -38,9 +38,15 @@ class TrainingTask(Spec, ABC):
     """Settings of the loop, and in each task those of its network and objective."""
     index_uri: str
     shards_uri: str
-    warm_start_uri: str = ""
-    """Weights to start from; empty: random ones."""
+    of_classes: ClassVar[str] = ""
+    """Pattern of the names of weights that have a row for each class; empty: there are none."""
+    initial_uri: str = ""
+    """Weights to start from, those that fit the network; empty: random ones."""
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """Build the network, on the CPU. Every rank builds the same weights."""
 
     @abstractmethod
     def open(self, device: torch.device, rank: int) -> Training:
-        """Build the network (not yet on ``device``) and open the data. Every rank builds the same weights."""
+        """Build the network (not yet on ``device``) and open the data."""

@@ -16,7 +16,7 @@ from flows.training.space import check_space, num_checkpoints
 from flows.training.stop import Stopped, StopReason
 from flows.training.task import TrainingTask
 from flows.training.worker_hooks import RayHooks
-from flows.training.worker_start import find_newest, load_warm_start, resume
+from flows.training.worker_start import find_newest, load_initial, resume
 from flows.training.worker_stop import drained_nodes
 from unet_models.training.checkpoint import estimate_bytes
 from unet_models.training.fit import fit
@@ -56,8 +56,8 @@ def train_worker(config: WorkerConfig) -> str | None:
     spec = task.spec
     torch.manual_seed(spec.seed)
     training = task.open(device, rank)
-    if task.warm_start_uri:
-        load_warm_start(training.model, task.warm_start_uri)
+    if task.initial_uri and not newest.uri:
+        load_initial(training.model, task.initial_uri)
     state = build_state(training.model, spec, device)
     resume(newest, schedule, state)
     hooks = RayHooks(spec, training.validate, rank, newest.curves)

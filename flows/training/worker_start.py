@@ -1,4 +1,4 @@
-"""Start of a worker: the newest usable checkpoint of any attempt, or the weights of another training."""
+"""Start of a worker: the newest usable checkpoint of any attempt, or weights that were trained before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from data_pipelines import storage
-from data_pipelines.errors import ConfigError
 from flows.training.checkpoints import CheckpointSearch
 from flows.training.curves import CurveRow
 from flows.training.history import Start, UnusableCheckpoint
@@ -67,13 +66,7 @@ def resume(newest: Newest, schedule: Schedule, state: TrainState) -> None:
     ray.train.report({START: start.model_dump_json()})
 
 
-def load_warm_start(model: nn.Module, uri: str) -> None:
-    """Load the weights of another training. Raises ConfigError where they do not fit the network."""
+def load_initial(model: nn.Module, uri: str) -> None:
+    """Load the weights that the network takes over; the others stay as they are."""
     with storage.local_file(uri) as path:
-        try:
-            model.load_state_dict(load_file(path))
-        except RuntimeError as error:
-            raise ConfigError(
-                f"train.warm_start: the champion's weights do not fit this network; keep train.model as the champion "
-                f"has it, or leave warm_start out ({str(error).splitlines()[0]})"
-            ) from None
+        model.load_state_dict(load_file(path), strict=False)

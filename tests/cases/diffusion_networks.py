@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from data_pipelines.digests import file_digests
 from data_pipelines.errors import ConfigError, DataError, UserError
 from flows.pipelines.diffusion.encoding import LATENTS, to_half
-from flows.training.warm_start import check_bound
+from flows.training.initial import Meaning, Origin
+from flows.training.origins import check_bound
 from tests.cases.files import Files
 from tests.cases.verdict import Verdict
 from unet_models.formats.clip_config import read_clip_config, text_config
@@ -130,7 +131,9 @@ def judge_other_networks(files: Files) -> Iterator[Verdict]:
         )
         field = {"clip": "encode.clip", "vae": "encode.autoencoder"}[name]
         try:
-            check_bound("the champion", {field: sorted(theirs.values())}, {field: sorted(ours.values())})
+            meanings = [Meaning(bound_to={field: sorted(each.values())}) for each in (theirs, ours)]
+            origin = Origin(source="the champion", uri="", sha256="", meaning=meanings[0])
+            check_bound(origin, meanings[1])
             yield Verdict(f"25 {name}", f"refused, naming {field}", "accepted", is_right=False)
         except ConfigError as error:
             yield Verdict(f"25 {name}", f"refused, naming {field}", "refused", field in str(error))

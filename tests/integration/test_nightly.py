@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.shard import VolumeShardFigures
+from flows.pipelines.segmentation.train import describe_bundle
+from flows.stages.record import read_record
+from flows.training.figures import TrainingFigures
+from flows.training.origins import find_origin
 from tests.support.project import Project
 
+SERVER = "MLFLOW_TRACKING_URI"
 CONFIG = """
 registry: {{name: nightly, export: []}}
 data: {{root: {root}, ndim: 2, num_folds: 2}}
@@ -49,7 +57,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="module")
 def nights(project: Project) -> dict[str, dict[str, Any]]:
     """The first night, then ten more cases with a model that is worse, better, and the same again."""
-    run, better = ("run", str(project.config)), ("--set", "train.num_steps=60")
+    run = ("run", str(project.config))
+    better = ("--set", "train.num_steps=60", "--set", "train.init=models:/nightly/1")
     add_cases(project.home / "raw", range(8))
     found = {"first": project.run(*run)}
     add_cases(project.home / "raw", range(8, 18))
@@ -88,3 +97,31 @@ def test_both_models_were_scored_on_the_same_cases(project: Project, nights: dic
     assert "Case by case" in path.with_name("comparison.html").read_text()
     champions = list(project.storage.glob("evaluate_champion/*/record.json"))
     assert len(champions) == 1, "the first champion was scored once for both later models, the second one already"
+
+
+def test_the_better_model_started_from_the_first_one(
+    project: Project, nights: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And as the champion of these very cases it stands for that start: a night without new data is a cache hit."""
+    stages = {stage["name"]: stage["uri"] for stage in nights["better"]["stages"]}
+    training, shards = read_record(stages["train"], TrainingFigures), read_record(stages["shard"], VolumeShardFigures)
+    assert training is not None
+    assert shards is not None
+    init = training.figures.init
+    assert init is not None
+    assert (init.origin.source, init.share, init.reinitialised, init.remarks) == ("models:/nightly/1", 1.0, (), ())
+    assert not list(Path(stages["train"]).rglob("initial.safetensors")), "of no use any more"
+    assert "models:/nightly/1" in Path(nights["better"]["report"]).read_text()
+    seen = pq.read_table(training.output("trained_on"))["case_id"].to_pylist()
+    assert len(seen) == len(set(seen)) == shards.figures.num_train
+
+    monkeypatch.setenv(SERVER, f"sqlite:///{project.storage / 'mlflow.db'}")
+    values = yaml.safe_load(project.config.read_text()) | {"storage": str(project.storage)}
+    config, meaning = SegmentationConfig.model_validate(values), training.figures.meaning
+    for wanted in ("champion", "models:/nightly@champion"):
+        assert find_origin(config, wanted, [shards], meaning, describe_bundle) == init.origin
+    itself = find_origin(config, "models:/nightly/3", [shards], meaning, describe_bundle)
+    assert itself is not None
+    assert itself.sha256 == training.outputs["weights"].sha256
+    monkeypatch.setenv(SERVER, f"sqlite:///{project.home / 'other.db'}")
+    assert find_origin(config, "champion", [shards], meaning, describe_bundle) is None, "there is no champion yet"

@@ -84,7 +84,7 @@ class Client:
         described.pop("definitions")
         (nightly,) = [each for each in described["deployments"] if each["name"] == "nightly"]
         nightly["schedules"] = [{"interval": interval, "slug": "often"}]
-        nightly["parameters"] = {"config": self.values(warm_start="champion")}
+        nightly["parameters"] = {"config": self.values(init="champion")}
         path = self.folder / "prefect.yaml"
         path.write_text(yaml.safe_dump(described | {"deployments": [nightly]}))
         command = [str(BIN / "prefect"), "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]

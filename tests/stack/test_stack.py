@@ -203,7 +203,7 @@ def test_scheduled_runs_compute_what_is_new(client: Client) -> None:
     )
     assert json.loads(newest.read_text())["figures"]["num_new"] == 1
     records = (client.folder / "s" / "storage" / "train").glob("*/record.json")
-    bases = [json.loads(path.read_text())["figures"].get("warm_start") for path in records]
+    bases = [json.loads(path.read_text())["figures"].get("init") for path in records]
     assert sorted(base is not None for base in bases) == [False, True], "the second began with the champion's weights"
 
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data_pipelines.atomic import atomic_file
 from data_pipelines.errors import WeightsError
 from unet_models.formats.diffusers_config import CONFIG, denoiser_config, denoiser_spec
 from unet_models.networks.denoisers.unet import DenoisingUNet
+from unet_models.networks.weights_file import read_weights_file
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -83,10 +83,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             f"{folder}: needs its weights in one file, {WEIGHTS} (no shards, no .bin, no variant), found "
             f"{found or 'none'}; write it by save_pretrained(folder, max_shard_size='100GB') of diffusers"
         )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a complete safetensors file: {error}") from None
+    return read_weights_file(path)
 
 
 def check_weights(path: Path, got: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: str = CONFIG) -> None:

@@ -7,15 +7,15 @@ from the folder, in float32 and finite; anything else is an error that names the
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from data_pipelines.errors import WeightsError
+from unet_models.networks.weights_file import check_finite, some_names
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,6 @@ INDEX_SUFFIX = ".index.json"
 """Ends the name of the index of weights that are spread over several files."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 """Suffixes of weights that are not read."""
-NUM_NAMED = 3
-"""Weights that a message names."""
 
 
 class LoadingInfo(NamedTuple):
@@ -62,7 +60,7 @@ def load_pretrained(network: Any, folder: Path, weights: str) -> Any:
         ) from error
     check_loaded(folder, _read_info(info))
     loaded = loaded.float().eval().requires_grad_(False)
-    check_finite(folder, loaded)
+    check_finite(folder, loaded.state_dict())
     return loaded
 
 
@@ -101,9 +99,9 @@ def check_loaded(folder: Path, info: LoadingInfo) -> None:
     """Raise WeightsError where weights are missing or of another shape; warn of those that are not used."""
     for problem, names in (("missing", info.missing), ("of another shape", info.mismatched)):
         if names:
-            unused = f"; not used: {_some(info.unexpected)}" if info.unexpected else ""
+            unused = f"; not used: {some_names(info.unexpected)}" if info.unexpected else ""
             raise WeightsError(
-                f"{folder}: {len(names)} weights of the network are {problem}: {_some(names)}{unused}; give the "
+                f"{folder}: {len(names)} weights of the network are {problem}: {some_names(names)}{unused}; give the "
                 "complete folder of one network, its weights under the names that save_pretrained writes"
             )
     if info.unexpected:
@@ -111,17 +109,7 @@ def check_loaded(folder: Path, info: LoadingInfo) -> None:
             "%s: %d weights are not part of the network and not used: %s",
             folder,
             len(info.unexpected),
-            _some(info.unexpected),
-        )
-
-
-def check_finite(folder: Path, network: nn.Module) -> None:
-    """Raise WeightsError where a weight is NaN or infinite."""
-    names = [name for name, value in network.state_dict().items() if not bool(torch.isfinite(value).all())]
-    if names:
-        raise WeightsError(
-            f"{folder}: {len(names)} weights hold NaN or infinity: {_some(names)}; copy the folder again, or convert "
-            "the network without overflow"
+            some_names(info.unexpected),
         )
 
 
@@ -145,8 +133,3 @@ def _remedy(found: Collection[str], weights: str) -> str:
     if variants:
         return f"give the weights the name {weights}"
     return "pickles are not read: load the network and write it by save_pretrained, which makes .safetensors"
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")

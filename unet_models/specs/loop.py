@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from data_pipelines.specs import Duration, Spec
+from data_pipelines.specs import Duration, Spec, absolute_place
+
+FROM_CHAMPION = "champion"
+FROM_REGISTRY = ("models:/", "runs:/")
+"""Beginnings of the URIs of models in the registry."""
+
+
+def _absolute_init(place: str) -> str:
+    return place if place == FROM_CHAMPION or place.startswith(FROM_REGISTRY) else absolute_place(place)
+
+
+InitialWeights = Annotated[str, AfterValidator(_absolute_init)]
+"""Weights that a training starts from; paths become absolute when they are read."""
 
 
 class OptimizerSpec(Spec):
@@ -102,6 +114,9 @@ class LoopSpec(Spec):
 class ModelTrainSpec(LoopSpec):
     """Settings of a training whose result is registered."""
 
-    warm_start: Literal["", "champion"] = ""
+    init: InitialWeights = ""
     """Initial weights: ``champion`` starts from the registered champion where there is one (for a data set that grows
-    from night to night), the empty default from random weights."""
+    from night to night); a path or URI starts from weights of a safetensors file, a checkpoint, a finished training or
+    a model's folder; ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``runs:/ID/NAME`` from a model of the
+    registry. Weights that fit by name and shape are taken, others are initialised anew and listed. The empty default
+    starts from random weights."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from data_pipelines import storage
 from data_pipelines.loading.loader import LatentSamples
@@ -22,12 +23,17 @@ class DiffusionTask(TrainingTask):
     """The denoiser, conditioned as its spec says."""
 
     score: ClassVar[str] = "val/loss"
+    of_classes: ClassVar[str] = r"class_embedding\."
     spec: DiffusionSpec
     scaling_factor: float
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of their labels."""
     empty_prompt_uri: str
     """File of the empty prompt's text states, which dropped captions are replaced by."""
+
+    def build_model(self) -> nn.Module:
+        """Build the denoiser."""
+        return build_denoiser(self.spec.model)
 
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
@@ -37,7 +43,7 @@ class DiffusionTask(TrainingTask):
         objective = NoisePrediction(self.spec, self.scaling_factor, torch.from_numpy(empty_prompt))
         batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))
         return Training(
-            model=build_denoiser(self.spec.model),
+            model=self.build_model(),
             objective=objective,
             batches=shards.batches(latents, self.spec, rank),
             validate=HeldOutLoss(self.spec, objective, latents, batches, device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.errors import ConfigError
@@ -13,6 +14,7 @@ from flows.stages.record import Figures, Record
 from flows.stages.shards import shards_uri
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
+from flows.training.initial import Meaning
 from flows.training.stage import training_stage
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 def train_stage(
     config: DiffusionConfig, latents: Record[LatentFigures], clip: Record[Figures], autoencoder: Record[Figures]
 ) -> Stage[TrainingFigures]:
-    """Plan the stage. The weights are bound to both encoders, to the noise process and to the classes.
+    """Plan the stage. The weights are bound to both encoders and to the noise process.
 
     Raises ConfigError where the network has another number of classes than the data.
     """
@@ -40,9 +42,19 @@ def train_stage(
             empty_prompt_uri=latents.output("empty_prompt"),
         )
 
+    meaning = Meaning(classes=classes, bound_to=_bound_to(config, clip, autoencoder))
     return training_stage(
-        "train", config, config.train, (latents,), build_task, bound_to=_bound_to(config, classes, clip, autoencoder)
+        "train", config, config.train, (latents,), build_task, meaning=meaning, describe=describe_bundle
     )
+
+
+def describe_bundle(bundle: Mapping[str, Any]) -> Meaning:
+    """Read from the file beside a text-to-image model's weights what they stand for; it does not name the encoders."""
+    return Meaning(classes=tuple(bundle["classes"]), bound_to=_describe_noise(bundle["noise"]))
+
+
+def _describe_noise(noise: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"train.noise.{name}": value for name, value in noise.items()}
 
 
 def _classes(config: DiffusionConfig, latents: LatentFigures) -> tuple[str, ...]:
@@ -59,13 +71,10 @@ def _classes(config: DiffusionConfig, latents: LatentFigures) -> tuple[str, ...]
     return classes
 
 
-def _bound_to(
-    config: DiffusionConfig, classes: tuple[str, ...], clip: Record[Figures], autoencoder: Record[Figures]
-) -> dict[str, Any]:
+def _bound_to(config: DiffusionConfig, clip: Record[Figures], autoencoder: Record[Figures]) -> dict[str, Any]:
     """Return what a noise predictor is of no use without, by field of the configuration."""
     return {
         "encode.clip": network_digest(clip),
         "encode.autoencoder": network_digest(autoencoder),
-        **({"data.class_from": list(classes)} if classes else {}),
-        **{f"train.noise.{name}": value for name, value in config.train.noise.model_dump(mode="json").items()},
+        **_describe_noise(config.train.noise.model_dump(mode="json")),
     }

@@ -35,14 +35,18 @@ class RestorationTask(TrainingTask):
     degradation_seed: int
     """Seed of the degradation of held-out images: that of the evaluation."""
 
+    def build_model(self) -> nn.Module:
+        """Build the restorer, and the discriminator where one is trained along."""
+        restorer = Restorer.build(self.spec.model, build_task(self.task, self.class_weights))
+        return TrainableRestorer(restorer, is_adversarial="adversarial" in self.spec.loss.terms)
+
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
         spec, task = self.spec, build_task(self.task, self.class_weights)
         shards = SplitShards.open(self)
         images = ImageSamples(shards.reader)
-        restorer = Restorer.build(spec.model, task)
         return Training(
-            model=TrainableRestorer(restorer, is_adversarial="adversarial" in spec.loss.terms),
+            model=self.build_model(),
             objective=Restoration(spec, task),
             batches=shards.batches(ImageCrops(images, spec.patch_size, spec.seed, spec.augment), spec, rank),
             validate=_MeanSignalToNoise(self, images, shards.val_share(spec.validate_cases, rank), device),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines.errors import ConfigError
 from data_pipelines.images.buckets import bucket_size
@@ -14,6 +15,7 @@ from flows.stages.record import Record
 from flows.stages.shards import shards_uri
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
+from flows.training.initial import Meaning
 from flows.training.stage import training_stage
 from unet_models.specs.restoration import ColourisationSpec
 
@@ -22,15 +24,31 @@ if TYPE_CHECKING:
 
 
 def train_stage(config: RestorationConfig, shards: Record[ImageShardFigures]) -> Stage[TrainingFigures]:
-    """Plan the stage. The weights are bound to the task."""
-    bound_to = {f"task.{name}": value for name, value in config.task.model_dump(mode="json").items()}
+    """Plan the stage. The weights are made for the task."""
+    task = _describe_task(config.task.model_dump(mode="json"))
 
     def build_task(attempt: Attempt) -> TrainingTask:
         return plan_task(config, shards)
 
     return training_stage(
-        "train", config, config.train, (shards,), build_task, bound_to=bound_to, more_identity=bound_to
+        "train",
+        config,
+        config.train,
+        (shards,),
+        build_task,
+        meaning=Meaning(made_for=task),
+        describe=describe_bundle,
+        more_identity=task,
     )
+
+
+def describe_bundle(bundle: Mapping[str, Any]) -> Meaning:
+    """Read from the file beside a restoration model's weights what they are made for."""
+    return Meaning(made_for=_describe_task(bundle["task"]))
+
+
+def _describe_task(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"task.{name}": value for name, value in task.items()}
 
 
 def plan_task(config: RestorationConfig, shards: Record[ImageShardFigures]) -> TrainingTask:

@@ -31,6 +31,7 @@ class SegmentationTask(TrainingTask):
     """A U-Net on random patches of volumes or 2-D images."""
 
     score: ClassVar[str] = "val/dice"
+    of_classes: ClassVar[str] = r"decoder\.(heads|scores)\."
     spec: TrainSpec
     num_channels: int
     labels: Labels
@@ -46,6 +47,12 @@ class SegmentationTask(TrainingTask):
             regions=regions,
             has_ignored=bool(self.labels.ignored),
             weights=self.weights,
+        )
+
+    def build_model(self) -> nn.Module:
+        """Build the U-Net."""
+        return build_network(
+            self.spec.model, self.num_channels, self.labels.num_outputs, ndim=len(self.spec.patch_size)
         )
 
     def open(self, device: torch.device, rank: int) -> Training:
@@ -65,7 +72,7 @@ class SegmentationTask(TrainingTask):
             sizes=sizes_of(spec.model),
         )
         return Training(
-            model=build_network(spec.model, self.num_channels, self.labels.num_outputs, ndim=len(spec.patch_size)),
+            model=self.build_model(),
             objective=Segmentation(spec, self.targets),
             batches=shards.batches(patches, spec, rank),
             validate=_MeanDice(self, shards.reader, shards.val_share(spec.validate_cases, rank), device),

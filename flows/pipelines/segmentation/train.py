@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from data_pipelines.volumes.classes import Labels
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.stages.attempt import Attempt
@@ -11,6 +13,7 @@ from flows.stages.record import Record
 from flows.stages.shards import shards_uri
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
+from flows.training.initial import Meaning
 from flows.training.stage import training_stage
 
 if TYPE_CHECKING:
@@ -21,10 +24,20 @@ if TYPE_CHECKING:
 def train_stage(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> Stage[TrainingFigures]:
     """Plan the stage."""
 
-    def describe(attempt: Attempt) -> TrainingTask:
+    def build(attempt: Attempt) -> TrainingTask:
         return build_task(config, shards)
 
-    return training_stage("train", config, config.train, (shards,), describe)
+    meaning = _meaning(shards.figures.labels, shards.figures.channels)
+    return training_stage("train", config, config.train, (shards,), build, meaning=meaning, describe=describe_bundle)
+
+
+def describe_bundle(bundle: Mapping[str, Any]) -> Meaning:
+    """Read from the file beside a segmentation model's weights what they stand for."""
+    return _meaning(Labels.model_validate(bundle["labels"]), tuple(bundle["channels"]))
+
+
+def _meaning(labels: Labels, channels: tuple[str, ...]) -> Meaning:
+    return Meaning(classes=labels.output_names, made_for={"channels": list(channels)})
 
 
 def build_task(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> SegmentationTask:

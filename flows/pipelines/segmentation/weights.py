@@ -28,7 +28,7 @@ def output_weights(
     """
     if wanted is None:
         return ()
-    names = list(labels.targets) if labels.regions else list(labels.names)
+    names = labels.output_names
     if wanted == "auto":
         wanted = weights_by_size(_sizes(labels, index))
         logger.info("weights of classes by their size: %s", {name: round(each, 2) for name, each in wanted.items()})

@@ -28,13 +28,17 @@ class AutoencoderTask(TrainingTask):
     resolution: int
     """Side of the square, in pixels."""
 
+    def build_model(self) -> nn.Module:
+        """Build the autoencoder."""
+        return TrainableAutoencoder.from_spec(self.spec, self.resolution)
+
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
         shards = SplitShards.open(self, bucket="bucket")
         images = ImageSamples(shards.reader)
         batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))
         return Training(
-            model=TrainableAutoencoder.from_spec(self.spec, self.resolution),
+            model=self.build_model(),
             objective=Reconstruction(self.spec),
             batches=shards.batches(images, self.spec, rank),
             validate=_SignalToNoise(self.spec, images, batches, device),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from data_pipelines import storage
 from data_pipelines.loading.loader import CaptionedSamples, Captions, ImageSamples
@@ -29,11 +30,18 @@ class ClipTask(TrainingTask):
     tokenizer_uri: str
     """Folder of the tokenizer."""
 
+    def build_model(self) -> nn.Module:
+        """Build both towers."""
+        return TrainableClip(build_clip(self.spec, self._load_tokenizer(), self.resolution))
+
+    def _load_tokenizer(self) -> Any:
+        with storage.local_folder(self.tokenizer_uri) as folder:
+            return load_tokenizer(folder)
+
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
         shards = SplitShards.open(self)
-        with storage.local_folder(self.tokenizer_uri) as folder:
-            tokenizer = load_tokenizer(folder)
+        tokenizer = self._load_tokenizer()
         captions = read_table(self.index_uri)["captions"].to_pylist()
         tokens = tokenize(tokenizer, [caption for of_image in captions for caption in of_image])
         first = [0, *itertools.accumulate(map(len, captions))]
@@ -43,7 +51,7 @@ class ClipTask(TrainingTask):
         # In one batch: a pair's loss depends on all others of its batch.
         batches = shards.in_batches(shards.val_share(count, rank), size=max(count, 1))
         return Training(
-            model=TrainableClip(build_clip(self.spec, tokenizer, self.resolution)),
+            model=self.build_model(),
             objective=Alignment(),
             batches=shards.batches(pairs, self.spec, rank),
             validate=HeldOutLoss(self.spec, Alignment(), pairs, batches, device),

@@ -22,6 +22,8 @@ from flows.report.sections import (
     training_section,
 )
 from flows.training.goodput import TimeSplit
+from flows.training.initial import Initialisation
+from flows.training.initial_report import initial_section
 from flows.training.time_report import times_section
 
 HEADLINE = ("caption_accuracy", "caption_accuracy/held_out", "fid", "frechet_distance", "alignment")
@@ -95,6 +97,8 @@ class DiffusionPage:
     """Stage keys, digests, commit, model, by name."""
     times: Mapping[str, TimeSplit] = field(default_factory=dict)
     """Title of a training to what it spent its wall time on."""
+    init: Mapping[str, Initialisation] = field(default_factory=dict)
+    """Title of a training to the weights that it started from."""
 
 
 def diffusion_page(page: DiffusionPage) -> str:
@@ -104,6 +108,7 @@ def diffusion_page(page: DiffusionPage) -> str:
         _metrics(page.metrics, page.protocol),
         *_pictures(page.pictures),
         training_section(page.curves, "images", "A denoiser's samples still improve long after its loss is flat."),
+        *([initial_section(page.init)] if page.init else []),
         *([times_section(page.times)] if page.times else []),
         *images_sections(page.left_out, page.changes, page.buckets),
         quarantine_section(page.problems),

@@ -61,6 +61,7 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
             for record in trained.records
             if isinstance(record.figures, TrainingFigures) and record.figures.times
         },
+        init={TRAININGS[trained.training.stage]: init} if (init := trained.training.figures.init) else {},
         problems=read_problems(shards),
         left_out=shards.figures.left_out,
         changes=_changes(trained),

@@ -23,6 +23,8 @@ from flows.report.sections import (
 from flows.report.strip import Dot, strip_chart
 from flows.report.values import interval_text, value_cell, value_text
 from flows.training.goodput import TimeSplit
+from flows.training.initial import Initialisation
+from flows.training.initial_report import initial_section
 from flows.training.time_report import times_section
 from unet_models.metrics.summary import MetricSummary
 
@@ -60,6 +62,8 @@ class RestorationPage:
     """Stage keys, digests, commit, model, by name."""
     times: TimeSplit | None = None
     """What the training spent its wall time on."""
+    init: Initialisation | None = None
+    """Weights that the training started from; None: random ones."""
 
 
 def restoration_page(page: RestorationPage) -> str:
@@ -75,6 +79,7 @@ def restoration_page(page: RestorationPage) -> str:
             page.pictures,
         ),
         training_section({"": page.curves}, "images"),
+        *([initial_section({"": page.init})] if page.init else []),
         *([times_section({"": page.times})] if page.times else []),
         _per_image(page),
         *images_sections(page.left_out, page.changes, {}),

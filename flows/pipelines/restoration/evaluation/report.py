@@ -60,6 +60,7 @@ def write_report(
         config=config.model_dump(mode="json"),
         lineage=_lineage(attempt, shards, training),
         times=training.figures.times,
+        init=training.figures.init,
     )
     attempt.write("report", "report.html", restoration_page(page).encode())
     if pictures:

@@ -42,6 +42,8 @@ from flows.report.sections import (
 from flows.report.strip import strip_chart
 from flows.report.values import interval_text, value_cell, value_text
 from flows.training.goodput import TimeSplit
+from flows.training.initial import Initialisation
+from flows.training.initial_report import initial_section
 from flows.training.time_report import times_section
 from unet_models.metrics.summary import MEAN_CLASS, MetricSummary
 
@@ -109,6 +111,8 @@ class SegmentationPage:
     """Assumptions and conversions in the input that was used."""
     times: Mapping[str, TimeSplit] = field(default_factory=dict)
     """What each training, by its name, spent its wall time on."""
+    init: Mapping[str, Initialisation] = field(default_factory=dict)
+    """Weights that each training, by its name, started from; those that started from random ones are left out."""
     members: Sequence[MemberScore] = ()
     """Networks of an ensemble."""
     candidates: Sequence[CandidateScore] = ()
@@ -141,6 +145,7 @@ def segmentation_page(page: SegmentationPage) -> str:
         *([_postprocessing(page.choice)] if page.choice else []),
         *([calibration_section(page.calibration)] if page.calibration else []),
         training_section(page.curves),
+        *([initial_section(page.init)] if page.init else []),
         *([times_section(page.times)] if page.times else []),
         _per_case(cases),
         quarantine_section(page.problems),

@@ -91,9 +91,9 @@ def test_stages_of_registered_versions_stay_even_without_their_record(root: Path
 
 
 def test_a_record_of_another_stage_protects_what_it_names(root: Path) -> None:
-    """A warm start names the weights of another training."""
+    """A training names the weights of another one that it started from."""
     uri = f"{root}/train/{KEYS['unfinished']}/{ATTEMPTS[0]}/step-00000001/model.safetensors"
-    record = {"outputs": {}, "figures": {"warm_start": {"uri": uri}}}
+    record = {"outputs": {}, "figures": {"init": {"origin": {"uri": uri}}}}
     write(root / "evaluate" / ("e" * 64) / "record.json", text=json.dumps(record))
     assert f"{KEYS['unfinished']}/{ATTEMPTS[0]}" not in found(root)
 

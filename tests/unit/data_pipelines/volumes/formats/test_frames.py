@@ -14,7 +14,11 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from data_pipelines.errors import DataError
+from data_pipelines.volumes.classes import Labels
+from data_pipelines.volumes.dicom_labels import read_dicom_label
+from data_pipelines.volumes.dicom_out import write_segmentation
 from data_pipelines.volumes.files import read_geometry, read_volume
+from data_pipelines.volumes.specs import InputSpec
 from tests.support.volumes import LIMIT, rule_of
 
 ROW, COLUMN = np.array([0.0, 0.8, -0.6]), np.array([1.0, 0.0, 0.0])
@@ -154,3 +158,15 @@ def test_sizes_are_known_before_pixels_are_read_and_other_files_are_named(tmp_pa
     (tmp_path / "t" / "scan").rename(folder / "second")
     with pytest.raises(DataError, match="put a multi-frame file into a folder of its own"):
         read_volume(folder, LIMIT)
+
+
+def test_a_segmentation_refers_to_the_frames_whatever_their_order(tmp_path: Path) -> None:
+    named = dict.fromkeys(("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"), "")
+    study = {"StudyInstanceUID": "1.2", "FrameOfReferenceUID": "1.3", "ReferringPhysicianName": ""}
+    empty = dict.fromkeys(("StudyID", "StudyDate", "StudyTime"), "")
+    folder = write(tmp_path / "s", **named, **study, **empty)
+    numbers = np.random.default_rng(0).integers(0, 2, (6, 5, 4)).astype(np.uint8)
+    write_segmentation(tmp_path / "a.dcm", numbers, folder, {1: "liver"}, InputSpec())
+    labels = Labels(names=("background", "liver"), values=((0,), (1,)))
+    found, _ = read_dicom_label(tmp_path / "a.dcm", read_geometry(folder, LIMIT), labels, 0.01)
+    np.testing.assert_array_equal(found, numbers)

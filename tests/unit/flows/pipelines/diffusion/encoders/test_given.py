@@ -152,7 +152,7 @@ def clip_config(folder: Path) -> DiffusionConfig:
 
 
 def test_a_copy_of_a_trained_network_has_its_digest() -> None:
-    """So a warm start may go on with the folders of the champion's own encoders."""
+    """So a training may start from the folders of the champion's own encoders."""
     files = {"config.json": "config.json", "model.safetensors": "m", "tokenizer.json": "t"}
     trained = finished("train_clip", TRAINED, "/a", **files, weights="w", checkpoint="c")
     adopted = finished("train_clip", TRAINED, "/b", **files | {"config.json": "reformatted"})
