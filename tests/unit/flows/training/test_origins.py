@@ -16,9 +16,10 @@ from data_pipelines.shards.index import index_table, write_table
 from flows.pipelines.diffusion.train import train_stage
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.train import describe_bundle
+from flows.registry.models import ModelVersion
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record, write_record
-from flows.training import stage
+from flows.training import origins, stage
 from flows.training.figures import TrainingFigures
 from flows.training.initial import Initialisation, Meaning, Origin
 from flows.training.origins import check_bound, find_origin, identity_of, open_weights
@@ -185,6 +186,26 @@ def test_other_places_are_refused(place: str, said: str, tmp_path: Path, index: 
     (tmp_path / "empty" / "record.json").write_text("{}")
     with pytest.raises(UserError, match=said):
         find(tmp_path / place, index)
+
+
+def test_of_several_networks_the_one_that_has_not_seen_what_is_held_out(
+    tmp_path: Path, index: Record[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an ensemble of folds, whose trainings are in this storage."""
+    keys = {f"unetflow.train_{number}_key": str(number) * 64 for number in range(3)}
+    for key, case in zip(keys.values(), "bac", strict=True):  # b is held out
+        write_training(tmp_path / "train" / key, case)
+    tags = dict(keys)
+    version = ModelVersion(name="m", version="3", aliases=(), metrics={}, gate="", tags=tags)
+    monkeypatch.setattr(origins, "find_version", lambda uri, root: version)
+    config = SegmentationConfig(storage=str(tmp_path))
+    found = find_origin(config, "models:/m/3", [index], OURS, describe_bundle)
+    assert found is not None
+    assert (Path(found.uri).parent.name, found.source) == ("1" * 64, "models:/m/3 (training kkkkkkkkkkkk)")
+    for number in (1, 2):
+        del tags[f"unetflow.train_{number}_key"]
+    with pytest.raises(ConfigError, match=r"models:/m/3 was trained on 1 of 1 held-out samples \(b\)"):
+        find_origin(config, "models:/m/3", [index], OURS, describe_bundle)
 
 
 def test_the_key_holds_the_content_and_not_the_name(tmp_path: Path, index: Record[Any]) -> None:
