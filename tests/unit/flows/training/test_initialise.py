@@ -13,16 +13,23 @@ from safetensors.torch import load_file, save_file
 from data_pipelines import storage
 from data_pipelines.errors import WeightsError
 from data_pipelines.volumes.classes import Labels
+from flows.pipelines.diffusion.task import DiffusionTask
+from flows.pipelines.restoration.task import RestorationTask
 from flows.pipelines.segmentation.task import SegmentationTask
 from flows.stages.attempt import Attempt
 from flows.training.initial import Initialisation, Meaning, Origin
 from flows.training.initial_report import initial_section
 from flows.training.initialise import FILE, initialise
+from flows.training.task import TrainingTask
 from flows.training.worker_start import load_initial
+from tests.support.denoisers import small
 from tests.support.pages import Page
 from tests.support.reports import diffusion_report, segmentation_report
 from tests.support.training import SPEC, fresh
 from unet_models.networks.build import build_network
+from unet_models.specs.diffusion import DiffusionSpec
+from unet_models.specs.networks import UNetSpec
+from unet_models.specs.restoration import DenoisingSpec, RestorationSpec, SuperResolutionSpec
 
 HEADS = {f"decoder.heads.{n}.{kind}" for n in (0, 1) for kind in ("weight", "bias")}
 STEM = "encoder.stages.0.convs.0.conv.weight"
@@ -42,7 +49,7 @@ def weights(tmp_path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def start(folder: Path, our_task: SegmentationTask, ours: Meaning = OURS, **fields: Any) -> Initialisation:
+def start(folder: Path, our_task: TrainingTask, ours: Meaning = OURS, **fields: Any) -> Initialisation:
     path = str(folder / "w.safetensors")
     origin = Origin(source="models:/m/3", uri=path, sha256=storage.digest(path), **fields)
     return initialise(origin, our_task, ours, Attempt(str(folder), "key", "attempt"))
@@ -119,6 +126,38 @@ def test_broken_and_foreign_weights_are_errors(tmp_path: Path, weights: dict[str
     with pytest.raises(WeightsError, match="not a complete safetensors file"):
         start(tmp_path, task("background", "liver", "tumour"))
     assert not list((tmp_path / "attempt").glob("*")), "nothing half"
+
+
+def save(folder: Path, our_task: TrainingTask) -> None:
+    """Write the weights of a task's own network."""
+    found = {name: tensor.contiguous() for name, tensor in our_task.build_model().state_dict().items()}
+    save_file(found, folder / "w.safetensors")
+
+
+def test_a_denoiser_of_other_classes_draws_their_embedding_anew(tmp_path: Path) -> None:
+    spec = DiffusionSpec(model=small(num_class_embeds=3, in_channels=4, out_channels=4))
+    denoiser = DiffusionTask(spec=spec, index_uri="", shards_uri="", scaling_factor=1, empty_prompt_uri="")
+    save(tmp_path, denoiser)
+    ours, theirs = (Meaning(classes=classes, bound_to={"encode.clip": "c"}) for classes in (("a", "b"), ("b", "a")))
+    assert start(tmp_path, denoiser, ours, meaning=ours).reinitialised == ()
+    done = start(tmp_path, denoiser, ours, meaning=theirs.model_copy(update={"bound_to": {}}))
+    assert [each.name for each in done.reinitialised] == ["class_embedding.weight"]
+    assert done.remarks == ("nothing says which encode.clip it was made for: taken to be the same",)
+
+
+def test_a_restorer_may_start_from_another_task(tmp_path: Path) -> None:
+    model = UNetSpec(channels=(4, 8), norm="none", deep_supervision=0)
+    spec = RestorationSpec(model=model, patch_size=16)
+    tasks = [
+        RestorationTask(spec=spec, index_uri="", shards_uri="", task=each, tile=None, degradation_seed=0)
+        for each in (DenoisingSpec(), SuperResolutionSpec())
+    ]
+    save(tmp_path, tasks[0])
+    meanings = [Meaning(made_for={"task.name": each.task.name}) for each in tasks]
+    done = start(tmp_path, tasks[1], meanings[1], meaning=meanings[0])
+    heads = {f"restorer.network.decoder.heads.0.{kind}" for kind in ("weight", "bias")}
+    assert {each.name for each in done.reinitialised} == heads, "of as many outputs as the task has"
+    assert done.remarks == ("task.name was denoising, and is super_resolution",)
 
 
 def test_a_section_names_each_training(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
