@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".dcm"
 MAKER = "unetflow"
+_MAX_LABEL = 64
+"""Characters of a segment's label (value representation LO)."""
 _PARTS = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 """What a segmentation refers to its series by."""
 
@@ -67,35 +71,16 @@ def _check_parts(series: Path, sources: list[Dataset]) -> None:
 
 
 def _build(highdicom: Any, sources: list[Dataset], planes: np.ndarray, names: list[str]) -> Any:
-    from importlib.metadata import PackageNotFoundError, version
-
-    from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
 
-    try:
-        release = version(MAKER)
-    except PackageNotFoundError:  # of a registered model, which brings its code along
-        release = "0"
-    identification = highdicom.AlgorithmIdentificationSequence(
-        name=MAKER, family=codes.DCM.ArtificialIntelligence, version=release
-    )
-    descriptions = [
-        highdicom.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=name[:64],
-            segmented_property_category=codes.SCT.AnatomicalStructure,
-            segmented_property_type=codes.SCT.AnatomicalStructure,
-            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm_identification=identification,
-        )
-        for number, name in enumerate(names, start=1)
-    ]
-    identity = digest_of([[str(source.SOPInstanceUID) for source in sources], names, planes.tobytes().hex()])
+    release = _release()
+    pixels = hashlib.sha256(planes.data).hexdigest()
+    identity = digest_of([[str(source.SOPInstanceUID) for source in sources], names, pixels])
     return highdicom.seg.Segmentation(
         source_images=sources,
         pixel_array=planes,
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=descriptions,
+        segment_descriptions=_describe_segments(highdicom, names, release),
         series_instance_uid=generate_uid(entropy_srcs=["series", identity]),
         sop_instance_uid=generate_uid(entropy_srcs=["instance", identity]),
         series_number=1,
@@ -106,3 +91,31 @@ def _build(highdicom: Any, sources: list[Dataset], planes: np.ndarray, names: li
         device_serial_number="0",
         series_description="Segmentation",
     )
+
+
+def _describe_segments(highdicom: Any, names: list[str], release: str) -> list[Any]:
+    """Describe the segments, numbered from 1 on; what a class is, its name alone says."""
+    from pydicom.sr.codedict import codes
+
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=MAKER, family=codes.DCM.ArtificialIntelligence, version=release
+    )
+    return [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name[:_MAX_LABEL],
+            segmented_property_category=codes.SCT.AnatomicalStructure,
+            segmented_property_type=codes.SCT.AnatomicalStructure,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number, name in enumerate(names, start=1)
+    ]
+
+
+def _release() -> str:
+    """Return this project's version; of a registered model, which brings its code along, 0."""
+    try:
+        return version(MAKER)
+    except PackageNotFoundError:
+        return "0"
