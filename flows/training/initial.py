@@ -20,6 +20,11 @@ class Meaning(Spec):
     """Further facts about the training, by field of the configuration. Differences are said."""
 
 
+def prefixed(field: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the settings of a group by their fields of the configuration."""
+    return {f"{field}.{name}": value for name, value in values.items()}
+
+
 NO_MEANING = Meaning()
 """Weights that stand for nothing beyond their architecture."""
 Describe = Callable[[Mapping[str, Any]], Meaning]

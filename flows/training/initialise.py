@@ -41,8 +41,9 @@ def initialise(origin: Origin, task: TrainingTask, meaning: Meaning, attempt: At
         try:
             transfer = _match(origin, read_weights_file(path), own, task, meaning)
         except WeightsError as error:
+            differences = "".join(f"; {each}" for each in _differences(origin, meaning))
             remedy = "name weights of this architecture, set train.model as theirs is, or leave init out"
-            raise WeightsError(f"train.init: {error}; {remedy}") from None
+            raise WeightsError(f"train.init: {error}{differences}; {remedy}") from None
         with storage.local_copy_of(attempt.uri(FILE)) as target:
             save_file(transfer.taken, target, metadata={"format": "pt"})
     done = Initialisation(
@@ -83,14 +84,20 @@ def _remarks(origin: Origin, ours: Meaning, share: float) -> Iterator[str]:
         yield "nothing says which classes its rows stand for: taken to be the same, where their number is"
     if unsaid := [field for field in ours.bound_to if field not in theirs.bound_to]:
         yield f"nothing says which {', '.join(unsaid)} it was made for: taken to be the same"
-    for field, value in ours.made_for.items():
-        if field in theirs.made_for and theirs.made_for[field] != value:
-            yield f"{field} was {_shown(theirs.made_for[field])}, and is {_shown(value)}"
+    yield from _differences(origin, ours)
     if origin.unknown_base:
         yield (
             f"nothing says which samples shaped the weights of {origin.unknown_base}: were held-out samples among "
             "them, scores are too good"
         )
+
+
+def _differences(origin: Origin, ours: Meaning) -> Iterator[str]:
+    """Say what the weights were trained for or with, and is another here."""
+    theirs = origin.meaning.made_for if origin.meaning else {}
+    for field, value in ours.made_for.items():
+        if field in theirs and theirs[field] != value:
+            yield f"{field} was {_shown(theirs[field])}, and is {_shown(value)}"
 
 
 def _shown(value: object) -> str:

@@ -14,7 +14,7 @@ from flows.stages.record import Figures, Record
 from flows.stages.shards import shards_uri
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
-from flows.training.initial import Meaning
+from flows.training.initial import Meaning, prefixed
 from flows.training.stage import training_stage
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ def train_stage(
             empty_prompt_uri=latents.output("empty_prompt"),
         )
 
-    meaning = Meaning(classes=classes, bound_to=_bound_to(config, clip, autoencoder))
+    meaning = Meaning(
+        classes=classes,
+        bound_to=_bound_to(config, clip, autoencoder),
+        made_for=prefixed("train.model", config.train.model.model_dump(mode="json")),
+    )
     return training_stage(
         "train", config, config.train, (latents,), build_task, meaning=meaning, describe=describe_bundle
     )
@@ -50,11 +54,7 @@ def train_stage(
 
 def describe_bundle(bundle: Mapping[str, Any]) -> Meaning:
     """Read from the file beside a text-to-image model's weights what they stand for; it does not name the encoders."""
-    return Meaning(classes=tuple(bundle["classes"]), bound_to=_describe_noise(bundle["noise"]))
-
-
-def _describe_noise(noise: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"train.noise.{name}": value for name, value in noise.items()}
+    return Meaning(classes=tuple(bundle["classes"]), bound_to=prefixed("train.noise", bundle["noise"]))
 
 
 def _classes(config: DiffusionConfig, latents: LatentFigures) -> tuple[str, ...]:
@@ -76,5 +76,5 @@ def _bound_to(config: DiffusionConfig, clip: Record[Figures], autoencoder: Recor
     return {
         "encode.clip": network_digest(clip),
         "encode.autoencoder": network_digest(autoencoder),
-        **_describe_noise(config.train.noise.model_dump(mode="json")),
+        **prefixed("train.noise", config.train.noise.model_dump(mode="json")),
     }

@@ -15,7 +15,7 @@ from flows.stages.record import Record
 from flows.stages.shards import shards_uri
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
-from flows.training.initial import Meaning
+from flows.training.initial import Meaning, prefixed
 from flows.training.stage import training_stage
 from unet_models.specs.restoration import ColourisationSpec
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def train_stage(config: RestorationConfig, shards: Record[ImageShardFigures]) -> Stage[TrainingFigures]:
     """Plan the stage. The weights are made for the task."""
-    task = _describe_task(config.task.model_dump(mode="json"))
+    task = prefixed("task", config.task.model_dump(mode="json"))
 
     def build_task(attempt: Attempt) -> TrainingTask:
         return plan_task(config, shards)
@@ -36,7 +36,7 @@ def train_stage(config: RestorationConfig, shards: Record[ImageShardFigures]) ->
         config.train,
         (shards,),
         build_task,
-        meaning=Meaning(made_for=task),
+        meaning=_meaning(task, config.train.model.model_dump(mode="json")),
         describe=describe_bundle,
         more_identity=task,
     )
@@ -44,11 +44,11 @@ def train_stage(config: RestorationConfig, shards: Record[ImageShardFigures]) ->
 
 def describe_bundle(bundle: Mapping[str, Any]) -> Meaning:
     """Read from the file beside a restoration model's weights what they are made for."""
-    return Meaning(made_for=_describe_task(bundle["task"]))
+    return _meaning(prefixed("task", bundle["task"]), bundle["model"])
 
 
-def _describe_task(task: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"task.{name}": value for name, value in task.items()}
+def _meaning(task: Mapping[str, Any], model: Mapping[str, Any]) -> Meaning:
+    return Meaning(made_for={**task, **prefixed("train.model", model)})
 
 
 def plan_task(config: RestorationConfig, shards: Record[ImageShardFigures]) -> TrainingTask:

@@ -13,7 +13,7 @@ from flows.stages.record import Record
 from flows.stages.shards import shards_uri
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
-from flows.training.initial import Meaning
+from flows.training.initial import Meaning, prefixed
 from flows.training.stage import training_stage
 
 if TYPE_CHECKING:
@@ -27,17 +27,18 @@ def train_stage(config: SegmentationConfig, shards: Record[VolumeShardFigures]) 
     def build(attempt: Attempt) -> TrainingTask:
         return build_task(config, shards)
 
-    meaning = _meaning(shards.figures.labels, shards.figures.channels)
+    meaning = _meaning(shards.figures.labels, shards.figures.channels, config.train.model.model_dump(mode="json"))
     return training_stage("train", config, config.train, (shards,), build, meaning=meaning, describe=describe_bundle)
 
 
 def describe_bundle(bundle: Mapping[str, Any]) -> Meaning:
     """Read from the file beside a segmentation model's weights what they stand for."""
-    return _meaning(Labels.model_validate(bundle["labels"]), tuple(bundle["channels"]))
+    return _meaning(Labels.model_validate(bundle["labels"]), tuple(bundle["channels"]), bundle["model"])
 
 
-def _meaning(labels: Labels, channels: tuple[str, ...]) -> Meaning:
-    return Meaning(classes=labels.output_names, made_for={"channels": list(channels)})
+def _meaning(labels: Labels, channels: tuple[str, ...], model: Mapping[str, Any]) -> Meaning:
+    made_for = {"channels": list(channels)} | prefixed("train.model", model)
+    return Meaning(classes=labels.output_names, made_for=made_for)
 
 
 def build_task(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> SegmentationTask:

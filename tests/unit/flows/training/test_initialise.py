@@ -120,8 +120,9 @@ def test_broken_and_foreign_weights_are_errors(tmp_path: Path, weights: dict[str
     with pytest.raises(WeightsError, match=rf"train\.init: models:/m/3: 1 weights hold NaN or infinity: {STEM}"):
         start(tmp_path, task("background", "liver", "tumour"))
     save_file({"conv1": torch.zeros(1)}, tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match=r"none of its 1 weights fits .* or leave init out"):
-        start(tmp_path, task("background", "liver", "tumour"))
+    told = r"none of its 1 weights fits .*; channels was PET, and is CT; name weights .* or leave init out"
+    with pytest.raises(WeightsError, match=told):
+        start(tmp_path, task("background", "liver", "tumour"), meaning=Meaning(made_for={"channels": ["PET"]}))
     (tmp_path / "w.safetensors").write_bytes(b"\x80\x04 no safetensors")
     with pytest.raises(WeightsError, match="not a complete safetensors file"):
         start(tmp_path, task("background", "liver", "tumour"))

@@ -32,7 +32,7 @@ from unet_models.training.checkpoint import save_checkpoint
 TRAINED = TrainingFigures(step=700, run_id=None, num_workers=2)
 BOUND = {"encode.clip": "c", "encode.autoencoder": "a", "train.noise.schedule": "cosine"}
 LABELS = {"names": ["background", "liver"], "values": [[0], [1]]}
-OURS = Meaning(classes=("background", "liver"), made_for={"channels": ["CT"]})
+OURS = Meaning(classes=("background", "liver"), made_for={"channels": ["CT"], "train.model.norm": "instance"})
 
 
 def origin(**fields: Any) -> Origin:
@@ -128,7 +128,7 @@ def test_a_file_of_weights_says_nothing_of_its_samples(tmp_path: Path, index: Re
 
 def test_the_folder_of_a_model_says_its_classes(tmp_path: Path, index: Record[Any]) -> None:
     weights = write_weights(tmp_path / "model" / "model.safetensors")
-    bundle = {"labels": LABELS, "channels": ["CT"], "num_members": 3}
+    bundle = {"labels": LABELS, "channels": ["CT"], "num_members": 3, "model": {"norm": "instance"}}
     (weights.parent / "unetflow.json").write_text(json.dumps(bundle))
     for place in (weights.parent, weights):
         found = find(place, index)
