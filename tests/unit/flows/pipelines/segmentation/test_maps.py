@@ -174,3 +174,12 @@ def test_maps_that_are_asked_for() -> None:
     assert [map_path(name, "uncertainty").name for name in ("a.b.nii.gz", "a.nii", "a.PNG")] == [
         "a.b.uncertainty.nii.gz", "a.uncertainty.nii", "a.uncertainty.npy",
     ]  # fmt: skip
+
+
+def test_maps_of_formats_with_a_place_are_nifti() -> None:
+    names = ("a.b.nii", "a.NRRD", "a.mha", "a.dcm", "a.tif", "a.png")
+    assert [map_path(f"out/{name}", "uncertainty").name for name in names] == [
+        "a.b.uncertainty.nii",
+        *["a.uncertainty.nii.gz"] * 3,
+        *["a.uncertainty.npy"] * 2,
+    ]
