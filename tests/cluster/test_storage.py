@@ -16,7 +16,7 @@ from tests.support.faults import RESUMED, STAGES, FaultRow, StruckProject, flip,
 
 @pytest.mark.long
 def test_the_storage_fills_up(project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow]) -> None:
-    """Must fail where half a checkpoint counts as one."""
+    """Must fail where ``is_full`` does not know a full disk: Ray starts the workers again, which fail again."""
     project.storage.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", project.storage], capture_output=True)
     if mounted.returncode:
@@ -31,6 +31,7 @@ def test_the_storage_fills_up(project: StruckProject, undisturbed: dict[str, Any
         code = run.finish()
         seconds = time.monotonic() - filled
         assert code == 1
+        assert "ran out of disk space" in run.said, run.said
         assert "Traceback" not in run.said
         (project.storage / "filler").unlink()
         line = project.resume(run)
