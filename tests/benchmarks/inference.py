@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.specs import PreprocessSpec
 from flows.pipelines.segmentation.bundle import Bundle
+from flows.pipelines.segmentation.maps import MapName
 from flows.pipelines.segmentation.segmenter import Segmenter
 from flows.registry.bundle import WEIGHTS, write_bundle
 from unet_models.networks.build import build_network
@@ -26,22 +28,27 @@ from unet_models.specs.segmentation import PredictSpec
 NUM_CLASSES = 32
 UNLIMITED_GB = 1000.0
 PATCH = 128
+MAPS: tuple[MapName, ...] = ("probabilities", "uncertainty")
 
 
 def run(folder: Path) -> None:
-    """Print peak memory and labels: 256 voxels per axis within and without a limit, 512 within 4 GB."""
+    """Print peak memory and labels: 256 voxels per axis within and without a limit, and with maps; 512 within 4 GB."""
     print(f"\nprediction of {NUM_CLASSES} classes, windows of {PATCH} voxels")
-    for size, limits in ((256, (UNLIMITED_GB, 1.0)), (512, (4.0,))):
+    for size, cases in (
+        (256, ((UNLIMITED_GB, ()), (1.0, ()), (UNLIMITED_GB, MAPS))),
+        (512, ((4.0, ()),)),
+    ):
         write_case(folder, size)
-        found = {}
-        for limit in limits:
-            words = [sys.executable, "-m", "tests.benchmarks.inference", str(folder), str(limit)]
+        first = None
+        for limit, maps in cases:
+            words = [sys.executable, "-m", "tests.benchmarks.inference", str(folder), str(limit), *maps]
             done = subprocess.run(words, check=True, capture_output=True, text=True)
             peak, seconds = json.loads(done.stdout.splitlines()[-1])
-            found[limit] = np.asarray(nibabel.load(folder / "labels.nii").dataobj)
-            name = "no limit" if limit == UNLIMITED_GB else f"limit {limit:g} GB"
-            same = (found[limit] == found[limits[0]]).mean()
-            print(f"  {size}^3, {name:<12}{peak:>8.2f} GB{seconds:>8.1f} s   {same:.4%} of the labels the same")
+            labels = np.asarray(nibabel.load(folder / "labels.nii").dataobj)
+            first = labels if first is None else first
+            name = ("no limit" if limit == UNLIMITED_GB else f"limit {limit:g} GB") + (", maps" if maps else "")
+            same = (labels == first).mean()
+            print(f"  {size}^3, {name:<15}{peak:>8.2f} GB{seconds:>8.1f} s   {same:.4%} of the labels the same")
 
 
 def write_case(folder: Path, size: int) -> None:
@@ -66,14 +73,14 @@ def write_case(folder: Path, size: int) -> None:
     nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), folder / "image.nii")
 
 
-def predict(folder: Path, limit_gb: float) -> tuple[float, float]:
-    """Predict the image within a limit; return the peak memory of this process in GB, and seconds."""
+def predict(folder: Path, limit_gb: float, maps: Sequence[MapName]) -> tuple[float, float]:
+    """Predict the image, and maps, within a limit; return the peak memory of this process in GB, and seconds."""
     segmenter = Segmenter.from_folder(folder, device="cpu").within(limit_gb)
     started = time.perf_counter()
-    segmenter.segment_to_file([str(folder / "image.nii")], str(folder / "labels.nii"))
+    segmenter.segment_to_file([str(folder / "image.nii")], str(folder / "labels.nii"), names=maps)
     seconds = time.perf_counter() - started
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, seconds
 
 
 if __name__ == "__main__":
-    print(json.dumps(predict(Path(sys.argv[1]), float(sys.argv[2]))))
+    print(json.dumps(predict(Path(sys.argv[1]), float(sys.argv[2]), [name for name in MAPS if name in sys.argv[3:]])))
