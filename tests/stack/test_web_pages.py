@@ -72,7 +72,7 @@ def test_the_parameters_form_explains_every_field(client: Client, prefect: Page)
     for explanation in (
         "Configuration of the segmentation pipeline.",
         "Fold of the splits that is held out for validation",
-        "Target voxel size in mm, one number per canonical axis",
+        "Target voxel size in mm, one number per axis",
         "with the URL that takes a POST of",
     ):
         prefect.get_by_text(explanation).first.wait_for()
