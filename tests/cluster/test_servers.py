@@ -82,9 +82,9 @@ def test_two_runs_at_the_same_second_on_an_object_store(
 def test_prefect_is_restarted(
     project: StruckProject, undisturbed: dict[str, Any], rows: list[FaultRow], tmp_path: Path
 ) -> None:
-    """Its server gets SIGKILL in training, and is started again on the same database after the training has ended.
+    """Its server gets SIGKILL in training, and is started again on the same database after the evaluation has ended.
 
-    Must fail where a request that found no server is not repeated (PREFECT_CLIENT_MAX_RETRIES=0).
+    Must fail where no request is repeated (PREFECT_CLIENT_MAX_RETRIES=0) and a stage fails without its artifacts.
     """
     server = PrefectServer(tmp_path)
     server.start()
@@ -93,7 +93,7 @@ def test_prefect_is_restarted(
         run = project.start("run")
         run.wait_until(lambda: len(project.checkpoints()) >= 2)
         server.kill()
-        run.wait_until(lambda: bool(project.records("train")))
+        run.wait_until(lambda: bool(project.records("evaluate")))
         time.sleep(3)
         server.start()
         assert run.finish() == 0, run.said
@@ -104,7 +104,7 @@ def test_prefect_is_restarted(
     assert "Traceback" not in run.said
     rows.append(
         FaultRow(
-            broken="Prefect's server killed, started again when training had ended",
+            broken="Prefect's server killed, started again when evaluation had ended",
             when="training at step 40",
             repeated=0,
             weights=weights,
