@@ -16,7 +16,8 @@ demo: .venv/installed  ## Install into .venv, then run all pipelines on generate
 	$(BIN)/unetflow demo
 
 test: .venv/installed-test  ## Run the unit and integration tests, and print the ten slowest.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/docs
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/integration
 
 test-stack: .venv/installed-test  ## Test against PostgreSQL, MLflow, Prefect and Ray as servers, and their pages in a browser.
 	$(BIN)/python -m pytest tests/stack

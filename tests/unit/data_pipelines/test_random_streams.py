@@ -31,6 +31,7 @@ def test_ids_do_not_change_between_versions() -> None:
         "HELD_OUT_DEGRADATION": 9,
         "CONDITION": 10,
         "MODALITY": 11,
+        "CALIBRATION": 12,
     }
     assert [int(purpose) for purpose in ImagePurpose] == [0, 1, 2, 3, 4, 5]
 

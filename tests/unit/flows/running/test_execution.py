@@ -228,18 +228,16 @@ def join_step(config: NumbersConfig, done: Records) -> Stage[CountFigures]:
     return Stage("join", {}, tuple(records), lambda attempt: CountFigures(), CountFigures)
 
 
-def each_number(config: NumbersConfig) -> list[NumbersConfig]:
+def each_number(config: NumbersConfig) -> dict[str, NumbersConfig]:
     """Three runs of a configuration whose number is negative."""
     if config.first > 0:
-        return [config]
-    return [config.model_copy(update={"first": first}) for first in (1, 2, 3)]
+        return {"numbers": config}
+    return {f"number {first}": config.model_copy(update={"first": first}) for first in (1, 2, 3)}
 
 
 BRANCHED = replace(
     NUMBERS,
-    branches=Branches(
-        each_number, lambda config: f"number {config.first}", "last", (Step("join", join_step, "Joins the runs."),)
-    ),
+    branches=Branches(each_number, "last", (Step("join", join_step, "Joins the runs."),)),
 )
 
 
