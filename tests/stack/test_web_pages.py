@@ -77,8 +77,8 @@ def test_the_parameters_form_explains_every_field(client: Client, prefect: Page)
     ):
         prefect.get_by_text(explanation).first.wait_for()
     prefect.screenshot(path=PICTURES / "prefect-parameters.png")
-    fold = client.prefect("/deployments/filter", {})[0]["parameter_openapi_schema"]["definitions"]["DataSpec"]
-    assert fold["properties"]["fold"]["minimum"] == 0, "the form knows limits"
+    data = client.prefect("/deployments/filter", {})[0]["parameter_openapi_schema"]["definitions"]["DataSpec"]
+    assert data["properties"]["num_folds"]["minimum"] == 2, "the form knows limits"
 
 
 def test_the_run_page_shows_table_image_and_links(client: Client, prefect: Page, finished: str) -> None:
