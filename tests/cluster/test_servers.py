@@ -84,7 +84,8 @@ def test_prefect_is_restarted(
 ) -> None:
     """Its server gets SIGKILL in training, and is started again on the same database after the evaluation has ended.
 
-    Must fail where no request is repeated (PREFECT_CLIENT_MAX_RETRIES=0) and a stage fails without its artifacts.
+    Must fail where no request is repeated (PREFECT_CLIENT_MAX_RETRIES=0), a stage fails without its artifacts, and none
+    is tried again: each of the three alone is enough to go on.
     """
     server = PrefectServer(tmp_path)
     server.start()
