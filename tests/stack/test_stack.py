@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from tests.support.datasets import write_case
 from tests.support.project import CHECKOUT
 from tests.support.serving import ask_served, wait_for
 
+OF_A_CLIENT = r"postgres: \w+ \w+ 127\.0\.0\.1\(\d+\)"
+"""Beginning of the title of a process of PostgreSQL that serves a client: user, database, address and port."""
 VARIABLES = ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING")
 
 
@@ -173,12 +176,7 @@ def test_cancel_leaves_nothing_running(client: Client) -> None:
     arguments = ("--set", "train.num_steps=100000", "--set", "registry.name=endless")
     out, _ = client.run("submit", str(client.config), *arguments, "--json")
     job_id = json.loads(out)["job_id"]
-
-    def is_training() -> bool:
-        rows = json.loads(client.run("status", job_id, "--json")[0])
-        return any(row["what"] == "train" and row["state"] == "running" for row in rows) and workers() != []
-
-    wait_for(is_training, lambda: client.run("status", job_id)[0], 120)
+    wait_for(lambda: is_training(client, job_id), lambda: client.run("status", job_id)[0], 120)
     out, _ = client.run("cancel", job_id, "--json")
     assert len(json.loads(out)["stopped"]) == 2
     wait_for(lambda: workers() == [], lambda: f"still there: {workers()}", 60)
@@ -188,6 +186,33 @@ def test_cancel_leaves_nothing_running(client: Client) -> None:
         "failed",
         "succeeded",
     }  # failed: it ended before Ray had noted the stop
+
+
+def is_training(client: Client, job_id: str) -> bool:
+    rows = json.loads(client.run("status", job_id, "--json")[0])
+    return any(row["what"] == "train" and row["state"] == "running" for row in rows) and workers() != []
+
+
+def test_postgresql_restarts_under_a_training(client: Client) -> None:
+    """A process of it gets SIGKILL: PostgreSQL ends all connections of MLflow and Prefect, and recovers.
+
+    Must fail where PostgreSQL does not come back (its first process killed).
+    """
+    import psutil
+
+    arguments = ("--set", "train.num_steps=600", "--set", "registry.name=recovered")
+    out, _ = client.run("submit", str(client.config), *arguments, "--json")
+    job_id = json.loads(out)["job_id"]
+    wait_for(lambda: is_training(client, job_id), lambda: client.run("status", job_id)[0], 120)
+    log = client.folder / "s" / "logs" / "postgres.log"
+    before = log.read_text().count("ready to accept connections")
+    children = psutil.Process(client.stack_pid).children(recursive=True)
+    next(each for each in children if re.match(OF_A_CLIENT, " ".join(each.cmdline()))).kill()
+    wait_for(lambda: log.read_text().count("ready to accept connections") > before, log.read_text, 60)
+    out, _ = client.run("submit", str(client.config), *arguments, "--follow", "--json")
+    assert json.loads(out)["model_uri"] == "models:/recovered@champion"
+    (version,) = json.loads(client.run("models", "recovered", "--json")[0])
+    assert version["aliases"] == ["champion"]
 
 
 def test_scheduled_runs_compute_what_is_new(client: Client) -> None:
