@@ -164,6 +164,9 @@ def test_mlflow_holds_one_run_with_curves_and_lineage(project: Project, first: d
     keys = {stage["name"]: stage["key"] for stage in first["stages"]}
     assert version.tags["unetflow.train_key"] == keys["train"]
     assert "| liver |" in version.description
+    reports = [folder.path for folder in client.list_artifacts(version.run_id, "evaluation")]
+    assert f"evaluation/{keys['evaluate'][:12]}" in reports
+    assert len(reports) == 2, "the later version's evaluation has a folder of its own"
 
 
 def test_a_folder_is_predicted_within_a_memory_and_bad_files_are_named(
