@@ -63,7 +63,7 @@ class SegmentationScores(EvaluationFigures):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the report shows of an evaluation."""
+    """Results of an evaluation, for its report."""
 
     bundle: Bundle
     summaries: list[MetricSummary]

@@ -84,7 +84,7 @@ def register_model(
 
 
 class Origin(TypedDict):
-    """What a candidate was made from, by whom it is compared, and what its card says of that."""
+    """Origin of a candidate: what it was made from, how it is compared, and what its card says of that."""
 
     write_files: Callable[[Path], ModelFiles]
     card: str

@@ -40,7 +40,7 @@ class SegmentationTask(TrainingTask):
 
     @property
     def targets(self) -> TargetSpec:
-        """What the network's outputs stand for."""
+        """Meaning of the network's outputs."""
         regions = tuple(region.classes for region in self.labels.regions)
         return TargetSpec(
             num_classes=self.labels.num_classes,

@@ -35,7 +35,7 @@ from flows.stages.shards import shards_uri
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What predictions of held-out cases leave."""
+    """Results of the predictions of held-out cases."""
 
     scores: list[ClassScore]
     """Sorted by case."""
