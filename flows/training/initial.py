@@ -9,7 +9,7 @@ from data_pipelines.specs import Spec
 
 
 class Meaning(Spec):
-    """What the weights of a network stand for beyond its architecture."""
+    """Meaning of a network's weights beyond its architecture."""
 
     classes: tuple[str, ...] = ()
     """Names of the classes or regions that tensors of the network have a row for, in their order; empty: none."""
@@ -58,7 +58,7 @@ class Reinitialised(Spec):
 
 
 class Initialisation(Spec):
-    """What a network took over."""
+    """Weights that a network took over, and those that it did not."""
 
     origin: Origin
     num_taken: int

@@ -135,6 +135,26 @@ def test_a_drained_host_costs_no_step_and_the_group_grows_when_it_is_back(hosts:
     assert re.findall(r"resumed at step \d+; .*; (\d+) steps? repeated", said) == ["0", "0"]
 
 
+@pytest.mark.long
+def test_a_host_that_was_cut_off_comes_back_and_the_group_grows_again(hosts: TwoHosts, report: list[str]) -> None:
+    """Must fail where Ray Train starts no workers again (``max_failures=0``)."""
+    training = start_training(hosts, "back", "compute.num_workers=[1,2]", "train.num_steps=100000")
+    wait_while(training, lambda: steps_told(hosts, "back")[0][-1:] > [50])
+    hosts.set_link("down")
+    wait_while(training, lambda: "training goes on with 1 worker\n" in log_of(training))
+    hosts.set_link("up")
+    hosts.wait_for_nodes(1)
+    back = time.monotonic()
+    hosts.start_second()
+    wait_while(training, lambda: "training goes on with 2 workers\n" in log_of(training))
+    report.append(f"host cut off and back: {time.monotonic() - back:.0f} s until training starts with two workers")
+    training.send_signal(signal.SIGTERM)
+    assert training.wait() == 128 + signal.SIGTERM, log_of(training)
+    repeated = [int(steps) for steps in re.findall(r"resumed at step \d+; .*; (\d+) steps? repeated", log_of(training))]
+    assert repeated[0] <= 20 + 5, "a checkpoint, and the report that was on its way"
+    assert repeated[1:] == [0]
+
+
 def test_a_host_cut_off_is_done_without(hosts: TwoHosts, segmentation: dict[str, Any], report: list[str]) -> None:
     """Must fail where Ray Train starts no workers again (``max_failures=0``)."""
     training = start_training(hosts, "cut", "compute.num_workers=[1,2]")

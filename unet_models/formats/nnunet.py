@@ -43,7 +43,7 @@ _JOINS = re.compile(r"decoder\.stages\.\d+\.convs\.0\.conv\.weight")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What prediction needs of a checkpoint."""
+    """Contents of a checkpoint that prediction needs."""
 
     weights: Weights
     """Name in nnU-Net's network to tensor."""

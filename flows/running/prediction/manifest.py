@@ -1,4 +1,4 @@
-"""What a folder of predictions holds: of which model, and from what content."""
+"""Contents of a folder of predictions: of which model, and from what content."""
 
 from __future__ import annotations
 

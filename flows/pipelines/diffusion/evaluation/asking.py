@@ -33,7 +33,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked for, but for the seed."""
+    """Request without its seed."""
 
     prompt: str
     size: Size | None = None
