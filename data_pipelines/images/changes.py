@@ -26,7 +26,7 @@ CHANGES = {
     CMYK: "CMYK without a profile, converted by the plain formula",
     DEEP: "of 16 bits per channel, reduced to 8",
     TRANSPARENT: "with transparent pixels, laid over data.background",
-    FIRST_FRAME: "of several frames or pages: the first is used, with the caption of the whole",
+    FIRST_FRAME: "of several frames or pages: the first is used, with the caption of the whole (data.frames)",
     ENLARGED: "smaller than the wanted size, enlarged",
     SEVERAL_CAPTIONS: "with several captions: one is drawn each time",
     SEVERAL_LINES: "with a caption of several lines, used as one (data.caption_lines)",

@@ -36,11 +36,14 @@ class Example:
     """Further captions of the same image."""
     class_name: str = ""
     """Name of its class; empty: the data have none, or nobody asked."""
+    frame: int | None = None
+    """Number of the frame in a file of several; None: the image is the whole file."""
 
     @property
     def where(self) -> str:
         """Name of the image in messages."""
-        return where_of(self.image, self.part)
+        whole = where_of(self.image, self.part)
+        return whole if self.frame is None else f"{whole}: frame {self.frame}"
 
 
 @dataclass(frozen=True, slots=True)

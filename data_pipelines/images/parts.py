@@ -1,4 +1,4 @@
-"""Encoded bytes of an example's image: a file, a row of a Parquet file, or a member of a tar."""
+"""Encoded bytes of an example's image: a file, a frame of it, a row of a Parquet file, or a member of a tar."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.images.examples import Example
+from data_pipelines.images.frames import Frame, split_frames
 from data_pipelines.images.parquet import image_column
 from data_pipelines.images.pictures import too_large
 
@@ -19,10 +20,14 @@ MAX_ROW_GROUP_BYTES = 1 << 31
 
 
 class PartReader:
-    """Reads image bytes, at most ``max_bytes`` of each. The last row group stays in memory: examples come in order."""
+    """Reads image bytes, at most ``max_bytes`` of each file.
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    The last row group, or the frames of the last file, stay in memory: examples come in order.
+    """
+
+    def __init__(self, max_bytes: int, max_pixels: int = 1 << 26) -> None:
+        self.max_bytes, self.max_pixels = max_bytes, max_pixels
+        self._frames: tuple[str, list[Frame]] = "", []
         self._path = ""
         self._first_rows: list[int] = []  # of the row groups of the Parquet file at _path
         self._group = -1
@@ -38,7 +43,12 @@ class PartReader:
                 data = self._read_file(example.image, example.place)
             if len(data) > self.max_bytes:
                 raise too_large(where, max(len(data), (example.place or (0, 0))[1]), self.max_bytes)
-        return data
+        return data if example.frame is None else self._frame_of(example.image, data, example.frame)
+
+    def _frame_of(self, path: str, data: bytes, number: int) -> bytes:
+        if path != self._frames[0]:
+            self._frames = path, split_frames(data, path, self.max_pixels)
+        return self._frames[1][number].encoded
 
     def _read_file(self, path: str, place: tuple[int, int] | None) -> bytes:
         offset, size = place or (0, self.max_bytes + 1)

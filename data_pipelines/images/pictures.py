@@ -123,7 +123,7 @@ def read_picture(data: bytes, name: str, spec: ImageSpec) -> Picture | LeftOut:
     ``name`` appears in messages. Raises DataError where the bytes are not an image of a known format and mode, are
     truncated or damaged, or declare more than ``spec.max_pixels``.
     """
-    with _open_image(data, Path(name), spec.max_pixels) as image:
+    with open_image(data, Path(name), spec.max_pixels) as image:
         if reason := size_reason(*image.size, spec):
             return LeftOut(reason, *image.size)
         orientation = _orientation(image)
@@ -147,7 +147,7 @@ def read_transparency(data: bytes, name: str, spec: ImageSpec) -> np.ndarray | N
 
     Raises DataError as ``read_picture`` does.
     """
-    with _open_image(data, Path(name), spec.max_pixels) as image:
+    with open_image(data, Path(name), spec.max_pixels) as image:
         upright = _decode(image, _orientation(image), image.size)
         if not upright.has_transparency_data:
             return None
@@ -155,7 +155,7 @@ def read_transparency(data: bytes, name: str, spec: ImageSpec) -> np.ndarray | N
 
 
 @contextmanager
-def _open_image(data: bytes, path: Path, max_pixels: int) -> Iterator[PillowImage]:
+def open_image(data: bytes, path: Path, max_pixels: int) -> Iterator[PillowImage]:
     """Open an image without decoding its pixels. Raises DataError where it is damaged or above the limits."""
     from PIL import Image, UnidentifiedImageError
 
@@ -168,7 +168,7 @@ def _open_image(data: bytes, path: Path, max_pixels: int) -> Iterator[PillowImag
     ):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_header(image, path, max_pixels)
+                check_header(image, path, max_pixels)
                 yield image
         except UnidentifiedImageError:
             if data.startswith(_MAGIC):
@@ -197,7 +197,7 @@ def _check_length(data: bytes, path: Path) -> None:
         raise unreadable("truncated-file", path, f"the file ends too early, after {len(data)} bytes")
 
 
-def _check_header(image: PillowImage, path: Path, max_pixels: int) -> None:
+def check_header(image: PillowImage, path: Path, max_pixels: int) -> None:
     """Raise DataError where the header alone shows that the image cannot be used."""
     width, height = image.size
     if width * height > max_pixels:

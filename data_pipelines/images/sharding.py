@@ -189,7 +189,7 @@ def _shard_text(text: str) -> tuple[list[Row], list[Problem]]:
 def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
     """Read some images and write the good ones as one shard; the body of a cluster task."""
     problems = ProblemList()
-    reader = PartReader(max_encoded_bytes(work.spec))
+    reader = PartReader(max_encoded_bytes(work.spec), work.spec.max_pixels)
 
     def samples() -> Iterator[Sample]:
         for example, digest in zip(work.examples, work.digests, strict=True):

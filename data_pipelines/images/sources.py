@@ -15,8 +15,9 @@ from data_pipelines.atomic import atomic_folder
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError, Problem
 from data_pipelines.images.classes import with_classes
-from data_pipelines.images.examples import Examples
+from data_pipelines.images.examples import Examples, assemble
 from data_pipelines.images.folders import METADATA_NAMES, find_imagefolder
+from data_pipelines.images.frames import with_frames
 from data_pipelines.images.kinds import is_image
 from data_pipelines.images.parquet import find_parquet
 from data_pipelines.images.plain import PLAIN, find_plain
@@ -62,6 +63,9 @@ def find_examples(spec: ImageSpec, generated_folder: str | os.PathLike[str]) -> 
     find = _LAYOUTS[layout].find
     found = find_imagefolder(root, names, spec.class_from) if find is find_imagefolder else find(root, names)
     found = with_classes(found, spec.class_from)
+    if spec.frames == "all":
+        named = assemble(found.name, with_frames(found.examples), found.problems, layout)
+        found = replace(found, examples=named.examples, problems=named.problems)
     if found.examples or found.problems:
         return found
     remedy = "check data.root, and that the data set has been unpacked"

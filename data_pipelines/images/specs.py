@@ -9,6 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from data_pipelines.specs import LocalPath, Spec
 
+CLIP_OF_FRAME = r"^(.*?)(?:\.frame-\d+)?$"
+"""Regular expression that finds the file in the id of a frame; any other id is a clip of its own."""
+
 
 class ImageSpec(Spec):
     """Source, checks, filters, size and shards of a data set of images."""
@@ -29,6 +32,10 @@ class ImageSpec(Spec):
     factor, best of that times the U-Net's. Used with ``crop: buckets`` only."""
     background: tuple[int, int, int] = (255, 255, 255)
     """Colour shown behind transparent pixels: RGB, 0..255. Default: white."""
+    frames: Literal["first", "all"] = "first"
+    """Files of several frames or pages (GIF, WebP, APNG, TIFF): ``first`` (default) takes the first of each and counts
+    these files; ``all`` takes each frame as an image, those of a file being a clip. In Parquet and tar files always the
+    first."""
     min_side: int = Field(default=0, ge=0)
     """Skip images whose shorter side has fewer pixels; they are counted in the report. Default: keep all."""
     max_aspect_ratio: float | None = Field(default=None, ge=1)
@@ -58,7 +65,8 @@ class ImageSpec(Spec):
     id): new images move no old one."""
     clip_pattern: str = ""
     """Regular expression that finds the clip in an image's id: its first group, or all of its match, such as
-    ``clip[0-9]+``. Frames of one clip stay on one side of a drawn split. Default: each image is for itself."""
+    ``clip[0-9]+``. Frames of one clip stay on one side of a drawn split. Default: each image is for itself, and with
+    ``frames: all`` each file."""
     split_seed: int = 0
     """Seed of the choice of held-out images."""
     shard_megabytes: float = Field(default=256, gt=0)
@@ -68,6 +76,11 @@ class ImageSpec(Spec):
     """Number of generated images; ``layout: shapes`` only."""
     shapes_seed: int = 0
     """Seed of the generated images; ``layout: shapes`` only."""
+
+    @property
+    def clips(self) -> str:
+        """Regular expression of the clip in an id, as ``clip_pattern``; empty where no image is part of a clip."""
+        return self.clip_pattern or (CLIP_OF_FRAME if self.frames == "all" else "")
 
     @field_validator("clip_pattern")
     @classmethod

@@ -69,7 +69,7 @@ def split_examples(
     none.
     """
     rows = list(rows)
-    clips = find_clips(rows, spec.clip_pattern)
+    clips = find_clips(rows, spec.clips)
     if given:
         sides = _given_sides([row["case_id"] for row in rows], given)
         _check_clips(sides, clips)
@@ -77,7 +77,7 @@ def split_examples(
     shares = _shares(rows, spec, clips)
     distinct = sorted(set(shares.values()))
     if len(distinct) < 2:
-        what = "clips" if spec.clip_pattern else "images"
+        what = "clips" if spec.clips else "images"
         raise ConfigError(
             f"splits: {len(distinct)} usable {what}, and at least 2 are required, one to train on and one to hold out; "
             "add images, or loosen the filters of data (min_side, max_aspect_ratio, min_caption_chars, ...)"

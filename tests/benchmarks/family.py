@@ -1,8 +1,8 @@
-"""Forward and backward pass of every segmentation network of the family beside its counterpart elsewhere.
+"""Forward and backward pass of every network of the family beside its counterpart elsewhere.
 
-Published widths, float32, one output; parameters, time (median over rounds in turns) and peak memory above that of the
-imports, measured in a process of its own. ``dynamic_network_architectures`` takes part where it is installed
-(``make test-peers``).
+Published widths (the denoising U-Net narrowed), float32, one output; parameters, time (median over rounds in turns) and
+peak memory above that of the imports, measured in a process of its own. ``dynamic_network_architectures`` takes part
+where it is installed (``make test-peers``).
 """
 
 from __future__ import annotations
@@ -14,32 +14,35 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from tests.benchmarks.timing import alternate
-from unet_models.networks.build import build_network
+from unet_models.networks.build import build_denoiser, build_network
+from unet_models.specs.denoisers import DenoisingUNetSpec, DiTSpec, UViTSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.presets import PRESETS
 
-FLAT, SOLID = (128, 128), (32, 48, 32)
-"""Pixels of a 2-D image, voxels of a volume."""
+FLAT, SOLID, LATENT = (128, 128), (32, 48, 32), (4, 32, 32)
+"""Pixels of a 2-D image, voxels of a volume, channels and pixels of a latent."""
 WIDE = (64, 128, 256, 512, 1024)
 INSTANCE = ("INSTANCE", {"affine": True})
 VOLUMES = ("nnunet", "residual_encoder", "mednext_s", "mednext_b", "mednext_m", "mednext_l")
 """Members that are timed on volumes; the others on images."""
 
 Build = Callable[[], nn.Module]
+Inputs = tuple[tuple[Tensor, ...], dict[str, Tensor]]
+"""Positional and named arguments of a network."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A network, the size of its images and its counterpart of the same task."""
+    """A network, what it is given, and its counterpart of the same task."""
 
     ours: Build
-    size: tuple[int, ...]
+    inputs: Callable[[], Inputs]
     peer: Build | None
     peer_name: str = ""
 
@@ -47,17 +50,18 @@ class Contender:
 def run() -> None:
     """Print one line per member: parameters, milliseconds and megabytes, ours and the counterpart's."""
     torch.set_num_threads(2)
-    print(f"\nforward and backward, one sample of 1x{FLAT} or 1x{SOLID}, float32, {device().type}")
+    sizes = f"image 1x{FLAT}, volume 1x{SOLID}, latent {LATENT}"
+    print(f"\nforward and backward, one sample: {sizes}; float32, {device().type}")
     print(f"  {'':<18}{'parameters':>24}{'ms':>20}{'MB':>20}   counterpart")
     for name, contender in contenders().items():
         builds = {"ours": contender.ours} | ({"peer": contender.peer} if contender.peer else {})
         models = {key: build().to(device()).train() for key, build in builds.items()}
-        steps = {key: partial(_step, model, contender.size) for key, model in models.items()}
+        steps = {key: partial(_step, model, contender.inputs) for key, model in models.items()}
         for step in steps.values():
             step()
         rates = alternate(steps, rounds=7)
         counts = {key: sum(p.numel() for p in model.parameters()) / 1e6 for key, model in models.items()}
-        memory = {key: _peak_megabytes(build, contender.size) for key, build in builds.items()}
+        memory = {key: _peak_megabytes(build, contender.inputs) for key, build in builds.items()}
         shown = [
             _pair({key: f"{value:.2f} M" for key, value in counts.items()}, 24),
             _pair({key: f"{1000 / value:.0f}" for key, value in rates.items()}, 20),
@@ -79,8 +83,8 @@ def contenders() -> dict[str, Contender]:
         size = SOLID if name in VOLUMES else FLAT
         peer_name, peer = peers.get(name, ("", None))
         size = (124 + 64, 124 + 64) if name == "unet_2015" else size  # the smallest that fits valid convolutions
-        found[name] = Contender(partial(_ours, name, len(size)), size, peer, peer_name)
-    return found
+        found[name] = Contender(partial(_ours, name, len(size)), partial(_image, size), peer, peer_name)
+    return found | _denoisers()
 
 
 def _ours(name: str, ndim: int) -> nn.Module:
@@ -159,36 +163,89 @@ class _First(nn.Module):
         return outputs[0]
 
 
-def _step(model: nn.Module, size: tuple[int, ...]) -> int:
+def _denoisers() -> dict[str, Contender]:
+    from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+
+    from unet_models.formats.diffusers_folder import denoiser_config
+
+    unet = DenoisingUNetSpec(channels=(128, 256, 256), attention_levels=(False, True, True), context_dim=768)
+    config = {name: value for name, value in denoiser_config(unet).items() if not name.startswith("_")}
+    dit = DiTSpec(context_dim=None, num_class_embeds=1001)
+    shape = {"num_attention_heads": dit.num_heads, "attention_head_dim": dit.width // dit.num_heads}
+    depth = {"num_layers": dit.num_layers, "patch_size": dit.patch_size, "sample_size": LATENT[-1]}
+    return {
+        "denoising unet": Contender(
+            lambda: build_denoiser(unet),
+            partial(_latent, "encoder_hidden_states"),
+            lambda: _Sample(cast("nn.Module", UNet2DConditionModel(**config))),
+            "diffusers UNet2DConditionModel",
+        ),
+        "uvit": Contender(
+            lambda: build_denoiser(UViTSpec(context_dim=768)), partial(_latent, "encoder_hidden_states"), None
+        ),
+        "dit": Contender(
+            lambda: build_denoiser(dit),
+            partial(_latent, "class_labels"),
+            lambda: _Sample(cast("nn.Module", DiTTransformer2DModel(**shape, **depth, num_embeds_ada_norm=1000))),
+            "diffusers DiTTransformer2DModel",
+        ),
+    }
+
+
+class _Sample(nn.Module):
+    """The tensor of a network of diffusers."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, latents: Tensor, timesteps: Tensor, **conditions: Tensor) -> Tensor:
+        """Return it."""
+        outputs: Tensor = self.network(latents, timesteps, **conditions).sample
+        return outputs
+
+
+def _image(size: tuple[int, ...]) -> Inputs:
+    return (torch.randn(1, 1, *size, device=device()),), {}
+
+
+def _latent(condition: str) -> Inputs:
+    """Draw a latent with its timestep, and a caption of 77 tokens or a class."""
+    states = torch.randn(1, 77, 768) if condition == "encoder_hidden_states" else torch.tensor([7])
+    return (torch.randn(1, *LATENT).to(device()), torch.tensor([500]).to(device())), {condition: states.to(device())}
+
+
+def _step(model: nn.Module, inputs: Callable[[], Inputs]) -> int:
     """Compute the gradients of one random sample."""
     model.zero_grad(set_to_none=True)
-    model(torch.randn(1, 1, *size, device=device())).square().mean().backward()
+    given, named = inputs()
+    model(*given, **named).square().mean().backward()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return 1
 
 
-def _peak_megabytes(build: Build, size: tuple[int, ...]) -> float:
+def _peak_megabytes(build: Build, inputs: Callable[[], Inputs]) -> float:
     """Measure the most memory of building and one step, in a forked process; on a GPU, what is allocated there."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        _step(build().cuda().train(), size)
+        _step(build().cuda().train(), inputs)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     receive, send = multiprocessing.Pipe(duplex=False)
     # Forked, it begins with the memory of this process; its only thread may use torch, as long as it stays alone.
-    process = multiprocessing.get_context("fork").Process(target=_report_peak, args=(send, build, size))
+    process = multiprocessing.get_context("fork").Process(target=_report_peak, args=(send, build, inputs))
     process.start()
     peak: float = receive.recv()
     process.join()
     return peak
 
 
-def _report_peak(send: Connection, build: Build, size: tuple[int, ...]) -> None:
+def _report_peak(send: Connection, build: Build, inputs: Callable[[], Inputs]) -> None:
     torch.set_num_threads(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _step(build().train(), size)
+    _step(build().train(), inputs)
     send.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
 
 

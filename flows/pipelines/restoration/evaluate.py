@@ -90,9 +90,9 @@ def score_images(
     )
     storage.write_bytes(attempt.uri("job.json"), job.model_dump_json(indent=1).encode())
     held_out = {number: row for number, row in enumerate(index) if row["split"] == "val"}
-    groups = group_images(held_out, config.data.clip_pattern)
+    groups = group_images(held_out, config.data.clips)
     items = [
-        {"rows": json.dumps(group), "is_clip": bool(config.data.clip_pattern), "job": attempt.uri("job.json")}
+        {"rows": json.dumps(group), "is_clip": bool(config.data.clips), "job": attempt.uri("job.json")}
         for group in groups
     ]
     rows = sorted(_score_all(items, len(held_out), config), key=lambda row: str(row["case_id"]))
@@ -114,7 +114,7 @@ def scores_of(rows: Sequence[ImageRow], metric: str) -> np.ndarray:
 
 def evaluation_digest(config: RestorationConfig, shards: Record[ImageShardFigures]) -> str:
     """Compute the digest of what scores depend on beside the model."""
-    task, clips = config.task.model_dump(mode="json"), config.data.clip_pattern
+    task, clips = config.task.model_dump(mode="json"), config.data.clips
     return digest_of([held_out_digest(shards), config.evaluate.seed, task, clips])
 
 

@@ -6,7 +6,10 @@ Evaluation and the registered model both predict through this class, so what is 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from safetensors.torch import load_file
 
 from data_pipelines.errors import InputError, WeightsError
 from data_pipelines.images.changes import CHANGES, FIRST_FRAME, TRANSPARENT
+from data_pipelines.images.frames import split_frames
 from data_pipelines.images.pictures import LeftOut, read_image_file, read_picture, read_transparency
 from data_pipelines.images.specs import ImageSpec
 from flows.registry.bundle import WEIGHTS, read_bundle
@@ -30,6 +34,17 @@ PREFIX = "restorer."
 """Begin of the names of the restorer's weights; those of a discriminator have another."""
 OPAQUE = 128
 """Opacity (0..255) below which a pixel is a hole."""
+
+
+UNTIMED = 100.0
+"""Milliseconds that a frame is shown for where its file does not say, as pages of a TIFF."""
+
+
+class Clip(NamedTuple):
+    """Frames (H, W, 3) uint8 of one size, and for how many milliseconds each is shown; an image is a clip of one."""
+
+    frames: Sequence[np.ndarray]
+    milliseconds: Sequence[float] = (0.0,)
 
 
 class ImageRestorer:
@@ -72,20 +87,36 @@ class ImageRestorer:
         return to_bytes(self.restore_inputs(inputs))
 
     def restore_file(self, path: str, mask: str = "") -> np.ndarray:
-        """Restore an image file; ``mask`` is a file that is not black where inpainting is to fill.
+        """Restore an image file, (H', W', 3) uint8; of several frames or pages (frames, H', W', 3).
 
-        Without a mask the holes are the transparent pixels. Raises DataError for every rule that training would have
-        found broken.
+        ``mask`` is a file that is not black where inpainting is to fill; without one the holes are the transparent
+        pixels. Raises DataError for every rule that training would have found broken.
         """
-        spec = ImageSpec(background=self.bundle.background, max_pixels=self.bundle.max_pixels)
-        data = read_image_file(path, spec)
-        # What lies behind transparent pixels does not matter where they are the holes.
-        expected = TRANSPARENT if isinstance(self.bundle.task, InpaintingSpec) and not mask else ""
-        return self.restore(_read_pixels(data, path, spec, expected), self._find_holes(path, data, mask, spec))
+        clip = self._restore_clip(path, mask)
+        return clip.frames[0] if len(clip.frames) == 1 else np.stack(clip.frames)
 
     def restore_to_file(self, path: str, output: str, mask: str = "") -> str:
-        """Restore and write a PNG; return ``output``."""
-        return write_png(self.restore_file(path, mask), output)
+        """Restore and write a PNG, an animated one where the file has several frames; return ``output``."""
+        check_png(output)
+        return write_png(self._restore_clip(path, mask), output)
+
+    def _restore_clip(self, path: str, mask: str) -> Clip:
+        """Restore every frame by itself. Raises InputError where pages differ in size: they are no clip."""
+        spec = ImageSpec(background=self.bundle.background, max_pixels=self.bundle.max_pixels)
+        # What lies behind transparent pixels does not matter where they are the holes.
+        expected = TRANSPARENT if isinstance(self.bundle.task, InpaintingSpec) and not mask else ""
+        frames = split_frames(read_image_file(path, spec), path, spec.max_pixels)
+        sources = [_read_pixels(frame.encoded, path, spec, expected) for frame in frames]
+        if len({source.shape for source in sources}) > 1:
+            raise InputError(f"{path}: its {len(frames)} pages differ in size; write each into a file of its own")
+        restored = [
+            self.restore(source, self._find_holes(path, frame.encoded, mask, spec))
+            for source, frame in zip(sources, frames, strict=True)
+        ]
+        if len(frames) > 1:
+            message = "%s: %d frames; mean change from frame to frame %.2f of 255, before %.2f"
+            logger.info(message, path, len(frames), mean_change(restored), mean_change(sources))
+        return Clip(restored, [frame.milliseconds for frame in frames])
 
     def _find_holes(self, path: str, data: bytes, mask: str, spec: ImageSpec) -> np.ndarray | None:
         if not isinstance(self.bundle.task, InpaintingSpec):
@@ -116,26 +147,43 @@ def to_bytes(image: torch.Tensor) -> np.ndarray:
     return pixels
 
 
-def write_png(image: np.ndarray, output: str) -> str:
-    """Write an image as PNG; return ``output``. Raises InputError for another suffix."""
-    from PIL import Image
+def mean_change(frames: Sequence[np.ndarray]) -> float:
+    """Compute the mean absolute change from each frame to the next, in 8-bit levels."""
+    return float(np.mean([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(frames)]))
 
+
+def check_png(output: str) -> None:
+    """Raise InputError for a name with another suffix than PNG's."""
     if not output.lower().endswith(".png"):
         raise InputError(f"output must end in .png, got {output!r}")
+
+
+def write_png(clip: Clip, output: str) -> str:
+    """Write an image as PNG, or frames of one size as an animated PNG; return ``output``."""
+    from PIL import Image
+
+    check_png(output)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(output)
+    first, *others = [Image.fromarray(frame) for frame in clip.frames]
+    if others:
+        shown = [milliseconds or UNTIMED for milliseconds in clip.milliseconds]
+        first.save(output, save_all=True, append_images=others, duration=shown, loop=0)
+    else:
+        first.save(output)
     return output
 
 
 def _read_pixels(data: bytes, path: str, spec: ImageSpec, expected: str = "") -> np.ndarray:
     """Decode an image as training does: (H, W, 3) uint8; what is changed in it is logged, but for the expected.
 
-    Raises InputError for several frames, of which training takes the first.
+    Raises InputError for several frames.
     """
     found = read_picture(data, path, spec)
     assert not isinstance(found, LeftOut)  # no filter is set
     if FIRST_FRAME in found.changes:
-        raise InputError(f"{path}: holds several frames or pages; write each into a file of its own")
+        raise InputError(
+            f"{path}: holds several frames or pages, and one is asked for; write it into a file of its own"
+        )
     for change in set(found.changes) - {expected}:
         logger.warning("%s: %s", path, CHANGES[change])
     return found.pixels

@@ -5,8 +5,8 @@ Input, one row per image:
     image    an array (height, width, 3), or (height, width) for grey, of values 0..255, as nested lists or NumPy
     mask     for inpainting: a file that is white where pixels are to be filled, or beside ``image`` an array (height,
              width) that is not 0 there; without one the transparent pixels of the file are filled
-    output   optional: where to write the image (.png); the row's result is then this path
-Result: one image (height, width, 3) uint8, or path, per row.
+    output   optional: where to write the image (.png, animated for several frames); the row's result is then this path
+Result: one image (height, width, 3) uint8, or path, per row; of a file of several frames (frames, height, width, 3).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 from mlflow.models import set_model
 
 from data_pipelines.errors import InputError
-from flows.pipelines.restoration.image_restorer import ImageRestorer, write_png
+from flows.pipelines.restoration.image_restorer import Clip, ImageRestorer, write_png
 
 
 class RegisteredRestorer(mlflow.pyfunc.PythonModel):
@@ -36,16 +36,17 @@ class RegisteredRestorer(mlflow.pyfunc.PythonModel):
 
     def _row(self, row: dict[str, Any]) -> Any:
         given = {name: value for name, value in row.items() if isinstance(value, (str, list, np.ndarray))}
-        image = self._restore(given, sorted(row))
-        return write_png(image, _text(given["output"])) if "output" in given else image
-
-    def _restore(self, given: dict[str, Any], columns: list[str]) -> np.ndarray:
+        output = _text(given["output"]) if "output" in given else ""
         if "path" in given:
-            return self.restorer.restore_file(_text(given["path"]), _text(given.get("mask", "")))
+            path, mask = _text(given["path"]), _text(given.get("mask", ""))
+            return (
+                self.restorer.restore_to_file(path, output, mask) if output else self.restorer.restore_file(path, mask)
+            )
         if "image" in given:
             holes = np.asarray(given["mask"]) if "mask" in given else None
-            return self.restorer.restore(np.asarray(given["image"]), holes)
-        raise InputError(f"each row needs `path` or `image`, got columns {columns}")
+            image = self.restorer.restore(np.asarray(given["image"]), holes)
+            return write_png(Clip([image]), output) if output else image
+        raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")
 
 
 def _text(cell: Any) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from data_pipelines.errors import DataError, InputError, WeightsError
-from flows.pipelines.restoration.image_restorer import ImageRestorer
+from flows.pipelines.restoration.image_restorer import ImageRestorer, mean_change
 from flows.registry.bundle import WEIGHTS, write_bundle
 from unet_models.restoration.build import build_task
 from unet_models.restoration.restorer import Restorer, TrainableRestorer
@@ -73,10 +73,10 @@ def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(DataError, match="header is damaged"):
         restorer.restore_file(str(tmp_path / "a.png"))
-    frames = [Image.fromarray(pixels(16, 16, 3)), Image.fromarray(255 - pixels(16, 16, 3))]
-    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
-    with pytest.raises(InputError, match=r"film\.gif: holds several frames or pages"):
-        restorer.restore_file(str(tmp_path / "film.gif"))
+    frames = [Image.fromarray(pixels(16, 16, 3)), Image.fromarray(pixels(16, 18, 3))]
+    frames[0].save(tmp_path / "pages.tiff", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match=r"pages\.tiff: its 2 pages differ in size"):
+        restorer.restore_file(str(tmp_path / "pages.tiff"))
     with pytest.raises(DataError, match="file-missing"):
         restorer.restore_file(str(tmp_path / "nowhere.png"))
     Image.fromarray(pixels(1100, 1000, 3)).save(tmp_path / "large.png")
@@ -84,6 +84,31 @@ def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
         restorer.restore_file(str(tmp_path / "large.png"))
     with pytest.raises(WeightsError, match="not finite"):
         restorer_in(tmp_path, DenoisingSpec(), scale=float("nan")).restore(pixels(16, 16, 3))
+
+
+def test_every_frame_of_a_file_is_restored_by_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    restorer = restorer_in(tmp_path, DenoisingSpec())
+    frames = [pixels(16, 20, 3), 255 - pixels(16, 20, 3), pixels(16, 20, 3) // 2]
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    first.save(tmp_path / "film.png", save_all=True, append_images=others, duration=[40, 50, 60])
+    expected = np.stack([restorer.restore(frame) for frame in frames])
+    assert np.array_equal(restorer.restore_file(str(tmp_path / "film.png")), expected)
+    assert f"film.png: 3 frames; mean change from frame to frame {mean_change(expected):.2f} of 255" in caplog.text
+    with Image.open(restorer.restore_to_file(str(tmp_path / "film.png"), str(tmp_path / "new.png"))) as written:
+        for number, frame in enumerate(expected):
+            written.seek(number)
+            assert np.array_equal(np.asarray(written.convert("RGB")), frame)
+            assert written.info["duration"] == (40, 50, 60)[number]
+
+
+def test_a_mask_of_several_frames_is_refused(tmp_path: Path) -> None:
+    restorer = restorer_in(tmp_path, InpaintingSpec())
+    Image.fromarray(pixels(16, 20, 3)).save(tmp_path / "a.png")
+    first, other = Image.new("L", (20, 16)), Image.new("L", (20, 16), 255)
+    first.save(tmp_path / "mask.gif", save_all=True, append_images=[other])
+    with pytest.raises(InputError, match=r"mask\.gif: holds several frames or pages, and one is asked for"):
+        restorer.restore_file(str(tmp_path / "a.png"), str(tmp_path / "mask.gif"))
 
 
 def test_what_is_changed_in_a_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
