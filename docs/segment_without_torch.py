@@ -128,6 +128,7 @@ def segment(bundle_folder, image_path, output_path):
         "preprocess.axes": spec["axes"] is None and spec["orientation"] == "canonical",
         "model.padding": bundle["model"]["padding"] == "same",
         "predict.weighting": bundle["predict"]["weighting"] == "gaussian",
+        "partner": bundle["partner"] is None,
         "postprocessing": not any(bundle["postprocessing"].values()),
     }.items():
         if not is_known:

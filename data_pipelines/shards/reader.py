@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_pipelines import storage
 from data_pipelines.errors import DataError, broken_rule
@@ -60,6 +61,13 @@ class ShardReader:
     def key(self, row: int) -> str:
         """Return the key of a sample."""
         return self.keys[row].as_py()
+
+    def row_of(self, key: str) -> int:
+        """Return the row of a key. Raises KeyError where there is none."""
+        row = int(pc.index(self.keys, key).as_py())
+        if row < 0:
+            raise KeyError(f"there is no sample {key}")
+        return row
 
     def has(self, row: int, part: str) -> bool:
         """Tell whether a sample has a part."""

@@ -20,7 +20,7 @@ from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
 from flows.pipelines.catalog import pipeline_of
 from flows.registry.register import RegistrationFigures
 from flows.running.placement import run_or_submit
-from flows.stages.pipeline import Pipeline, Step, branch_key
+from flows.stages.pipeline import Step, branch_key
 from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.shards import ShardFigures
 from flows.stages.stage import Done, Stage, find_record
@@ -103,18 +103,19 @@ def run_steps(
         pipeline.check(config)
         return _run_chain(steps, config, run, {})
     done: dict[str, Done[Figures]] = {}
-    for place, found in enumerate(_run_branches(pipeline, configs, run, until)):
+    for place, found in enumerate(_run_branches(config, configs, run, until)):
         done |= {branch_key(name, place): each for name, each in found.items()}
-    return done | _run_chain(pipeline.joint_steps_of(until), config, run, done)
+    return done | _run_chain(pipeline.joint_steps_of(config, until), config, run, done)
 
 
 def _run_branches(
-    pipeline: Pipeline, configs: Mapping[str, PipelineConfig], run: RunStage, until: str | None
+    config: PipelineConfig, configs: Mapping[str, PipelineConfig], run: RunStage, until: str | None
 ) -> list[dict[str, Done[Figures]]]:
     """Run the branches: side by side as jobs of a cluster, else one after the other."""
+    pipeline = pipeline_of(config)
     branches = pipeline.branches
     assert branches is not None
-    last = branches.last if pipeline.joint_steps_of(until) else until
+    last = branches.last if pipeline.joint_steps_of(config, until) else until
     chains = {title: pipeline.steps_of(each, last) for title, each in configs.items()}
 
     def run_one(place: int, title: str) -> dict[str, Done[Figures]]:
@@ -155,7 +156,7 @@ def plan_pipeline(
         steps = pipeline.steps_of(config, until)
         pipeline.check(config)
         return _plan_chain(steps, config, [], check_external=check_external)
-    joint = pipeline.joint_steps_of(until)
+    joint = pipeline.joint_steps_of(config, until)
     planned: list[PlannedStage] = []
     for place, each in enumerate(configs.values()):
         pipeline.check(each)

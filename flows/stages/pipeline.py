@@ -142,12 +142,13 @@ class Pipeline:
         """Return the configurations of the runs that a configuration asks for, by their titles; one: itself."""
         return self.branches.split(config) if self.branches else {config.pipeline: config}
 
-    def joint_steps_of(self, last: str | None = None) -> tuple[Step, ...]:
+    def joint_steps_of(self, config: PipelineConfig, last: str | None = None) -> tuple[Step, ...]:
         """Return the steps that join several runs, up to ``last``; none where it is a step of each run."""
         assert self.branches is not None
-        names = [step.name for step in self.branches.joint]
+        steps = tuple(step for step in self.branches.joint if step.is_wanted(config))
+        names = [step.name for step in steps]
         if last is None or last in names:
-            return self.branches.joint[: len(names) if last is None else names.index(last) + 1]
+            return steps[: len(names) if last is None else names.index(last) + 1]
         return ()
 
     def steps_of(self, config: PipelineConfig, last: str | None = None) -> tuple[Step, ...]:

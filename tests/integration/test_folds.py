@@ -18,6 +18,7 @@ from data_pipelines import storage
 from data_pipelines.volumes.sources.find import find_cases
 from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.bundle import Bundle
+from flows.pipelines.segmentation.segmenter import Segmenter
 from flows.registry.bundle import read_bundle
 from flows.registry.champion import fetch_bundle
 from tests.support.configs import TINY_PHANTOMS
@@ -150,21 +151,54 @@ def test_another_ensemble_is_compared_on_all_cases(project: Project, first: dict
     assert "Test-time mirroring" in Path(other["report"]).read_text()
 
 
+MODEL = "{kernel_size: [[1, 3, 3], [1, 3, 3], [1, 3, 3]], strides: [[1, 2, 2], [1, 2, 2]]}"
+SLICES = f"candidates={{slices: {{train: {{patch_size: [1, 32, 32], model: {MODEL}}}}}}}"
+TWO_CANDIDATES = (*TWO_FOLDS, "--set", "data.fold=1", "--set", SLICES)
+
+
+def figures_of(project: Project, report: str) -> dict[str, Any]:
+    """Figures of the ensemble whose report it is."""
+    figures: dict[str, Any] = json.loads((Path(report).parents[1] / "record.json").read_text())["figures"]
+    return figures
+
+
 def test_of_two_configurations_the_better_one_is_registered(project: Project, first: dict[str, Any]) -> None:
     """One is the second fold as it was; the other has a network of slices."""
-    model = "{kernel_size: [[1, 3, 3], [1, 3, 3], [1, 3, 3]], strides: [[1, 2, 2], [1, 2, 2]]}"
-    slices = f"candidates={{slices: {{train: {{patch_size: [1, 32, 32], model: {model}}}}}}}"
-    found = project.run("register", str(project.config), *TWO_FOLDS, "--set", "data.fold=1", "--set", slices)
+    found = project.run("register", str(project.config), *TWO_CANDIDATES, "--set", "pair_candidates=false")
     stages = {stage["name"]: stage["cached"] for stage in found["stages"]}
     assert [name for name, cached in stages.items() if cached] == ["shard.0", "train.0", "evaluate.0", "shard.1"]
-    figures = next(
-        json.loads(path.read_text())["figures"]
-        for path in (project.storage / "ensemble").glob("*/record.json")
-        if '"slices"' in path.read_text()
-    )
+    figures = figures_of(project, found["report"])
     dice = figures["candidate_dice"]
     assert dice["base"] != dice["slices"]
     assert figures["candidate"] == max(dice, key=lambda name: dice[name])
     report = Path(found["report"]).read_text()
     assert "1 x 32 x 32" in report
     assert "Folds" not in report
+
+
+def test_a_pair_that_is_better_is_registered_as_one_model(
+    project: Project, first: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever untrained networks gain: what is registered predicts as the pair did when it was scored."""
+    monkeypatch.setattr("flows.pipelines.segmentation.pairs.LEAST_GAIN", -1.0)
+    found = project.run("register", str(project.config), *TWO_CANDIDATES)
+    assert {"pair", "ensemble"} <= {stage["name"] for stage in found["stages"] if not stage["cached"]}
+    figures = figures_of(project, found["report"])
+    assert figures["candidate"] == "base+slices"
+    assert set(figures["candidate_dice"]) == {"base", "slices", "base+slices"}
+    assert "32 x 32 x 32; 1 x 32 x 32" in Path(found["report"]).read_text()
+    mlflow.set_tracking_uri(found["tracking_uri"])
+    folder = fetch_bundle(found["model_uri"], tmp_path)
+    bundle = read_bundle(folder, Bundle)
+    assert bundle.partner is not None
+    assert (bundle.patch_size, bundle.partner.patch_size) == ((32, 32, 32), (1, 32, 32))
+    assert {path.stem for path in folder.rglob("*.onnx")} == {"unet", "partner"}
+    assert len(bundle.temperatures) == bundle.labels.num_outputs
+    data = find_cases(load_config(project.config).data, storage.cache_folder() / "generated")  # type: ignore[attr-defined]
+    images = {case.case_id: case.images for case in data.cases}
+    stage = "ensemble" if any(figures["postprocessing"].values()) else "pair"
+    path = next((project.storage / stage).rglob("predictions/*.nii.gz"))
+    segmenter = Segmenter.from_folder(folder, device="cpu")
+    labels = segmenter.label_files([str(image) for image in images[path.name.removesuffix(".nii.gz")]])
+    assert np.array_equal(labels, np.asarray(nibabel.load(path).dataobj))
+    assert all(stage["cached"] for stage in project.run("register", str(project.config), *TWO_CANDIDATES)["stages"])

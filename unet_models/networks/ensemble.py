@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unet_models.networks.layers import SegmentationNetwork
 from unet_models.networks.unet import UNet
-from unet_models.sampling.probabilities import calibrated_probabilities, normalised_entropy
+from unet_models.sampling.probabilities import calibrated_probabilities, disagreement
 
 
 class Ensemble(SegmentationNetwork):
@@ -53,12 +53,7 @@ class Ensemble(SegmentationNetwork):
 
 
 class Disagreement(nn.Module):
-    """An ensemble whose logits are followed by one more channel: how far its members disagree.
-
-    That is the mutual information of prediction and member (Houlsby 2011; Depeweg 2018): the entropy of the mean of the
-    members' calibrated probabilities, minus the mean of their entropies, as a share of the greatest entropy. It is 0
-    where all members say the same, however unsure they are.
-    """
+    """An ensemble whose logits are followed by one more channel: how far its members disagree, once calibrated."""
 
     def __init__(self, ensemble: Ensemble, temperatures: Sequence[float] = ()) -> None:
         super().__init__()
@@ -68,6 +63,5 @@ class Disagreement(nn.Module):
         """Compute logits and disagreement."""
         logits, is_exclusive = self.ensemble.predict_members(images), self.ensemble.is_exclusive
         members = calibrated_probabilities(logits, self.temperatures, is_exclusive=is_exclusive, dim=2)
-        entropy = normalised_entropy(members.mean(dim=0), is_exclusive=is_exclusive, dim=1)
-        own = normalised_entropy(members, is_exclusive=is_exclusive, dim=2).mean(dim=0)
-        return torch.cat([self.ensemble.average(logits), (entropy - own)[:, None]], dim=1)
+        found = disagreement(members, is_exclusive=is_exclusive, dim=2)
+        return torch.cat([self.ensemble.average(logits), found[:, None]], dim=1)

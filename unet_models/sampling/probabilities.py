@@ -39,3 +39,16 @@ def normalised_entropy(
     if is_exclusive:
         return entropy.sum(dim) / math.log(probabilities.shape[dim])
     return (entropy + torch.special.entr(1 - probabilities)).mean(dim) / math.log(2)
+
+
+def disagreement(
+    members: Float[Tensor, "members ..."], *, is_exclusive: bool = True, dim: int = 1
+) -> Float[Tensor, "..."]:
+    """Compute how far the probabilities of several networks, classes along ``dim``, disagree.
+
+    That is the mutual information of prediction and member (Houlsby 2011; Depeweg 2018): the entropy of the mean of the
+    probabilities, minus the mean of their entropies, as a share of the greatest entropy. It is 0 where all members say
+    the same, however unsure they are.
+    """
+    entropy = normalised_entropy(members.mean(dim=0), is_exclusive=is_exclusive, dim=dim - 1)
+    return entropy - normalised_entropy(members, is_exclusive=is_exclusive, dim=dim).mean(dim=0)

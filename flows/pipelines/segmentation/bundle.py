@@ -44,6 +44,14 @@ class Bundle(Spec):
     """Range of the training cases; inputs beyond it are said to be."""
     limits: InputSpec = InputSpec()
     """Limits and tolerances of input files, as in training."""
+    partner: Bundle | None = None
+    """Second model, of the same channels and classes and with preprocessing of its own: the probabilities of both are
+    averaged on the grid of the file. Its classes, temperatures and postprocessing are not used."""
+
+    @property
+    def num_networks(self) -> int:
+        """Networks that are averaged, in all."""
+        return self.num_members + (self.partner.num_networks if self.partner else 0)
 
     def with_choices(self, *, tta: bool, temperatures: tuple[float, ...] = ()) -> Bundle:
         """Return the bundle with what an evaluation has chosen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +21,34 @@ class TrainedCandidate:
     """A configuration, its folds, and their scores."""
 
     config: SegmentationConfig
-    folds: list[Fold]
+    folds: Sequence[Fold]
     """With the chosen one of the variants."""
     variants: list[Variant]
     """Predictions of all held-out cases with and without test-time mirroring, as far as they were tried."""
     summary: MetricSummary
     """Mean Dice over the classes, over the held-out cases of all folds, with its interval."""
+    partner: TrainedCandidate | None = None
+    """Second candidate, where this is a pair whose first has the configuration."""
 
     @property
     def dice(self) -> float:
         """Mean Dice over all cases."""
         return self.summary.mean
+
+    @property
+    def rank(self) -> float:
+        """Mean Dice, by which candidates are ordered; one without any is the last."""
+        return -math.inf if math.isnan(self.dice) else self.dice
+
+    @property
+    def tta(self) -> bool:
+        """Whether its predictions are mirrored."""
+        return self.folds[0].tta
+
+    @property
+    def parts(self) -> tuple[TrainedCandidate, ...]:
+        """Itself, or both candidates of a pair."""
+        return (self, *(self.partner.parts if self.partner else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +57,34 @@ class Comparison:
 
     candidates: Mapping[str, TrainedCandidate]
     name: str
+    more: tuple[Record[Any], ...] = ()
+    """Records of what was compared beyond the candidates themselves."""
+
+    @property
+    def best(self) -> TrainedCandidate:
+        """The best one."""
+        return self.candidates[self.name]
 
     @property
     def config(self) -> SegmentationConfig:
         """Configuration of the best one."""
-        return self.candidates[self.name].config
+        return self.best.config
 
     @property
-    def folds(self) -> list[Fold]:
+    def folds(self) -> Sequence[Fold]:
         """Folds of the best one."""
-        return self.candidates[self.name].folds
+        return self.best.folds
 
     @property
     def variants(self) -> list[Variant]:
         """Predictions of the best one with and without test-time mirroring."""
-        return self.candidates[self.name].variants
+        return self.best.variants
 
     @property
     def records(self) -> tuple[Record[Any], ...]:
         """Records of all, which the choice depends on."""
-        return tuple(record for each in self.candidates.values() for fold in each.folds for record in fold.records)
+        alone = [each for each in self.candidates.values() if each.partner is None]
+        return (*(record for each in alone for fold in each.folds for record in fold.records), *self.more)
 
 
 def compare_candidates(config: SegmentationConfig, done: Records) -> Comparison:
@@ -70,8 +95,7 @@ def compare_candidates(config: SegmentationConfig, done: Records) -> Comparison:
     configs = config.candidate_configs
     candidates = {name: _choose_mirroring(configs[name], folds) for name, folds in find_done(config, done).items()}
     _check_cases(candidates)
-    name = max(candidates, key=lambda each: -math.inf if math.isnan(candidates[each].dice) else candidates[each].dice)
-    return Comparison(candidates, name)
+    return Comparison(candidates, max(candidates, key=lambda name: candidates[name].rank))
 
 
 def _choose_mirroring(config: SegmentationConfig, folds: list[Fold]) -> TrainedCandidate:
@@ -79,7 +103,7 @@ def _choose_mirroring(config: SegmentationConfig, folds: list[Fold]) -> TrainedC
     tried = [[fold.with_tta(each.tta) for fold in folds] for each in folds[0].evaluation.figures.variants]
     variants = [_join(each) for each in tried]
     chosen = tried[variants.index(choose_variant(variants))]
-    return TrainedCandidate(config, chosen, variants, _summarise(chosen))
+    return TrainedCandidate(config, chosen, variants, summarise_folds(chosen))
 
 
 def _join(folds: list[Fold]) -> Variant:
@@ -97,7 +121,7 @@ def _check_cases(candidates: Mapping[str, TrainedCandidate]) -> None:
             )
 
 
-def _summarise(folds: list[Fold]) -> MetricSummary:
+def summarise_folds(folds: Sequence[Fold]) -> MetricSummary:
     """Summarise the Dice of the held-out cases of all folds."""
     rows = [score.to_row() for fold in folds for score in fold.scores]
     return next(each for each in summarise(rows) if (each.metric, each.class_name) == ("dice", MEAN_CLASS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pydantic import Field
@@ -26,6 +26,9 @@ from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Record
 from flows.stages.stage import Stage
 from unet_models.metrics.summary import score_case, summarise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLD = "fold"
 """Column of the scores: fold in which the case was held out."""
@@ -84,7 +87,7 @@ def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) 
         metrics=flat_metrics(summaries) | (calibration.metrics if calibration else {}),
         num_cases=len({row["case_id"] for row in rows}),
         folds=tuple(scores),
-        step=sum(fold.training.figures.step for fold in folds),
+        step=sum(network.training.figures.step for fold in folds for network in fold.networks),
         fold_dice=tuple(each.get("dice", float("nan")) for each in dice.values()),
         postprocessing=choice.kept,
         tta=folds[0].tta,
@@ -126,18 +129,24 @@ def _places(held_out: Mapping[str, tuple[Fold, int]]) -> Iterator[tuple[tuple[st
 
 
 def _write_weights(attempt: Attempt, folds: Sequence[Fold]) -> None:
-    """Write the members' weights into one file, as ``Ensemble`` names them; of one alone as the network does."""
-    from safetensors.torch import load, save
+    """Write all networks' weights into one file, those of a pair's candidates as ``join_weights`` names them."""
+    from safetensors.torch import save
 
-    if len(folds) == 1:
-        attempt.write("weights", "model.safetensors", storage.read_bytes(folds[0].training.output("weights")))
-        return
-    tensors = {
-        f"members.{place}.{name}": tensor
-        for place, fold in enumerate(folds)
-        for name, tensor in load(storage.read_bytes(fold.training.output("weights"))).items()
-    }
+    from flows.pipelines.segmentation.averaging import join_weights
+
+    first, *second = (_member_weights(members) for members in zip(*(fold.networks for fold in folds), strict=True))
+    tensors = join_weights(first, *second) if second else first
     attempt.write("weights", "model.safetensors", save(tensors, metadata={"format": "pt"}))
+
+
+def _member_weights(folds: Sequence[Fold]) -> dict[str, Tensor]:
+    """Read the members' weights, as ``Ensemble`` names them; of one alone as the network does."""
+    from safetensors.torch import load
+
+    found = [load(storage.read_bytes(fold.training.output("weights"))) for fold in folds]
+    if len(found) == 1:
+        return found[0]
+    return {f"members.{place}.{name}": tensor for place, each in enumerate(found) for name, tensor in each.items()}
 
 
 def register_ensemble(comparison: Comparison, ensemble: Record[EnsembleScores]) -> Stage[RegistrationFigures]:
@@ -151,9 +160,15 @@ def register_ensemble(comparison: Comparison, ensemble: Record[EnsembleScores]) 
     digest = digest_of(digests) if len(digests) > 1 else digests[0]
     ranges = [fold.shards.figures.trained_range for fold in folds]
     figures = ensemble.figures
-    members = {"num_members": len(folds), "trained_range": _widest(ranges), "postprocessing": figures.postprocessing}
-    bundle = build_bundle(config, first.figures).model_copy(update=members)
-    bundle = bundle.with_choices(tta=figures.tta, temperatures=figures.temperatures)
+    members = {"trained_range": _widest(ranges), "postprocessing": figures.postprocessing}
+    bundle, *partner = (
+        build_bundle(part.config, part.folds[0].shards.figures)
+        .model_copy(update={"num_members": len(folds)})
+        .with_choices(tta=part.tta)
+        for part in comparison.best.parts
+    )
+    bundle = bundle.with_choices(tta=figures.tta, temperatures=figures.temperatures).model_copy(update=members)
+    bundle = bundle.model_copy(update={"partner": partner[0] if partner else None})
 
     def compare(champion: Champion, metric: str) -> Compared:
         if len(folds) == 1:
@@ -173,7 +188,7 @@ def register_ensemble(comparison: Comparison, ensemble: Record[EnsembleScores]) 
         write_files=lambda folder: write_model(folder, config, bundle, ensemble.output("weights")),
         card=_describe(ensemble.figures),
         evaluation_data=digest,
-        lineage=(*(record for fold in folds for record in fold.records), ensemble),
+        lineage=(*(record for fold in folds for each in fold.networks for record in each.records), ensemble),
         run_key=ensemble.key,
         step=ensemble.figures.step,
         compare=compare,

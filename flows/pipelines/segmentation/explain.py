@@ -29,7 +29,7 @@ class SegmentationExplainer:
         Raises InputError for a class that the model does not know.
         """
         self.segmenter = Segmenter.from_folder(bundle)
-        if (number := self.segmenter.bundle.num_members) > 1:
+        if (number := self.segmenter.bundle.num_networks) > 1:
             logger.warning("the model averages %d networks: what is drawn is of the first one alone", number)
         classes = self.segmenter.bundle.labels.outputs
         if class_name is not None and class_name not in classes:

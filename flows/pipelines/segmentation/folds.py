@@ -34,7 +34,7 @@ class Fold:
 
     def __init__(self, number: int, done: Records, place: int, tta: bool | None = None) -> None:
         """Gather the records of the run in ``place``; ``tta`` None: predictions are those that it chose itself."""
-        self.number, self._run = number, (done, place)
+        self.number, self.origin = number, (done, place)
         self.shards: Record[VolumeShardFigures] = done[branch_key("shard", place)]
         self.training: Record[TrainingFigures] = done[branch_key("train", place)]
         self.evaluation: Record[SegmentationScores] = done[branch_key("evaluate", place)]
@@ -42,7 +42,7 @@ class Fold:
 
     def with_tta(self, tta: bool) -> Fold:
         """Return the fold with predictions of its held-out cases that have test-time mirroring, or have none."""
-        return Fold(self.number, *self._run, tta)
+        return Fold(self.number, *self.origin, tta)
 
     @property
     def variant(self) -> Variant:
@@ -53,6 +53,11 @@ class Fold:
     def records(self) -> tuple[Record[VolumeShardFigures], Record[TrainingFigures], Record[SegmentationScores]]:
         """Its records, in order."""
         return self.shards, self.training, self.evaluation
+
+    @property
+    def networks(self) -> tuple[Fold, ...]:
+        """Folds whose networks predict its cases: its own, of a pair those of both candidates."""
+        return (self,)
 
     @property
     def predictions_uri(self) -> str:

@@ -44,11 +44,11 @@ def map_path(output: str | Path, name: MapName) -> Path:
     return path.with_name(f"{stem}.{name}{suffix}")
 
 
-def find_maps(num_members: int, *, probabilities: bool = False, uncertainty: bool = False) -> tuple[MapName, ...]:
-    """Return the maps that a model of so many members leaves where these are asked for; disagreement takes several."""
+def find_maps(num_networks: int, *, probabilities: bool = False, uncertainty: bool = False) -> tuple[MapName, ...]:
+    """Return the maps that a model of so many networks leaves where these are asked for; disagreement takes several."""
     names: list[MapName] = ["probabilities"] if probabilities else []
     if uncertainty:
-        names += ["uncertainty", "disagreement"] if num_members > 1 else ["uncertainty"]
+        names += ["uncertainty", "disagreement"] if num_networks > 1 else ["uncertainty"]
     return tuple(names)
 
 
@@ -79,6 +79,13 @@ class Maps:
         block = values.cpu().numpy().astype(np.uint16)
         self.blocks.append((place, block.shape, self.spool.tell()))
         self.spool.write(block.data)
+
+    def planes(self) -> Iterator[tuple[Place, np.ndarray]]:
+        """Yield what was spooled, (channels, *plane) float32 in 0..1, in the order in which it came."""
+        for place, shape, start in self.blocks:
+            self.spool.seek(start)
+            steps = np.frombuffer(self.spool.read(2 * int(np.prod(shape))), np.uint16).reshape(shape)
+            yield place, steps / np.float32(STEPS)
 
     def channels(self, name: MapName) -> range:
         """Return the channels of a map in the spool."""

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from flows.pipelines.segmentation.candidates import Comparison
     from flows.pipelines.segmentation.ensemble import EnsembleScores
+    from flows.pipelines.segmentation.pairs import PairFigures
     from flows.pipelines.segmentation.search.stage import SearchFigures
     from flows.pipelines.segmentation.shard import VolumeShardFigures
     from flows.registry.register import RegistrationFigures
@@ -80,20 +82,38 @@ def split_runs(config: SegmentationConfig) -> Mapping[str, SegmentationConfig]:
     return split_runs(config)
 
 
-def plan_ensemble(config: SegmentationConfig, done: Records) -> Stage[EnsembleScores]:
-    """Plan the ensemble: the trained folds of the best candidate to one model, scored on all cases."""
+def has_pairs(config: SegmentationConfig) -> bool:
+    """Tell whether averages of two candidates are compared, too."""
+    return bool(config.candidates) and config.pair_candidates
+
+
+def plan_pair(config: SegmentationConfig, done: Records) -> Stage[PairFigures]:
+    """Plan the predictions of every two candidates together."""
+    from flows.pipelines.segmentation.pairs import pair_stage
+
+    return pair_stage(config, _compare(config, done))
+
+
+def _compare(config: SegmentationConfig, done: Records) -> Comparison:
     from flows.pipelines.segmentation.candidates import compare_candidates
+    from flows.pipelines.segmentation.pairs import with_pairs
+
+    comparison = compare_candidates(config, done)
+    return with_pairs(comparison, done["pair"]) if "pair" in done else comparison
+
+
+def plan_ensemble(config: SegmentationConfig, done: Records) -> Stage[EnsembleScores]:
+    """Plan the ensemble: the trained folds of the best candidate, or pair, to one model, scored on all cases."""
     from flows.pipelines.segmentation.ensemble import ensemble_stage
 
-    return ensemble_stage(config, compare_candidates(config, done))
+    return ensemble_stage(config, _compare(config, done))
 
 
 def plan_register_ensemble(config: SegmentationConfig, done: Records) -> Stage[RegistrationFigures]:
     """Plan the registration of an ensemble."""
-    from flows.pipelines.segmentation.candidates import compare_candidates
     from flows.pipelines.segmentation.ensemble import register_ensemble
 
-    return register_ensemble(compare_candidates(config, done), done["ensemble"])
+    return register_ensemble(_compare(config, done), done["ensemble"])
 
 
 def load_explainer(bundle: Path, class_name: str | None) -> Explainer:
@@ -117,6 +137,7 @@ SEGMENTATION = Pipeline(
         split=split_runs,
         last="evaluate",
         joint=(
+            Step("pair", plan_pair, "Every two candidates together, scored on the held-out cases.", has_pairs),
             Step("ensemble", plan_ensemble, "Folds of the best candidate to one model, scored on all cases."),
             Step("register", plan_register_ensemble, "Checkpoint and scores to a registered model."),
         ),

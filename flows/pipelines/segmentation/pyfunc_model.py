@@ -9,7 +9,7 @@ Input, one row per case:
 Parameters, all optional:
     memory_gb      memory in GB that the prediction of an image may take; default: as the model was registered
     probabilities  true: also the calibrated probabilities, (*spatial, K) float32, background first
-    uncertainty    true: also their entropy in 0..1, and of several members their disagreement in 0..1, (*spatial)
+    uncertainty    true: also their entropy in 0..1, and of several networks their disagreement in 0..1, (*spatial)
 Result: one label map (*spatial) or path per row, in the input's own geometry and the values of the label files that the
 model was trained on; of classes that are colours (*spatial, 3). With maps it is a dictionary: ``labels``,
 ``probabilities``, ``uncertainty``, ``disagreement``; or, with ``output``, their paths beside it.
@@ -46,7 +46,7 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
         memory_gb = wanted.get("memory_gb")
         segmenter = self.segmenter if memory_gb is None else self.segmenter.within(memory_gb)
         asked = {name: bool(wanted.get(name)) for name in ("probabilities", "uncertainty")}
-        names = find_maps(segmenter.bundle.num_members, **asked)
+        names = find_maps(segmenter.bundle.num_networks, **asked)
         return [_segment(segmenter, row, names) for row in model_input.to_dict("records")]
 
 

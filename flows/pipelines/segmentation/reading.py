@@ -27,6 +27,8 @@ class Ready:
     """Geometry of the file."""
     stored_shape: tuple[int, ...]
     """Shape of the file's voxels: (x, y, 1) where a 2-D image is stored as one slice."""
+    partner: Prepared | None = None
+    """The image as the bundle's partner takes it."""
 
 
 def read_files(bundle: Bundle, paths: Sequence[str]) -> Ready:
@@ -36,7 +38,7 @@ def read_files(bundle: Bundle, paths: Sequence[str]) -> Ready:
     """
     checked = check_image(paths, bundle.channels, len(bundle.patch_size), bundle.limits)
     log_notices([*checked.notices, *_find_outside(bundle, paths[0], checked.image, checked.geometry)])
-    return Ready(_prepare(bundle, checked.image, checked.geometry), checked.geometry, checked.stored_shape)
+    return _ready(bundle, checked.image, checked.geometry, checked.stored_shape)
 
 
 def read_array(bundle: Bundle, image: np.ndarray, geometry: Geometry | None = None) -> Ready:
@@ -55,7 +57,7 @@ def read_array(bundle: Bundle, image: np.ndarray, geometry: Geometry | None = No
     if geometry is not None:
         log_notices(_find_outside(bundle, ARRAY, image, geometry))
     geometry = geometry or _assumed_geometry(bundle, image)
-    return Ready(_prepare(bundle, image, geometry), geometry, geometry.shape)
+    return _ready(bundle, image, geometry, geometry.shape)
 
 
 def _find_outside(bundle: Bundle, path: str, image: np.ndarray, geometry: Geometry) -> list[Notice]:
@@ -73,5 +75,8 @@ def _assumed_geometry(bundle: Bundle, image: np.ndarray) -> Geometry:
     return Geometry(shape, tuple(spacing))
 
 
-def _prepare(bundle: Bundle, image: np.ndarray, geometry: Geometry) -> Prepared:
-    return prepare(image, geometry, bundle.preprocess, bundle.spacing)
+def _ready(bundle: Bundle, image: np.ndarray, geometry: Geometry, stored_shape: tuple[int, ...]) -> Ready:
+    prepared, *others = (
+        prepare(image, geometry, each.preprocess, each.spacing) for each in (bundle, bundle.partner) if each
+    )
+    return Ready(prepared, geometry, stored_shape, *others)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -131,9 +132,12 @@ def write_model(folder: Path, config: SegmentationConfig, bundle: Bundle, weight
     write_bundle(folder, bundle)
     storage.copy(weights_uri, str(folder / WEIGHTS))
     if config.registry.export:
-        network = Segmenter.from_folder(folder, device="cpu").model
+        segmenter = Segmenter.from_folder(folder, device="cpu")
         sizes = len(bundle.channels), bundle.labels.num_outputs
-        write_exports(folder, {"unet": lambda: trace_unet(network, *sizes)}, config.registry)
+        networks = {"unet": partial(trace_unet, segmenter.model, *sizes)}
+        if segmenter.partner:
+            networks["partner"] = partial(trace_unet, segmenter.partner.model, *sizes)
+        write_exports(folder, networks, config.registry)
     return ModelFiles(signature(), input_example(bundle))
 
 

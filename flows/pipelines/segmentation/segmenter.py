@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -23,8 +23,9 @@ from data_pipelines.volumes.dicom_out import write_segmentation
 from data_pipelines.volumes.files import write_labels
 from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, Geometry
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
-from data_pipelines.volumes.preprocess import Preprocessing
+from data_pipelines.volumes.preprocess import Prepared, Preprocessing
 from data_pipelines.volumes.restore import Box, Watch, restore_labels
+from flows.pipelines.segmentation.averaging import segment_averaged, split_weights
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.maps import MapName, Maps, spooled_maps
 from flows.pipelines.segmentation.modalities import missing_modalities, with_modalities
@@ -54,12 +55,16 @@ class Segmenter:
     turn: ClassVar = threading.Lock()
     """Held while a network predicts: all cores work for one image, while other threads read and write theirs."""
 
-    def __init__(self, bundle: Bundle, weights: Path, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, weights: Path | Mapping[str, Tensor], device: str | torch.device | None = None
+    ) -> None:
         self.bundle = bundle
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        own, others = split_weights(load_file(weights) if isinstance(weights, Path) else weights)
         self.model = _build(bundle)
-        self.model.load_state_dict(load_file(weights))
+        self.model.load_state_dict(own)
         self.model.to(self.device).eval()
+        self.partner = Segmenter(bundle.partner, others, self.device) if bundle.partner else None
         self.predictor: nn.Module = self.model
         if (confidence := bundle.predict.exit_confidence) is not None:
             self.predictor = EarlyExit(self.network, confidence, is_exclusive=not bundle.labels.regions)
@@ -81,6 +86,7 @@ class Segmenter:
         predict = self.bundle.predict.model_copy(update={"memory_gb": memory_gb})
         twin = copy.copy(self)
         twin.bundle = self.bundle.model_copy(update={"predict": predict})
+        twin.partner = self.partner.within(memory_gb) if self.partner else None
         return twin
 
     def predict(self, model: nn.Module, prepared: np.ndarray, spec: PredictSpec) -> np.ndarray:
@@ -115,6 +121,14 @@ class Segmenter:
 
         with self.turn:
             return restore_labels(predict_box, done, self.bundle.labels, sweep.axis, sweep.num_strips, watch)
+
+    def segment_sample(
+        self, sample: Prepared, partner: Prepared | None, given: Modalities = IMAGE_ALONE, watch: Watch | None = None
+    ) -> np.ndarray:
+        """Segment an image as ``segment_prepared`` does, and of a model with a partner as that takes it."""
+        if self.partner is None or partner is None:
+            return self.segment_prepared(sample.image, sample.done, given, watch)
+        return segment_averaged((self, self.partner), (sample, partner), given, watch)
 
     def _plan(self, prepared: np.ndarray, done: Preprocessing, maps: Maps | None = None) -> Sweep:
         """Choose the order of a prediction by its memory; warn where none stays within the limit."""
@@ -156,9 +170,9 @@ class Segmenter:
         """Segment an image: numbers of classes in the shape of its file. ``maps`` are filled meanwhile."""
         if missing := missing_modalities(self.bundle.model, given):
             logger.warning("segmented without %s, which this model reads beside the image", " and ".join(missing))
-        done = ready.prepared.done
-        numbers = self.segment_prepared(ready.prepared.image, done, given, maps)
-        return self.bundle.postprocessing.apply(numbers, done.stored_spacing).reshape(ready.stored_shape)
+        numbers = self.segment_sample(ready.prepared, ready.partner, given, maps)
+        spacing = ready.prepared.done.stored_spacing
+        return self.bundle.postprocessing.apply(numbers, spacing).reshape(ready.stored_shape)
 
     def segment(
         self, image: np.ndarray, geometry: Geometry | None = None, given: Modalities = IMAGE_ALONE

@@ -54,6 +54,7 @@ def score_cases(
     weights_uri: str,
     raw_images: dict[str, tuple[str, ...]] | None = None,
     *,
+    partner: Record[VolumeShardFigures] | None = None,
     folder: Folder = (),
     is_own: bool = False,
 ) -> Scored:
@@ -61,7 +62,7 @@ def score_cases(
 
     Of a model that the configuration describes (``is_own``) also compare early exits, where thresholds are given, and
     draw the voxels of its calibration. ``raw_images`` maps a key to the files of its case, for a model that does not
-    take the shards' preprocessed images.
+    take the shards' preprocessed images; ``partner`` has those that the bundle's partner takes.
     """
     index = read_table(shards.output("index"))
     rows = np.flatnonzero(np.array(index["split"].to_pylist()) == "val")
@@ -76,6 +77,7 @@ def score_cases(
         index_uri=shards.output("index"),
         shards_uri=shards_uri(shards),
         raw_images=raw_images,
+        partner_uris=(partner.output("index"), shards_uri(partner)) if partner else None,
         predictions_uri=attempt.uri(*folder, "predictions"),
         tolerance_mm=config.evaluate.tolerance_mm,
         exit_thresholds=config.evaluate.exit_thresholds if is_own else (),

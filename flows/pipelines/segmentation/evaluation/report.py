@@ -136,9 +136,9 @@ def _compared(comparison: Comparison) -> list[CandidateScore]:
         CandidateScore(
             name,
             name == comparison.name,
-            each.config.train.patch_size,
-            each.folds[0].shards.figures.spacing,
-            sum(fold.training.figures.step for fold in each.folds),
+            [part.config.train.patch_size for part in each.parts],
+            [part.folds[0].shards.figures.spacing for part in each.parts],
+            sum(network.training.figures.step for fold in each.folds for network in fold.networks),
             each.summary,
         )
         for name, each in comparison.candidates.items()

@@ -17,7 +17,7 @@ from data_pipelines.specs import Spec
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
-from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, restore_mask
+from data_pipelines.volumes.preprocess import Prepared, Preprocessing, StoredGeometry, restore_mask
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.evaluation.exits import ExitScore, compare_exits
 
@@ -37,6 +37,8 @@ class ScoringJob(Spec):
     shards_uri: str
     raw_images: dict[str, tuple[str, ...]] | None
     """Key to the files of the case, where the model does not take the shards' preprocessed images."""
+    partner_uris: tuple[str, str] | None = None
+    """Index and shards of the images as the bundle's partner takes them."""
     predictions_uri: str
     """Folder for the label maps."""
     tolerance_mm: float
@@ -114,6 +116,7 @@ class CaseScorer:
         job = ScoringJob.model_validate_json(storage.read_bytes(job_uri))
         torch.set_num_threads(job.threads)
         self.reader = ShardReader.from_uri(job.index_uri, job.shards_uri)
+        self.partner = ShardReader.from_uri(*job.partner_uris) if job.partner_uris else None
         with storage.local_file(job.weights_uri) as weights:
             self.segmenter = Segmenter(job.bundle, weights, "cuda" if job.use_gpu else "cpu")
         return job
@@ -175,9 +178,17 @@ class CaseScorer:
     def _segment(self, row: int, stored: StoredGeometry, given: Modalities, watch: Watch | None = None) -> np.ndarray:
         """Predict the numbers of classes (*stored) of a case, from its shard or from its files."""
         assert self.job is not None
-        if self.job.raw_images is None:
-            return self.segmenter.segment_prepared(self.reader.array(row, IMAGE), stored, given, watch)
-        return self.segmenter.segment_files(self.job.raw_images[self.reader.key(row)], given)[0]
+        if self.job.raw_images is not None:
+            return self.segmenter.segment_files(self.job.raw_images[self.reader.key(row)], given)[0]
+        sample = Prepared(self.reader.array(row, IMAGE), None, stored)
+        return self.segmenter.segment_sample(sample, self._partner_of(row), given, watch)
+
+    def _partner_of(self, row: int) -> Prepared | None:
+        """Read a case as the bundle's partner takes it, whose shards are others."""
+        if self.partner is None:
+            return None
+        place = self.partner.row_of(self.reader.key(row))
+        return Prepared(self.partner.array(place, IMAGE), None, read_stored_geometry(self.partner, place))
 
 
 def read_stored_geometry(reader: ShardReader, row: int) -> StoredGeometry:

@@ -1,0 +1,162 @@
+"""Pairs of candidates: the mean of their probabilities, scored on the cases that neither was trained on."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from itertools import combinations
+
+from pydantic import ConfigDict
+
+from data_pipelines import storage
+from data_pipelines.shards.index import read_table
+from data_pipelines.specs import Spec
+from flows.pipelines.segmentation.bundle import Bundle
+from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate, summarise_folds
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.evaluate import build_bundle
+from flows.pipelines.segmentation.evaluation.held_out import score_cases
+from flows.pipelines.segmentation.evaluation.scoring import ClassScore
+from flows.pipelines.segmentation.folds import Fold
+from flows.pipelines.segmentation.mirroring import Variant, measure_variant
+from flows.stages.attempt import Attempt
+from flows.stages.record import Figures, Record
+from flows.stages.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+LEAST_GAIN = 1e-3
+"""Rise of the mean Dice from which a pair is registered, since it takes the time of both."""
+
+
+class PairRun(Spec):
+    """Predictions of one fold's held-out cases by a pair."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    names: tuple[str, str]
+    """Candidates, in their order."""
+    fold: int
+    variant: Variant
+
+
+class PairFigures(Figures):
+    """Figures of the stage ``pair``."""
+
+    runs: tuple[PairRun, ...]
+
+
+def pair_name(names: tuple[str, str]) -> str:
+    """Name a pair of candidates."""
+    return "+".join(names)
+
+
+def pair_stage(config: SegmentationConfig, comparison: Comparison) -> Stage[PairFigures]:
+    """Plan the stage: every two candidates, each as it predicts best, on the held-out cases of each fold."""
+    identity = {"tta": {name: each.tta for name, each in comparison.candidates.items()}}
+
+    def compute(attempt: Attempt) -> PairFigures:
+        runs = [
+            _score(attempt, comparison, names, place, (f"pair{number}", f"fold{fold.number}"))
+            for number, names in enumerate(combinations(comparison.candidates, 2))
+            for place, fold in enumerate(comparison.folds)
+        ]
+        return PairFigures(runs=tuple(runs))
+
+    return Stage("pair", identity, comparison.records, compute, PairFigures, uses_gpu=True)
+
+
+def pair_bundle(first: TrainedCandidate, second: TrainedCandidate, place: int) -> Bundle:
+    """Build the bundle of two candidates' networks of one fold."""
+    bundle, partner = (
+        build_bundle(each.config, each.folds[place].shards.figures).with_choices(tta=each.tta)
+        for each in (first, second)
+    )
+    return bundle.model_copy(update={"partner": partner})
+
+
+def _score(
+    attempt: Attempt, comparison: Comparison, names: tuple[str, str], place: int, folder: tuple[str, ...]
+) -> PairRun:
+    """Predict and score the held-out cases of a fold; scores and voxels become outputs of the attempt."""
+    from safetensors.torch import load, save
+
+    from flows.pipelines.segmentation.averaging import join_weights
+    from flows.pipelines.segmentation.calibration import read_voxels, write_voxels
+
+    logger.info("pair: %s, fold %d", pair_name(names), comparison.folds[place].number)
+    first, second = (comparison.candidates[name] for name in names)
+    folds = first.folds[place], second.folds[place]
+    weights = join_weights(*(load(storage.read_bytes(fold.training.output("weights"))) for fold in folds))
+    storage.write_bytes(attempt.uri(*folder, "weights.safetensors"), save(weights))
+    evaluate = first.config.evaluate.model_copy(update={"exit_thresholds": ()})  # they are of one network
+    scored = score_cases(
+        first.config.model_copy(update={"evaluate": evaluate}),
+        folds[0].shards,
+        attempt,
+        pair_bundle(first, second, place),
+        attempt.uri(*folder, "weights.safetensors"),
+        partner=folds[1].shards,
+        folder=folder,
+        is_own=True,
+    )
+    storage.delete(attempt.uri(*folder, "weights.safetensors"))
+    attempt.add(_output("cases", names, folds[0].number), attempt.uri(*folder, "cases.parquet"))
+    voxels = write_voxels(read_voxels(scored.voxels))
+    attempt.write(_output("voxels", names, folds[0].number), "/".join([*folder, "voxels.safetensors"]), voxels)
+    rows = [score.to_row() for score in scored.scores]
+    predictions = storage.join(attempt.name, *folder, "predictions")
+    variant = measure_variant(first.tta or second.tta, rows, scored.seconds, predictions)
+    return PairRun(names=names, fold=folds[0].number, variant=variant)
+
+
+def _output(what: str, names: tuple[str, str], fold: int) -> str:
+    return f"{what}_{pair_name(names)}_fold{fold}"
+
+
+class PairFold(Fold):
+    """A fold of two candidates, whose held-out cases the mean of both predicts."""
+
+    def __init__(self, first: Fold, second: Fold, record: Record[PairFigures], run: PairRun) -> None:
+        """Gather what the stage ``pair`` left of one fold."""
+        super().__init__(first.number, *first.origin, first.tta)
+        self.second, self.record, self.run = second, record, run
+
+    @property
+    def variant(self) -> Variant:
+        """Predictions of its held-out cases."""
+        return self.run.variant
+
+    @property
+    def networks(self) -> tuple[Fold, ...]:
+        """Folds of both candidates."""
+        return *super().networks, *self.second.networks
+
+    @property
+    def predictions_uri(self) -> str:
+        """Folder of the label maps of its held-out cases."""
+        return storage.join(self.record.uri, self.run.variant.predictions)
+
+    @cached_property
+    def scores(self) -> list[ClassScore]:
+        """Scores of its held-out cases."""
+        rows = read_table(self.record.output(_output("cases", self.run.names, self.number))).to_pylist()
+        return [ClassScore.of_row(row) for row in rows]
+
+    def read_voxels(self) -> bytes:
+        """Read the voxels of its held-out cases, from which calibration is fitted."""
+        return storage.read_bytes(self.record.output(_output("voxels", self.run.names, self.number)))
+
+
+def with_pairs(comparison: Comparison, record: Record[PairFigures]) -> Comparison:
+    """Return the comparison with the pairs in it; the best of them is chosen where it gains ``LEAST_GAIN``."""
+    found = {}
+    for names in dict.fromkeys(run.names for run in record.figures.runs):
+        first, second = (comparison.candidates[name] for name in names)
+        runs = {run.fold: run for run in record.figures.runs if run.names == names}
+        folds = [
+            PairFold(one, other, record, runs[one.number]) for one, other in zip(first.folds, second.folds, strict=True)
+        ]
+        found[pair_name(names)] = TrainedCandidate(first.config, folds, [], summarise_folds(folds), second)
+    best = max(found, key=lambda name: found[name].rank)
+    gains = found[best].rank >= comparison.candidates[comparison.name].rank + LEAST_GAIN
+    return Comparison(comparison.candidates | found, best if gains else comparison.name, (record,))
