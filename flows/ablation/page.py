@@ -46,8 +46,8 @@ def _intro(summaries: Sequence[VariantSummary]) -> str:
     reference = summaries[0]
     return (
         f"{reference.num_seeds} seed{'s' if reference.num_seeds > 1 else ''} of each variant, trained for the same "
-        f"number of steps. Under each mean its 95 % interval. Steps: until validation first had {SHARE:.0%} of what "
-        f"“{reference.name}” ends with."
+        f"number of steps. Under each mean its 95 % interval. Steps: until validation, "
+        f"averaged over the seeds, first had {SHARE:.0%} of what “{reference.name}” ends with."
     )
 
 

@@ -28,7 +28,7 @@ class VariantSummary:
     estimates: dict[str, Estimate]
     """Metric to its estimate."""
     steps: float
-    """Mean number of steps until the quality; infinite where a seed never reached it."""
+    """First validated step at which the mean over the seeds has the quality; infinite where it never has."""
     curve: Curve
     """Validation score by step, mean over the seeds."""
 
@@ -37,7 +37,7 @@ def summarise_runs(ablation: Ablation, runs: Sequence[AblationRun]) -> list[Vari
     """Summarise the runs by variant, the reference first."""
     names = list(dict.fromkeys(run.variant for run in runs))
     by_name = {name: [run for run in runs if run.variant == name] for name in names}
-    curves = {name: [_curve(run, ablation.quality) for run in each] for name, each in by_name.items()}
+    curves = {name: mean_curve([_curve(run, ablation.quality) for run in each]) for name, each in by_name.items()}
     metric = parse_metric_name(ablation.quality).metric
     wanted = wanted_quality(curves[names[0]], metric)
     return [
@@ -45,16 +45,15 @@ def summarise_runs(ablation: Ablation, runs: Sequence[AblationRun]) -> list[Vari
             name,
             len(each),
             ablation.estimate([run.records["evaluate"] for run in each]),
-            mean(steps_until(curve, wanted, metric) for curve in curves[name]),
-            mean_curve(curves[name]),
+            steps_until(curves[name], wanted, metric),
+            curves[name],
         )
         for name, each in by_name.items()
     ]
 
 
-def wanted_quality(curves: Sequence[Curve], metric: Metric) -> float:
+def wanted_quality(reference: Curve, metric: Metric) -> float:
     """Return the validation score that counts as reached, by the mean curve of the reference."""
-    reference = mean_curve(curves)
     first, last = reference[0][1], reference[-1][1]
     if metric.better == "higher":
         return SHARE * last

@@ -18,8 +18,8 @@ DICE, LOSS = (parse_metric_name(name).metric for name in ("val/dice", "val/loss"
 
 
 def test_the_quality_is_a_share_of_what_the_reference_ends_with() -> None:
-    assert wanted_quality([[(10, 0.2), (20, 0.7)], [(10, 0.4), (20, 0.9)]], DICE) == pytest.approx(0.95 * 0.8)
-    assert wanted_quality([[(10, 2.0), (20, 1.0)]], LOSS) == pytest.approx(1.05), "95 % of the way down"
+    assert wanted_quality([(10, 0.3), (20, 0.8)], DICE) == pytest.approx(0.95 * 0.8)
+    assert wanted_quality([(10, 2.0), (20, 1.0)], LOSS) == pytest.approx(1.05), "95 % of the way down"
 
 
 def test_steps_until_a_quality() -> None:

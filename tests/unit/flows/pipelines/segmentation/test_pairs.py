@@ -1,0 +1,71 @@
+"""Pairs of candidates: which is chosen."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import pytest
+
+from flows.pipelines.segmentation import pairs
+from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.folds import Fold
+from flows.pipelines.segmentation.mirroring import Variant
+from flows.pipelines.segmentation.pairs import PairFigures, PairRun, with_pairs
+from tests.support.records import finished
+from unet_models.metrics.summary import MEAN_CLASS, MetricSummary
+
+DICE = {"base": 0.8, "slices": 0.7, "low": 0.75}
+
+
+class _Fold:
+    """A fold that was trained somewhere else."""
+
+    number, origin, tta = 0, (), False
+
+
+class _Pair:
+    """A fold of two candidates, which knows its Dice."""
+
+    def __init__(self, first: Fold, second: Fold, record: object, run: PairRun) -> None:
+        self.dice = run.variant.dice
+
+
+def summary(dice: float) -> MetricSummary:
+    return MetricSummary("dice", MEAN_CLASS, dice, dice, dice, 4)
+
+
+def compared(monkeypatch: pytest.MonkeyPatch, *dice: float) -> Comparison:
+    """Three candidates, and the three pairs of them with these Dice."""
+    monkeypatch.setattr(pairs, "PairFold", _Pair)
+    monkeypatch.setattr(pairs, "summarise_folds", lambda folds: summary(folds[0].dice))
+    alone = {
+        name: TrainedCandidate(SegmentationConfig(), cast("Any", [_Fold()]), [], summary(value))
+        for name, value in DICE.items()
+    }
+    names = [("base", "slices"), ("base", "low"), ("slices", "low")]
+    runs = [
+        PairRun(names=each, fold=0, variant=Variant(tta=False, dice=value, seconds=1))
+        for each, value in zip(names, dice, strict=True)
+    ]
+    return with_pairs(Comparison(alone, "base"), finished("pair", PairFigures(runs=tuple(runs))))
+
+
+@pytest.mark.parametrize(
+    ("dice", "chosen"),
+    [
+        ((0.79, 0.8011, 0.78), "base+low"),
+        ((0.79, 0.8009, 0.78), "base"),
+        ((math.nan, math.nan, 0.9), "slices+low"),
+        ((math.nan,) * 3, "base"),
+    ],
+    ids=["the best pair gains", "too little for the time of both", "of neither the best", "nothing to score"],
+)
+def test_the_best_pair_is_chosen_where_it_gains(
+    monkeypatch: pytest.MonkeyPatch, dice: tuple[float, ...], chosen: str
+) -> None:
+    found = compared(monkeypatch, *dice)
+    assert found.name == chosen
+    assert list(found.candidates) == ["base", "slices", "low", "base+slices", "base+low", "slices+low"]
+    assert [part.dice for part in found.best.parts[1:]] == [DICE[name] for name in chosen.split("+")[1:]]
