@@ -24,16 +24,18 @@ InitialWeights = Annotated[str, AfterValidator(_absolute_init)]
 class OptimizerSpec(Spec):
     """Optimizer, learning rate and its schedule, which is a pure function of the step."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
-    """Optimizer: ``adamw`` (Loshchilov 2019), or ``sgd`` with Nesterov momentum."""
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
+    """Optimizer: ``adamw`` (Loshchilov 2019), ``sgd`` with Nesterov momentum, or ``muon`` (Jordan 2024), which
+    orthogonalises the steps of weights with 8 channels or more on both sides; its learning rates are those of
+    ``adamw``, by which it updates all other weights."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak learning rate, reached at the end of the warm-up."""
     weight_decay: float = Field(default=3e-5, ge=0)
-    """Weight decay per step, times the learning rate: decoupled for ``adamw``, an L2 penalty for ``sgd``."""
-    momentum: float = Field(default=0.99, ge=0, lt=1)
-    """Nesterov momentum; read by ``sgd`` alone."""
+    """Weight decay per step, times the learning rate: decoupled, but for ``sgd`` an L2 penalty."""
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    """Nesterov momentum; read by ``sgd`` and ``muon``. None: 0.99 for ``sgd``, 0.95 for ``muon``."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the first and second moments; read by ``adamw`` alone."""
+    """Decay rates of the first and second moments; read by ``adamw`` and ``muon``."""
     schedule: Literal["poly", "cosine", "constant"] = "poly"
     """Learning-rate schedule after the warm-up: ``poly`` is (1 - step/num_steps)^0.9 (nnU-Net), ``cosine`` falls to 0
     along half a cosine, ``constant`` keeps the peak."""

@@ -10,7 +10,7 @@ An incomplete copy has no marker, or one that its files do not match; ``verify``
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +23,14 @@ from data_pipelines.atomic import atomic_file
 from data_pipelines.errors import WeightsError
 from data_pipelines.specs import Spec
 from unet_models.specs.loop import OptimizerSpec
+from unet_models.training.muon import num_moments
 from unet_models.training.state import TrainState
 
 MARKER = "checkpoint.json"
 MODEL = "model.safetensors"
 TRAINING = "training.safetensors"
-_NUM_MOMENTS = {"adamw": 2, "sgd": 1}
-"""Tensors of a parameter's size that each optimizer keeps."""
+_NUM_MOMENTS: dict[str, Callable[[Tensor], int]] = {"adamw": lambda _: 2, "sgd": lambda _: 1, "muon": num_moments}
+"""Counts the tensors of a parameter's size that each optimizer keeps."""
 
 
 class FileDigest(Spec):
@@ -104,9 +105,10 @@ def save_checkpoint(
 
 def estimate_bytes(state: TrainState, spec: OptimizerSpec) -> int:
     """Compute the size of a checkpoint's tensors, in bytes: weights, their average, and the optimizer's moments."""
-    trained = sum(parameter.nbytes for parameter in state.model.parameters() if parameter.requires_grad)
+    count = _NUM_MOMENTS[spec.name]
+    moments = sum(each.nbytes * count(each) for each in state.model.parameters() if each.requires_grad)
     weights = sum(tensor.nbytes for tensor in state.model.state_dict().values())
-    return weights * (2 if state.ema is not None else 1) + trained * _NUM_MOMENTS[spec.name]
+    return weights * (2 if state.ema is not None else 1) + moments
 
 
 def check_checkpoint(folder: Path) -> CheckpointMarker:

@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from unet_models.specs.loop import OptimizerSpec
+from unet_models.training.muon import Muon
+
+MOMENTUM = {"sgd": 0.99, "muon": 0.95}
+"""Momentum of each optimizer, where the configuration names none."""
 
 
 def learning_rate(spec: OptimizerSpec, step: int, num_steps: int) -> float:
@@ -24,12 +28,15 @@ def learning_rate(spec: OptimizerSpec, step: int, num_steps: int) -> float:
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], spec: OptimizerSpec) -> torch.optim.Optimizer:
-    """Build AdamW, or SGD with Nesterov momentum, in fused form."""
+    """Build AdamW, or SGD with Nesterov momentum, in fused form; or Muon."""
+    momentum = MOMENTUM.get(spec.name, 0.0) if spec.momentum is None else spec.momentum
+    if spec.name == "muon":
+        return Muon(parameters, spec.learning_rate, momentum=momentum, betas=spec.betas, weight_decay=spec.weight_decay)
     if spec.name == "sgd":
         return torch.optim.SGD(
             parameters,
             lr=spec.learning_rate,
-            momentum=spec.momentum,
+            momentum=momentum,
             nesterov=True,
             weight_decay=spec.weight_decay,
             fused=True,
