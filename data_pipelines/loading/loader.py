@@ -51,16 +51,18 @@ class VolumePatches:
     """Mirror the volume where a margin lies outside it, instead of zeros."""
     has_ignored: bool = False
     """Whether voxels may be ignored: then every patch is centred on an annotated one."""
+    patch_at: Callable[[int], Sequence[int]] | None = None
+    """Size of the patches of a step, without margin, where it is not always that of ``read_size``."""
 
     def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> VolumeBatch:
         """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
         first_forced = round(self.global_batch_size * (1 - self.foreground_fraction))
         margins = (self.margin,) * len(self.read_size) if isinstance(self.margin, int) else self.margin
         kept = [size - 2 * margin for size, margin in zip(self.read_size, margins, strict=True)]
+        kept = kept if self.patch_at is None else list(self.patch_at(step))
+        read = [size + 2 * margin for size, margin in zip(kept, margins, strict=True)]
         first = self.reader.array(rows[0], IMAGE), self.reader.array(rows[0], MASK)
-        images, masks = (
-            empty_batch((len(rows), *part.shape[: -len(kept)], *self.read_size), part.dtype) for part in first
-        )
+        images, masks = (empty_batch((len(rows), *part.shape[: -len(kept)], *read), part.dtype) for part in first)
         for i, (row, position) in enumerate(zip(rows, positions, strict=True)):
             image, mask = self.reader.array(row, IMAGE), self.reader.array(row, MASK)
             rng = numpy_generator(self.seed, Stream.PATCH, step, position)

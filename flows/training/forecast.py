@@ -55,10 +55,11 @@ class Forecast:
             return None
         spec, last = self._spec, self._recent[-1]
         times = last.times
+        pace /= spec.work(last.step - 1, last.step)  # the steps to come may be longer
         validations = _num_left(last.step, spec.num_steps, spec.validate_every_steps)
         checkpoints = _num_left(last.step, spec.num_steps, spec.checkpoint_every_steps)
         return (
-            pace * (spec.num_steps - last.step)
+            pace * spec.work(last.step, spec.num_steps)
             + validations * times.validation / max(1, times.num_validations)
             + checkpoints * times.checkpoint / max(1, times.num_checkpoints)
         )
@@ -73,7 +74,7 @@ class Forecast:
         if (pace := self.seconds_per_step) is None:
             return None
         spec, times = self._spec, self._recent[-1].times
-        usual = pace * spec.log_every_steps
+        usual = pace / spec.work(self.step - 1, self.step) * spec.log_every_steps
         for every, number, seconds in (
             (spec.validate_every_steps, times.num_validations, times.validation),
             (spec.checkpoint_every_steps, times.num_checkpoints, times.checkpoint),

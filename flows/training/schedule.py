@@ -11,7 +11,7 @@ from data_pipelines.batches import Batch
 from data_pipelines.loading.loader import step_loader
 from flows.training.task import Training, TrainingTask
 from unet_models.specs.loop import LoopSpec
-from unet_models.training.pace import measure_pace
+from unet_models.training.pace import SHARE, Pace, mean_pace, measure_pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,23 @@ def plan_steps(
         return Schedule(spec)
     if known_steps is not None:
         return Schedule(spec.model_copy(update={"num_steps": known_steps}))
+    phases = task.phases()
+    pace = mean_pace([_measure(each, len(phases), loader_processes, device, rank) for each in phases])
+    num_steps = pace.count_steps(spec.within, spec.validate_every_steps)
+    return Schedule(spec.model_copy(update={"num_steps": num_steps}), pace.step_seconds)
+
+
+def _measure(task: TrainingTask, num_phases: int, loader_processes: int, device: torch.device, rank: int) -> Pace:
     training = task.open(device, rank)
-    pace = measure_pace(
+    return measure_pace(
         training.model,
         training.objective,
         lambda steps: read_steps(training, steps, loader_processes, device),
         training.validate,
-        spec,
+        task.spec,
         device,
+        share=SHARE / num_phases,
     )
-    num_steps = pace.count_steps(spec.within, spec.validate_every_steps)
-    return Schedule(spec.model_copy(update={"num_steps": num_steps}), pace.step_seconds)
 
 
 def read_steps(training: Training, steps: range, loader_processes: int, device: torch.device) -> Iterator[Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,6 +46,10 @@ class TrainingTask(Spec, ABC):
     @abstractmethod
     def build_model(self) -> nn.Module:
         """Build the network, on the CPU. Every rank builds the same weights."""
+
+    def phases(self) -> Sequence[TrainingTask]:
+        """Return a task for each part of the training, of the same number of steps, whose pace is another."""
+        return [self]
 
     @abstractmethod
     def open(self, device: torch.device, rank: int) -> Training:

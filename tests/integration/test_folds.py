@@ -152,7 +152,7 @@ def test_another_ensemble_is_compared_on_all_cases(project: Project, first: dict
 
 
 MODEL = "{kernel_size: [[1, 3, 3], [1, 3, 3], [1, 3, 3]], strides: [[1, 2, 2], [1, 2, 2]]}"
-SLICES = f"candidates={{slices: {{train: {{patch_size: [1, 32, 32], model: {MODEL}}}}}}}"
+SLICES = f"candidates={{slices: {{train: {{patch_size: [1, 32, 32], patch_growth: 2, model: {MODEL}}}}}}}"
 TWO_CANDIDATES = (*TWO_FOLDS, "--set", "data.fold=1", "--set", SLICES)
 
 

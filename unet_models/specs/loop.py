@@ -91,6 +91,10 @@ class LoopSpec(Spec):
     log_every_steps: int = Field(default=20, ge=1)
     """Optimizer steps between log lines; logged metrics are means over the steps since the previous line."""
 
+    def work(self, first: int, last: int) -> float:
+        """Return the work of steps from ``first`` up to ``last``, exclusive; 1 is that of the very last step."""
+        return float(last - first)
+
     @property
     def selection_remark(self) -> str:
         """Caution about scores of the selected checkpoint; empty where there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -109,6 +110,10 @@ class TrainSpec(ModelTrainSpec):
     """Size of a training patch in voxels, one number per spatial axis; also the window size of sliding-window
     prediction. A network with valid convolutions (``model.padding``) is given its border in addition: 572 voxels
     for a patch of 388 in Ronneberger 2015."""
+    patch_growth: int = Field(default=1, ge=1)
+    """Sizes of patches that training goes through, the smallest first and each for as many steps (Fischer 2024): early
+    steps, on small patches, are cheap. They are multiples of the product of the network's strides, twice it or more. 1
+    (default): ``patch_size`` all along."""
     patch_margin: int | tuple[int, ...] | None = None
     """Extra voxels read on each side of a patch, so that rotation and scaling bring in real surroundings instead of
     zeros: one number, or one per spatial axis. None: as many as the largest rotation and scaling reach, where the
@@ -141,7 +146,39 @@ class TrainSpec(ModelTrainSpec):
     @property
     def input_size(self) -> tuple[int, ...]:
         """Size of the network's input: a patch and its border."""
-        return tuple(size + 2 * border for size, border in zip(self.patch_size, self.border, strict=True))
+        return self.with_border(self.patch_size)
+
+    def with_border(self, patch: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the size of a patch and its border."""
+        return tuple(size + 2 * border for size, border in zip(patch, self.border, strict=True))
+
+    @property
+    def patch_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Sizes of the patches of each phase of the training."""
+        count, full = self.patch_growth, self.patch_size
+        stages = self.model.strides_per_axis(len(full))
+        strides = [math.prod(stage[axis] for stage in stages) for axis in range(len(full))]
+
+        def size_of(phase: int, axis: int) -> int:
+            multiple = -(-full[axis] * phase // (count * strides[axis]))
+            return min(full[axis], max(2, multiple) * strides[axis])
+
+        return *(tuple(size_of(phase, axis) for axis in range(len(full))) for phase in range(1, count)), full
+
+    def patch_at(self, step: int) -> tuple[int, ...]:
+        """Return the size of the patches of an optimizer step, from 0."""
+        if self.patch_growth == 1:
+            return self.patch_size
+        return self.patch_sizes[min(step * self.patch_growth // self.num_steps, self.patch_growth - 1)]
+
+    def work(self, first: int, last: int) -> float:
+        """Return the work of steps from ``first`` up to ``last``, exclusive, by the voxels of their patches."""
+        phases, done = self.patch_sizes, 0.0
+        for number, patch in enumerate(phases):
+            starts, ends = (-(-(number + i) * self.num_steps // len(phases)) for i in range(2))
+            steps = max(0, min(last, ends) - max(first, starts))
+            done += steps * math.prod(patch) / math.prod(self.patch_size)
+        return done
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
@@ -155,6 +192,8 @@ class TrainSpec(ModelTrainSpec):
         axes, ndim = self.augment.mirrored(len(self.patch_size)), len(self.patch_size)
         if len(set(axes)) < len(axes) or not set(axes) <= set(range(ndim)):
             raise ValueError(f"augment.mirror_axes: different axes of 0..{ndim - 1} are needed, got {list(axes)}")
+        if self.patch_growth > 1 and self.model.padding == "valid":
+            raise ValueError("patch_growth: valid convolutions fit few sizes; set it to 1, or model.padding to same")
         if len(self.margins) != len(self.patch_size) or min(self.margins) < 0:
             raise ValueError(
                 f"patch_margin must be one number, or one per axis of patch_size ({len(self.patch_size)}), 0 or more, "

@@ -51,9 +51,8 @@ class Segmentation:
     def __call__(self, model: nn.Module, batch: VolumeBatch) -> Float[Tensor, " batch"]:
         """Augment the batch, predict and compare; augmentation is addressed by (seed, step, position)."""
         spec = self.spec
-        images, masks = augment(
-            batch.images, batch.masks, batch.positions, batch.step, spec.seed, spec.input_size, spec.augment
-        )
+        size = spec.with_border(spec.patch_at(batch.step))
+        images, masks = augment(batch.images, batch.masks, batch.positions, batch.step, spec.seed, size, spec.augment)
         masks = crop_border(masks, spec.border)
         if spec.channels_last:
             images = images.to(memory_format=CHANNELS_LAST[len(spec.patch_size)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TypeVar
@@ -54,8 +54,9 @@ def measure_pace(
     validate: Callable[[nn.Module], dict[str, float]],
     spec: LoopSpec,
     device: torch.device,
+    share: float = SHARE,
 ) -> Pace:
-    """Train ``model``, which is of no use afterwards, for a small share of ``spec.within``, and validate it once.
+    """Train ``model``, which is of no use afterwards, for a small ``share`` of ``spec.within``, and validate it once.
 
     ``read`` reads this rank's batches of steps. Every rank must call it, and gets the same result.
     """
@@ -63,12 +64,21 @@ def measure_pace(
     began = time.perf_counter()
     endless = spec.model_copy(update={"num_steps": NO_END})
     state = build_state(model, endless, device)
-    watch = _Stopwatch(min(MAX_SECONDS, SHARE * spec.within), device)
+    watch = _Stopwatch(min(MAX_SECONDS * share / SHARE, share * spec.within), device)
     batches = read(range(NO_END))
     fit(state, objective, batches, endless, watch)
     validation = _time_validation(validate, state.model, device) if spec.validate_cases else 0.0
     seconds = torch.tensor([watch.step_seconds, validation, time.perf_counter() - began], dtype=torch.float64)
     return Pace(*(sum_over_ranks(seconds, device) / world_size()).tolist())
+
+
+def mean_pace(phases: Sequence[Pace]) -> Pace:
+    """Return the pace of phases of as many steps each; validations take what they take in the last."""
+    return Pace(
+        sum(each.step_seconds for each in phases) / len(phases),
+        phases[-1].validation_seconds,
+        sum(each.spent_seconds for each in phases),
+    )
 
 
 def _time_validation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -55,6 +55,11 @@ class SegmentationTask(TrainingTask):
             self.spec.model, self.num_channels, self.labels.num_outputs, ndim=len(self.spec.patch_size)
         )
 
+    def phases(self) -> list[SegmentationTask]:
+        """Return the task with the patches of each phase."""
+        changes: list[dict[str, Any]] = [{"patch_size": size, "patch_growth": 1} for size in self.spec.patch_sizes]
+        return [self.model_copy(update={"spec": self.spec.model_copy(update=each)}) for each in changes]
+
     def open(self, device: torch.device, rank: int) -> Training:
         """Build the network (not yet on ``device``) and open the data."""
         spec = self.spec
@@ -63,6 +68,7 @@ class SegmentationTask(TrainingTask):
         patches = VolumePatches(
             reader=shards.reader,
             read_size=tuple(size + 2 * margin for size, margin in zip(spec.patch_size, margins, strict=True)),
+            patch_at=spec.patch_at,
             seed=spec.seed,
             global_batch_size=spec.global_batch_size,
             foreground_fraction=spec.foreground_fraction,

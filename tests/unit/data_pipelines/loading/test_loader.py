@@ -106,6 +106,18 @@ def test_patches_come_from_their_volume_and_mask_alike(shards: ShardReader) -> N
         np.testing.assert_array_equal(mask, patch_of(mask_of(row), corner))
 
 
+def test_patches_of_a_step_may_be_smaller(shards: ShardReader) -> None:
+    """They have the same margin, and lie where a loader of that size puts them."""
+    smaller = tuple(size - 2 for size in READ_SIZE)
+    growing = replace(
+        patches(shards, margin=1), patch_at=lambda step: [size - (2 if step else 4) for size in READ_SIZE]
+    )
+    assert growing([0], [0], step=1).images.shape[2:] == READ_SIZE
+    assert_equal(
+        growing([4, 2], [0, 1], step=0), replace(patches(shards, margin=1), read_size=smaller)([4, 2], [0, 1], 0)
+    )
+
+
 def test_every_patch_holds_an_annotated_voxel_where_others_are_ignored(tmp_path: Path) -> None:
     mask = np.full(SHAPES[3], 3, np.uint8)  # of three classes: ignored
     mask[-1, -1, -1] = 0

@@ -9,6 +9,8 @@ import pytest
 from flows.training.clock import LoopReport, LoopTimes
 from flows.training.forecast import Forecast
 from unet_models.specs.loop import LoopSpec
+from unet_models.specs.networks import UNetSpec
+from unet_models.specs.segmentation import TrainSpec
 
 SPEC = LoopSpec(num_steps=1000, validate_every_steps=75, checkpoint_every_steps=100, log_every_steps=10)
 
@@ -41,6 +43,19 @@ def test_the_error_is_below_a_tenth_after_a_tenth(first_step: int) -> None:
             assert forecast.seconds_left == pytest.approx(end - report.at, rel=0.1)
     forecast.add(all_reports[-1])
     assert forecast.seconds_left == 0
+
+
+def test_later_steps_that_are_longer_are_foreseen() -> None:
+    """Patches grow from a quarter of their pixels to all of them; a step takes as long as it has pixels."""
+    spec = TrainSpec(patch_size=(32, 32), patch_growth=2, num_steps=100, model=UNetSpec(channels=(4, 8)))
+    forecast = Forecast(spec)
+    forecast.start(0, spec.num_steps)
+    elapsed = 0.0
+    for step in range(1, 81):
+        elapsed += 1 if step <= 50 else 4
+        forecast.add(LoopReport(elapsed, step, LoopTimes(elapsed=elapsed), is_checkpoint=False))
+        if step in (20, 50, 80):
+            assert forecast.seconds_left == pytest.approx(50 * 1 + 50 * 4 - elapsed)
 
 
 def test_nothing_is_known_before_the_first_report_of_new_workers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -112,3 +113,41 @@ def test_predicting_noise_where_nothing_else_is_left_is_refused(noise: NoiseSpec
 def test_the_published_schedules_may_predict_noise() -> None:
     for noise in (NoiseSpec(), NoiseSpec(schedule="linear", beta_start=1e-4, beta_end=0.02)):
         assert DiffusionSpec(noise=noise, min_snr_gamma=5.0).noise == noise
+
+
+# --- Patches that grow -----------------------------------------------------------------------------------------------
+
+
+def grown(patch: tuple[int, ...], growth: int, **model: Any) -> TrainSpec:
+    return TrainSpec(patch_size=patch, patch_growth=growth, num_steps=10, model=UNetSpec(**model))
+
+
+@pytest.mark.parametrize(
+    ("spec", "sizes"),
+    [
+        (grown((40, 56, 40), 4, channels=(4, 8, 16, 32)), [(16, 16, 16), (24, 32, 24), (32, 48, 32), (40, 56, 40)]),
+        (grown((40, 56, 40), 1, channels=(4, 8, 16, 32)), [(40, 56, 40)]),
+        (grown((1, 30), 2, channels=(4, 8), strides=((1, 2),)), [(1, 16), (1, 30)]),
+        (grown((8, 8), 3, channels=(4, 8, 16)), [(8, 8)] * 3),
+    ],
+    ids=["four sizes", "one size", "slices", "too small to shrink"],
+)
+def test_patches_grow_to_the_whole_size(spec: TrainSpec, sizes: list[tuple[int, ...]]) -> None:
+    assert list(spec.patch_sizes) == sizes
+
+
+@pytest.mark.parametrize("growth", [1, 2, 3, 4, 7])
+def test_every_step_has_a_patch_and_the_work_of_its_voxels(growth: int) -> None:
+    spec = grown((32, 32), growth, channels=(4, 8))
+    sizes = [spec.patch_at(step) for step in range(spec.num_steps)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == (32, 32)
+    counts = [sizes.count(each) for each in spec.patch_sizes]
+    assert max(counts) - min(counts) <= 1
+    for first, last in [(0, 10), (3, 8), (9, 10), (4, 4)]:
+        assert spec.work(first, last) == pytest.approx(sum(math.prod(size) / 32**2 for size in sizes[first:last]))
+
+
+def test_patches_of_valid_convolutions_do_not_grow() -> None:
+    with pytest.raises(ValidationError, match="patch_growth: valid convolutions fit few sizes"):
+        TrainSpec(patch_size=(388, 388), patch_growth=2, model=UNetSpec(preset="unet_2015"))

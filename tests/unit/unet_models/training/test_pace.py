@@ -8,7 +8,7 @@ from torch import nn
 from data_pipelines.batches import VolumeBatch
 from tests.support.training import CPU, SPEC, batches, fresh
 from unet_models.training.objectives import Segmentation
-from unet_models.training.pace import NUM_SLOW, NUM_TIMED, Pace, measure_pace
+from unet_models.training.pace import NUM_SLOW, NUM_TIMED, Pace, mean_pace, measure_pace
 
 
 def test_steps_and_their_validations_fit_into_the_time() -> None:
@@ -50,3 +50,7 @@ def test_no_time_is_kept_for_validations_that_there_are_not(num_cases: int) -> N
     spec = SPEC.model_copy(update={"within": 1e-6, "validate_cases": num_cases})
     pace = measure_pace(fresh(spec).model, Segmentation(spec), lambda _: batches(spec), lambda _: {}, spec, CPU)
     assert pace.validation_seconds == 0
+
+
+def test_phases_have_as_many_steps_each() -> None:
+    assert mean_pace([Pace(0.5, 9.0, 2.0), Pace(1.5, 3.0, 4.0)]) == Pace(1.0, 3.0, 6.0)
