@@ -126,8 +126,10 @@ class Segmenter:
         self, sample: Prepared, partner: Prepared | None, given: Modalities = IMAGE_ALONE, watch: Watch | None = None
     ) -> np.ndarray:
         """Segment an image as ``segment_prepared`` does, and of a model with a partner as that takes it."""
-        if self.partner is None or partner is None:
+        if self.bundle.partner is None:
             return self.segment_prepared(sample.image, sample.done, given, watch)
+        assert partner is not None
+        assert self.partner is not None
         return segment_averaged((self, self.partner), (sample, partner), given, watch)
 
     def _plan(self, prepared: np.ndarray, done: Preprocessing, maps: Maps | None = None) -> Sweep:
