@@ -159,4 +159,4 @@ def with_pairs(comparison: Comparison, record: Record[PairFigures]) -> Compariso
         found[pair_name(names)] = TrainedCandidate(first.config, folds, [], summarise_folds(folds), second)
     best = max(found, key=lambda name: found[name].rank)
     gains = found[best].rank >= comparison.candidates[comparison.name].rank + LEAST_GAIN
-    return Comparison(comparison.candidates | found, best if gains else comparison.name, (record,))
+    return Comparison({**comparison.candidates, **found}, best if gains else comparison.name, (record,))
