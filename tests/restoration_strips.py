@@ -28,7 +28,7 @@ TASKS = {
     "colourisation": "{name: colourisation}",
 }
 COLUMNS = ("input", "baseline", "restored", "true")
-SCALE, HEADER, GAP = 2, 40, 16
+SIDE, SCALE, HEADER, GAP = 64, 2, 40, 16
 
 
 def main(home: Path) -> None:
@@ -61,9 +61,9 @@ def draw_panel(picture: Image.Image, corner: tuple[int, int], title: str, strips
     draw, (left, top) = ImageDraw.Draw(picture), corner
     draw.text((left, top + 4), title, "black", ImageFont.load_default(15))
     for place, column in enumerate(COLUMNS):
-        draw.text(
-            (left + place * strips.width // len(COLUMNS), top + 22), column, "#555555", ImageFont.load_default(12)
-        )
+        # The input of super-resolution is smaller than the other images, which have the demo's size.
+        before = max(0, strips.width - (len(COLUMNS) - place) * SCALE * SIDE)
+        draw.text((left + before, top + 22), column, "#555555", ImageFont.load_default(12))
     picture.paste(strips, (left, top + HEADER))
 
 
