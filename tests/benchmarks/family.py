@@ -25,8 +25,8 @@ from unet_models.specs.denoisers import DenoisingUNetSpec, DiTSpec, UViTSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.presets import PRESETS
 
-FLAT, SOLID, LATENT = (128, 128), (32, 48, 32), (4, 32, 32)
-"""Pixels of a 2-D image, voxels of a volume, channels and pixels of a latent."""
+FLAT, SOLID, LATENT = (128, 128), (32, 64, 32), (4, 32, 32)
+"""Pixels of a 2-D image, voxels of a volume, channels and pixels of a latent: multiples of 32, which peers need."""
 WIDE = (64, 128, 256, 512, 1024)
 INSTANCE = ("INSTANCE", {"affine": True})
 VOLUMES = ("nnunet", "residual_encoder", "mednext_s", "mednext_b", "mednext_m", "mednext_l")
@@ -46,6 +46,11 @@ class Contender:
     peer: Build | None
     peer_name: str = ""
 
+    @property
+    def builds(self) -> dict[str, Build]:
+        """Our network and the counterpart, where there is one."""
+        return {"ours": self.ours} | ({"peer": self.peer} if self.peer else {})
+
 
 def run() -> None:
     """Print one line per member: parameters, milliseconds and megabytes, ours and the counterpart's."""
@@ -53,19 +58,23 @@ def run() -> None:
     sizes = f"image 1x{FLAT}, volume 1x{SOLID}, latent {LATENT}"
     print(f"\nforward and backward, one sample: {sizes}; float32, {device().type}")
     print(f"  {'':<18}{'parameters':>24}{'ms':>20}{'MB':>20}   counterpart")
-    for name, contender in contenders().items():
-        builds = {"ours": contender.ours} | ({"peer": contender.peer} if contender.peer else {})
-        models = {key: build().to(device()).train() for key, build in builds.items()}
+    found = contenders()
+    # First of all: forked processes begin with what this one holds, and could use again what it has freed.
+    peaks = {
+        name: {key: _peak_megabytes(build, contender.inputs) for key, build in contender.builds.items()}
+        for name, contender in found.items()
+    }
+    for name, contender in found.items():
+        models = {key: build().to(device()).train() for key, build in contender.builds.items()}
         steps = {key: partial(_step, model, contender.inputs) for key, model in models.items()}
         for step in steps.values():
             step()
         rates = alternate(steps, rounds=7)
         counts = {key: sum(p.numel() for p in model.parameters()) / 1e6 for key, model in models.items()}
-        memory = {key: _peak_megabytes(build, contender.inputs) for key, build in builds.items()}
         shown = [
             _pair({key: f"{value:.2f} M" for key, value in counts.items()}, 24),
             _pair({key: f"{1000 / value:.0f}" for key, value in rates.items()}, 20),
-            _pair({key: f"{value:.0f}" for key, value in memory.items()}, 20),
+            _pair({key: f"{value:.0f}" for key, value in peaks[name].items()}, 20),
         ]
         print(f"  {name:<18}{''.join(shown)}   {contender.peer_name or '-'}", flush=True)
 
