@@ -42,7 +42,7 @@ class TrainedCandidate:
 
     @property
     def tta(self) -> bool:
-        """Whether its predictions are mirrored."""
+        """Test-time mirroring of its predictions."""
         return self.folds[0].tta
 
     @property
