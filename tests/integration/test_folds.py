@@ -186,7 +186,10 @@ def test_a_pair_that_is_better_is_registered_as_one_model(
     figures = figures_of(project, found["report"])
     assert figures["candidate"] == "base+slices"
     assert set(figures["candidate_dice"]) == {"base", "slices", "base+slices"}
-    assert "32 x 32 x 32; 1 x 32 x 32" in Path(found["report"]).read_text()
+    report = Path(found["report"]).read_text()
+    assert "32 x 32 x 32; 1 x 32 x 32" in report
+    assert "fold 1, base train key" in report
+    assert "fold 1, slices train key" in report
     mlflow.set_tracking_uri(found["tracking_uri"])
     folder = fetch_bundle(found["model_uri"], tmp_path)
     bundle = read_bundle(folder, Bundle)
@@ -196,8 +199,8 @@ def test_a_pair_that_is_better_is_registered_as_one_model(
     assert len(bundle.temperatures) == bundle.labels.num_outputs
     data = find_cases(load_config(project.config).data, storage.cache_folder() / "generated")  # type: ignore[attr-defined]
     images = {case.case_id: case.images for case in data.cases}
-    stage = "ensemble" if any(figures["postprocessing"].values()) else "pair"
-    path = next((project.storage / stage).rglob("predictions/*.nii.gz"))
+    kept = any(figures["postprocessing"].values())
+    path = next((Path(found["report"]).parent if kept else project.storage / "pair").rglob("predictions/*.nii.gz"))
     segmenter = Segmenter.from_folder(folder, device="cpu")
     labels = segmenter.label_files([str(image) for image in images[path.name.removesuffix(".nii.gz")]])
     assert np.array_equal(labels, np.asarray(nibabel.load(path).dataobj))

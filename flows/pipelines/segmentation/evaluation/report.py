@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flows.pipelines.segmentation.calibration import Calibration
     from flows.pipelines.segmentation.candidates import Comparison
     from flows.pipelines.segmentation.evaluate import Evaluation
+    from flows.pipelines.segmentation.folds import Fold
     from flows.pipelines.segmentation.postprocess import Choice
     from flows.pipelines.segmentation.segmenter import Segmenter
 
@@ -93,29 +94,29 @@ def write_ensemble_report(
         for fold in folds
     }
     held_out = {score.case_id: number for number, found in scores.items() for score in found}
-    times = {names[fold.number]: fold.training.figures.times for fold in folds}
+    trained = _networks(comparison)
+    times = {name: network.training.figures.times for name, network in trained.items()}
     every = [score for found in scores.values() for score in found]
     first = folds[0].shards
     page = SegmentationPage(
         title=f"{config.registry.name}: {first.figures.dataset}",
         summaries=summaries,
         scores=every,
-        curves={names[fold.number]: curves_by_name(read_curves(fold.training)) for fold in folds},
+        curves={name: curves_by_name(read_curves(network.training)) for name, network in trained.items()},
         remark=config.train.selection_remark,
         views=_views(every, lambda case_id: sources[held_out[case_id]]),
         problems=_once(problem for fold in folds for problem in read_problems(fold.shards)),
         config=config.model_dump(mode="json"),
         lineage={
             f"{name} {what}": value
-            for fold in folds
-            for name in (names[fold.number],)
-            for what, value in _lineage(fold.evaluation.key, fold.shards, fold.training).items()
+            for name, network in trained.items()
+            for what, value in _lineage(network.evaluation.key, network.shards, network.training).items()
         }
         | {"ensemble key": attempt.key},
         classes=labels.numbers,
         notices=_once(notice for fold in folds for notice in read_notices(fold.shards)),
         times={name: split for name, split in times.items() if split is not None},
-        init={names[fold.number]: init for fold in folds if (init := fold.training.figures.init) is not None},
+        init={name: init for name, each in trained.items() if (init := each.training.figures.init) is not None},
         choice=choice,
         calibration=calibration,
         variants=comparison.variants,
@@ -128,6 +129,18 @@ def write_ensemble_report(
         candidates=_compared(comparison),
     )
     _write(attempt, page)
+
+
+def _networks(comparison: Comparison) -> dict[str, Fold]:
+    """Return the networks of the registered model by name: that of each fold, of a pair those of both candidates."""
+    best = comparison.best
+    alone = {name: each.config for name, each in comparison.candidates.items() if each.partner is None}
+    parts = [name for part in best.parts for name, config in alone.items() if config is part.config]
+    return {
+        f"fold {fold.number}{f', {part}' if best.partner else ''}": network
+        for fold in best.folds
+        for part, network in zip(parts if best.partner else [""], fold.networks, strict=True)
+    }
 
 
 def _compared(comparison: Comparison) -> list[CandidateScore]:
