@@ -129,6 +129,7 @@ def segment(bundle_folder, image_path, output_path):
         "model.padding": bundle["model"]["padding"] == "same",
         "predict.weighting": bundle["predict"]["weighting"] == "gaussian",
         "partner": bundle["partner"] is None,
+        "previous": bundle["previous"] is None,
         "postprocessing": not any(bundle["postprocessing"].values()),
     }.items():
         if not is_known:

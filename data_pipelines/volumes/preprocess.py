@@ -143,9 +143,15 @@ def prepare(
 
 
 def prepare_labels(labels: np.ndarray, done: Preprocessing) -> np.ndarray:
-    """Resample a (*stored) label map to the prepared grid of the case, nearest voxel; to show it beside the image."""
+    """Resample a (*stored) label map to the prepared grid of the case, nearest voxel; to lie beside the image."""
     labels = crop_stored(labels[None], done)[0]
     return labels if labels.shape == done.shape else resample_labels(labels, done.shape, "nearest", done.coarse_axis)
+
+
+def with_labels(prepared: Prepared, labels: np.ndarray) -> Prepared:
+    """Return a sample whose image has a (*stored) label map as its last channel, in numbers of classes."""
+    channel = prepare_labels(labels, prepared.done)[None].astype(prepared.image.dtype)
+    return Prepared(np.concatenate([prepared.image, channel]), prepared.mask, prepared.done)
 
 
 def crop_stored(stored: np.ndarray, done: Preprocessing) -> np.ndarray:

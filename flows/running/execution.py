@@ -103,32 +103,36 @@ def run_steps(
         pipeline.check(config)
         return _run_chain(steps, config, run, {})
     done: dict[str, Done[Figures]] = {}
-    for place, found in enumerate(_run_branches(config, configs, run, until)):
-        done |= {branch_key(name, place): each for name, each in found.items()}
+    found = _run_branches(config, configs, run, until)
+    for place, title in enumerate(configs):
+        done |= {branch_key(name, place): each for name, each in found.get(title, {}).items()}
     return done | _run_chain(pipeline.joint_steps_of(config, until), config, run, done)
 
 
 def _run_branches(
     config: PipelineConfig, configs: Mapping[str, PipelineConfig], run: RunStage, until: str | None
-) -> list[dict[str, Done[Figures]]]:
-    """Run the branches: side by side as jobs of a cluster, else one after the other."""
+) -> dict[str, dict[str, Done[Figures]]]:
+    """Run the branches: side by side as jobs of a cluster, else one after the other. Those come last that wait."""
     pipeline = pipeline_of(config)
-    branches = pipeline.branches
-    assert branches is not None
-    last = branches.last if pipeline.joint_steps_of(config, until) else until
-    chains = {title: pipeline.steps_of(each, last) for title, each in configs.items()}
+    assert pipeline.branches is not None
+    chains, waits_for = pipeline.chains(config, until), pipeline.branches.waits_for(config)
+    numbers = {title: number for number, title in enumerate(chains, start=1)}
 
-    def run_one(place: int, title: str) -> dict[str, Done[Figures]]:
-        logger.info("%s: run %d of %d", title, place + 1, len(configs))
+    def run_one(title: str) -> dict[str, Done[Figures]]:
+        logger.info("%s: run %d of %d", title, numbers[title], len(chains))
         pipeline.check(configs[title])
         return _run_chain(chains[title], configs[title], run, {})
 
     if jobs_address() is None:
-        return [run_one(place, title) for place, title in enumerate(configs)]
-    with ThreadPoolExecutor(len(configs), "branch") as pool:
-        # Prefect finds its flow, and tags theirs, in the context of whoever calls.
-        futures = [pool.submit(copy_context().run, run_one, place, title) for place, title in enumerate(configs)]
-        return [future.result() for future in futures]
+        return {title: run_one(title) for title in chains}
+    found: dict[str, dict[str, Done[Figures]]] = {}
+    with ThreadPoolExecutor(len(chains), "branch") as pool:
+        for waits in (False, True):
+            # Prefect finds its flow, and tags theirs, in the context of whoever calls.
+            titles = [title for title in chains if (title in waits_for) == waits]
+            futures = {title: pool.submit(copy_context().run, run_one, title) for title in titles}
+            found |= {title: future.result() for title, future in futures.items()}
+    return found
 
 
 def _run_chain(
@@ -156,14 +160,20 @@ def plan_pipeline(
         steps = pipeline.steps_of(config, until)
         pipeline.check(config)
         return _plan_chain(steps, config, [], check_external=check_external)
-    joint = pipeline.joint_steps_of(config, until)
-    planned: list[PlannedStage] = []
-    for place, each in enumerate(configs.values()):
-        pipeline.check(each)
-        steps = pipeline.steps_of(each, pipeline.branches.last if joint and pipeline.branches else until)
-        found = _plan_chain(steps, each, [], check_external=check_external)
-        planned += [replace(stage, name=branch_key(stage.name, place)) for stage in found]
+    assert pipeline.branches is not None
+    joint, waits_for = pipeline.joint_steps_of(config, until), pipeline.branches.waits_for(config)
+    found: dict[str, list[PlannedStage]] = {}
+    for title, steps in pipeline.chains(config, until).items():
+        pipeline.check(configs[title])
+        before = [stage for each in waits_for.get(title, ()) for stage in _named(found[each], each)]
+        found[title] = _plan_chain(steps, configs[title], before, check_external=check_external)
+    planned = [stage for place, title in enumerate(configs) for stage in _named(found.get(title, []), place)]
     return planned + _plan_chain(joint, config, planned, check_external=check_external)
+
+
+def _named(stages: Sequence[PlannedStage], run: int | str) -> list[PlannedStage]:
+    """Name the stages of one of several runs."""
+    return [replace(stage, name=f"{stage.name}.{run}") for stage in stages]
 
 
 def _plan_chain(

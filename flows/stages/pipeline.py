@@ -38,6 +38,11 @@ def accept(config: PipelineConfig) -> None:
     """Accept any valid configuration: the pipeline needs no further checks."""
 
 
+def for_nothing(config: PipelineConfig) -> Mapping[str, Sequence[str]]:
+    """Let every run begin at once."""
+    return {}
+
+
 def always(config: PipelineConfig) -> bool:
     """Accept any configuration: the step belongs to every run."""
     return True
@@ -58,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """Runs of one configuration that do not depend on each other, and the stages that join them."""
+    """Runs of one configuration, and the stages that join them."""
 
     split: Callable[[Any], Mapping[str, Any]]
     """Return the configuration of each run by its title; where there is one alone, it is an ordinary run."""
@@ -66,6 +71,8 @@ class Branches:
     """Last step of each run."""
     joint: tuple[Step, ...]
     """Steps that follow; the records of the runs are named by ``branch_key``."""
+    waits_for: Callable[[Any], Mapping[str, Sequence[str]]] = for_nothing
+    """Return the titles of the runs that must be done before a run, by its title; most wait for none."""
 
 
 def branch_key(step: str, place: int) -> str:
@@ -141,6 +148,24 @@ class Pipeline:
     def split(self, config: PipelineConfig) -> Mapping[str, PipelineConfig]:
         """Return the configurations of the runs that a configuration asks for, by their titles; one: itself."""
         return self.branches.split(config) if self.branches else {config.pipeline: config}
+
+    def chains(self, config: PipelineConfig, last: str | None = None) -> dict[str, tuple[Step, ...]]:
+        """Return the steps of each of several runs up to ``last``, by title, in an order in which they can be done.
+
+        Runs that have no such step are left out; those that others wait for are whole. Raises ConfigError where no run
+        has the step.
+        """
+        assert self.branches is not None
+        configs, waits_for = self.split(config), self.branches.waits_for(config)
+        last = self.branches.last if self.joint_steps_of(config, last) else last
+        having = [title for title, each in configs.items() if last in {step.name for step in self.steps_of(each)}]
+        wanted = list(configs) if last is None or not having else having
+        needed = {each for title in wanted for each in waits_for.get(title, ())}
+        return {
+            title: self.steps_of(configs[title], self.branches.last if title in needed else last)
+            for title in sorted(configs, key=lambda title: title in waits_for)
+            if title in needed or title in wanted
+        }
 
     def joint_steps_of(self, config: PipelineConfig, last: str | None = None) -> tuple[Step, ...]:
         """Return the steps that join several runs, up to ``last``; none where it is a step of each run."""

@@ -12,13 +12,21 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from data_pipelines import storage
+from data_pipelines.shards.index import IMAGE
+from data_pipelines.shards.reader import ShardReader
+from data_pipelines.volumes.preprocess import prepare_labels
 from data_pipelines.volumes.sources.find import find_cases
 from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.bundle import Bundle
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.evaluation.scoring import read_stored_geometry
+from flows.pipelines.segmentation.folds import split_runs
 from flows.pipelines.segmentation.segmenter import Segmenter
+from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.registry.bundle import read_bundle
 from flows.registry.champion import fetch_bundle
 from tests.support.configs import TINY_PHANTOMS
@@ -205,3 +213,51 @@ def test_a_pair_that_is_better_is_registered_as_one_model(
     labels = segmenter.label_files([str(image) for image in images[path.name.removesuffix(".nii.gz")]])
     assert np.array_equal(labels, np.asarray(nibabel.load(path).dataobj))
     assert all(stage["cached"] for stage in project.run("register", str(project.config), *TWO_CANDIDATES)["stages"])
+
+
+CASCADE = (*TWO_FOLDS, "--set", "candidates={cascade: {previous: base}}", "--set", "pair_candidates=false")
+
+
+def test_a_cascade_is_trained_on_what_networks_make_of_cases_that_they_have_not_seen(
+    project: Project, first: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both folds of the first network are done; the second one is registered whatever it gains."""
+    is_second = property(lambda each: float(each.config.previous is not None))
+    monkeypatch.setattr("flows.pipelines.segmentation.candidates.TrainedCandidate.rank", is_second)
+    found = project.run("register", str(project.config), *CASCADE)
+    stages = {stage["name"]: stage["cached"] for stage in found["stages"]}
+    again = [f"{step}.{place}" for place in (2, 3) for step in ("cascade", "train", "evaluate")]
+    assert [name for name, cached in stages.items() if not cached] == [*again, "ensemble", "register"]
+    (index,) = {Path(stage["uri"]) for stage in found["stages"] if stage["name"] == "cascade.2"}
+    figures = VolumeShardFigures.model_validate(json.loads((index / "record.json").read_text())["figures"])
+    assert figures.num_previous == 3
+    reader = ShardReader.from_uri(str(next(index.glob("*/index.parquet"))), str(project.storage / figures.shards))
+    assert reader.num_samples == 8
+    for row in range(8):
+        image, name = reader.array(row, IMAGE), f"{reader.key(row)}.nii.gz"
+        predictions = [
+            np.asarray(nibabel.load(path).dataobj)
+            for stage in found["stages"]
+            if stage["name"] in ("evaluate.0", "evaluate.1")
+            for path in Path(stage["uri"]).rglob(f"predictions/{name}")
+        ]
+        assert len(predictions) == 1
+        np.testing.assert_array_equal(image[-1], prepare_labels(predictions[0], read_stored_geometry(reader, row)))
+    mlflow.set_tracking_uri(found["tracking_uri"])
+    folder = fetch_bundle(found["model_uri"], tmp_path)
+    bundle = read_bundle(folder, Bundle)
+    assert bundle.previous is not None
+    assert (bundle.num_members, bundle.previous.num_members, bundle.num_networks) == (2, 2, 2)
+    assert {path.stem for path in folder.rglob("*.onnx")} == {"unet", "previous"}
+    report = Path(found["report"]).read_text()
+    assert "fold 1, base train key" in report
+    assert "fold 1, cascade train key" in report
+    data = find_cases(load_config(project.config).data, storage.cache_folder() / "generated")  # type: ignore[attr-defined]
+    predict = ("predict", found["model_uri"], str(data.cases[0].images[0]), str(tmp_path / "out"))
+    assert project.run(*predict)["num_predicted"] == 1
+    job = tmp_path / "job.yaml"
+    config = load_config(project.config, [word for word in CASCADE if word != "--set"])
+    assert isinstance(config, SegmentationConfig)
+    job.write_text(yaml.safe_dump(split_runs(config)["cascade, fold 1"].model_dump(mode="json")))
+    alone = project.run("evaluate", str(job))
+    assert [stage["name"] for stage in alone["stages"] if stage["cached"]] == ["shard", "cascade", "train", "evaluate"]

@@ -22,12 +22,18 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def build_network(
-    spec: UNetSpec, in_channels: int, num_classes: int, ndim: int = 3, parts: Parts | None = None
+    spec: UNetSpec,
+    in_channels: int,
+    num_classes: int,
+    ndim: int = 3,
+    parts: Parts | None = None,
+    num_previous: int = 0,
 ) -> UNet:
     """Build the segmentation network of ``spec`` with random weights, for images of ``ndim`` spatial axes.
 
     It maps images ``(B, in_channels, *spatial)`` to logits ``(B, num_classes, *spatial)``, which valid convolutions
-    make smaller (see ``UNet.forward``).
+    make smaller (see ``UNet.forward``). With ``num_previous`` images have one channel more, the last: the label map of
+    a previous network, of so many classes beside the background.
 
     ``parts`` take the place of those that the spec names.
 
@@ -36,9 +42,9 @@ def build_network(
     strides = spec.strides_per_axis(ndim)
     divisor = tuple(math.prod(stride[axis] for stride in strides) for axis in range(ndim))
     parts = parts or Parts.of(spec)
-    encoder = Encoder(spec, ndim, strides, in_channels, parts.encoder_block)
+    encoder = Encoder(spec, ndim, strides, in_channels + num_previous, parts.encoder_block)
     decoder = build_decoder(spec, ndim, strides, num_classes, parts)
-    network = UNet(encoder, decoder, divisor, border_of(spec, ndim), remainder_of(spec, ndim))
+    network = UNet(encoder, decoder, divisor, border_of(spec, ndim), remainder_of(spec, ndim), num_previous)
     network.apply(_initialise)
     if spec.fusion is None:
         return network

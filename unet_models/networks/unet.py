@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -68,15 +69,19 @@ class UNet(SegmentationNetwork):
         divisor: tuple[int, ...],
         border: tuple[int, ...] | None = None,
         remainder: tuple[int, ...] | None = None,
+        num_previous: int = 0,
     ) -> None:
         """Join the parts; ``divisor`` is the product of the encoder's strides of each axis.
 
-        ``border`` and ``remainder`` are those of valid convolutions (``unet_models.specs.valid``).
+        ``border`` and ``remainder`` are those of valid convolutions (``unet_models.specs.valid``). With
+        ``num_previous`` the last channel of images is a label map of so many classes beside the background, see
+        ``spread_labels``.
         """
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
         self.ndim, self.divisor = len(divisor), divisor
         self.border, self.remainder = border or (0,) * self.ndim, remainder or (0,) * self.ndim
+        self.num_previous = num_previous
 
     def forward(
         self, images: Float[Tensor, "batch channels *spatial"]
@@ -90,6 +95,8 @@ class UNet(SegmentationNetwork):
 
     def encode(self, images: Float[Tensor, "batch channels *spatial"]) -> list[Tensor]:
         """Map images to the features that the decoder takes, finest first."""
+        if self.num_previous:
+            images = spread_labels(images, self.num_previous)
         features: list[Tensor] = self.encoder(self.pad(images))
         return features
 
@@ -132,3 +139,14 @@ class UNet(SegmentationNetwork):
                 raise InputError(
                     f"images: {n} voxels along axis {axis} do not fit the valid convolutions; give {fitting}"
                 )
+
+
+def spread_labels(
+    images: Float[Tensor, "batch channels *spatial"], num_classes: int
+) -> Float[Tensor, "batch spread *spatial"]:
+    """Replace the last channel, a label map, by a channel of zeros and ones for each class from 1 to ``num_classes``.
+
+    It is the segmentation of a previous network, which the second one of a cascade refines (Isensee 2021).
+    """
+    classes = torch.arange(1, num_classes + 1, device=images.device).view(-1, *(1,) * (images.ndim - 2))
+    return torch.cat([images[:, :-1], (images[:, -1:] == classes).to(images.dtype)], dim=1)

@@ -91,6 +91,11 @@ class AugmentSpec(Spec):
     """Probability of gamma correction of the inverted intensities, drawn apart from ``p_gamma``."""
     gamma: tuple[float, float] = (0.7, 1.5)
     """Range of the exponent of both gamma corrections."""
+    p_distort: float = Field(default=0.4, ge=0, le=1)
+    """Probability, for each class of a cascade's previous segmentation, that it is dilated, eroded, closed or opened:
+    the network must not rely on its borders. Read by cascades alone."""
+    distort_radius: int = Field(default=4, ge=1)
+    """Maximum radius of these, in voxels."""
 
     @classmethod
     def nothing(cls) -> Self:

@@ -20,6 +20,19 @@ from data_pipelines.random_streams import Stream, numpy_generator, torch_generat
 from unet_models.precision import full_precision
 from unet_models.specs.segmentation import AugmentSpec
 
+DISTORTIONS = ((True,), (False,), (True, False), (False, True))
+"""Dilation, erosion, closing, opening."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distortion:
+    """Change of one class of a previous segmentation."""
+
+    steps: tuple[bool, ...]
+    """What is done one after the other: True dilates, False erodes. Empty: no change."""
+    radius: int
+    """Voxels along each axis."""
+
 
 @dataclass(frozen=True, slots=True)
 class AugmentParameters:
@@ -41,6 +54,8 @@ class AugmentParameters:
     """Downsampling factor; 1: no change."""
     gammas: tuple[float, ...]
     """Exponents of gamma correction and of that of the inverted image; 1: no change."""
+    distortions: tuple[Distortion, ...] = ()
+    """Changes of the classes of a previous segmentation, from 1 on."""
 
 
 def augment(
@@ -51,25 +66,36 @@ def augment(
     seed: int,
     patch_size: tuple[int, ...],
     spec: AugmentSpec,
+    num_previous: int = 0,
 ) -> tuple[Float[Tensor, "batch channels *patch"], Int[Tensor, " batch *patch"]]:
     """Augment copies of the batch and crop them to the centre ``patch_size``.
 
-    ``positions`` are the samples' positions in the global batch of ``step``.
+    ``positions`` are the samples' positions in the global batch of ``step``. With ``num_previous`` the last channel of
+    the images is a label map of so many classes beside the background: it is moved as the mask is, keeps its
+    intensities, and is distorted by itself.
     """
     generators = [numpy_generator(seed, Stream.AUGMENTATION, step, position) for position in positions]
-    drawn = [draw_parameters(generator, spec, len(patch_size)) for generator in generators]
+    drawn = [draw_parameters(generator, spec, len(patch_size), num_previous) for generator in generators]
     with full_precision(images.device):
-        images, masks = _spatial(images.float(), masks, drawn, patch_size)
+        labels = masks[:, None]
+        if num_previous:
+            images, previous = images[:, :-1], images[:, -1:]
+            labels = torch.cat([labels, previous.to(masks.dtype)], dim=1)
+        images, labels = _spatial(images.float(), labels, drawn, patch_size)
         augmented = []
         for image, position, parameters in zip(images.unsqueeze(1), positions, drawn, strict=True):  # (1, C, *patch)
             if parameters.noise_std:
                 noise = torch_generator(image.device, seed, Stream.NOISE, step, position)
                 image = image + parameters.noise_std * torch.randn(image.shape, generator=noise, device=image.device)
             augmented.append(_intensity(image, parameters, _coarse_axis(spec, len(patch_size))))
-        return torch.cat(augmented), masks
+        if num_previous:
+            pairs = zip(labels[:, 1].to(images.dtype), drawn, strict=True)
+            previous = torch.stack([distort_labels(each, parameters.distortions) for each, parameters in pairs])
+            return torch.cat([torch.cat(augmented), previous[:, None]], dim=1), labels[:, 0]
+        return torch.cat(augmented), labels[:, 0]
 
 
-def draw_parameters(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> AugmentParameters:
+def draw_parameters(rng: np.random.Generator, spec: AugmentSpec, ndim: int, num_previous: int = 0) -> AugmentParameters:
     """Draw one sample's parameters. The order of draws is part of the contract: it decides the numbers."""
 
     def chosen(probability: float, low: float, high: float, otherwise: float = 1.0) -> float:
@@ -93,7 +119,16 @@ def draw_parameters(rng: np.random.Generator, spec: AugmentSpec, ndim: int) -> A
         contrast=chosen(spec.p_contrast, *spec.contrast),
         low_resolution=chosen(spec.p_low_resolution, *spec.low_resolution),
         gammas=(chosen(spec.p_gamma, *spec.gamma), chosen(spec.p_gamma_inverted, *spec.gamma)),
+        distortions=tuple(_draw_distortion(rng, spec) for _ in range(num_previous)),
     )
+
+
+def _draw_distortion(rng: np.random.Generator, spec: AugmentSpec) -> Distortion:
+    """Draw a dilation, erosion, closing or opening, or none."""
+    is_chosen = rng.uniform() < spec.p_distort
+    steps = DISTORTIONS[int(rng.integers(len(DISTORTIONS)))]
+    radius = int(rng.integers(1, spec.distort_radius + 1))
+    return Distortion(steps if is_chosen else (), radius)
 
 
 def _coarse_axis(spec: AugmentSpec, ndim: int) -> int | None:
@@ -131,10 +166,33 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     return matrix
 
 
+def distort_labels(labels: Float[Tensor, " *patch"], distortions: Sequence[Distortion]) -> Float[Tensor, " *patch"]:
+    """Grow or shrink the classes of a label map, one after the other: a later one covers what it grows over.
+
+    What a class leaves becomes background. Networks err at borders; a second one must not copy them (Isensee 2021).
+    """
+    for number, distortion in enumerate(distortions, start=1):
+        if not distortion.steps:
+            continue
+        before = labels == number
+        after = before[None, None].to(labels.dtype)
+        for dilates in distortion.steps:
+            after = _dilate(after, distortion.radius) if dilates else 1 - _dilate(1 - after, distortion.radius)
+        grown = after[0, 0] > 0
+        labels = labels.masked_fill(before & ~grown, 0).masked_fill(grown, number)
+    return labels
+
+
+def _dilate(x: Tensor, radius: int) -> Tensor:
+    """Dilate (1, 1, *patch) by a cube; outside the patch nothing grows."""
+    pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
+    return pool(x, 2 * radius + 1, stride=1, padding=radius)
+
+
 def _spatial(
     images: Tensor, masks: Tensor, drawn: list[AugmentParameters], patch_size: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Rotate and scale where drawn, crop to the centre, mirror."""
+    """Rotate and scale images and masks (B, M, *read) where drawn, crop to the centre, mirror."""
     out_images, out_masks = [], []
     for image, mask, parameters in zip(images, masks, drawn, strict=True):
         if parameters.matrix is None:
@@ -148,7 +206,7 @@ def _spatial(
 
 
 def _resample(image: Tensor, mask: Tensor, matrix: np.ndarray, patch_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Resample the (C, *read) image linearly and the (*read) mask by nearest neighbour; outside is 0 (background)."""
+    """Resample the (C, *read) image linearly and (M, *read) masks by nearest neighbour; outside is 0 (background)."""
     read = np.array(image.shape[1:], dtype=np.float64)
     # affine_grid works in units of half extents, last axis first: voxel matrix M becomes S_in^-1 M S_out, reversed.
     normalised = (matrix * np.array(patch_size)[None, :] / read[:, None])[::-1, ::-1]
@@ -158,8 +216,8 @@ def _resample(image: Tensor, mask: Tensor, matrix: np.ndarray, patch_size: tuple
         torch.tensor(theta, dtype=torch.float32, device=image.device), [1, 1, *patch_size], align_corners=False
     )
     image = F.grid_sample(image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-    labels = F.grid_sample(mask[None, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return image, labels[0, 0].to(mask.dtype)
+    labels = F.grid_sample(mask[None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return image, labels[0].to(mask.dtype)
 
 
 def _intensity(image: Tensor, parameters: AugmentParameters, coarse_axis: int | None) -> Tensor:

@@ -47,12 +47,15 @@ class Segmentation:
     spec: TrainSpec
     targets: TargetSpec | None = None
     """Meaning of the network's outputs; None: exclusive classes."""
+    num_previous: int = 0
+    """Classes of a previous network's label map, the last channel of the images; 0: there is none."""
 
     def __call__(self, model: nn.Module, batch: VolumeBatch) -> Float[Tensor, " batch"]:
         """Augment the batch, predict and compare; augmentation is addressed by (seed, step, position)."""
         spec = self.spec
         size = spec.with_border(spec.patch_at(batch.step))
-        images, masks = augment(batch.images, batch.masks, batch.positions, batch.step, spec.seed, size, spec.augment)
+        place = batch.positions, batch.step, spec.seed
+        images, masks = augment(batch.images, batch.masks, *place, size, spec.augment, self.num_previous)
         masks = crop_border(masks, spec.border)
         if spec.channels_last:
             images = images.to(memory_format=CHANNELS_LAST[len(spec.patch_size)])

@@ -25,21 +25,25 @@ from unet_models.sampling.probabilities import calibrated_probabilities, disagre
 if TYPE_CHECKING:
     from flows.pipelines.segmentation.segmenter import Segmenter
 
-PARTNER = "partner."
-"""Begin of the names of the second model's weights."""
+PARTS = ("partner", "previous")
+"""Models within a model: begin of the names of their weights."""
 PROBABILITIES: MapName = "probabilities"
 
 
-def join_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of two models as those of one."""
-    return {**first, **{f"{PARTNER}{name}": tensor for name, tensor in second.items()}}
+def join_weights(own: Mapping[str, Tensor], **parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a model and of the models within it, one of ``PARTS`` each, as those of one."""
+    others = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+    return {**own, **others}
 
 
-def split_weights(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the weights of the first model, and those of the second: none where there is one alone."""
-    first = {name: tensor for name, tensor in tensors.items() if not name.startswith(PARTNER)}
-    second = {name.removeprefix(PARTNER): tensor for name, tensor in tensors.items() if name.startswith(PARTNER)}
-    return first, second
+def split_weights(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """Return the weights of a model itself, and those of each of ``PARTS``: none where there is no such."""
+    own = {name: tensor for name, tensor in tensors.items() if name.split(".")[0] not in PARTS}
+    parts = {
+        part: {name.removeprefix(f"{part}."): each for name, each in tensors.items() if name.startswith(f"{part}.")}
+        for part in PARTS
+    }
+    return own, parts
 
 
 def segment_averaged(

@@ -47,11 +47,20 @@ class Bundle(Spec):
     partner: Bundle | None = None
     """Second model, of the same channels and classes and with preprocessing of its own: the probabilities of both are
     averaged on the grid of the file. Its classes, temperatures and postprocessing are not used."""
+    num_previous: int = 0
+    """Classes of the label map that the network is given as a further channel of the image; 0: none."""
+    previous: Bundle | None = None
+    """Model whose label map that is (cascade). None: the images have it already."""
 
     @property
     def num_networks(self) -> int:
         """Networks that are averaged, in all."""
         return self.num_members + (self.partner.num_networks if self.partner else 0)
+
+    @property
+    def num_inputs(self) -> int:
+        """Channels of the network's images."""
+        return len(self.channels) + (self.num_previous > 0)
 
     def with_choices(self, *, tta: bool, temperatures: tuple[float, ...] = ()) -> Bundle:
         """Return the bundle with what an evaluation has chosen."""

@@ -45,11 +45,6 @@ class TrainedCandidate:
         """Test-time mirroring of its predictions."""
         return self.folds[0].tta
 
-    @property
-    def parts(self) -> tuple[TrainedCandidate, ...]:
-        """Itself, or both candidates of a pair."""
-        return (self, *(self.partner.parts if self.partner else ()))
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -64,6 +59,20 @@ class Comparison:
     def best(self) -> TrainedCandidate:
         """The best one."""
         return self.candidates[self.name]
+
+    def within(self, candidate: TrainedCandidate) -> dict[str, TrainedCandidate]:
+        """Return the candidates that one predicts with beside itself, by their part in its model (``Bundle``)."""
+        previous = candidate.config.previous
+        parts = {"partner": candidate.partner, "previous": self.candidates[previous] if previous else None}
+        return {name: each for name, each in parts.items() if each is not None}
+
+    def networks(self, candidate: TrainedCandidate) -> dict[str, TrainedCandidate]:
+        """Return the candidates by name whose networks a model has: itself or both of a pair, and previous ones."""
+        alone = {name: each for name, each in self.candidates.items() if each.partner is None}
+        found = {name: each for name, each in alone.items() if each.config is candidate.config}
+        for each in self.within(candidate).values():
+            found |= self.networks(each)
+        return found
 
     @property
     def config(self) -> SegmentationConfig:
@@ -93,12 +102,12 @@ def compare_candidates(config: SegmentationConfig, done: Records) -> Comparison:
     Raises ConfigError where one was not scored on all of them.
     """
     configs = config.candidate_configs
-    candidates = {name: _choose_mirroring(configs[name], folds) for name, folds in find_done(config, done).items()}
+    candidates = {name: choose_mirroring(configs[name], folds) for name, folds in find_done(config, done).items()}
     _check_cases(candidates)
     return Comparison(candidates, max(candidates, key=lambda name: candidates[name].rank))
 
 
-def _choose_mirroring(config: SegmentationConfig, folds: list[Fold]) -> TrainedCandidate:
+def choose_mirroring(config: SegmentationConfig, folds: list[Fold]) -> TrainedCandidate:
     """Choose over the cases of all folds whether predictions are mirrored, where both were tried."""
     tried = [[fold.with_tta(each.tta) for fold in folds] for each in folds[0].evaluation.figures.variants]
     variants = [_join(each) for each in tried]

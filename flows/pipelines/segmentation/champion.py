@@ -106,7 +106,8 @@ def raw_images(
     config: SegmentationConfig, shards: VolumeShardFigures, bundle: Bundle
 ) -> dict[str, tuple[str, ...]] | None:
     """Return key to raw files where the model preprocesses otherwise than the shards; None where they are its input."""
-    if (bundle.preprocess, bundle.spacing, bundle.partner) == (config.data.preprocess, shards.spacing, None):
+    parts = bundle.partner, bundle.previous
+    if (bundle.preprocess, bundle.spacing, *parts) == (config.data.preprocess, shards.spacing, None, None):
         return None
     dataset = find_cases(config.data, storage.cache_folder() / "generated")
     return {sample_key(case.case_id): case.images for case in dataset.cases}

@@ -44,6 +44,12 @@ class SegmentationConfig(PipelineConfig):
     """Configurations to compare with this one, by name: what they change of ``train`` and ``data.preprocess``, such as
     ``{slices: {train: {patch_size: [1, 56, 40]}}}``. All are trained on the same folds, and the one whose Dice over all
     held-out cases is highest is registered."""
+    previous: str | None = None
+    """In a candidate: another one whose segmentation the network is given beside the image, to refine it (cascade,
+    Isensee 2021), such as ``{cascade: {previous: 3d_lowres}}``. It takes ``data.fold: all``: each case is segmented by
+    the network that was not trained on it. None: images alone."""
+    previous_settings: dict[str, Any] | None = None
+    """Configuration of that candidate, of all folds; set from ``candidates``."""
     pair_candidates: bool = True
     """Compare the averages of every two candidates as well: each predicts all held-out cases once more. A pair that is
     better by 0.001 Dice is registered as one model of both."""
@@ -51,14 +57,21 @@ class SegmentationConfig(PipelineConfig):
     @property
     def candidate_configs(self) -> dict[str, SegmentationConfig]:
         """Configuration of each candidate by name, this one (``base``) first."""
-        return {BASE: self.model_copy(update={"candidates": {}})} | {
-            name: self._changed(name) for name in self.candidates
-        }
+        return {BASE: self._alone} | {name: self._changed(name) for name in self.candidates}
 
     def _changed(self, name: str) -> SegmentationConfig:
         """Return the configuration of a candidate. Raises ValidationError."""
         base = self.model_dump(exclude={"candidates"})
-        return SegmentationConfig.model_validate(_merged(base, self.candidates[name]))
+        changed = SegmentationConfig.model_validate(_merged(base, self.candidates[name]))
+        if changed.previous is None:
+            return changed
+        previous = self._changed(changed.previous) if changed.previous in self.candidates else self._alone
+        return changed.model_copy(update={"previous_settings": previous.model_dump(mode="json")})
+
+    @property
+    def _alone(self) -> SegmentationConfig:
+        """The configuration without its candidates."""
+        return self.model_copy(update={"candidates": {}})
 
     @field_validator("candidates")
     @classmethod
@@ -66,10 +79,12 @@ class SegmentationConfig(PipelineConfig):
         """Refuse changes of what all candidates share: cases, classes, folds, and how they are scored."""
         for name, changes in candidates.items():
             data = changes.get("data", {})
-            given = [key for key in changes if key not in ("train", "data")]
+            given = [key for key in changes if key not in ("train", "data", "previous")]
             given += [f"data.{key}" for key in data if key != "preprocess"] if isinstance(data, dict) else ["data"]
             if given:
-                raise ValueError(f"{name}: it may change train and data.preprocess, not {', '.join(given)}")
+                raise ValueError(
+                    f"{name}: it may change train and data.preprocess, and name a previous one, not {', '.join(given)}"
+                )
             if name in ("", BASE):
                 raise ValueError(f"{name!r} is no name of a candidate: {BASE!r} is this configuration itself")
         return candidates
@@ -101,7 +116,26 @@ class SegmentationConfig(PipelineConfig):
                 found = error.errors()[0]
                 where = ".".join(str(part) for part in found["loc"])
                 raise ValueError(f"candidates.{name}{where and '.'}{where}: {found['msg']}") from None
+        self._check_cascades()
         return self
+
+    def _check_cascades(self) -> None:
+        """Refuse a previous network that is not there, or that has a previous one itself."""
+        if self.candidates and self.previous is not None:
+            raise ValueError("previous: it belongs to one of the candidates, such as {cascade: {previous: base}}")
+        wanted = {name: changes["previous"] for name, changes in self.candidates.items() if changes.get("previous")}
+        for name, previous in wanted.items():
+            alone = [BASE, *(each for each in self.candidates if each not in wanted)]
+            if previous not in alone:
+                raise ValueError(
+                    f"candidates.{name}.previous: {previous!r} is no candidate without a previous one; there are "
+                    f"{', '.join(alone)}"
+                )
+        if wanted and self.data.fold != "all":
+            raise ValueError(
+                f"candidates.{next(iter(wanted))}.previous: each case is to be segmented by a network that was not "
+                "trained on it; set data.fold to all"
+            )
 
     def _check_members(self) -> None:
         """Refuse what members of an ensemble, and candidates, cannot have."""

@@ -14,7 +14,8 @@ from data_pipelines.digests import digest_of
 from data_pipelines.errors import InputError
 from data_pipelines.shards.index import write_table
 from data_pipelines.volumes.formats.nifti import write_nifti
-from flows.pipelines.segmentation.candidates import Comparison
+from flows.pipelines.segmentation.bundle import Bundle
+from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate
 from flows.pipelines.segmentation.config import BASE, SegmentationConfig
 from flows.pipelines.segmentation.evaluate import CASES, build_bundle, evaluation_digest, flat_metrics
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore
@@ -73,7 +74,7 @@ def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) 
     from flows.pipelines.segmentation.evaluation.report import write_ensemble_report
 
     folds = comparison.folds
-    _write_weights(attempt, folds)
+    _write_weights(attempt, comparison)
     scores, choice = _postprocessed(config, folds, attempt)
     rows = [score.to_row() for found in scores.values() for score in found]
     column = [number for number, found in scores.items() for _ in found]
@@ -87,7 +88,7 @@ def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) 
         metrics=flat_metrics(summaries) | (calibration.metrics if calibration else {}),
         num_cases=len({row["case_id"] for row in rows}),
         folds=tuple(scores),
-        step=sum(network.training.figures.step for fold in folds for network in fold.networks),
+        step=sum(fold.training.figures.step for fold in _all_folds(comparison)),
         fold_dice=tuple(each.get("dice", float("nan")) for each in dice.values()),
         postprocessing=choice.kept,
         tta=folds[0].tta,
@@ -95,6 +96,11 @@ def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) 
         candidate=comparison.name,
         candidate_dice={name: each.dice for name, each in comparison.candidates.items()},
     )
+
+
+def _all_folds(comparison: Comparison) -> list[Fold]:
+    """List the folds of every network that the best candidate predicts with."""
+    return [fold for each in comparison.networks(comparison.best).values() for fold in each.folds]
 
 
 def _postprocessed(
@@ -128,15 +134,27 @@ def _places(held_out: Mapping[str, tuple[Fold, int]]) -> Iterator[tuple[tuple[st
         yield (case_id, row), fold
 
 
-def _write_weights(attempt: Attempt, folds: Sequence[Fold]) -> None:
-    """Write all networks' weights into one file, those of a pair's candidates as ``join_weights`` names them."""
+def _write_weights(attempt: Attempt, comparison: Comparison) -> None:
+    """Write the weights of all networks into one file, those of models within the model as ``join_weights`` does."""
     from safetensors.torch import save
 
+    tensors = _weights_of(comparison, comparison.best)
+    attempt.write("weights", "model.safetensors", save(tensors, metadata={"format": "pt"}))
+
+
+def _weights_of(comparison: Comparison, candidate: TrainedCandidate) -> dict[str, Tensor]:
     from flows.pipelines.segmentation.averaging import join_weights
 
-    first, *second = (_member_weights(members) for members in zip(*(fold.networks for fold in folds), strict=True))
-    tensors = join_weights(first, *second) if second else first
-    attempt.write("weights", "model.safetensors", save(tensors, metadata={"format": "pt"}))
+    own = _member_weights(candidate.folds)
+    parts = {name: _weights_of(comparison, each) for name, each in comparison.within(candidate).items()}
+    return join_weights(own, **parts)
+
+
+def _bundle_of(comparison: Comparison, candidate: TrainedCandidate) -> Bundle:
+    """Build the bundle of a candidate's members, and of the models within it."""
+    bundle = build_bundle(candidate.config, candidate.folds[0].shards.figures).with_choices(tta=candidate.tta)
+    parts = {name: _bundle_of(comparison, each) for name, each in comparison.within(candidate).items()}
+    return bundle.model_copy(update={"num_members": len(candidate.folds), **parts})
 
 
 def _member_weights(folds: Sequence[Fold]) -> dict[str, Tensor]:
@@ -161,14 +179,8 @@ def register_ensemble(comparison: Comparison, ensemble: Record[EnsembleScores]) 
     ranges = [fold.shards.figures.trained_range for fold in folds]
     figures = ensemble.figures
     members = {"trained_range": _widest(ranges), "postprocessing": figures.postprocessing}
-    bundle, *partner = (
-        build_bundle(part.config, part.folds[0].shards.figures)
-        .model_copy(update={"num_members": len(folds)})
-        .with_choices(tta=part.tta)
-        for part in comparison.best.parts
-    )
+    bundle = _bundle_of(comparison, comparison.best)
     bundle = bundle.with_choices(tta=figures.tta, temperatures=figures.temperatures).model_copy(update=members)
-    bundle = bundle.model_copy(update={"partner": partner[0] if partner else None})
 
     def compare(champion: Champion, metric: str) -> Compared:
         if len(folds) == 1:
@@ -188,7 +200,7 @@ def register_ensemble(comparison: Comparison, ensemble: Record[EnsembleScores]) 
         write_files=lambda folder: write_model(folder, config, bundle, ensemble.output("weights")),
         card=_describe(ensemble.figures),
         evaluation_data=digest,
-        lineage=(*(record for fold in folds for each in fold.networks for record in each.records), ensemble),
+        lineage=(*(record for fold in _all_folds(comparison) for record in fold.records), ensemble),
         run_key=ensemble.key,
         step=ensemble.figures.step,
         compare=compare,

@@ -98,6 +98,7 @@ def build_bundle(config: SegmentationConfig, shards: VolumeShardFigures) -> Bund
         mirror_axes=config.train.augment.mirrored(config.data.ndim),
         predict=PredictSpec(**config.evaluate.model_dump(include=set(PredictSpec.model_fields))),
         trained_range=shards.trained_range,
+        num_previous=shards.num_previous,
         limits=InputSpec(**config.data.model_dump(include=set(InputSpec.model_fields))),
     )
 

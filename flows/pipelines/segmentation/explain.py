@@ -38,7 +38,7 @@ class SegmentationExplainer:
 
     def __call__(self, row: Mapping[str, Any], folder: Path) -> list[Path]:
         """Write the pictures of one image, ``row["path"]`` as ``predict`` takes it, to ``folder``; return the files."""
-        prepared = read_files(self.segmenter.bundle, row["path"].split("|")).prepared
+        prepared = self.segmenter.complete(read_files(self.segmenter.bundle, row["path"].split("|")).sample)
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, weights in self.maps(prepared):

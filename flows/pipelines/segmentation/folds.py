@@ -35,7 +35,7 @@ class Fold:
     def __init__(self, number: int, done: Records, place: int, tta: bool | None = None) -> None:
         """Gather the records of the run in ``place``; ``tta`` None: predictions are those that it chose itself."""
         self.number, self.origin = number, (done, place)
-        self.shards: Record[VolumeShardFigures] = done[branch_key("shard", place)]
+        self.shards: Record[VolumeShardFigures] = samples_of(done, place)
         self.training: Record[TrainingFigures] = done[branch_key("train", place)]
         self.evaluation: Record[SegmentationScores] = done[branch_key("evaluate", place)]
         self.tta = self.evaluation.figures.tta if tta is None else tta
@@ -53,11 +53,6 @@ class Fold:
     def records(self) -> tuple[Record[VolumeShardFigures], Record[TrainingFigures], Record[SegmentationScores]]:
         """Its records, in order."""
         return self.shards, self.training, self.evaluation
-
-    @property
-    def networks(self) -> tuple[Fold, ...]:
-        """Folds whose networks predict its cases: its own, of a pair those of both candidates."""
-        return (self,)
 
     @property
     def predictions_uri(self) -> str:
@@ -90,15 +85,40 @@ class Fold:
         return read_stored_geometry(self.reader, row).geometry.affine_array()
 
 
+def samples_of(done: Records, place: int) -> Record[VolumeShardFigures]:
+    """Return the samples that a run trains on: of a cascade those that hold label maps."""
+    cascade = branch_key("cascade", place)
+    return done[cascade if cascade in done else branch_key("shard", place)]
+
+
 def split_runs(config: SegmentationConfig) -> dict[str, SegmentationConfig]:
-    """Return the configuration of each candidate's run of each fold, by its title."""
+    """Return the configuration of each candidate's run of each fold, by its title.
+
+    Raises ConfigError for folds that do not exist.
+    """
     folds = _numbers(config)
     runs = {}
     for name, candidate in config.candidate_configs.items():
         for fold in folds:
-            title = f"{name}, fold {fold}" if config.candidates else f"fold {fold}"
-            runs[title] = candidate.model_copy(update={"data": candidate.data.model_copy(update={"fold": fold})})
+            runs[_title(config, name, fold)] = candidate.model_copy(
+                update={"data": candidate.data.model_copy(update={"fold": fold})}
+            )
     return runs
+
+
+def _title(config: SegmentationConfig, name: str, fold: int) -> str:
+    return f"{name}, fold {fold}" if config.candidates else f"fold {fold}"
+
+
+def previous_runs(config: SegmentationConfig) -> dict[str, list[str]]:
+    """Return the titles of the runs that each run of a cascade waits for, by its own."""
+    folds = _numbers(config)
+    return {
+        _title(config, name, fold): [_title(config, each.previous, number) for number in folds]
+        for name, each in config.candidate_configs.items()
+        if each.previous is not None
+        for fold in folds
+    }
 
 
 def find_done(config: SegmentationConfig, done: Records) -> dict[str, list[Fold]]:

@@ -86,7 +86,8 @@ def _score(
     logger.info("pair: %s, fold %d", pair_name(names), comparison.folds[place].number)
     first, second = (comparison.candidates[name] for name in names)
     folds = first.folds[place], second.folds[place]
-    weights = join_weights(*(load(storage.read_bytes(fold.training.output("weights"))) for fold in folds))
+    own, partner = (load(storage.read_bytes(fold.training.output("weights"))) for fold in folds)
+    weights = join_weights(own, partner=partner)
     storage.write_bytes(attempt.uri(*folder, "weights.safetensors"), save(weights))
     evaluate = first.config.evaluate.model_copy(update={"exit_thresholds": ()})  # they are of one network
     scored = score_cases(
@@ -116,20 +117,15 @@ def _output(what: str, names: tuple[str, str], fold: int) -> str:
 class PairFold(Fold):
     """A fold of two candidates, whose held-out cases the mean of both predicts."""
 
-    def __init__(self, first: Fold, second: Fold, record: Record[PairFigures], run: PairRun) -> None:
+    def __init__(self, first: Fold, record: Record[PairFigures], run: PairRun) -> None:
         """Gather what the stage ``pair`` left of one fold."""
         super().__init__(first.number, *first.origin, first.tta)
-        self.second, self.record, self.run = second, record, run
+        self.record, self.run = record, run
 
     @property
     def variant(self) -> Variant:
         """Predictions of its held-out cases."""
         return self.run.variant
-
-    @property
-    def networks(self) -> tuple[Fold, ...]:
-        """Folds of both candidates."""
-        return *super().networks, *self.second.networks
 
     @property
     def predictions_uri(self) -> str:
@@ -153,9 +149,7 @@ def with_pairs(comparison: Comparison, record: Record[PairFigures]) -> Compariso
     for names in dict.fromkeys(run.names for run in record.figures.runs):
         first, second = (comparison.candidates[name] for name in names)
         runs = {run.fold: run for run in record.figures.runs if run.names == names}
-        folds = [
-            PairFold(one, other, record, runs[one.number]) for one, other in zip(first.folds, second.folds, strict=True)
-        ]
+        folds = [PairFold(fold, record, runs[fold.number]) for fold in first.folds]
         found[pair_name(names)] = TrainedCandidate(first.config, folds, [], summarise_folds(folds), second)
     best = max(found, key=lambda name: found[name].rank)
     gains = found[best].rank >= comparison.candidates[comparison.name].rank + LEAST_GAIN

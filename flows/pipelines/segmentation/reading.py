@@ -19,16 +19,30 @@ ARRAY = "image"
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """An image as a model takes it, and the models that it consists of."""
+
+    prepared: Prepared
+    partner: Sample | None = None
+    """The image as the bundle's partner takes it."""
+    previous: Sample | None = None
+    """The image as the bundle's previous model takes it. None: there is none, or ``prepared`` holds its label map."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """An image that is checked and preprocessed; the image as stored is not held beside it."""
 
-    prepared: Prepared
+    sample: Sample
     geometry: Geometry
     """Geometry of the file."""
     stored_shape: tuple[int, ...]
     """Shape of the file's voxels: (x, y, 1) where a 2-D image is stored as one slice."""
-    partner: Prepared | None = None
-    """The image as the bundle's partner takes it."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """The image as the model itself takes it."""
+        return self.sample.prepared
 
 
 def read_files(bundle: Bundle, paths: Sequence[str]) -> Ready:
@@ -76,7 +90,12 @@ def _assumed_geometry(bundle: Bundle, image: np.ndarray) -> Geometry:
 
 
 def _ready(bundle: Bundle, image: np.ndarray, geometry: Geometry, stored_shape: tuple[int, ...]) -> Ready:
-    prepared, *others = (
-        prepare(image, geometry, each.preprocess, each.spacing) for each in (bundle, bundle.partner) if each
+    return Ready(_sample(bundle, image, geometry), geometry, stored_shape)
+
+
+def _sample(bundle: Bundle, image: np.ndarray, geometry: Geometry) -> Sample:
+    prepared = prepare(image, geometry, bundle.preprocess, bundle.spacing)
+    partner, previous = (
+        None if each is None else _sample(each, image, geometry) for each in (bundle.partner, bundle.previous)
     )
-    return Ready(prepared, geometry, stored_shape, *others)
+    return Sample(prepared, partner, previous)

@@ -133,10 +133,10 @@ def write_model(folder: Path, config: SegmentationConfig, bundle: Bundle, weight
     storage.copy(weights_uri, str(folder / WEIGHTS))
     if config.registry.export:
         segmenter = Segmenter.from_folder(folder, device="cpu")
-        sizes = len(bundle.channels), bundle.labels.num_outputs
-        networks = {"unet": partial(trace_unet, segmenter.model, *sizes)}
-        if segmenter.partner:
-            networks["partner"] = partial(trace_unet, segmenter.partner.model, *sizes)
+        networks = {
+            name: partial(trace_unet, each.model, each.bundle.num_inputs, each.bundle.labels.num_outputs)
+            for name, each in segmenter.models.items()
+        }
         write_exports(folder, networks, config.registry)
     return ModelFiles(signature(), input_example(bundle))
 

@@ -23,13 +23,13 @@ from data_pipelines.volumes.dicom_out import write_segmentation
 from data_pipelines.volumes.files import write_labels
 from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, Geometry
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
-from data_pipelines.volumes.preprocess import Prepared, Preprocessing
+from data_pipelines.volumes.preprocess import Prepared, Preprocessing, with_labels
 from data_pipelines.volumes.restore import Box, Watch, restore_labels
 from flows.pipelines.segmentation.averaging import segment_averaged, split_weights
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.maps import MapName, Maps, spooled_maps
 from flows.pipelines.segmentation.modalities import missing_modalities, with_modalities
-from flows.pipelines.segmentation.reading import Ready, read_array, read_files
+from flows.pipelines.segmentation.reading import Ready, Sample, read_array, read_files
 from flows.registry.bundle import WEIGHTS, read_bundle
 from unet_models.networks.build import build_network
 from unet_models.networks.early_exit import EarlyExit
@@ -60,11 +60,12 @@ class Segmenter:
     ) -> None:
         self.bundle = bundle
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        own, others = split_weights(load_file(weights) if isinstance(weights, Path) else weights)
+        own, parts = split_weights(load_file(weights) if isinstance(weights, Path) else weights)
         self.model = _build(bundle)
         self.model.load_state_dict(own)
         self.model.to(self.device).eval()
-        self.partner = Segmenter(bundle.partner, others, self.device) if bundle.partner else None
+        self.partner = Segmenter(bundle.partner, parts["partner"], self.device) if bundle.partner else None
+        self.previous = Segmenter(bundle.previous, parts["previous"], self.device) if bundle.previous else None
         self.predictor: nn.Module = self.model
         if (confidence := bundle.predict.exit_confidence) is not None:
             self.predictor = EarlyExit(self.network, confidence, is_exclusive=not bundle.labels.regions)
@@ -74,6 +75,15 @@ class Segmenter:
         """The network, or the first member of an ensemble: what is drawn of the inside of a network is drawn of it."""
         found = self.model.members[0] if isinstance(self.model, Ensemble) else self.model
         assert isinstance(found, UNet)
+        return found
+
+    @property
+    def models(self) -> dict[str, Segmenter]:
+        """Itself as ``unet``, and the models within it by part: ``partner``, ``previous``, ``partner_previous``."""
+        found = {"unet": self}
+        for part, model in (("partner", self.partner), ("previous", self.previous)):
+            for name, each in model.models.items() if model else ():
+                found[part if name == "unet" else f"{part}_{name}"] = each
         return found
 
     @classmethod
@@ -87,6 +97,7 @@ class Segmenter:
         twin = copy.copy(self)
         twin.bundle = self.bundle.model_copy(update={"predict": predict})
         twin.partner = self.partner.within(memory_gb) if self.partner else None
+        twin.previous = self.previous.within(memory_gb) if self.previous else None
         return twin
 
     def predict(self, model: nn.Module, prepared: np.ndarray, spec: PredictSpec) -> np.ndarray:
@@ -122,15 +133,22 @@ class Segmenter:
         with self.turn:
             return restore_labels(predict_box, done, self.bundle.labels, sweep.axis, sweep.num_strips, watch)
 
-    def segment_sample(
-        self, sample: Prepared, partner: Prepared | None, given: Modalities = IMAGE_ALONE, watch: Watch | None = None
-    ) -> np.ndarray:
-        """Segment an image as ``segment_prepared`` does, and of a model with a partner as that takes it."""
-        if self.bundle.partner is None:
-            return self.segment_prepared(sample.image, sample.done, given, watch)
-        assert partner is not None
-        assert self.partner is not None
-        return segment_averaged((self, self.partner), (sample, partner), given, watch)
+    def segment_sample(self, sample: Sample, given: Modalities = IMAGE_ALONE, watch: Watch | None = None) -> np.ndarray:
+        """Segment an image as ``segment_prepared`` does, with the models within this one."""
+        prepared = self.complete(sample, given)
+        if self.partner is None:
+            return self.segment_prepared(prepared.image, prepared.done, given, watch)
+        assert sample.partner is not None
+        other = self.partner.complete(sample.partner, given)
+        return segment_averaged((self, self.partner), (prepared, other), given, watch)
+
+    def complete(self, sample: Sample, given: Modalities = IMAGE_ALONE) -> Prepared:
+        """Return the image as the network takes it: with the label map of the previous model, where there is one."""
+        prepared = sample.prepared
+        if self.previous is None or sample.previous is None:
+            return prepared
+        numbers = self.previous.segment_sample(sample.previous, given)
+        return with_labels(prepared, numbers)
 
     def _plan(self, prepared: np.ndarray, done: Preprocessing, maps: Maps | None = None) -> Sweep:
         """Choose the order of a prediction by its memory; warn where none stays within the limit."""
@@ -172,7 +190,7 @@ class Segmenter:
         """Segment an image: numbers of classes in the shape of its file. ``maps`` are filled meanwhile."""
         if missing := missing_modalities(self.bundle.model, given):
             logger.warning("segmented without %s, which this model reads beside the image", " and ".join(missing))
-        numbers = self.segment_sample(ready.prepared, ready.partner, given, maps)
+        numbers = self.segment_sample(ready.sample, given, maps)
         spacing = ready.prepared.done.stored_spacing
         return self.bundle.postprocessing.apply(numbers, spacing).reshape(ready.stored_shape)
 
@@ -228,7 +246,7 @@ class Segmenter:
 
 def _build(bundle: Bundle) -> SegmentationNetwork:
     sizes = len(bundle.channels), bundle.labels.num_outputs, bundle.network_ndim
-    members = [build_network(bundle.model, *sizes) for _ in range(bundle.num_members)]
+    members = [build_network(bundle.model, *sizes, num_previous=bundle.num_previous) for _ in range(bundle.num_members)]
     if len(members) == 1:
         return members[0]
     return Ensemble(members, is_exclusive=not bundle.labels.regions, averages_logits=bundle.averaged == "logits")

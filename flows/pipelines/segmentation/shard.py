@@ -58,6 +58,9 @@ class VolumeShardFigures(ShardFigures):
     """True where the names of image files end in their channel's number, NAME_0000."""
     trained_range: TrainedRange | None = None
     """Range of the training cases."""
+    num_previous: int = 0
+    """Classes of the label map that is the last channel of every image, the segmentation of a previous network; 0:
+    there is none."""
     notices: dict[str, int] = Field(default={})
     """Name of each kind of assumption, conversion or skipped file to how often it occurred; output ``notices``."""
 

@@ -37,6 +37,8 @@ class SegmentationTask(TrainingTask):
     labels: Labels
     weights: tuple[float, ...] = ()
     """Weight of each output in the loss; empty: all weigh alike."""
+    num_previous: int = 0
+    """Classes of a previous network's label map, the last channel of the images; 0: there is none."""
 
     @property
     def targets(self) -> TargetSpec:
@@ -51,9 +53,8 @@ class SegmentationTask(TrainingTask):
 
     def build_model(self) -> nn.Module:
         """Build the U-Net."""
-        return build_network(
-            self.spec.model, self.num_channels, self.labels.num_outputs, ndim=len(self.spec.patch_size)
-        )
+        sizes = self.num_channels, self.labels.num_outputs, len(self.spec.patch_size)
+        return build_network(self.spec.model, *sizes, num_previous=self.num_previous)
 
     def phases(self) -> list[SegmentationTask]:
         """Return the task with the patches of each phase."""
@@ -79,7 +80,7 @@ class SegmentationTask(TrainingTask):
         )
         return Training(
             model=self.build_model(),
-            objective=Segmentation(spec, self.targets),
+            objective=Segmentation(spec, self.targets, self.num_previous),
             batches=shards.batches(patches, spec, rank),
             validate=_MeanDice(self, shards.reader, shards.val_share(spec.validate_cases, rank), device),
         )

@@ -58,5 +58,6 @@ def build_task(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -
         shards_uri=shards_uri(shards),
         num_channels=len(shards.figures.channels),
         labels=shards.figures.labels,
+        num_previous=shards.figures.num_previous,
         weights=output_weights(config.train.class_weights, shards.figures.labels, index),
     )

@@ -132,31 +132,33 @@ def write_ensemble_report(
 
 
 def _networks(comparison: Comparison) -> dict[str, Fold]:
-    """Return the networks of the registered model by name: that of each fold, of a pair those of both candidates."""
-    best = comparison.best
-    alone = {name: each.config for name, each in comparison.candidates.items() if each.partner is None}
-    parts = [name for part in best.parts for name, config in alone.items() if config is part.config]
+    """Return the networks of the registered model by name: of each fold, and of each candidate where it has several."""
+    found = comparison.networks(comparison.best)
     return {
-        f"fold {fold.number}{f', {part}' if best.partner else ''}": network
-        for fold in best.folds
-        for part, network in zip(parts if best.partner else [""], fold.networks, strict=True)
+        f"fold {fold.number}{f', {name}' if len(found) > 1 else ''}": fold
+        for name, each in found.items()
+        for fold in each.folds
     }
 
 
 def _compared(comparison: Comparison) -> list[CandidateScore]:
     """Return the scores of the candidates, the best first; none where there is one alone."""
-    found = [
-        CandidateScore(
-            name,
-            name == comparison.name,
-            [part.config.train.patch_size for part in each.parts],
-            [part.folds[0].shards.figures.spacing for part in each.parts],
-            sum(network.training.figures.step for fold in each.folds for network in fold.networks),
-            each.summary,
-        )
-        for name, each in comparison.candidates.items()
-    ]
+    found = [_describe(comparison, name) for name in comparison.candidates]
     return sorted(found, key=lambda each: not each.is_chosen) if len(found) > 1 else []
+
+
+def _describe(comparison: Comparison, name: str) -> CandidateScore:
+    """Describe a candidate with those whose networks it predicts with."""
+    candidate = comparison.candidates[name]
+    networks = comparison.networks(candidate).values()
+    return CandidateScore(
+        name,
+        name == comparison.name,
+        [each.config.train.patch_size for each in networks],
+        [each.folds[0].shards.figures.spacing for each in networks],
+        sum(fold.training.figures.step for each in networks for fold in each.folds),
+        candidate.summary,
+    )
 
 
 def _once(found: Iterable[T]) -> list[T]:

@@ -20,6 +20,7 @@ from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.preprocess import Prepared, Preprocessing, StoredGeometry, restore_mask
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.evaluation.exits import ExitScore, compare_exits
+from flows.pipelines.segmentation.reading import Sample
 
 if TYPE_CHECKING:
     from data_pipelines.volumes.restore import Watch
@@ -180,15 +181,15 @@ class CaseScorer:
         assert self.job is not None
         if self.job.raw_images is not None:
             return self.segmenter.segment_files(self.job.raw_images[self.reader.key(row)], given)[0]
-        sample = Prepared(self.reader.array(row, IMAGE), None, stored)
-        return self.segmenter.segment_sample(sample, self._partner_of(row), given, watch)
+        sample = Sample(Prepared(self.reader.array(row, IMAGE), None, stored), self._partner_of(row))
+        return self.segmenter.segment_sample(sample, given, watch)
 
-    def _partner_of(self, row: int) -> Prepared | None:
+    def _partner_of(self, row: int) -> Sample | None:
         """Read a case as the bundle's partner takes it, whose shards are others."""
         if self.partner is None:
             return None
         place = self.partner.row_of(self.reader.key(row))
-        return Prepared(self.partner.array(place, IMAGE), None, read_stored_geometry(self.partner, place))
+        return Sample(Prepared(self.partner.array(place, IMAGE), None, read_stored_geometry(self.partner, place)))
 
 
 def read_stored_geometry(reader: ShardReader, row: int) -> StoredGeometry:

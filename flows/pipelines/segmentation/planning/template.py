@@ -23,6 +23,8 @@ TITLES = {
 def plan_yaml(root: str, settings: Sequence[Setting], others: Sequence[Candidate] = ()) -> str:
     """Write a configuration; above each field stands its reason, and above all what else the data set allows."""
     notes = [f"# {line}" for other in others for line in wrap(_describe(other), WIDTH, subsequent_indent="    ")]
+    if any(setting.path.startswith("candidates.3d_lowres.") for setting in settings):
+        notes.append("# Not planned, a cascade: data.fold all, and candidates 3d_cascade: {previous: 3d_lowres}")
     fields = _lines([Setting("data.root", root, ""), *settings], "", "")
     lines = ["# unetflow run THIS.yaml", *notes, *fields]
     return "\n".join(lines) + "\n"

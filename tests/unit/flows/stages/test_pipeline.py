@@ -13,9 +13,10 @@ from flows.tuning.spec import SearchSpec
 def test_steps_up_to_one() -> None:
     pipeline = PIPELINES["segmentation"]
     assert [step.name for step in pipeline.steps_of(SegmentationConfig(), "train")] == ["shard", "train"]
-    everything = pipeline.steps_of(SegmentationConfig(search=SearchSpec()))
+    everything = pipeline.steps_of(SegmentationConfig(search=SearchSpec(), previous="low"))
     assert everything == pipeline.steps
-    assert [step.name for step in everything if step not in pipeline.steps_of(SegmentationConfig())] == ["search"]
+    plain = pipeline.steps_of(SegmentationConfig())
+    assert [step.name for step in everything if step not in plain] == ["cascade", "search"]
     with pytest.raises(
         ConfigError, match="run of pipeline segmentation has no stage encode; it has shard, train, evaluate"
     ):

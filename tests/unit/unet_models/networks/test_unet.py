@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from data_pipelines.errors import ConfigError
+from unet_models.formats.trace import trace_unet
 from unet_models.networks.build import build_network
 from unet_models.networks.unet import UNet
 from unet_models.specs.networks import UNetSpec
@@ -166,3 +167,16 @@ def test_he_initialisation() -> None:
 def test_strides_must_fit_the_axes() -> None:
     with pytest.raises(ConfigError, match=r"strides: each entry needs 2 numbers.*got \[2, 2, 1\]"):
         build_network(UNetSpec(channels=(2, 3), strides=((2, 2, 1),)), 1, 2, ndim=2)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_label_map_is_spread_over_a_channel_for_each_class(ndim: int) -> None:
+    spec = UNetSpec(channels=(2, 3))
+    cascade, plain = build_network(spec, 2, 3, ndim, num_previous=4), build_network(spec, 6, 3, ndim)
+    plain.load_state_dict(cascade.state_dict())
+    images, labels = torch.rand(2, 2, *(8,) * ndim), torch.randint(5, (2, *(8,) * ndim))
+    spread = F.one_hot(labels, 5).movedim(-1, 1)[:, 1:]
+    with_labels = torch.cat([images, labels[:, None]], dim=1)
+    torch.testing.assert_close(cascade(with_labels), plain(torch.cat([images, spread], dim=1)))
+    program = trace_unet(cascade.eval(), 3, 3).program
+    torch.testing.assert_close(program.module()(images=with_labels), cascade(with_labels))

@@ -15,7 +15,7 @@ from torch import Tensor
 from data_pipelines.random_streams import Stream, numpy_generator
 from unet_models.specs.segmentation import AugmentSpec, TrainSpec
 from unet_models.training import augment as module
-from unet_models.training.augment import AugmentParameters, augment, draw_parameters
+from unet_models.training.augment import AugmentParameters, Distortion, augment, distort_labels, draw_parameters
 
 NOTHING = AugmentSpec.nothing()
 EVERYTHING = AugmentSpec(
@@ -385,3 +385,59 @@ def test_probabilities_are_as_said() -> None:
     for probability, chosen in rates.items():
         deviation = math.sqrt(probability * (1 - probability) / len(draws))
         assert abs(np.mean(chosen) - probability) < 5 * deviation, probability
+
+
+# --- Label maps of a previous network --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_label_map_is_moved_as_the_mask_and_nothing_else_changes(ndim: int) -> None:
+    images, masks = random_batch(4, read_size(ndim))
+    spec = EVERYTHING.model_copy(update={"p_distort": 0.0})
+    size, place = SIZES[ndim][0], ([0, 1, 2, 3], 3, 5)
+    alone, moved = augment(images, masks, *place, size, spec)
+    both, again = augment(torch.cat([images, masks[:, None]], dim=1), masks, *place, size, spec, num_previous=3)
+    assert torch.equal(both[:, :-1], alone)
+    assert torch.equal(again, moved)
+    assert torch.equal(both[:, -1], moved.to(both.dtype))
+    distorted, same = augment(torch.cat([images, masks[:, None]], 1), masks, *place, size, EVERYTHING, num_previous=3)
+    assert torch.equal(same, moved)
+    assert torch.equal(distorted[:, :-1], alone)
+    assert not torch.equal(distorted[:, -1], both[:, -1])
+
+
+@pytest.mark.parametrize(
+    ("steps", "reference"),
+    [
+        ((True,), ndimage.binary_dilation),
+        ((False,), lambda x, square: ndimage.binary_erosion(x, square, border_value=1)),
+        (
+            (True, False),
+            lambda x, square: ndimage.binary_erosion(ndimage.binary_dilation(x, square), square, border_value=1),
+        ),
+        (
+            (False, True),
+            lambda x, square: ndimage.binary_dilation(ndimage.binary_erosion(x, square, border_value=1), square),
+        ),
+    ],
+    ids=["dilation", "erosion", "closing", "opening"],
+)
+def test_a_class_is_distorted_as_scipy_does(steps: tuple[bool, ...], reference: Any) -> None:
+    labels = (np.random.default_rng(0).uniform(size=(14, 17)) < 0.4).astype(int) * 2
+    labels[3:9, 4:12] = 2
+    labels[0, :] = 1
+    want = np.where(labels == 2, 0, labels)
+    want[reference(labels == 2, np.ones((5, 5)))] = 2
+    found = distort_labels(torch.from_numpy(labels).float(), [Distortion((), 1), Distortion(steps, 2)])
+    np.testing.assert_array_equal(found.numpy(), want)
+    assert torch.equal(distort_labels(torch.ones(1, 4, 4), [Distortion((), 3)]), torch.ones(1, 4, 4))
+
+
+def test_classes_are_distorted_as_often_as_is_said() -> None:
+    spec = with_only(p_distort=0.25, distort_radius=2)
+    found = [draw_parameters(np.random.default_rng(seed), spec, 3, 2).distortions for seed in range(800)]
+    assert {len(each) for each in found} == {2}
+    steps = [each.steps for pair in found for each in pair]
+    assert 0.2 < np.mean([bool(each) for each in steps]) < 0.3
+    assert set(steps) == {(), *module.DISTORTIONS}
+    assert {each.radius for pair in found for each in pair} == {1, 2}

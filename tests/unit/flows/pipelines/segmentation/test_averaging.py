@@ -51,7 +51,7 @@ def pair_of(folder: Path, first: Path, second: Path, **changes: Any) -> Segmente
     bundle, partner = (read_bundle(each, Bundle) for each in (first, second))
     folder.mkdir()
     write_bundle(folder, bundle.model_copy(update={"partner": partner, **changes}))
-    save_file(join_weights(load_file(first / WEIGHTS), load_file(second / WEIGHTS)), folder / WEIGHTS)
+    save_file(join_weights(load_file(first / WEIGHTS), partner=load_file(second / WEIGHTS)), folder / WEIGHTS)
     return Segmenter.from_folder(folder, device="cpu")
 
 
@@ -107,5 +107,8 @@ def test_a_pair_is_one_model_with_one_limit_of_memory(tmp_path: Path, caplog: py
 
 def test_weights_are_split_as_they_were_joined() -> None:
     first, second = {"a": torch.ones(1), "members.0.b": torch.ones(2)}, {"a": torch.zeros(1)}
-    assert split_weights(join_weights(first, second)) == (first, second)
-    assert split_weights(first) == (first, {})
+    nested = join_weights(second, previous=first)
+    joined = join_weights(first, partner=nested, previous=second)
+    assert split_weights(joined) == (first, {"partner": nested, "previous": second})
+    assert split_weights(nested) == (second, {"partner": {}, "previous": first})
+    assert split_weights(first) == (first, {"partner": {}, "previous": {}})

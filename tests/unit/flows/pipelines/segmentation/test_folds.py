@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
+from flows.pipelines.catalog import PIPELINES
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.folds import split_runs
 
@@ -47,7 +48,7 @@ def test_a_candidate_changes_what_it_names_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"data": {"root": "elsewhere"}}, r"other: it may change train and data.preprocess, not data.root"),
+        ({"data": {"root": "elsewhere"}}, r"other: it may change train and data.preprocess, .* not data.root"),
         ({"evaluate": {"overlap": 0.1}}, r"not evaluate"),
         ({"train": {"patch_size": [16, 16]}}, r"candidates.other: .*train.patch_size has 2 numbers"),
         ({"train": {"model": {"chanels": [4]}}}, r"candidates.other.train.model.chanels"),
@@ -56,3 +57,54 @@ def test_a_candidate_changes_what_it_names_alone() -> None:
 def test_candidates_that_cannot_be_compared_are_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         candidates(changes)
+
+
+def cascade(**settings: Any) -> SegmentationConfig:
+    data = {"layout": "phantoms", "num_phantoms": 4, "num_folds": 2, "fold": "all"}
+    low = {"data": {"preprocess": {"spacing": [4, 4, 4]}}}
+    given = {"data": data, "candidates": {"cascade": {"previous": "low"}, "low": low}}
+    return SegmentationConfig.model_validate(given | settings)
+
+
+def test_runs_of_a_cascade_come_after_those_that_they_wait_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "cache_folder", lambda: tmp_path)
+    pipeline = PIPELINES["segmentation"]
+    chains = {title: [step.name for step in steps] for title, steps in pipeline.chains(cascade()).items()}
+    assert list(chains) == [f"{name}, fold {fold}" for name in ("base", "low", "cascade") for fold in (0, 1)]
+    assert chains["low, fold 1"] == ["shard", "train", "evaluate"]
+    assert chains["cascade, fold 1"] == ["shard", "cascade", "train", "evaluate"]
+    until = {title: steps[-1].name for title, steps in pipeline.chains(cascade(), "cascade").items()}
+    waited = {f"low, fold {fold}": "evaluate" for fold in (0, 1)}
+    assert until == waited | {f"cascade, fold {fold}": "cascade" for fold in (0, 1)}
+    run = split_runs(cascade())["cascade, fold 1"]
+    again = SegmentationConfig.model_validate(run.model_dump(mode="json"))  # as a job is given it
+    assert again == run
+    assert again.previous_settings is not None
+    previous = SegmentationConfig.model_validate(again.previous_settings)
+    assert previous == split_runs(cascade())["low, fold 0"].model_copy(update={"data": previous.data})
+    assert previous.data.fold == "all"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"candidates": {"a": {"previous": "b"}}}, "candidates.a.previous: 'b' is no candidate .* there are base"),
+        ({"candidates": {"a": {"previous": "base"}, "b": {"previous": "a"}}}, "'a' is no candidate without a previous"),
+        ({"candidates": {"a": {"previous": "base"}}, "previous": "a"}, "belongs to one of the candidates"),
+        ({"data": {"layout": "phantoms", "fold": 1}}, "set data.fold to all"),
+    ],
+)
+def test_cascades_without_a_previous_network_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        cascade(**settings)
+
+
+def test_a_previous_candidate_must_be_there_and_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "cache_folder", lambda: tmp_path)
+    steps = {step.name: step for step in PIPELINES["segmentation"].steps}
+    alone = cascade(candidates={}, previous="low", storage=str(tmp_path))
+    with pytest.raises(ConfigError, match="low is no candidate of this configuration"):
+        steps["cascade"].plan(alone, {"shard": None})  # type: ignore[dict-item]
+    run = split_runs(cascade(storage=str(tmp_path)))["cascade, fold 1"]
+    with pytest.raises(ConfigError, match="previous: shard of low, fold 0, is not done"):
+        steps["cascade"].plan(run, {"shard": None})  # type: ignore[dict-item]
