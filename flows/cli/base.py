@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,22 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print each stage with i
 Verify = Annotated[
     bool, typer.Option("--verify", help="Hash every output again instead of trusting size and modification time.")
 ]
+
+LEAST_GIGABYTES = 0.1
+"""Least memory that can be asked for, in GB."""
+
+
+def parse_gigabytes(text: str) -> float:
+    """Read a size of memory in GB: ``8``, ``8GB`` or ``512MB``. Raises typer.BadParameter for any other text."""
+    match = re.fullmatch(r"([\d.]+) *(GB|MB)?", str(text).strip(), re.IGNORECASE)
+    try:
+        size = float(match[1]) / (1000 if (match[2] or "").upper() == "MB" else 1) if match else 0.0
+    except ValueError:
+        size = 0.0
+    if size < LEAST_GIGABYTES:
+        raise typer.BadParameter(f"write a size as 8, 8GB or 512MB, {LEAST_GIGABYTES:g} GB or more, got {text!r}")
+    return size
+
 
 _result_fd = 1
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from data_pipelines.errors import InputError
-from flows.cli.base import MODEL_PANEL, Json, app, print_json, print_result
+from flows.cli.base import MODEL_PANEL, Json, app, parse_gigabytes, print_json, print_result
 from flows.cli.tables import models_text
 
 LabelFormat = Literal["nii.gz", "nii", "nrrd", "mha", "tif", "png", "dcm"]
@@ -27,7 +27,12 @@ def predict(
     ] = None,
     use_gpu: Annotated[bool, typer.Option("--gpu", help="One GPU per worker.")] = False,
     memory: Annotated[
-        float | None, typer.Option(min=0.1, help="Memory in GB for the prediction of a volume; default: the model's.")
+        float | None,
+        typer.Option(
+            parser=parse_gigabytes,
+            metavar="GB",
+            help="Memory for the prediction of a volume, such as 4GB; default: the model's.",
+        ),
     ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the calibrated probability of each class.")

@@ -11,13 +11,16 @@ import typer
 from data_pipelines.atomic import atomic_file
 from data_pipelines.errors import ConfigError
 from data_pipelines.specs import parse_duration
-from flows.cli.base import PIPELINE_PANEL, app, print_result
+from flows.cli.base import PIPELINE_PANEL, app, parse_gigabytes, print_result
 from flows.config.locations import state_folder
 
 logger = logging.getLogger(__name__)
 
 Within = Annotated[str, typer.Option(help="Training time, such as 30m; default: the default number of steps.")]
-Memory = Annotated[float, typer.Option(help="GPU memory that training may take, in GB.", min=0.5)]
+Memory = Annotated[
+    float,
+    typer.Option(parser=parse_gigabytes, metavar="GB", help="GPU memory that training may take, such as 8GB."),
+]
 Gpu = Annotated[bool, typer.Option("--gpu", help="Plan for a GPU: larger batch and network.")]
 
 Candidates = Annotated[
