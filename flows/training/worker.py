@@ -22,6 +22,9 @@ from unet_models.training.checkpoint import estimate_bytes
 from unet_models.training.fit import fit
 from unet_models.training.state import build_state
 
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(4 << 30)}
+"""Settings of glibc's allocator: all blocks on the heap, whose free end is returned to the kernel from 4 GB on."""
+
 
 class TrainJob(Spec):
     """Resources of a worker and the folder it trains into; travels as JSON."""
@@ -83,8 +86,12 @@ def _prepare_device(job: TrainJob) -> torch.device:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Build a worker's environment: as many OpenMP threads as CPUs reserved, and gloo on a real interface."""
-    env = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    """Build a worker's environment: as many OpenMP threads as CPUs reserved, and gloo on a real interface.
+
+    Freed memory is kept for the next allocation: by default glibc returns the large blocks of feature maps to the
+    kernel, which clears each of their pages again in every step (an eighth of a training step on a CPU).
+    """
+    env = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **KEEP_FREED_MEMORY}
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         if name in os.environ:
             env[name] = os.environ[name]

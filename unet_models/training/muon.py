@@ -12,6 +12,7 @@ from typing import Any, overload
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 MIN_CHANNELS = 8
 """Channels that a weight must have on both sides."""
@@ -54,40 +55,57 @@ class Muon(torch.optim.Optimizer):
         """Update every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                step = self._muon if group["is_matrix"] else self._adamw
-                parameter.sub_(step(parameter, parameter.grad, group), alpha=group["lr"])
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            (self._muon if group["is_matrix"] else self._adamw)(parameters, group)
         return None
 
-    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-        state = self.state[parameter]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-        ahead = gradient.lerp(average, group["momentum"])  # Nesterov
-        matrix = ahead.flatten(1)
-        scale = RMS * max(matrix.shape) ** 0.5
-        return orthogonalise(matrix).mul_(scale).view(parameter.shape).to(parameter.dtype)
+    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            state, gradient = self.state[parameter], parameter.grad
+            assert gradient is not None
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+            # Nesterov; the gradient may lie otherwise in memory than the weight.
+            ahead = as_matrix(torch.lerp(gradient, average, group["momentum"], out=torch.empty_like(parameter)))
+            scale = RMS * max(ahead.shape) ** 0.5
+            matrix = as_matrix(parameter)
+            matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(orthogonalise(ahead), alpha=group["lr"] * scale)
 
-    def _adamw(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["step"] += 1
-        count, (first, second) = float(state["step"]), group["betas"]
-        average = state["exp_avg"].lerp_(gradient, 1 - first)
-        square = state["exp_avg_sq"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        size = (square / (1 - second**count)).sqrt_().add_(group["eps"])
-        return average / (1 - first**count) / size
+    def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                self.state[parameter] |= {"step": torch.tensor(0.0, device=parameter.device), **moments}
+        states = [self.state[parameter] for parameter in parameters]
+        first, second = group["betas"]
+        adamw(
+            parameters,
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=first,
+            beta2=second,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
 
 def is_matrix(parameter: Tensor) -> bool:
     """Tell whether Muon updates a parameter: a weight of at least ``MIN_CHANNELS`` on both sides."""
     return parameter.ndim >= 2 and min(parameter.shape[:2]) >= MIN_CHANNELS
+
+
+def as_matrix(weight: Float[Tensor, "rows ..."]) -> Float[Tensor, "rows columns"]:
+    """Return a view of a weight as a matrix. Its columns are in the order of memory, which changes no step."""
+    in_memory = weight if weight.is_contiguous() else weight.movedim(1, -1)  # channels last
+    return in_memory.view(len(weight), -1)
 
 
 def num_moments(parameter: Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,21 @@ def test_a_checkpoint_goes_on_bit_by_bit_and_has_the_size_that_was_estimated(tmp
     files = [load_file(tmp_path / name) for name in (MODEL, TRAINING)]
     written = sum(tensor.nbytes for file in files for key, tensor in file.items() if not key.endswith("/step"))
     assert estimate_bytes(built(), SPEC.optimizer) == written
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 3, 3), (8, 9, 3, 3, 3)])
+def test_the_order_in_memory_changes_nothing(shape: tuple[int, ...]) -> None:
+    """Weights that are channels last, and gradients that are not, or the other way round."""
+    layout = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    weight, gradients = noise(*shape), [noise(*shape, seed=seed) for seed in (1, 2)]
+    found = []
+    for formats in itertools.product((torch.contiguous_format, layout), repeat=2):
+        parameter = nn.Parameter(weight.clone(memory_format=formats[0]))
+        optimizer = Muon([parameter], 0.1, weight_decay=0.1)
+        for gradient in gradients:
+            parameter.grad = gradient.clone(memory_format=formats[1])
+            optimizer.step()
+        assert parameter.is_contiguous(memory_format=formats[0])
+        found.append(parameter.detach())
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0], rtol=0, atol=5e-3)
