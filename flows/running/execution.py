@@ -165,7 +165,8 @@ def plan_pipeline(
     found: dict[str, list[PlannedStage]] = {}
     for title, steps in pipeline.chains(config, until).items():
         pipeline.check(configs[title])
-        before = [stage for each in waits_for.get(title, ()) for stage in _named(found[each], each)]
+        others = waits_for.get(title, ()) if any(step.waits for step in steps) else ()
+        before = [stage for each in others for stage in _named(found[each], each)]
         found[title] = _plan_chain(steps, configs[title], before, check_external=check_external)
     planned = [stage for place, title in enumerate(configs) for stage in _named(found.get(title, []), place)]
     return planned + _plan_chain(joint, config, planned, check_external=check_external)

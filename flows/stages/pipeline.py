@@ -59,6 +59,8 @@ class Step:
     """Help text of the command that runs the pipeline up to this step."""
     is_wanted: Callable[[Any], bool] = always
     """Tell whether runs of a configuration have this step."""
+    waits: bool = False
+    """Whether it reads what other runs have left: those of ``Branches.waits_for``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +161,13 @@ class Pipeline:
         configs, waits_for = self.split(config), self.branches.waits_for(config)
         last = self.branches.last if self.joint_steps_of(config, last) else last
         having = [title for title, each in configs.items() if last in {step.name for step in self.steps_of(each)}]
-        wanted = list(configs) if last is None or not having else having
-        needed = {each for title in wanted for each in waits_for.get(title, ())}
+        wanted = having or configs  # of which none has the step: the first one says so
+        steps = {title: self.steps_of(configs[title], last) for title in wanted}
+        waiting = [title for title, chain in steps.items() if any(step.waits for step in chain)]
+        needed = {each for title in waiting for each in waits_for.get(title, ())}
+        steps |= {title: self.steps_of(configs[title], self.branches.last) for title in needed}
         return {
-            title: self.steps_of(configs[title], self.branches.last if title in needed else last)
-            for title in sorted(configs, key=lambda title: title in waits_for)
-            if title in needed or title in wanted
+            title: steps[title] for title in sorted(configs, key=lambda title: title in waits_for) if title in steps
         }
 
     def joint_steps_of(self, config: PipelineConfig, last: str | None = None) -> tuple[Step, ...]:

@@ -181,7 +181,13 @@ SEGMENTATION = Pipeline(
     config=SegmentationConfig,
     steps=(
         Step("shard", plan_shard, "Raw data to shards."),
-        Step("cascade", plan_cascade, "Shards and, beside each image, another candidate's segmentation.", is_cascade),
+        Step(
+            "cascade",
+            plan_cascade,
+            "Shards and, beside each image, another candidate's segmentation.",
+            is_cascade,
+            waits=True,
+        ),
         Step("search", plan_search, "Shards to the best network within a time.", has_search),
         Step("train", plan_train, "Shards to a checkpoint."),
         Step("evaluate", plan_evaluate, "Checkpoint to scores and a report."),

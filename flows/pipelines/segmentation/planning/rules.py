@@ -149,6 +149,7 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
     yield from _model(sizes, wishes)
     yield from _weights(survey)
     yield from _augmentation(survey)
+    yield Setting("train.optimizer.name", "muon", "Better than AdamW after as many steps: docs/experiments.md.")
     yield Setting("train.ema_decay", 0.999, "The moving average of the weights is validated, evaluated and registered.")
     if wishes.within_seconds is not None:
         text = duration_text(wishes.within_seconds)

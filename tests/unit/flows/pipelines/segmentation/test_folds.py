@@ -76,6 +76,10 @@ def test_runs_of_a_cascade_come_after_those_that_they_wait_for(tmp_path: Path, m
     until = {title: steps[-1].name for title, steps in pipeline.chains(cascade(), "cascade").items()}
     waited = {f"low, fold {fold}": "evaluate" for fold in (0, 1)}
     assert until == waited | {f"cascade, fold {fold}": "cascade" for fold in (0, 1)}
+    shards = pipeline.chains(cascade(), "shard")
+    assert {title: step.name for title, (step,) in shards.items()} == dict.fromkeys(chains, "shard")
+    with pytest.raises(ConfigError, match="has no stage search"):
+        pipeline.chains(cascade(), "search")
     run = split_runs(cascade())["cascade, fold 1"]
     again = SegmentationConfig.model_validate(run.model_dump(mode="json"))  # as a job is given it
     assert again == run

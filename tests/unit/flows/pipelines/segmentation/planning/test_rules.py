@@ -60,6 +60,7 @@ def test_ct_of_sided_organs(tmp_path: Path) -> None:
     assert config.train.augment.mirror_axes == (1, 2)
     assert "kidney left, kidney right: classes of one side" in text
     assert config.train.within == 1800
+    assert config.train.optimizer.name == "muon"
     assert len(config.train.patch_size) == 3
 
 
