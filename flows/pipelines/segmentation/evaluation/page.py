@@ -12,9 +12,17 @@ from data_pipelines.notices import Notice
 from flows.metrics import METRICS, Metric
 from flows.pipelines.segmentation.evaluation.calibration import calibration_section
 from flows.pipelines.segmentation.evaluation.cases import Cases, CaseView
+from flows.pipelines.segmentation.evaluation.choices import (
+    CandidateScore,
+    MemberScore,
+    candidates_section,
+    members_section,
+    mirroring_section,
+    postprocessing_section,
+)
 from flows.pipelines.segmentation.evaluation.exits import ExitScore, exits_section
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore, subset_dice
-from flows.pipelines.segmentation.mirroring import LEAST_GAIN, Variant, choose_variant
+from flows.pipelines.segmentation.mirroring import Variant
 from flows.pipelines.segmentation.postprocess import Choice
 from flows.report.blocks import (
     Block,
@@ -52,36 +60,7 @@ if TYPE_CHECKING:
 
 DICE = METRICS["dice"]
 
-STEP_TITLES = {
-    "largest_component": "Keep the largest component",
-    "smallest_component": "Remove components of less than half the smallest true one",
-    "fill_holes": "Fill holes",
-}
 ROLES = {"worst": "Worst case", "median": "Median case", "best": "Best case"}
-
-
-@dataclass(frozen=True, slots=True)
-class MemberScore:
-    """A network of an ensemble, on the cases of its fold."""
-
-    name: str
-    num_cases: int
-    dice: float
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateScore:
-    """A configuration that was compared with others on the same cases."""
-
-    name: str
-    is_chosen: bool
-    patch_sizes: Sequence[Sequence[int]]
-    """Of its network; of a pair of both."""
-    spacings: Sequence[Sequence[float | None] | None]
-    """mm per axis; None: each case's own."""
-    num_steps: int
-    """Training steps of all folds."""
-    dice: MetricSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +119,10 @@ def segmentation_page(page: SegmentationPage) -> str:
         _pictures(page.views, cases, page.classes),
         *([_gates(page.views)] if any(view.gates for view in page.views) else []),
         *([exits_section(page.exits)] if page.exits else []),
-        *([_candidates(page.candidates)] if page.candidates else []),
-        *([_members(page.members)] if page.members else []),
-        *([_mirroring(page.variants)] if len(page.variants) > 1 else []),
-        *([_postprocessing(page.choice)] if page.choice else []),
+        *([candidates_section(page.candidates)] if page.candidates else []),
+        *([members_section(page.members)] if page.members else []),
+        *([mirroring_section(page.variants)] if len(page.variants) > 1 else []),
+        *([postprocessing_section(page.choice)] if page.choice else []),
         *([calibration_section(page.calibration)] if page.calibration else []),
         training_section(page.curves),
         *([initial_section(page.init)] if page.init else []),
@@ -243,78 +222,6 @@ def _modalities(scores: Sequence[ClassScore]) -> list[Section]:
     ]
     intro = "Mean Dice where only a part of each case is given; the scores above are those with everything."
     return [Section("Missing modalities", intro, [Table(["Given", DICE.titled], rows)])]
-
-
-def _candidates(candidates: Sequence[CandidateScore]) -> Section:
-    rows: list[list[CellLike]] = [
-        [
-            each.name,
-            Cell(value_text(DICE, each.dice.mean), interval_text(DICE, each.dice.low, each.dice.high), each.dice.mean),
-            "; ".join(" x ".join(str(size) for size in patch) for patch in each.patch_sizes),
-            "; ".join(map(_spacing_text, each.spacings)),
-            each.num_steps,
-            "registered" if each.is_chosen else "",
-        ]
-        for each in candidates
-    ]
-    intro = (
-        "Each configuration was trained on the same folds; under the mean Dice over all held-out cases, before "
-        "postprocessing, stands its 95 % interval. A pair (A+B) is the mean of two; it is chosen where it gains 0.001. "
-        "The best was chosen on these very cases: of new ones expect a little less."
-    )
-    columns = ["Configuration", DICE.titled, "Patch", "Voxels, mm", "Steps", ""]
-    return Section("Configurations", intro, [Table(columns, rows)])
-
-
-def _spacing_text(spacing: Sequence[float | None] | None) -> str:
-    if spacing is None:
-        return "as stored"
-    return " x ".join("as stored" if size is None else f"{size:.4g}" for size in spacing)
-
-
-def _members(members: Sequence[MemberScore]) -> Section:
-    rows: list[list[CellLike]] = [[each.name, each.num_cases, value_cell(DICE, each.dice)] for each in members]
-    intro = (
-        "One network was trained without each fold, and scored on it: every case above was segmented by the network "
-        "that had not seen it. The registered model averages the probabilities of all; it has no held-out cases."
-    )
-    return Section("Folds", intro, [Table(["Network", "Held-out cases", DICE.titled], rows)])
-
-
-def _mirroring(variants: Sequence[Variant]) -> Section:
-    chosen = choose_variant(variants)
-    rows: list[list[CellLike]] = [
-        ["with" if each.tta else "without", value_cell(DICE, each.dice), each.seconds, "kept" if each is chosen else ""]
-        for each in variants
-    ]
-    intro = (
-        "Every held-out case was predicted with the mean over its mirrored copies, and without. Mirroring takes a "
-        f"multiple of the time: it is kept where it raises the mean Dice by {LEAST_GAIN:g} or more. The scores above "
-        "are of what was kept, and so is the registered model; times are medians, of this machine."
-    )
-    return Section("Test-time mirroring", intro, [Table(["Mirroring", DICE.titled, "Seconds per case", ""], rows)])
-
-
-def _postprocessing(choice: Choice) -> Section:
-    rows: list[list[CellLike]] = [
-        [
-            STEP_TITLES[each.trial.step],
-            each.trial.class_name,
-            value_cell(DICE, each.after),
-            f"{each.after - each.before:+.4f}",
-            "kept" if each.trial.steps.is_part_of(choice.kept) else "",
-        ]
-        for each in choice.tried
-    ]
-    gained = "Nothing helps: label maps are registered as the networks predict them."
-    if choice.kept:
-        gained = (
-            f"What helps was kept, and raises the mean Dice from {value_text(DICE, choice.before)} to "
-            f"{value_text(DICE, choice.after)}; the scores above are with it, and so is the registered model. It was "
-            "chosen on these very cases: of new ones expect a little less."
-        )
-    intro = f"Each step alone, for each class, on all held-out cases. {gained}"
-    return Section("Postprocessing", intro, [Table(["Step", "Class", DICE.titled, "Change", ""], rows)])
 
 
 def _pictures(views: Sequence[CaseView], cases: Cases, class_labels: Mapping[str, int]) -> Section:

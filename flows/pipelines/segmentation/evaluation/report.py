@@ -16,12 +16,8 @@ from data_pipelines.volumes.preprocess import prepare_labels
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluation.cases import CaseView, Role, choose_cases, mean_dice
-from flows.pipelines.segmentation.evaluation.page import (
-    CandidateScore,
-    MemberScore,
-    SegmentationPage,
-    segmentation_page,
-)
+from flows.pipelines.segmentation.evaluation.choices import CandidateScore, MemberScore
+from flows.pipelines.segmentation.evaluation.page import SegmentationPage, segmentation_page
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore, read_prediction, read_stored_geometry
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.report.heat import draw_heat
