@@ -6,10 +6,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import diffusion, family, inference, loading, pipeline, sharding, training
+from tests.benchmarks import diffusion, family, inference, loading, pipeline, sharding, step, training
 
 BENCHMARKS = {
     "training": lambda folder: training.run(),
+    "step": step.run,
     "family": lambda folder: family.run(),
     "inference": inference.run,
     "sharding": sharding.run,

@@ -57,7 +57,7 @@ def fit(
     Raises TrainingDiverged where the mean loss, a validation figure or a weight that would be saved is not finite.
     """
     device = next(state.model.parameters()).device
-    model = _wrap(state.model, spec)
+    model = wrap_model(state.model, spec)
     meter = _Meter(spec.global_batch_size, device)
     metrics: dict[str, float] = {}
     stop = MaximumOverRanks(device)
@@ -115,7 +115,8 @@ def train_step(
     return total
 
 
-def _wrap(model: nn.Module, spec: LoopSpec) -> nn.Module:
+def wrap_model(model: nn.Module, spec: LoopSpec) -> nn.Module:
+    """Return the model as it is trained: in training mode, compiled where the spec says so, its gradients averaged."""
     model.train()
     if spec.compile:
         model.compile()
