@@ -226,11 +226,13 @@ def test_a_cascade_is_trained_on_what_networks_make_of_cases_that_they_have_not_
     monkeypatch.setattr("flows.pipelines.segmentation.candidates.TrainedCandidate.rank", is_second)
     found = project.run("register", str(project.config), *CASCADE)
     stages = {stage["name"]: stage["cached"] for stage in found["stages"]}
-    again = [f"{step}.{place}" for place in (2, 3) for step in ("cascade", "train", "evaluate")]
-    assert [name for name, cached in stages.items() if not cached] == [*again, "ensemble", "register"]
-    (index,) = {Path(stage["uri"]) for stage in found["stages"] if stage["name"] == "cascade.2"}
-    figures = VolumeShardFigures.model_validate(json.loads((index / "record.json").read_text())["figures"])
-    assert figures.num_previous == 3
+    new = [f"{step}.{place}" for place in (2, 3) for step in ("cascade", "train", "evaluate")]
+    assert [name for name, cached in stages.items() if not cached] == [*new, "ensemble", "register"]
+    uris = {stage["name"]: Path(stage["uri"]) for stage in found["stages"]}
+    index = uris["cascade.2"]
+    records = [json.loads((uris[name] / "record.json").read_text()) for name in ("cascade.2", "cascade.3")]
+    figures, again = (VolumeShardFigures.model_validate(record["figures"]) for record in records)
+    assert (figures.num_previous, figures.num_new, again.num_new) == (3, 8, 0), "the folds share their samples"
     reader = ShardReader.from_uri(str(next(index.glob("*/index.parquet"))), str(project.storage / figures.shards))
     assert reader.num_samples == 8
     for row in range(8):

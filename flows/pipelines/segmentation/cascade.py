@@ -82,7 +82,9 @@ def _add_labels(
     digests = {
         key: digest_of([FORMAT, row["digest"], folds[key].evaluation.key, folds[key].tta]) for key, row in index.items()
     }
-    folder = f"shards/{digest_of([FORMAT, shards.key, sorted(digests.values())])[:12]}"
+    # Of all folds' runs, which differ in their splits alone, one folder: the first run writes the samples.
+    origin = [shards.figures.shards, *((fold.evaluation.key, fold.tta) for fold in previous)]
+    folder = f"shards/{digest_of([FORMAT, *origin])[:12]}"
     uri = storage.join(shards.root, folder)
     labels, sizes = shards.figures.labels, {key: places_of(row)[IMAGE].size / 1e6 for key, row in index.items()}
 
