@@ -136,8 +136,9 @@ class Segmenter:
     def segment_sample(self, sample: Sample, given: Modalities = IMAGE_ALONE, watch: Watch | None = None) -> np.ndarray:
         """Segment an image as ``segment_prepared`` does, with the models within this one."""
         prepared = self.complete(sample, given)
-        if self.partner is None:
+        if self.bundle.partner is None:
             return self.segment_prepared(prepared.image, prepared.done, given, watch)
+        assert self.partner is not None
         assert sample.partner is not None
         other = self.partner.complete(sample.partner, given)
         return segment_averaged((self, self.partner), (prepared, other), given, watch)
@@ -145,8 +146,9 @@ class Segmenter:
     def complete(self, sample: Sample, given: Modalities = IMAGE_ALONE) -> Prepared:
         """Return the image as the network takes it: with the label map of the previous model, where there is one."""
         prepared = sample.prepared
-        if self.previous is None or sample.previous is None:
+        if self.bundle.previous is None or sample.previous is None:
             return prepared
+        assert self.previous is not None
         numbers = self.previous.segment_sample(sample.previous, given)
         return with_labels(prepared, numbers)
 

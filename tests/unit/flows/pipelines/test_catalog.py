@@ -72,7 +72,7 @@ def test_a_pipeline_defined_elsewhere_joins_the_catalog(tmp_path: Path, monkeypa
 
 
 def test_steps_are_in_data_order_and_end_with_registration() -> None:
-    assert PIPELINES["segmentation"].step_names == ("shard", "search", "train", "evaluate", "register")
+    assert PIPELINES["segmentation"].step_names == (*("shard", "cascade", "search", "train", "evaluate", "register"),)
     assert PIPELINES["restoration"].step_names == ("shard", "train", "evaluate", "register")
     assert PIPELINES["diffusion"].step_names == (
         *("shard", "train_clip", "train_autoencoder", "encode", "train", "evaluate", "register"),

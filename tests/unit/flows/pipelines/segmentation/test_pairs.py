@@ -28,7 +28,7 @@ class _Fold:
 class _Pair:
     """A fold of two candidates, which knows its Dice."""
 
-    def __init__(self, first: Fold, second: Fold, record: object, run: PairRun) -> None:
+    def __init__(self, first: Fold, record: object, run: PairRun) -> None:
         self.dice = run.variant.dice
 
 
@@ -68,4 +68,18 @@ def test_the_best_pair_is_chosen_where_it_gains(
     found = compared(monkeypatch, *dice)
     assert found.name == chosen
     assert list(found.candidates) == ["base", "slices", "low", "base+slices", "base+low", "slices+low"]
-    assert [part.dice for part in found.best.parts[1:]] == [DICE[name] for name in chosen.split("+")[1:]]
+    assert list(found.networks(found.best)) == chosen.split("+")
+
+
+def test_a_model_has_the_networks_that_it_averages_and_those_before_them() -> None:
+    configs = {"low": SegmentationConfig(), "base": SegmentationConfig(), "cascade": SegmentationConfig(previous="low")}
+    alone = {
+        name: TrainedCandidate(config, cast("Any", [_Fold()]), [], summary(0.8)) for name, config in configs.items()
+    }
+    pair = TrainedCandidate(alone["base"].config, alone["base"].folds, [], summary(0.9), alone["cascade"])
+    found = Comparison(alone | {"base+cascade": pair}, "base+cascade")
+    assert list(found.within(pair)) == ["partner"]
+    assert list(found.within(alone["cascade"])) == ["previous"]
+    assert list(found.networks(pair)) == ["base", "cascade", "low"]
+    assert list(found.networks(alone["cascade"])) == ["cascade", "low"]
+    assert list(found.networks(alone["low"])) == ["low"]
