@@ -89,7 +89,7 @@ def worker_environment(threads: int) -> dict[str, str]:
     """Build a worker's environment: as many OpenMP threads as CPUs reserved, and gloo on a real interface.
 
     Freed memory is kept for the next allocation: by default glibc returns the large blocks of feature maps to the
-    kernel, which clears each of their pages again in every step (an eighth of a training step on a CPU).
+    kernel, which clears each of their pages again in every step (docs/experiments.md has what that costs on a CPU).
     """
     env = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **KEEP_FREED_MEMORY}
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
