@@ -27,6 +27,7 @@ test-cluster: .venv/installed-test  ## Run both pipelines over two hosts made of
 
 # Without their dependencies: one of them, torchvision, must be of the build of torch that is installed.
 PEERS := dynamic-network-architectures==0.4.4 nnunetv2==2.8.1 batchgenerators==0.25.5 imagecodecs==2026.3.6 \
+	batchgeneratorsv2==0.3.6 fft-conv-pytorch==1.2.0 connected-components-3d==4.1.1 seaborn==0.13.2 \
 	acvl-utils==0.2.6 blosc2==4.14.1 msgpack==1.2.4 ndindex==1.10.1 numexpr==2.14.2 einops==0.8.2
 
 test-peers: .venv/installed-test  ## Compare networks, plans and imported models with nnU-Net's own.

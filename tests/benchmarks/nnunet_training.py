@@ -39,16 +39,30 @@ def compare(data: Path, config: Path, folder: Path, minutes: float, fold: int) -
 
 
 def _prepare(data: Path, folder: Path) -> Path:
-    """Convert, plan and preprocess as nnU-Net does, with the folds of the data set."""
+    """Lay the data set out as nnU-Net reads it, plan and preprocess as it does, with the folds of the data set."""
     number = int(data.name.removeprefix("Task").split("_")[0])
     name = f"Dataset{number:03}_{data.name.split('_', 1)[1]}"
     prepared = folder / "preprocessed" / name
-    if not (folder / "raw" / name).exists():
-        _run(["nnUNetv2_convert_MSD_dataset", "-i", str(data), "-overwrite_id", str(number), "-np", "2"])
+    _lay_out(data, folder / "raw" / name)
     if not (prepared / "nnUNetPlans.json").exists():
         _run(["nnUNetv2_plan_and_preprocess", "-d", str(number), "-c", "3d_fullres", "-np", "2", "-npfp", "2"])
     shutil.copy(data / "splits_final.json", prepared)
     return prepared
+
+
+def _lay_out(data: Path, raw: Path) -> None:
+    """Link the files of a data set of the Decathlon. (nnU-Net's own conversion refuses one without test images.)"""
+    described = json.loads((data / "dataset.json").read_text())
+    for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+        (raw / part).mkdir(parents=True, exist_ok=True)
+        for path in (data / part).glob("[!.]*.nii.gz"):
+            link = raw / part / f"{path.name.removesuffix('.nii.gz')}{ending}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path.resolve())
+    labels = {name: int(value) for value, name in described["labels"].items()}
+    facts = {"channel_names": described["modality"], "labels": labels, "file_ending": ".nii.gz"}
+    facts["numTraining"] = len(list((raw / "labelsTr").iterdir()))
+    (raw / "dataset.json").write_text(json.dumps(facts))
 
 
 def _train_theirs(prepared: Path, minutes: float, fold: int) -> tuple[float, int]:
@@ -85,7 +99,7 @@ def _trainer(prepared: Path, fold: int) -> Any:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     plans, described = (json.loads((prepared / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
-    return nnUNetTrainer(plans, "3d_fullres", fold, described, torch.device("cpu"))
+    return nnUNetTrainer(plans | {"continue_training": False}, "3d_fullres", fold, described, torch.device("cpu"))
 
 
 def _train_ours(data: Path, config: Path, folder: Path, minutes: float, fold: int) -> tuple[float, int]:
