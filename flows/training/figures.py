@@ -10,6 +10,9 @@ from flows.training.initial import NO_MEANING, Initialisation, Meaning
 INIT_TAG = "unetflow.init"
 """Tag of a run: weights that its training started from."""
 
+PRECISION_TAG = "unetflow.precision"
+"""Tag of a run: numeric precision of its training."""
+
 
 class TrainingFigures(Figures):
     """Figures of a training."""
@@ -19,6 +22,8 @@ class TrainingFigures(Figures):
     run_id: str | None
     """MLflow run; None where the server could not be reached."""
     num_workers: int | tuple[int, int]
+    precision: str = ""
+    """Numeric precision of the last steps. Empty: not recorded, by an earlier version."""
     init: Initialisation | None = None
     """What it took of other weights; None: it started from random ones."""
     meaning: Meaning = NO_MEANING
@@ -42,5 +47,6 @@ class TrainingFigures(Figures):
         return self.times.metrics() if self.times else {}
 
     def run_tags(self) -> dict[str, str]:
-        """Return what its resumes repeated and passed over, and what it started from."""
-        return resume_tags(self.resumes) | ({INIT_TAG: self.init.origin.source} if self.init else {})
+        """Return what its resumes repeated and passed over, what it started from, and its precision."""
+        init = {INIT_TAG: self.init.origin.source} if self.init else {}
+        return resume_tags(self.resumes) | init | ({PRECISION_TAG: self.precision} if self.precision else {})

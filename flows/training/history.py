@@ -53,6 +53,22 @@ class Start(Spec):
     """Optimizer steps of the whole training; 0: unknown."""
     seconds_per_step: float = 0.0
     """Measured pace from which the steps within a time were counted; 0: their number was known."""
+    precision: str = ""
+    """Numeric precision that is trained in; empty: unknown."""
+    precision_before: str = ""
+    """That of the checkpoint; empty: there is none."""
+    has_bf16: bool = True
+    """Whether the hardware of all workers has instructions for bf16."""
+
+    def describe_precision(self) -> str:
+        """Return the line for people."""
+        reason = ", as the hardware has no instructions for bf16" if not self.has_bf16 else ""
+        before = f"; {self.precision_before} before step {self.step}" if self._changes_precision else ""
+        return f"trains in {self.precision}{reason if self.precision == 'fp32' else ''}{before}"
+
+    @property
+    def _changes_precision(self) -> bool:
+        return self.precision_before not in ("", self.precision)
 
     def describe_pace(self) -> str:
         """Return the line for people where the number of steps was counted."""

@@ -87,6 +87,8 @@ class Listener:
         self.forecast.start(start.step, start.num_steps)
         self.stall.report()
         self.status.update(step=start.step, num_steps=start.num_steps, seconds_left=None, steps_per_second=None)
+        if start.precision:
+            logger.info("%s: %s", self.name, start.describe_precision())
         if start.seconds_per_step:
             logger.info("%s: %s", self.name, start.describe_pace())
         if resume := self.history.start(start):

@@ -85,6 +85,7 @@ def training_stage(
             step=marker.step,
             run_id=trained.run_id,
             num_workers=config.compute.num_workers,
+            precision=str(marker.spec["precision"]),
             init=init,
             meaning=meaning,
             resumes=trained.resumes,

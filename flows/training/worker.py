@@ -16,8 +16,9 @@ from flows.training.space import check_space, num_checkpoints
 from flows.training.stop import Stopped, StopReason
 from flows.training.task import TrainingTask
 from flows.training.worker_hooks import RayHooks
-from flows.training.worker_start import find_newest, load_initial, resume
+from flows.training.worker_start import all_compute_bf16, find_newest, load_initial, resume
 from flows.training.worker_stop import drained_nodes
+from unet_models.precision import resolve_precision
 from unet_models.training.checkpoint import estimate_bytes
 from unet_models.training.fit import fit
 from unet_models.training.state import build_state
@@ -54,6 +55,9 @@ def train_worker(config: WorkerConfig) -> str | None:
     remove_leftovers()
     device = _prepare_device(job)
     newest = find_newest(job.stage_uri, rank)
+    has_bf16 = all_compute_bf16(device)
+    precision = resolve_precision(task.spec.precision, has_bf16=has_bf16)
+    task = task.model_copy(update={"spec": task.spec.model_copy(update={"precision": precision})})
     schedule = plan_steps(task, newest.num_steps, job.loader_processes, device, rank)
     task = task.model_copy(update={"spec": schedule.spec})
     spec = task.spec
@@ -62,7 +66,7 @@ def train_worker(config: WorkerConfig) -> str | None:
     if task.initial_uri and not newest.uri:
         load_initial(training.model, task.initial_uri)
     state = build_state(training.model, spec, device)
-    resume(newest, schedule, state)
+    resume(newest, schedule, state, has_bf16=has_bf16)
     hooks = RayHooks(spec, training.validate, rank, newest.curves)
     if state.step == spec.num_steps:  # an earlier attempt's last checkpoint is complete: the stage finds it
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import ray.train
 import ray.train.torch
+import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
@@ -16,7 +17,8 @@ from flows.training.curves import CurveRow
 from flows.training.history import Start, UnusableCheckpoint
 from flows.training.progress import START
 from flows.training.schedule import Schedule
-from unet_models.distributed import world_size
+from unet_models.distributed import sum_over_ranks, world_size
+from unet_models.precision import computes_bf16
 from unet_models.specs.loop import LoopSpec
 from unet_models.training.checkpoint import estimate_bytes, load_checkpoint
 from unet_models.training.state import TrainState
@@ -31,6 +33,8 @@ class Newest:
     curves: list[CurveRow] = field(default_factory=list)
     num_steps: int | None = None
     """Steps of the training that saved it."""
+    precision: str = ""
+    """Numeric precision that it was trained in."""
 
 
 def find_newest(stage_uri: str, rank: int) -> Newest:
@@ -47,10 +51,10 @@ def _look_for_newest(stage_uri: str) -> Newest:
     if marker is None:
         return Newest(unusable=tuple(search.unusable))
     saved = LoopSpec.model_validate(marker.spec, extra="ignore")
-    return Newest(uri, tuple(search.unusable), list(marker.curves), saved.num_steps)
+    return Newest(uri, tuple(search.unusable), list(marker.curves), saved.num_steps, saved.precision)
 
 
-def resume(newest: Newest, schedule: Schedule, state: TrainState) -> None:
+def resume(newest: Newest, schedule: Schedule, state: TrainState, *, has_bf16: bool) -> None:
     """Load the newest usable checkpoint, if any, and report where training starts."""
     if newest.uri:
         with storage.local_folder(newest.uri) as folder:
@@ -62,8 +66,17 @@ def resume(newest: Newest, schedule: Schedule, state: TrainState) -> None:
         num_workers=world_size(),
         num_steps=schedule.spec.num_steps,
         seconds_per_step=schedule.seconds_per_step,
+        precision=schedule.spec.precision,
+        precision_before=newest.precision,
+        has_bf16=has_bf16,
     )
     ray.train.report({START: start.model_dump_json()})
+
+
+def all_compute_bf16(device: torch.device) -> bool:
+    """Tell whether the devices of all ranks have instructions for bf16; every rank must call it."""
+    lacking = torch.tensor([float(not computes_bf16(device))])
+    return not sum_over_ranks(lacking, device).item()
 
 
 def load_initial(model: nn.Module, uri: str) -> None:

@@ -68,9 +68,11 @@ class LoopSpec(Spec):
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Decay per step of the exponential moving average of the weights, which warms up with the steps; where it is
     set, the average is validated, evaluated and registered. None: no average."""
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Numeric precision of the forward pass. ``bf16`` runs convolutions and matrix products under autocast; weights,
-    losses and sums stay in float32."""
+    losses and sums stay in float32. ``auto``: ``bf16`` where every worker's hardware has instructions for it (GPUs
+    since Ampere, CPUs with AMX or AVX-512 BF16), else ``fp32``, as those without emulate it many times slower. The
+    console, the record and the MLflow run say which it was."""
     compile: bool = False
     """Compile the network with ``torch.compile``; worth its start-up time on a GPU."""
     channels_last: bool = True

@@ -87,3 +87,22 @@ def test_a_damaged_history_is_told_and_ends_nothing(tmp_path: Path, caplog: pyte
     (tmp_path / "a" / HISTORY).write_text("{")
     assert keeper(tmp_path, "b").start(Start(step=5)) == Resume(step=5, repeated_steps=0)
     assert "history.json is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("start", "line"),
+    [
+        (Start(step=0, precision="bf16"), "trains in bf16"),
+        (
+            Start(step=0, precision="fp32", has_bf16=False),
+            "trains in fp32, as the hardware has no instructions for bf16",
+        ),
+        (Start(step=9, precision="bf16", precision_before="bf16"), "trains in bf16"),
+        (
+            Start(step=9, precision="fp32", precision_before="bf16", has_bf16=False),
+            "trains in fp32, as the hardware has no instructions for bf16; bf16 before step 9",
+        ),
+    ],
+)
+def test_the_precision_is_told_with_its_reason(start: Start, line: str) -> None:
+    assert start.describe_precision() == line
