@@ -65,7 +65,7 @@ def run(
     verify: Verify = False,
 ) -> None:
     """Run the whole pipeline as a Prefect flow; stages that are done are cache hits. A folder is planned for first."""
-    path = planned_config(config) if config.is_dir() else config
+    path = planned_config(config, within) if config.is_dir() else config
     given = [*(overrides or ()), *([f"train.within={within}"] if within else [])]
     run_config(load_config(path, given), as_json=as_json, dry_run=dry_run, verify=verify)
 

@@ -57,8 +57,8 @@ def planned_yaml(
         raise ConfigError(f"--within: {error}") from None
     root = data.expanduser().absolute()
     surveyed = survey(root)
-    chosen, *others = plan_candidates(surveyed.images(), memory)
     wishes = Wishes(seconds, memory, gpu)
+    chosen, *others = plan_candidates(surveyed.images(), wishes.patch_memory_gb)
     settings = plan_settings(surveyed, chosen, wishes)
     if not candidates:
         return plan_yaml(str(root), settings, others)
@@ -67,10 +67,10 @@ def planned_yaml(
     return plan_yaml(str(root), settings)
 
 
-def planned_config(data: Path) -> Path:
-    """Plan for a folder of cases into a file of the user's state folder; return it."""
+def planned_config(data: Path, within: str = "") -> Path:
+    """Plan for a folder of cases, and a training time, into a file of the user's state folder; return it."""
     path = state_folder() / "plans" / f"{data.resolve().name}.yaml"
-    text = planned_yaml(data)
+    text = planned_yaml(data, within)
     with atomic_file(path) as partial:
         partial.write_text(text)
     logger.info("planned %s", path)

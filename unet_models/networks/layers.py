@@ -63,6 +63,31 @@ class InstanceNorm(nn.Module):
         return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
+class _Subsampling:
+    """1x1 convolution of every ``stride``-th voxel: what a strided one computes, with its weights.
+
+    Strided ones in channels-last format have wrong weight gradients on CPUs without AVX-512, and write beyond their
+    buffer, where a 2-D image has fewer than 8 channels (uxlfoundation/oneDNN issue 6035).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, ...]) -> None:
+        super().__init__(in_channels, out_channels, 1)  # type: ignore[call-arg]
+        self.every = tuple(slice(None, None, step) for step in stride)
+
+    def forward(self, x: Float[Tensor, "batch in_channels *spatial"]) -> Float[Tensor, "batch out_channels *strided"]:
+        """Apply the convolution."""
+        features: Tensor = super().forward(x[:, :, *self.every])  # type: ignore[misc]
+        return features
+
+
+class SubsamplingConv2d(_Subsampling, nn.Conv2d):
+    """Strided 1x1 convolution of images."""
+
+
+class SubsamplingConv3d(_Subsampling, nn.Conv3d):
+    """Strided 1x1 convolution of volumes."""
+
+
 class ConvBlock(nn.Module):
     """Convolution, normalisation, activation, dropout."""
 
@@ -145,7 +170,18 @@ def build_activation(spec: UNetSpec) -> nn.Module:
 def build_conv(spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Stride = 1) -> nn.Module:
     """Build a convolution of ``spec.kernel_size``, padded so that it divides sizes by the stride, or not at all."""
     kernel = conv_kernel(spec, ndim)
+    if set(kernel) == {1}:
+        return build_projection(ndim, in_channels, out_channels, stride)
     return CONV[ndim](in_channels, out_channels, kernel, stride=stride, padding=conv_padding(spec, kernel))
+
+
+def build_projection(ndim: int, in_channels: int, out_channels: int, stride: Stride = 1) -> nn.Module:
+    """Build a 1x1 convolution, strided or not."""
+    if is_one(stride):
+        projection: nn.Module = CONV[ndim](in_channels, out_channels, 1)
+        return projection
+    strided = SubsamplingConv2d if ndim == 2 else SubsamplingConv3d
+    return strided(in_channels, out_channels, per_axis("strides", stride, ndim))
 
 
 def build_depthwise(spec: UNetSpec, ndim: int, channels: int, stride: Stride = 1, *, bias: bool = True) -> nn.Module:

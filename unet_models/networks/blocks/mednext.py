@@ -14,6 +14,7 @@ from unet_models.networks.layers import (
     build_activation,
     build_depthwise,
     build_norm,
+    build_projection,
     conv_kernel,
     expanded,
     is_one,
@@ -50,7 +51,7 @@ class Block(nn.Module):
         self.project = CONV[ndim](hidden, out_channels, 1)
         self.dropout = DROPOUT[ndim](spec.dropout) if spec.dropout else nn.Identity()
         changes = in_channels != out_channels or not is_one(stride)
-        self.shortcut = CONV[ndim](in_channels, out_channels, 1, stride=stride) if changes else nn.Identity()
+        self.shortcut = build_projection(ndim, in_channels, out_channels, stride) if changes else nn.Identity()
 
     def forward(self, x: Float[Tensor, "batch in_channels *spatial"]) -> Float[Tensor, "batch out_channels *strided"]:
         """Apply the block."""

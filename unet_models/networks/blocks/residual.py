@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unet_models.networks.blocks import plain
-from unet_models.networks.layers import CONV, Stride, is_one
+from unet_models.networks.layers import Stride, build_projection, is_one
 from unet_models.specs.networks import UNetSpec
 
 
@@ -18,7 +18,7 @@ class Stage(plain.Stage):
     ) -> None:
         super().__init__(spec, ndim, in_channels, out_channels, num_blocks, stride)
         changes = in_channels != out_channels or not is_one(stride)
-        self.shortcut = CONV[ndim](in_channels, out_channels, 1, stride=stride) if changes else nn.Identity()
+        self.shortcut = build_projection(ndim, in_channels, out_channels, stride) if changes else nn.Identity()
 
     def forward(self, x: Float[Tensor, "batch in_channels *spatial"]) -> Float[Tensor, "batch out_channels *strided"]:
         """Apply the stage."""

@@ -23,6 +23,10 @@ CPU_CHANNELS, CPU_BATCH = 16, 2
 """Width and batch without a GPU: more steps in the same time."""
 CPU_SLICE_VOXELS = 2 * 40 * 56 * 40
 """Voxels of a batch of slices without a GPU."""
+CPU_GB_PER_MINUTE = 0.06
+"""Memory that patches are planned for without a GPU, per minute of training: patches that fill 8 GB leave a short
+training a few dozen steps."""
+LEAST_MINUTES = 1.0
 MAX_CPU_WORKERS = 8
 TINY_SHARE = 0.05
 """Share of the voxels of the median class below which a class is tiny."""
@@ -37,6 +41,19 @@ class Wishes:
     within_seconds: float | None = None
     memory_gb: float = 8.0
     use_gpu: bool = False
+
+    @property
+    def patch_memory_gb(self) -> float:
+        """Memory that patches are planned for: without a GPU less where time is short."""
+        return self.memory_gb if self.hurried_memory_gb is None else self.hurried_memory_gb
+
+    @property
+    def hurried_memory_gb(self) -> float | None:
+        """Memory that time leaves to patches; None: time limits nothing."""
+        if self.use_gpu or self.within_seconds is None:
+            return None
+        by_time = CPU_GB_PER_MINUTE * max(LEAST_MINUTES, self.within_seconds / 60)
+        return by_time if by_time < self.memory_gb else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +157,12 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
     sizes, shape = candidate.sizes, candidate.shape
     patch = sizes.topology.patch_size
     covered = 100 * math.prod(min(1.0, size / whole) for size, whole in zip(patch, shape, strict=True))
-    limit = f"{wishes.memory_gb:g} GB" if not all(p >= s for p, s in zip(patch, shape, strict=True)) else "the images"
+    if all(p >= s for p, s in zip(patch, shape, strict=True)):
+        limit = "the images"
+    elif wishes.within_seconds is not None and wishes.hurried_memory_gb is not None:
+        limit = f"{duration_text(wishes.within_seconds)} without a GPU, for more steps"
+    else:
+        limit = f"{wishes.memory_gb:g} GB"
     median = " x ".join(f"{each:g}" for each in shape)
     yield Setting(
         "train.patch_size", list(patch), f"{covered:.0f} % of the median image ({median} voxels); limited by {limit}."

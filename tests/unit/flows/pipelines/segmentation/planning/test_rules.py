@@ -19,7 +19,7 @@ from flows.cli.plan import planned_yaml
 from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.planning.masks import guess_classes
-from flows.pipelines.segmentation.planning.rules import is_ct
+from flows.pipelines.segmentation.planning.rules import Wishes, is_ct
 
 
 def write_volumes(folder: Path, spacings: list[float], classes: dict[str, Any], channel: str) -> None:
@@ -206,3 +206,18 @@ def test_slices_beside_the_volume(tmp_path: Path) -> None:
     assert slices.augment.mirror_axes == (1,), "neither right-left nor across slices"
     assert slices.augment.coarse_axis == 2
     assert slices.model.channels[0] == config.train.model.channels[0]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "memory_gb"),
+    [
+        (Wishes(600, 8.0), 0.6),
+        (Wishes(600, 0.5), 0.5),
+        (Wishes(4 * 3600, 8.0), 8.0),
+        (Wishes(5, 8.0), 0.06),
+        (Wishes(None, 8.0), 8.0),
+        (Wishes(600, 8.0, use_gpu=True), 8.0),
+    ],
+)
+def test_without_a_gpu_a_short_training_has_smaller_patches(wishes: Wishes, memory_gb: float) -> None:
+    assert wishes.patch_memory_gb == pytest.approx(memory_gb)
