@@ -23,7 +23,8 @@ class TrainingFigures(Figures):
     """MLflow run; None where the server could not be reached."""
     num_workers: int | tuple[int, int]
     precision: str = ""
-    """Numeric precision of the last steps. Empty: not recorded, by an earlier version."""
+    """Numeric precision that the selected checkpoint was trained in, at its end. Empty: not
+    recorded, by an earlier version."""
     init: Initialisation | None = None
     """What it took of other weights; None: it started from random ones."""
     meaning: Meaning = NO_MEANING

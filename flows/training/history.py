@@ -62,13 +62,11 @@ class Start(Spec):
 
     def describe_precision(self) -> str:
         """Return the line for people."""
-        reason = ", as the hardware has no instructions for bf16" if not self.has_bf16 else ""
-        before = f"; {self.precision_before} before step {self.step}" if self._changes_precision else ""
-        return f"trains in {self.precision}{reason if self.precision == 'fp32' else ''}{before}"
-
-    @property
-    def _changes_precision(self) -> bool:
-        return self.precision_before not in ("", self.precision)
+        lacks_bf16 = self.precision == "fp32" and not self.has_bf16
+        reason = ", as the hardware has no instructions for bf16" if lacks_bf16 else ""
+        changes = self.precision_before not in ("", self.precision)
+        before = f"; {self.precision_before} before step {self.step}" if changes else ""
+        return f"trains in {self.precision}{reason}{before}"
 
     def describe_pace(self) -> str:
         """Return the line for people where the number of steps was counted."""

@@ -164,7 +164,7 @@ def tiles_are_exact(model: UNetSpec) -> bool:
 
 
 class ImageBundle(Spec):
-    """What a restoration model's weights need beside them."""
+    """Description of a restoration model: its task, and all that its weights need beside them."""
 
     format: int = 1
     task: TaskSpec

@@ -24,8 +24,8 @@ CPU_CHANNELS, CPU_BATCH = 16, 2
 CPU_SLICE_VOXELS = 2 * 40 * 56 * 40
 """Voxels of a batch of slices without a GPU."""
 CPU_GB_PER_MINUTE = 0.06
-"""Memory that patches are planned for without a GPU, per minute of training: patches that fill 8 GB leave a short
-training a few dozen steps."""
+"""Memory that patches are planned for without a GPU, per minute of training: large patches leave a short one
+few steps. Chosen, not measured."""
 LEAST_MINUTES = 1.0
 MAX_CPU_WORKERS = 8
 TINY_SHARE = 0.05
@@ -45,15 +45,9 @@ class Wishes:
     @property
     def patch_memory_gb(self) -> float:
         """Memory that patches are planned for: without a GPU less where time is short."""
-        return self.memory_gb if self.hurried_memory_gb is None else self.hurried_memory_gb
-
-    @property
-    def hurried_memory_gb(self) -> float | None:
-        """Memory that time leaves to patches; None: time limits nothing."""
         if self.use_gpu or self.within_seconds is None:
-            return None
-        by_time = CPU_GB_PER_MINUTE * max(LEAST_MINUTES, self.within_seconds / 60)
-        return by_time if by_time < self.memory_gb else None
+            return self.memory_gb
+        return min(self.memory_gb, CPU_GB_PER_MINUTE * max(LEAST_MINUTES, self.within_seconds / 60))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +153,7 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
     covered = 100 * math.prod(min(1.0, size / whole) for size, whole in zip(patch, shape, strict=True))
     if all(p >= s for p, s in zip(patch, shape, strict=True)):
         limit = "the images"
-    elif wishes.within_seconds is not None and wishes.hurried_memory_gb is not None:
+    elif wishes.within_seconds is not None and wishes.patch_memory_gb < wishes.memory_gb:
         limit = f"{duration_text(wishes.within_seconds)} without a GPU, for more steps"
     else:
         limit = f"{wishes.memory_gb:g} GB"

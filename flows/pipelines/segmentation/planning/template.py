@@ -49,7 +49,7 @@ def _describe(candidate: Candidate) -> str:
     sizes = candidate.sizes
     patch, spacing = ("x".join(f"{each:.4g}" for each in of) for of in (sizes.topology.patch_size, candidate.spacing))
     return (
-        f"Not chosen, {TITLES[candidate.name]}: patches of {patch} at {spacing} mm, batch {sizes.batch_size} on a GPU, "
+        f"Not chosen, {TITLES[candidate.name]}: patches of {patch} at {spacing} mm, "
         f"strides {_value([list(stride) for stride in sizes.topology.strides])}"
     )
 
