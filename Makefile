@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 # Else (container images often set it) every process, and each of Ray's is one, compiles thousands of modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-stack test-cluster test-peers soak check stack bench goodput pictures lock clean
+.PHONY: help demo test test-stack test-cluster test-peers test-gpu soak check stack bench goodput pictures lock clean
 
 help:  ## Print this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 16
@@ -33,6 +33,9 @@ PEERS := dynamic-network-architectures==0.4.4 nnunetv2==2.8.1 batchgenerators==0
 test-peers: .venv/installed-test  ## Compare networks, plans and imported models with nnU-Net's own.
 	$(BIN)/python -m pip install --quiet --no-deps $(PEERS)
 	$(BIN)/python -m pytest tests/peers
+
+test-gpu: .venv/installed-test  ## Test networks, the training loop and every pipeline on this machine's GPU.
+	$(BIN)/python -m pytest tests/gpu
 
 soak: .venv/installed-test  ## Run the long rows of the fault table, then strike with 200 random faults in 40 minutes.
 	$(BIN)/python -m pytest tests/cluster -m long

@@ -6,11 +6,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import diffusion, family, inference, loading, pipeline, sharding, step, training
+from tests.benchmarks import diffusion, family, inference, layout, loading, pipeline, sharding, step, training
 
 BENCHMARKS = {
     "training": lambda folder: training.run(),
     "step": step.run,
+    "layout": lambda folder: layout.run(),
     "family": lambda folder: family.run(),
     "inference": inference.run,
     "sharding": sharding.run,

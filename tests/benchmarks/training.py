@@ -36,8 +36,8 @@ def run(batch_size: int = 2) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with (
         _process(_ours, batch_size, KEEP_FREED_MEMORY) as ours,
-        _process(_monai, batch_size, {}) as theirs,
-        _process(_monai, batch_size, KEEP_FREED_MEMORY) as alike,
+        _process(build_dynunet_step, batch_size, {}) as theirs,
+        _process(build_dynunet_step, batch_size, KEEP_FREED_MEMORY) as alike,
     ):
         contenders = {"unetflow UNet": ours, "MONAI DynUNet": theirs, "MONAI DynUNet, freed memory kept": alike}
         for step in contenders.values():
@@ -102,7 +102,7 @@ def _ours(images: Tensor, masks: Tensor) -> Callable[[], int]:
     return step
 
 
-def _monai(images: Tensor, masks: Tensor) -> Callable[[], int]:
+def build_dynunet_step(images: Tensor, masks: Tensor) -> Callable[[], int]:
     """As MONAI's dynunet_pipeline trains it: deep supervision on 3 outputs, DiceCE, SGD with Nesterov, clipping."""
     from monai.losses import DiceCELoss
     from monai.networks.nets import DynUNet

@@ -34,8 +34,12 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
-        """Divide the parameters by their shapes. ``momentum`` is read for matrices, ``betas`` for the others."""
+        """Divide the parameters by their shapes. ``momentum`` is read for matrices, ``betas`` for the others.
+
+        Matrices are orthogonalised in ``dtype``; all ranks must use the same, or their weights drift apart.
+        """
         known = list(parameters)
         groups = [
             {"params": [each for each in known if is_matrix(each)], "is_matrix": True},
@@ -43,6 +47,7 @@ class Muon(torch.optim.Optimizer):
         ]
         settings = {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay, "eps": 1e-8}
         super().__init__([group for group in groups if group["params"]], settings)
+        self.dtype = dtype
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -70,7 +75,8 @@ class Muon(torch.optim.Optimizer):
             ahead = as_matrix(torch.lerp(gradient, average, group["momentum"], out=torch.empty_like(parameter)))
             scale = RMS * max(ahead.shape) ** 0.5
             matrix = as_matrix(parameter)
-            matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(orthogonalise(ahead), alpha=group["lr"] * scale)
+            direction = orthogonalise(ahead, self.dtype)
+            matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"] * scale)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:
@@ -113,9 +119,14 @@ def num_moments(parameter: Tensor) -> int:
     return 1 if is_matrix(parameter) else 2
 
 
-def orthogonalise(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Bring the singular values of a matrix to 0.7 .. 1.2, by Newton-Schulz iteration in bfloat16."""
-    x = matrix.bfloat16()
+def orthogonalise(
+    matrix: Float[Tensor, "rows columns"], dtype: torch.dtype = torch.bfloat16
+) -> Float[Tensor, "rows columns"]:
+    """Bring the singular values of a matrix to 0.7 .. 1.2, by Newton-Schulz iteration in ``dtype``.
+
+    bfloat16 is enough (Jordan 2024), but many times slower than float32 on hardware that has no instructions for it.
+    """
+    x = matrix.to(dtype)
     x = x.T if matrix.shape[0] > matrix.shape[1] else x
     x = x / (x.norm() + 1e-7)
     a, b, c = COEFFICIENTS

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from unet_models.precision import Computed
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.training.muon import Muon
 
@@ -27,11 +28,20 @@ def learning_rate(spec: OptimizerSpec, step: int, num_steps: int) -> float:
     return spec.learning_rate
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], spec: OptimizerSpec) -> torch.optim.Optimizer:
-    """Build AdamW, or SGD with Nesterov momentum, in fused form; or Muon."""
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], spec: OptimizerSpec, precision: Computed = "bf16"
+) -> torch.optim.Optimizer:
+    """Build AdamW, or SGD with Nesterov momentum, in fused form; or Muon, whose matrix products have ``precision``."""
     momentum = MOMENTUM.get(spec.name, 0.0) if spec.momentum is None else spec.momentum
     if spec.name == "muon":
-        return Muon(parameters, spec.learning_rate, momentum=momentum, betas=spec.betas, weight_decay=spec.weight_decay)
+        return Muon(
+            parameters,
+            spec.learning_rate,
+            momentum=momentum,
+            betas=spec.betas,
+            weight_decay=spec.weight_decay,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        )
     if spec.name == "sgd":
         return torch.optim.SGD(
             parameters,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from unet_models.precision import computes_bf16, resolve_precision
 from unet_models.specs.loop import LoopSpec
 from unet_models.training.optimisation import Ema, build_optimizer
 
@@ -35,7 +36,8 @@ def build_state(model: nn.Module, spec: LoopSpec, device: torch.device) -> Train
         memory_format = CHANNELS_LAST[max(axes)]
         model = model.to(memory_format=memory_format)  # type: ignore[call-overload]  # documented, not in torch's stubs
     ema = Ema(model, spec.ema_decay) if spec.ema_decay else None
-    return TrainState(model, build_optimizer(model.parameters(), spec.optimizer), ema)
+    precision = resolve_precision(spec.precision, has_bf16=computes_bf16(device))  # workers have agreed on one before
+    return TrainState(model, build_optimizer(model.parameters(), spec.optimizer, precision), ema)
 
 
 @contextmanager

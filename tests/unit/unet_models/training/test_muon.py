@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from unet_models.networks.build import build_network
+from unet_models.precision import Precision
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import TrainSpec
+from unet_models.training import state as state_module
 from unet_models.training.checkpoint import MODEL, TRAINING, estimate_bytes, load_checkpoint, save_checkpoint
 from unet_models.training.muon import Muon, is_matrix, orthogonalise
 from unet_models.training.optimisation import build_optimizer
@@ -31,11 +33,12 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
-def test_singular_values_come_near_1_and_their_vectors_stay(shape: tuple[int, int]) -> None:
+def test_singular_values_come_near_1_and_their_vectors_stay(shape: tuple[int, int], dtype: torch.dtype) -> None:
     matrix = noise(*shape)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    found = left.T @ orthogonalise(matrix) @ right.T
+    found = left.T @ orthogonalise(matrix, dtype) @ right.T
     values = found.diagonal()
     assert 0.6 < values.min() <= values.max() < 1.3
     assert (found - torch.diag(values)).abs().max() < 0.05
@@ -99,6 +102,21 @@ def train(state: TrainState, seeds: range) -> None:
         state.step += 1
         assert state.ema is not None
         state.ema.update(state.model, state.step)
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_bf16", "dtype"),
+    [("auto", True, torch.bfloat16), ("auto", False, torch.float32), ("fp32", True, torch.float32)],
+)
+def test_products_have_the_precision_of_the_training(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, has_bf16: bool, dtype: torch.dtype
+) -> None:
+    """Emulated, bf16 made a step of hippocampus_gpu.yaml's network take four times as long on an AVX2 CPU."""
+    monkeypatch.setattr(state_module, "computes_bf16", lambda device: has_bf16)
+    spec = SPEC.model_copy(update={"precision": precision})
+    optimizer = build_state(build_network(spec.model, 1, 3, 2), spec, torch.device("cpu")).optimizer
+    assert isinstance(optimizer, Muon)
+    assert optimizer.dtype == dtype
 
 
 def built() -> TrainState:
