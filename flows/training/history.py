@@ -53,6 +53,8 @@ class Start(Spec):
     """Optimizer steps of the whole training; 0: unknown."""
     seconds_per_step: float = 0.0
     """Measured pace from which the steps within a time were counted; 0: their number was known."""
+    validating_seconds: float = 0.0
+    """Time of all validations at the measured pace."""
     precision: str = ""
     """Numeric precision that is trained in; empty: unknown."""
     precision_before: str = ""
@@ -70,9 +72,15 @@ class Start(Spec):
 
     def describe_pace(self) -> str:
         """Return the line for people where the number of steps was counted."""
-        return (
+        found = (
             f"{self.num_steps} steps, at {self.seconds_per_step:.3g} s each, fit into the time (train.within; "
             "train.num_steps is not used)"
+        )
+        if self.validating_seconds <= self.num_steps * self.seconds_per_step:
+            return found
+        return (
+            f"{found}; more of it, {self.validating_seconds:.0f} s, goes into validations: lower train.validate_cases "
+            "or raise train.within"
         )
 
 

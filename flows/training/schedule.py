@@ -21,6 +21,8 @@ class Schedule:
     spec: LoopSpec
     seconds_per_step: float = 0.0
     """Measured pace from which the steps were counted; 0: their number was known."""
+    validating_seconds: float = 0.0
+    """Time of all validations at the measured pace, the measured one included."""
 
 
 def plan_steps(
@@ -39,7 +41,12 @@ def plan_steps(
     phases = task.phases()
     pace = mean_pace([_measure(each, len(phases), loader_processes, device, rank) for each in phases])
     num_steps = pace.count_steps(spec.within, spec.validate_every_steps)
-    return Schedule(spec.model_copy(update={"num_steps": num_steps}), pace.step_seconds)
+    num_validations = 2 + num_steps // spec.validate_every_steps  # the measured one, and that of the last step
+    return Schedule(
+        spec.model_copy(update={"num_steps": num_steps}),
+        pace.step_seconds,
+        num_validations * pace.validation_seconds,
+    )
 
 
 def _measure(task: TrainingTask, num_phases: int, loader_processes: int, device: torch.device, rank: int) -> Pace:

@@ -106,3 +106,12 @@ def test_a_damaged_history_is_told_and_ends_nothing(tmp_path: Path, caplog: pyte
 )
 def test_the_precision_is_told_with_its_reason(start: Start, line: str) -> None:
     assert start.describe_precision() == line
+
+
+def test_it_is_said_where_validations_take_more_time_than_steps() -> None:
+    start = Start(step=0, num_steps=10, seconds_per_step=2.0, validating_seconds=20.0)
+    assert start.describe_pace().endswith("train.num_steps is not used)")
+    start = start.model_copy(update={"validating_seconds": 300.0})
+    assert start.describe_pace().endswith(
+        "; more of it, 300 s, goes into validations: lower train.validate_cases or raise train.within"
+    )
