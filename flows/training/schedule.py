@@ -41,11 +41,10 @@ def plan_steps(
     phases = task.phases()
     pace = mean_pace([_measure(each, len(phases), loader_processes, device, rank) for each in phases])
     num_steps = pace.count_steps(spec.within, spec.validate_every_steps)
-    num_validations = 2 + num_steps // spec.validate_every_steps  # the measured one, and that of the last step
     return Schedule(
         spec.model_copy(update={"num_steps": num_steps}),
         pace.step_seconds,
-        num_validations * pace.validation_seconds,
+        pace.validating_seconds(num_steps, spec.validate_every_steps),
     )
 
 

@@ -12,16 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_pipelines.batches import VolumeBatch
-from tests.benchmarks.training import PATCH, build_dynunet_step
-from unet_models.networks.build import build_network
+from tests.benchmarks.training import PATCH, build_dynunet_step, build_step
 from unet_models.networks.layers import InstanceNorm
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import AugmentSpec, TrainSpec
-from unet_models.training.fit import train_step
-from unet_models.training.objectives import Segmentation
-from unet_models.training.state import build_state
 
 ON_GPU = torch.cuda.is_available()
 BATCH = 9 if ON_GPU else 2
@@ -57,31 +52,19 @@ def run() -> None:
     print(f"\ntraining step, 5.60 M parameters, {BATCH} patches of {PATCH}, {precision}, {device}")
     for is_compiled, name, is_last in product((False, True) if ON_GPU else (False,), NORMS, (True, False)):
         title = f"{'compiled' if is_compiled else 'eager'}, {'channels last' if is_last else 'contiguous'}, {name}"
-        spec = _spec(precision, channels_last=is_last)
+        spec = _spec(precision, channels_last=is_last, compiled=is_compiled)
         with mock.patch.object(InstanceNorm, "forward", NORMS[name]):
-            _report(title, _build(spec, images, masks, is_compiled=is_compiled))
-    _report("eager, channels last, instance_norm, Muon", _build(_spec(precision, name="muon"), images, masks))
+            _report(title, build_step(spec, images, masks))
+    _report("eager, channels last, instance_norm, Muon", build_step(_spec(precision, name="muon"), images, masks))
     if ON_GPU:  # which trains in bf16
         _report("MONAI DynUNet", build_dynunet_step(images, masks))
 
 
-def _spec(precision: str, name: str = "sgd", *, channels_last: bool = True) -> TrainSpec:
+def _spec(precision: str, name: str = "sgd", *, channels_last: bool = True, compiled: bool = False) -> TrainSpec:
     optimizer = OptimizerSpec.model_validate({"name": name, "learning_rate": 0.01})
-    settings = {"precision": precision, "channels_last": channels_last, "optimizer": optimizer}
+    settings = {"precision": precision, "channels_last": channels_last, "compile": compiled, "optimizer": optimizer}
     settings |= {"model": UNetSpec(preset="nnunet"), "augment": AugmentSpec.nothing(), "num_steps": 10**6}
     return TrainSpec.model_validate({"patch_size": PATCH, "global_batch_size": BATCH, **settings})
-
-
-def _build(spec: TrainSpec, images: Tensor, masks: Tensor, *, is_compiled: bool = False) -> Step:
-    """Build what takes a step: as a worker does, augmentation and the moving average left out."""
-    state = build_state(build_network(spec.model, 1, 3), spec, images.device)
-    state.model.train()
-    if is_compiled:
-        state.model.compile()
-    positions = tuple(range(len(images)))
-    batch = VolumeBatch(images, masks.to(torch.uint8), positions, tuple(map(str, positions)), 0)
-    objective = Segmentation(spec)
-    return lambda: train_step(state.model, state, objective, batch, spec).item()
 
 
 def _report(title: str, step: Step) -> None:

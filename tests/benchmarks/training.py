@@ -18,7 +18,7 @@ from unet_models.networks.build import build_network
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import AugmentSpec, TrainSpec
-from unet_models.training.fit import train_step
+from unet_models.training.fit import train_step, wrap_model
 from unet_models.training.objectives import Segmentation
 from unet_models.training.state import build_state
 
@@ -89,14 +89,18 @@ def _ours(images: Tensor, masks: Tensor) -> Callable[[], int]:
         micro_batch_size=None if images.is_cuda else 1,
         optimizer=OptimizerSpec(name="sgd", learning_rate=0.01),
     )
+    return build_step(spec, images, masks)
+
+
+def build_step(spec: TrainSpec, images: Tensor, masks: Tensor) -> Callable[[], int]:
+    """Build what takes a step of ours, as a worker of a training takes it; each ends with the loss on the CPU."""
     state = build_state(build_network(spec.model, 1, 3), spec, images.device)
-    state.model.train()
+    model, objective = wrap_model(state.model, spec), Segmentation(spec)
     positions = tuple(range(len(images)))
     batch = VolumeBatch(images, masks.to(torch.uint8), positions, tuple(map(str, positions)), 0)
-    objective = Segmentation(spec)
 
     def step() -> int:
-        train_step(state.model, state, objective, batch, spec).item()
+        train_step(model, state, objective, batch, spec).item()
         return 1
 
     return step

@@ -1,4 +1,4 @@
-"""The training loop on a GPU: losses of the CPU, resumed as never stopped, batches from pinned memory."""
+"""Training and prediction on a GPU: losses and labels of the CPU, resumed as never stopped."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.training import SPEC, Recorder, batches, trained
+from tests.support.training import SPEC, Recorder, batches, fresh, trained
 from unet_models.networks.build import build_network
 from unet_models.precision import computes_bf16
 from unet_models.sampling.sliding_window import predict_logits
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.networks import UNetSpec
-from unet_models.specs.segmentation import PredictSpec, TrainSpec
+from unet_models.specs.segmentation import PredictSpec
 from unet_models.training.checkpoint import load_checkpoint
 from unet_models.training.fit import fit
 from unet_models.training.objectives import Segmentation
-from unet_models.training.state import TrainState, build_state
 
 MUON = OptimizerSpec(name="muon", learning_rate=0.003, warmup_steps=2)
 SPECS = {
@@ -31,28 +30,17 @@ SPECS = {
 }
 
 
-def fresh(spec: TrainSpec, device: torch.device, seed: int = 0) -> TrainState:
-    torch.manual_seed(seed)
-    return build_state(build_network(spec.model, 1, 3, ndim=len(spec.patch_size)), spec, device)
-
-
-def losses(spec: TrainSpec, device: torch.device) -> list[float]:
-    hooks = Recorder()
-    fit(fresh(spec, device), Segmentation(spec), batches(spec), spec, hooks)
-    return hooks.losses
-
-
 @pytest.mark.parametrize("name", SPECS)
 def test_losses_are_those_of_the_cpu(gpu: torch.device, name: str) -> None:
     """Weights and augmentation are drawn on the CPU, whatever the device: the same seed, the same training."""
     expected, _ = trained(SPECS[name])
-    np.testing.assert_allclose(losses(SPECS[name], gpu), expected, rtol=2e-3)
+    np.testing.assert_allclose(trained(SPECS[name], device=gpu)[0], expected, rtol=2e-3)
 
 
 @pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"compile": True}], ids=["bf16", "compiled"])
 def test_losses_fall(gpu: torch.device, changes: dict[str, object]) -> None:
     spec = SPEC.model_copy(update={"num_steps": 40, "optimizer": OptimizerSpec(learning_rate=0.01), **changes})
-    found = losses(spec, gpu)
+    found, _ = trained(spec, device=gpu)
     assert np.mean(found[-5:]) < 0.8 * np.mean(found[:5])
 
 
@@ -63,9 +51,9 @@ def test_bf16_is_what_auto_means(gpu: torch.device) -> None:
 def test_stopped_it_goes_on_as_if_it_had_not(gpu: torch.device, tmp_path: Path) -> None:
     """Up to rounding: sums of a GPU's kernels have no fixed order."""
     spec = SPECS["adamw with average"].model_copy(update={"checkpoint_every_steps": 1})
-    whole, hooks = fresh(spec, gpu), Recorder(tmp_path)
+    whole, hooks = fresh(spec, device=gpu), Recorder(tmp_path)
     fit(whole, Segmentation(spec), batches(spec), spec, hooks)
-    resumed = fresh(spec, gpu, seed=99)
+    resumed = fresh(spec, seed=99, device=gpu)
     load_checkpoint(tmp_path / "3", resumed)
     fit(resumed, Segmentation(spec), batches(spec, 3), spec, Recorder())
     for got, want in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):

@@ -102,14 +102,16 @@ def batches(spec: TrainSpec, first_step: int = 0, rank: int = 0, world_size: int
         yield VolumeBatch(torch.from_numpy(images[here]), torch.from_numpy(masks[here]), tuple(positions), keys, step)
 
 
-def fresh(spec: TrainSpec, seed: int = 0) -> TrainState:
+def fresh(spec: TrainSpec, seed: int = 0, device: torch.device = CPU) -> TrainState:
     """Build the state of a U-Net with random weights of ``seed``."""
     torch.manual_seed(seed)
-    return build_state(build_network(spec.model, 1, 3, ndim=len(spec.patch_size)), spec, CPU)
+    return build_state(build_network(spec.model, 1, 3, ndim=len(spec.patch_size)), spec, device)
 
 
-def trained(spec: TrainSpec, rank: int = 0, world_size: int = 1) -> tuple[list[float], TrainState]:
+def trained(
+    spec: TrainSpec, rank: int = 0, world_size: int = 1, device: torch.device = CPU
+) -> tuple[list[float], TrainState]:
     """Train from scratch as one rank; returns the loss of each step and the final state."""
-    state, hooks = fresh(spec), Recorder()
+    state, hooks = fresh(spec, device=device), Recorder()
     fit(state, Segmentation(spec), batches(spec, 0, rank, world_size), spec, hooks)
     return hooks.losses, state
