@@ -47,9 +47,11 @@ def planned_yaml(
 ) -> str:
     """Plan for a folder of cases; return the configuration as YAML."""
     from flows.pipelines.segmentation.planning.candidates import plan_candidates
-    from flows.pipelines.segmentation.planning.rules import Wishes, plan_candidate, plan_settings
+    from flows.pipelines.segmentation.planning.effort import in_order_of_choice
+    from flows.pipelines.segmentation.planning.rules import plan_candidate, plan_settings
     from flows.pipelines.segmentation.planning.survey import survey
     from flows.pipelines.segmentation.planning.template import plan_yaml
+    from flows.pipelines.segmentation.planning.wishes import Wishes
 
     try:
         seconds = float(str(parse_duration(within))) if within else None
@@ -58,8 +60,11 @@ def planned_yaml(
     root = data.expanduser().absolute()
     surveyed = survey(root)
     wishes = Wishes(seconds, memory, gpu)
-    chosen, *others = plan_candidates(surveyed.images(), wishes.patch_memory_gb)
-    settings = plan_settings(surveyed, chosen, wishes)
+    found = plan_candidates(surveyed.images(), wishes.patch_memory_gb)
+    if wishes.is_slow:
+        found = in_order_of_choice(found, surveyed.num_held_out, seconds or 0)
+    chosen, *others = found
+    settings = plan_settings(surveyed, chosen, others, wishes)
     if not candidates:
         return plan_yaml(str(root), settings, others)
     for other in others:

@@ -14,25 +14,26 @@ from unet_models.precision import computes_bf16
 from unet_models.sampling.sliding_window import predict_logits
 from unet_models.specs.loop import OptimizerSpec
 from unet_models.specs.networks import UNetSpec
-from unet_models.specs.segmentation import PredictSpec
+from unet_models.specs.segmentation import AugmentSpec, PredictSpec
 from unet_models.training.checkpoint import load_checkpoint
 from unet_models.training.fit import fit
 from unet_models.training.objectives import Segmentation
 
 MUON = OptimizerSpec(name="muon", learning_rate=0.003, warmup_steps=2)
+QUIET = SPEC.model_copy(update={"augment": AugmentSpec(p_noise=0)})
 SPECS = {
-    "sgd": SPEC,
-    "adamw with average": SPEC.model_copy(update={"optimizer": OptimizerSpec(warmup_steps=2), "ema_decay": 0.9}),
-    "muon, 3-D": SPEC.model_copy(
+    "sgd": QUIET,
+    "adamw with average": QUIET.model_copy(update={"optimizer": OptimizerSpec(warmup_steps=2), "ema_decay": 0.9}),
+    "muon, 3-D": QUIET.model_copy(
         update={"patch_size": (8, 8, 8), "model": UNetSpec(channels=(4, 8)), "optimizer": MUON}
     ),
-    "micro-batches": SPEC.model_copy(update={"micro_batch_size": 1}),
+    "micro-batches": QUIET.model_copy(update={"micro_batch_size": 1}),
 }
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_losses_are_those_of_the_cpu(gpu: torch.device, name: str) -> None:
-    """Weights and augmentation are drawn on the CPU, whatever the device: the same seed, the same training."""
+    """Weights and augmentation are drawn on the CPU, whatever the device, but for noise: a GPU draws its own."""
     expected, _ = trained(SPECS[name])
     np.testing.assert_allclose(trained(SPECS[name], device=gpu)[0], expected, rtol=2e-3)
 

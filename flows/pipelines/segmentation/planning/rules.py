@@ -7,8 +7,6 @@ import os
 import re
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,55 +14,34 @@ from data_pipelines.specs import duration_text
 from data_pipelines.volumes.spacing import MAX_ANISOTROPY, SAME, find_coarse_axis
 from flows.config.specs import REFUSED_IN_NAMES
 from flows.pipelines.segmentation.planning.candidates import COARSE_PERCENTILE, Candidate, planning_order
+from flows.pipelines.segmentation.planning.effort import MIRRORING_SHARE, VALIDATION_SHARE, Effort
 from flows.pipelines.segmentation.planning.sizes import Sizes, channels_of
 from flows.pipelines.segmentation.planning.survey import Survey
+from flows.pipelines.segmentation.planning.wishes import Setting, Wishes
+from unet_models.specs.loop import LoopSpec
 
 CPU_CHANNELS, CPU_BATCH = 16, 2
 """Width and batch without a GPU: more steps in the same time."""
 CPU_SLICE_VOXELS = 2 * 40 * 56 * 40
 """Voxels of a batch of slices without a GPU."""
-CPU_GB_PER_MINUTE = 0.06
-"""Memory that patches are planned for without a GPU, per minute of training: large patches leave a short one
-few steps. Chosen, not measured."""
-LEAST_MINUTES = 1.0
 MAX_CPU_WORKERS = 8
 TINY_SHARE = 0.05
 """Share of the voxels of the median class below which a class is tiny."""
+RESOLUTIONS = {
+    "3d_lowres": "A low resolution: patches see more of the image around them.",
+    "3d_fullres": "Full resolution: each patch sees less of the image, in more detail.",
+}
 SIDES = re.compile(r"(^|[^a-z])(left|right|l|r)([^a-z]|$)", re.IGNORECASE)
 """Names of classes that are told apart by their side."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """Wishes of the user."""
-
-    within_seconds: float | None = None
-    memory_gb: float = 8.0
-    use_gpu: bool = False
-
-    @property
-    def patch_memory_gb(self) -> float:
-        """Memory that patches are planned for: without a GPU less where time is short."""
-        if self.use_gpu or self.within_seconds is None:
-            return self.memory_gb
-        return min(self.memory_gb, CPU_GB_PER_MINUTE * max(LEAST_MINUTES, self.within_seconds / 60))
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A field of the configuration, its value and why."""
-
-    path: str
-    value: Any
-    reason: str
-
-
-def plan_settings(survey: Survey, candidate: Candidate, wishes: Wishes) -> list[Setting]:
+def plan_settings(survey: Survey, candidate: Candidate, others: Sequence[Candidate], wishes: Wishes) -> list[Setting]:
     """Return the settings that differ from the defaults, or that somebody would ask about."""
     return [
         *_data(survey),
-        *_preprocessing(survey, candidate.spacing),
+        *_preprocessing(survey, candidate, others, wishes),
         *_training(survey, candidate, wishes),
+        *_evaluation(survey, candidate, wishes),
         *_compute(candidate.sizes, wishes),
     ]
 
@@ -78,7 +55,7 @@ def plan_candidate(survey: Survey, chosen: Candidate, other: Candidate, wishes: 
         patches = other.thickened(axis, chosen)
         changes = {"train.augment.mirror_axes": mirrored, "train.augment.coarse_axis": axis}
     else:
-        reason = f"A low resolution, voxels of {_mm(other.spacing)}: patches see more of the image around them."
+        reason = f"{RESOLUTIONS[other.name]} Voxels of {_mm(other.spacing)}."
         patches = other
         changes = {"data.preprocess.spacing": list(other.spacing)}
     sizes = patches.sizes
@@ -110,9 +87,15 @@ def _data(survey: Survey) -> Iterator[Setting]:
         yield Setting("data.on_error", "quarantine", reason)
 
 
-def _preprocessing(survey: Survey, spacing: tuple[float, ...]) -> Iterator[Setting]:
+def _preprocessing(
+    survey: Survey, candidate: Candidate, others: Sequence[Candidate], wishes: Wishes
+) -> Iterator[Setting]:
+    spacing = candidate.spacing
     spacings = np.array([case.statistics.spacing for case in survey.cases])
-    if np.allclose(spacings, spacing, rtol=SAME):
+    if full := next((each for each in others if each.name == "3d_fullres"), None):
+        rounded = [float(f"{each:.6g}") for each in spacing]
+        yield Setting("data.preprocess.spacing", rounded, _why_low(Effort(full, survey.num_held_out), wishes))
+    elif np.allclose(spacings, spacing, rtol=SAME):
         yield Setting("data.preprocess.spacing", None, f"All cases have voxels of {_mm(spacing)}: none is resampled.")
     else:
         low, high = spacings.min(axis=0), spacings.max(axis=0)
@@ -124,6 +107,16 @@ def _preprocessing(survey: Survey, spacing: tuple[float, ...]) -> Iterator[Setti
         reason = f"Air around the subject: the median image keeps {100 * survey.kept_share:.0f} % of its voxels."
         yield Setting("data.preprocess.foreground_crop", True, reason)
     yield from _normalisation(survey)
+
+
+def _why_low(full: Effort, wishes: Wishes) -> str:
+    minutes, of = full.seconds / 60, _mm(full.candidate.spacing)
+    within = duration_text(wishes.within_seconds or 0)
+    return (
+        f"A low resolution, for {within} without a GPU: at the full one, {of}, an image takes {os.cpu_count()} CPUs "
+        f"{minutes:.1f} minutes, those held out {full.evaluation_seconds(0) / 60:.0f}, mirrored ones several times as "
+        "much; and patches would see little of it. More time, or a GPU, allows it."
+    )
 
 
 def _normalisation(survey: Survey) -> Iterator[Setting]:
@@ -170,8 +163,33 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
     if wishes.within_seconds is not None:
         text = duration_text(wishes.within_seconds)
         yield Setting("train.within", text, "As asked: the pace is measured first, the schedule ends on time.")
+        yield from _validation(survey, candidate, wishes)
     if survey.ndim == 2:
         yield Setting("train.loss.batch_dice", True, "Small patches: Dice over the whole batch is steadier.")
+
+
+def _validation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
+    """Validate on fewer cases where the usual number takes much of the training time."""
+    if wishes.is_slow and survey.ndim == 3:
+        seconds = VALIDATION_SHARE * (wishes.within_seconds or 0)
+        cases = max(1, int(seconds * Effort(candidate, survey.num_held_out).num_validated))
+        if cases < min(LoopSpec().validate_cases, survey.num_held_out):
+            share = f"{100 * VALIDATION_SHARE:g} %"
+            yield Setting("train.validate_cases", cases, f"Each validation is to take {share} of the time at most.")
+
+
+def _evaluation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
+    """Leave out test-time mirroring where it takes long beside training."""
+    if not wishes.is_slow or survey.ndim == 2:
+        return
+    effort, axes = Effort(candidate, survey.num_held_out), len(_mirrored(survey))
+    seconds = effort.evaluation_seconds(axes)
+    if seconds > MIRRORING_SHARE * (wishes.within_seconds or 0):
+        reason = (
+            f"Mirrored along {axes} axes, {survey.num_held_out} held-out cases would take {seconds / 60:.0f} minutes "
+            f"without a GPU; as they are, {effort.evaluation_seconds(0) / 60:.1f}."
+        )
+        yield Setting("evaluate.tta", False, reason)
 
 
 def _model(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:

@@ -59,6 +59,11 @@ class Survey:
         return self.spec.ndim
 
     @property
+    def num_held_out(self) -> int:
+        """Number of cases that a fold holds out."""
+        return math.ceil(len(self.cases) / self.spec.num_folds)
+
+    @property
     def kept_share(self) -> float:
         """Median share of voxels that a foreground crop leaves."""
         return median(case.kept_share for case in self.cases)

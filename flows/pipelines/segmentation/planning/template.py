@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from flows.pipelines.segmentation.planning.candidates import Candidate
-from flows.pipelines.segmentation.planning.rules import Setting
+from flows.pipelines.segmentation.planning.wishes import Setting
 
 WIDTH = 116
 TITLES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,19 @@ from flows.cli.plan import planned_yaml
 from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.planning.masks import guess_classes
-from flows.pipelines.segmentation.planning.rules import Wishes, is_ct
+from flows.pipelines.segmentation.planning.rules import is_ct
+from flows.pipelines.segmentation.planning.wishes import Wishes
 
 
-def write_volumes(folder: Path, spacings: list[float], classes: dict[str, Any], channel: str) -> None:
+def write_volumes(
+    folder: Path, spacings: list[float], classes: dict[str, Any], channel: str, shape: tuple[int, ...] = (24, 24, 12)
+) -> None:
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
     for index, thickness in enumerate(spacings):
         rng = np.random.default_rng(index)
         affine = np.diag([1.0, 1.0, thickness, 1.0])
-        label = np.zeros((24, 24, 12), np.uint8)
+        label = np.zeros(shape, np.uint8)
         label[4:12, 4:12, 2:8], label[12:16, 4:12, 2:8] = 1, 2
         image = rng.normal(40, 5, label.shape).round() + 100 * (label > 0)
         write_nifti(folder / "imagesTr" / f"case_{index}_0000.nii.gz", image.astype(np.int16), affine)
@@ -206,6 +210,33 @@ def test_slices_beside_the_volume(tmp_path: Path) -> None:
     assert slices.augment.mirror_axes == (1,), "neither right-left nor across slices"
     assert slices.augment.coarse_axis == 2
     assert slices.model.channels[0] == config.train.model.channels[0]
+
+
+def test_large_volumes_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute holds neither windows of full resolution nor mirrored ones, and few cases per validation."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("flows.pipelines.segmentation.planning.effort.CPU_VOXELS_PER_SECOND", 50_000)
+    write_volumes(tmp_path / "x", [2.0] * 6, {"background": 0, "a": 1, "b": 2}, "MR", (96, 80, 64))
+    config, text = planned(tmp_path / "x", "1m")
+    spacing = config.data.preprocess.spacing
+    assert isinstance(spacing, tuple)
+    assert min(spacing) > 2, "coarser than the 1 x 1 x 2 mm of the files"
+    assert not config.evaluate.tta
+    assert config.train.validate_cases == 1
+    text = " ".join(text.replace("#", "").split())
+    for part in (
+        "A low resolution, for 1m without a GPU: at the full one, 1 x 1 x 2 mm, an image takes 2 CPUs",
+        "Not chosen, full resolution",
+        "Mirrored along 3 axes, 2 held-out cases would take",
+        "Each validation is to take 3 % of the time at most.",
+    ):
+        assert part in text
+    assert planned(tmp_path / "x")[0].data.preprocess.spacing is None, "without a time it is not short"
+    path = tmp_path / "plan.yaml"
+    path.write_text(planned_yaml(tmp_path / "x", "1m", candidates=True))
+    compared = load_config(path)
+    assert isinstance(compared, SegmentationConfig)
+    assert compared.candidate_configs["3d_fullres"].data.preprocess.spacing == (1.0, 1.0, 2.0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""What a user asks of a plan, and what a plan is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+CPU_GB_PER_MINUTE = 0.06
+"""Memory that patches are planned for without a GPU, per minute of training: large patches leave a short one
+few steps. Chosen, not measured."""
+LEAST_MINUTES = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Wishes of the user."""
+
+    within_seconds: float | None = None
+    memory_gb: float = 8.0
+    use_gpu: bool = False
+
+    @property
+    def is_slow(self) -> bool:
+        """Tell whether time is short: a time was given, and there is no GPU."""
+        return not self.use_gpu and self.within_seconds is not None
+
+    @property
+    def patch_memory_gb(self) -> float:
+        """Memory that patches are planned for: without a GPU less where time is short."""
+        if self.use_gpu or self.within_seconds is None:
+            return self.memory_gb
+        return min(self.memory_gb, CPU_GB_PER_MINUTE * max(LEAST_MINUTES, self.within_seconds / 60))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A field of the configuration, its value and why."""
+
+    path: str
+    value: Any
+    reason: str
