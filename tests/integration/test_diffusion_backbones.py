@@ -101,6 +101,7 @@ def test_a_transformer_with_all_conditions_through_the_whole_pipeline(
         f"train={json.dumps(train)}",
         "registry={name: conditioned, export: [onnx]}",
         "evaluate.guidance_sweep=[]",
+        "compute.num_workers=1",
     )
     result = project.run("run", str(project.config), *(word for each in change for word in ("--set", each)))
     cached = {stage["name"] for stage in result["stages"] if stage["cached"]}

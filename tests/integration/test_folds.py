@@ -33,7 +33,7 @@ from tests.support.configs import TINY_PHANTOMS
 from tests.support.project import Project
 from unet_models.networks.build import build_network
 
-SMALL = ("train.num_steps=2", "train.validate_cases=0", "registry.export=[onnx]")
+SMALL = ("train.num_steps=2", "train.validate_cases=0", "registry.export=[onnx]", "compute.num_workers=1")
 SETTINGS = ("data.fold=all", "data.num_folds=2", *SMALL)
 TWO_FOLDS = [word for setting in SETTINGS for word in ("--set", setting)]
 
