@@ -68,7 +68,7 @@ def planned_yaml(
     if not candidates:
         return plan_yaml(str(root), settings, others)
     for other in others:
-        settings += plan_candidate(surveyed, chosen, other, wishes)
+        settings += plan_candidate(surveyed, found, other, wishes)
     return plan_yaml(str(root), settings)
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import statistics
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,18 +47,21 @@ def plan_settings(survey: Survey, candidate: Candidate, others: Sequence[Candida
     ]
 
 
-def plan_candidate(survey: Survey, chosen: Candidate, other: Candidate, wishes: Wishes) -> list[Setting]:
-    """Return another candidate as what it changes of the chosen one's settings."""
-    if len(other.spacing) < len(chosen.spacing):
-        axis = planning_order(chosen.spacing)[0]
+def plan_candidate(survey: Survey, planned: Sequence[Candidate], other: Candidate, wishes: Wishes) -> list[Setting]:
+    """Return one of the planned candidates as what it changes of the settings of the first one, all being 3-D."""
+    chosen, full = planned[0], next(each for each in planned if each.name == "3d_fullres")
+    changes: dict[str, Any] = {}
+    if len(other.spacing) < len(full.spacing):
+        axis = planning_order(full.spacing)[0]
         mirrored = [each for each in _mirrored(survey) if each != axis]
         reason = f"Slices across axis {axis}: a 2-D network that sees one at a time."
-        patches = other.thickened(axis, chosen)
+        patches = other.thickened(axis, full)
         changes = {"train.augment.mirror_axes": mirrored, "train.augment.coarse_axis": axis}
     else:
         reason = f"{RESOLUTIONS[other.name]} Voxels of {_mm(other.spacing)}."
         patches = other
-        changes = {"data.preprocess.spacing": list(other.spacing)}
+    if patches.spacing != chosen.spacing:
+        changes["data.preprocess.spacing"] = list(patches.spacing)
     sizes = patches.sizes
     changes = {"train.patch_size": list(sizes.topology.patch_size), "train.model.kernel_size": 3} | changes
     changes |= {setting.path: setting.value for setting in (*_batch(sizes, wishes), *_model(sizes, wishes))}

@@ -236,7 +236,9 @@ def test_large_volumes_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path.write_text(planned_yaml(tmp_path / "x", "1m", candidates=True))
     compared = load_config(path)
     assert isinstance(compared, SegmentationConfig)
-    assert compared.candidate_configs["3d_fullres"].data.preprocess.spacing == (1.0, 1.0, 2.0)
+    full, slices = (compared.candidate_configs[name] for name in ("3d_fullres", "2d"))
+    assert full.data.preprocess.spacing == slices.data.preprocess.spacing == (1.0, 1.0, 2.0)
+    assert slices.train.patch_size[2] == 1, "across the axis that is coarse in the files"
 
 
 @pytest.mark.parametrize(
