@@ -124,12 +124,18 @@ def _why_low(full: Effort, wishes: Wishes) -> str:
 
 
 def _normalisation(survey: Survey) -> Iterator[Setting]:
-    kinds = ["intensities" if is_ct(name) else "zscore" for name in survey.dataset.channels]
+    channels = zip(survey.dataset.channels, survey.guessed_ct, strict=True)
+    kinds = ["intensities" if is_ct(name) or is_guessed else "zscore" for name, is_guessed in channels]
     if "intensities" not in kinds:
         reason = "Intensities of no absolute unit: zero mean and unit variance of each image and channel."
         yield Setting("data.preprocess.normalise", "zscore", reason)
         return
     reason = "CT: intensities mean the same in every scan."
+    if any(survey.guessed_ct):
+        reason += (
+            " Guessed: no channel has a name, and every case has air, of -1000 Hounsfield units. If it is something "
+            "else, set zscore and leave out intensities."
+        )
     if "zscore" in kinds:
         reason += " The other channels have no absolute unit: zero mean and unit variance of each image."
     yield Setting("data.preprocess.normalise", kinds if len(kinds) > 1 else kinds[0], reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from data_pipelines.volumes.specs import DataSpec
 from flows.pipelines.segmentation.planning.candidates import Images
 from flows.pipelines.segmentation.planning.masks import guess_classes
 
+AIR, LEAST_AIR = (-1100, -900), 0.01
+"""Hounsfield units of air, and the share of a CT's voxels that have them at least."""
+UNNAMED = re.compile(r"channel_\d+")
+"""Names of channels that nothing declares."""
 CROPPED_SHARE = 0.95
 """Share of the median image that a foreground crop must leave at most to be planned."""
 
@@ -34,6 +39,8 @@ class SurveyedCase:
     statistics: CaseStatistics
     cropped: tuple[int, ...]
     """Voxels per axis, in RAS order, that a foreground crop leaves."""
+    air: tuple[bool, ...] = ()
+    """Whether each channel has as many voxels of air as a CT."""
 
     @property
     def kept_share(self) -> float:
@@ -57,6 +64,14 @@ class Survey:
     def ndim(self) -> int:
         """Number of spatial axes."""
         return self.spec.ndim
+
+    @property
+    def guessed_ct(self) -> tuple[bool, ...]:
+        """Which channels, named by nothing, must be CT: those with air, in Hounsfield units, in every case."""
+        names = enumerate(self.dataset.channels)
+        return tuple(
+            bool(UNNAMED.fullmatch(name)) and all(case.air[index] for case in self.cases) for index, name in names
+        )
 
     @property
     def num_held_out(self) -> int:
@@ -121,6 +136,7 @@ def _statistics(case: Case, dataset: Dataset, spec: DataSpec) -> SurveyedCase | 
         checked = check_case(case, dataset, spec)
         statistics = case_statistics(checked, dataset.labels.num_classes)
         stored = [stop - start for start, stop in find_foreground(checked.image)]
-        return SurveyedCase(statistics, tuple(stored[axis] for axis in ras_axes(checked.geometry)))
+        air = [float(((channel >= AIR[0]) & (channel <= AIR[1])).mean()) >= LEAST_AIR for channel in checked.image]
+        return SurveyedCase(statistics, tuple(stored[axis] for axis in ras_axes(checked.geometry)), tuple(air))
     except DataError as error:
         return list(error.problems)

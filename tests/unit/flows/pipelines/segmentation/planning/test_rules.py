@@ -170,6 +170,23 @@ def test_ct_is_known_by_its_name() -> None:
     assert not is_ct("CT perfusion")
 
 
+@pytest.mark.parametrize(("air", "normalise"), [(-1000, "intensities"), (-500, "zscore")])
+def test_ct_without_a_name_is_known_by_its_air(tmp_path: Path, air: int, normalise: str) -> None:
+    write_volumes(tmp_path / "named", [1.0, 1.0], {"background": 0, "a": 1, "b": 2}, "MR")
+    folder = tmp_path / "set"
+    for part, source in (("images", "imagesTr"), ("masks", "labelsTr")):
+        (folder / part).mkdir(parents=True)
+        for path in (tmp_path / "named" / source).iterdir():
+            image = nibabel.load(path)
+            values = np.array(image.dataobj, np.int16)
+            values[:2] = air if part == "images" else 0
+            write_nifti(folder / part / path.name.replace("_0000", ""), values, image.affine)
+    (folder / "classes.json").write_text('{"background": 0, "a": 1, "b": 2}')
+    config, text = planned(folder)
+    assert config.data.preprocess.normalise == normalise
+    assert ("Guessed: no channel has a name" in " ".join(text.split())) == (normalise == "intensities")
+
+
 def test_ct_beside_another_modality(tmp_path: Path) -> None:
     write_volumes(tmp_path / "set", [1.0, 1.0, 1.0], {"background": 0, "a": 1, "b": 2}, "CT")
     described = json.loads((tmp_path / "set" / "dataset.json").read_text())
