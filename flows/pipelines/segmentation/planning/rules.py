@@ -26,6 +26,8 @@ CPU_CHANNELS, CPU_BATCH = 16, 2
 CPU_SLICE_VOXELS = 2 * 40 * 56 * 40
 """Voxels of a batch of slices without a GPU."""
 MAX_CPU_WORKERS = 8
+FEW_HELD_OUT = 5
+"""Held-out cases below which the plan points to all folds."""
 TINY_SHARE = 0.05
 """Share of the voxels of the median class below which a class is tiny."""
 RESOLUTIONS = {
@@ -85,6 +87,12 @@ def _data(survey: Survey) -> Iterator[Setting]:
         values = ", ".join(str(value) for value in survey.spec.classes.values())
         reason = f"Nothing declares classes (classes.json): the masks hold {values}. Give the classes their names."
         yield Setting("data.classes", survey.spec.classes, reason)
+    if (held_out := survey.num_held_out) < FEW_HELD_OUT:
+        reason = (
+            f"Held out are {held_out} of {len(survey.cases)} cases, of which a score says little; all trains a network "
+            "per fold, scores every case and registers the average."
+        )
+        yield Setting("data.fold", 0, reason)
     if survey.problems:
         count = len({problem.path for problem in survey.problems})
         reason = f"{count} files break a rule: the cases are left out, and listed in the report."

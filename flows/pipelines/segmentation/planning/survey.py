@@ -21,6 +21,7 @@ from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, case
 from data_pipelines.volumes.preprocess import find_foreground
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec
+from data_pipelines.volumes.splits import assign_splits
 from flows.pipelines.segmentation.planning.candidates import Images
 from flows.pipelines.segmentation.planning.masks import guess_classes
 
@@ -59,6 +60,8 @@ class Survey:
     fingerprint: Fingerprint
     problems: tuple[Problem, ...]
     """Problems of the cases that are left out."""
+    num_held_out: int
+    """Usable cases that fold 0 holds out; where sharding will refuse the split, a fold's usual share."""
 
     @property
     def ndim(self) -> int:
@@ -72,11 +75,6 @@ class Survey:
         return tuple(
             bool(UNNAMED.fullmatch(name)) and all(case.air[index] for case in self.cases) for index, name in names
         )
-
-    @property
-    def num_held_out(self) -> int:
-        """Number of cases that a fold holds out."""
-        return math.ceil(len(self.cases) / self.spec.num_folds)
 
     @property
     def kept_share(self) -> float:
@@ -103,7 +101,17 @@ def survey(root: Path) -> Survey:
     if not found:
         raise DataError(problems) if problems else ConfigError(f"{root}: there is no case to plan for")
     fingerprint = merge_statistics([case.statistics for case in found], dataset.labels.numbers, dataset.channels)
-    return Survey(dataset, spec, tuple(found), fingerprint, tuple(problems))
+    held_out = _count_held_out(dataset, spec, {case.statistics.case_id for case in found})
+    return Survey(dataset, spec, tuple(found), fingerprint, tuple(problems), held_out)
+
+
+def _count_held_out(dataset: Dataset, spec: DataSpec, usable: set[str]) -> int:
+    left_out = {case.case_id for case in dataset.cases} - usable
+    try:
+        sides = assign_splits(dataset, spec, left_out).sides
+    except (ConfigError, DataError):
+        return math.ceil(len(usable) / spec.num_folds)
+    return sum(side == "val" for side in sides.values())
 
 
 def _is_flat(root: Path) -> bool:

@@ -150,6 +150,8 @@ def test_images_with_one_class(tmp_path: Path) -> None:
     assert config.train.augment.mirror_axes is None
     assert config.data.preprocess.normalise == "zscore"
     assert "5 images of" in text
+    assert config.data.fold == 0
+    assert "Held out are 1 of 5 cases, of which a score says little" in text
 
 
 def test_what_breaks_a_rule_is_left_out_and_said(tmp_path: Path) -> None:
