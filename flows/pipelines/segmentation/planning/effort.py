@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from flows.pipelines.segmentation.planning.candidates import Candidate
 
 CPU_VOXELS_PER_SECOND = 250_000
-"""Voxels of windows that one CPU predicts in a second, through a planned network of three axes in float32: two thirds
-of what was measured with AVX2 (docs/segmentation.md)."""
+"""Voxels of windows that one CPU predicts in a second, through a planned network in float32: of volumes two thirds of
+what was measured with AVX2, of images about that (docs/segmentation.md)."""
 OVERLAP = 0.5
 """Overlap of neighbouring windows that evaluation has by default."""
 IMAGE_SHARE = 0.1

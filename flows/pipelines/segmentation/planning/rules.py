@@ -188,7 +188,7 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
 
 def _validation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
     """Validate on fewer cases where the usual number takes much of the training time."""
-    if wishes.is_slow and survey.ndim == 3:
+    if wishes.is_slow:
         seconds = VALIDATION_SHARE * (wishes.within_seconds or 0)
         cases = max(1, int(seconds * Effort(candidate, survey.num_held_out).num_validated))
         if cases < min(LoopSpec().validate_cases, survey.num_held_out):
@@ -198,7 +198,7 @@ def _validation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterato
 
 def _evaluation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
     """Leave out test-time mirroring where it takes long beside training."""
-    if not wishes.is_slow or survey.ndim == 2:
+    if not wishes.is_slow:
         return
     effort, axes = Effort(candidate, survey.num_held_out), len(_mirrored(survey))
     seconds = effort.evaluation_seconds(axes)

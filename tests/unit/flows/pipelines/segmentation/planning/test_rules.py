@@ -154,6 +154,14 @@ def test_images_with_one_class(tmp_path: Path) -> None:
     assert "Held out are 1 of 5 cases, of which a score says little" in text
 
 
+def test_images_that_take_long_are_not_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_masks(tmp_path / "set", SQUARES)
+    assert planned(folder, "1m")[0].evaluate.tta is True
+    monkeypatch.setattr("flows.pipelines.segmentation.planning.effort.CPU_VOXELS_PER_SECOND", 10)
+    assert planned(folder, "1m")[0].evaluate.tta is False
+    assert planned(folder)[0].evaluate.tta is True, "no time was given"
+
+
 def test_what_breaks_a_rule_is_left_out_and_said(tmp_path: Path) -> None:
     write_volumes(tmp_path / "set", [1.0, 1.0, 1.0], {"background": 0, "a": 1, "b": 2}, "MR")
     (tmp_path / "set" / "imagesTr" / "case_1_0000.nii.gz").write_bytes(b"no volume")
