@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unet_models.networks.layers import InstanceNorm
 from unet_models.networks.unet import UNet
 
-CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def perturbed(model: UNet) -> UNet:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import monai.networks.nets
 import pytest
 import torch
-from monai.networks.nets.attentionunet import AttentionBlock
+from monai.networks.nets.attentionunet import AttentionBlock, AttentionLayer, ConvBlock, UpConv
+from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import Tensor, nn
 
 from tests.support.twins import CLOSE, copy_weights, in_order_of_use, perturbed, swap_inputs
+from unet_models.networks.blocks import plain
 from unet_models.networks.build import build_network
+from unet_models.networks.layers import INTERPOLATION
+from unet_models.networks.parts import Parts
 from unet_models.networks.skips import AttentionGate
 from unet_models.networks.unet import UNet
 from unet_models.specs.networks import UNetSpec
@@ -63,6 +68,128 @@ def test_the_plain_network_is_that_of_monai(ndim: int, strides: Any, kernels: An
     full = twin.train()(images)[:, 0]
     for ours, theirs in zip(model.train()(images), [full, *twin.heads], strict=True):
         torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+@pytest.mark.parametrize(("ndim", "size"), [(2, (32, 48)), (3, (16, 32, 16))])
+def test_the_network_with_max_pooling_is_that_of_monai(ndim: int, size: tuple[int, ...]) -> None:
+    """MONAI's ``BasicUNet``, whose last upsampling keeps its channels: the first two stages have as many."""
+    spec = UNetSpec(channels=(4, 4, 8, 16, 32), downsample="max_pool")
+    model = perturbed(build_network(spec, 2, 3, ndim))
+    twin = monai.networks.nets.BasicUNet(
+        ndim, 2, 3, features=(*spec.channels, 4), act=("leakyrelu", {"negative_slope": 0.01})
+    ).eval()
+    images = torch.randn(2, 2, *size)
+    copy_weights(in_order_of_use(model, images), in_order_of_use(twin, images))
+    assert_same(model, twin, images)
+
+
+@pytest.mark.parametrize(("ndim", "size"), [(2, (16, 24)), (3, (8, 16, 12))])
+def test_the_attention_network_is_that_of_monai(ndim: int, size: tuple[int, ...]) -> None:
+    """MONAI's ``AttentionUnet``: its upsampling is given as a part; its gates' normalisations, in our convolutions."""
+    spec = UNetSpec(
+        channels=(4, 8, 16), norm="batch", activation="relu", num_decoder_blocks=1, skip="gated", deep_supervision=0
+    )
+    decoder_spec = UNetSpec(channels=spec.channels)  # instance normalisation and a leaky ReLU
+
+    class Upsample(UpConv):
+        def __init__(self, spec: UNetSpec, ndim: int, in_channels: int, out_channels: int, stride: Any) -> None:
+            super().__init__(ndim, in_channels, out_channels, strides=stride)
+
+    block = SimpleNamespace(Stage=lambda _, *sizes: plain.Stage(decoder_spec, *sizes), Upsample=Upsample)
+    model: Any = build_network(spec, 2, 3, ndim, Parts.of(spec, decoder_block=block))
+    twin: Any = monai.networks.nets.AttentionUnet(ndim, 2, 3, spec.channels, (2, 2))
+    randomise(twin)
+    layers = [module for module in twin.modules() if isinstance(module, AttentionLayer)]
+    for stage, theirs in zip(
+        model.encoder.stages, [module for module in twin.modules() if isinstance(module, ConvBlock)], strict=True
+    ):
+        for own, other in zip(stage.convs, theirs.conv, strict=True):
+            own.conv.load_state_dict(other.conv.state_dict())
+            own.norm.load_state_dict(other.adn.N.state_dict())
+    parts = model.decoder.upsamples, model.decoder.skips, model.decoder.stages
+    for upsample, skip, stage, layer in zip(*(list(part)[::-1] for part in parts), layers, strict=True):
+        upsample.load_state_dict(layer.upconv.state_dict())
+        gate, attention = skip.gate, layer.attention
+        gate.project_gate.weight.data, shift = folded(*attention.W_g)
+        gate.project_skip.weight.data, other_shift = folded(*attention.W_x)
+        gate.project_gate.bias.data = shift + other_shift
+        gate.attention.weight.data, gate.attention.bias.data = folded(*attention.psi[:2])
+        stage.convs[0].conv.load_state_dict(layer.merge.conv.state_dict())
+        layer.merge.adn.A.weight.data.fill_(0.01)
+    model.decoder.heads[0].load_state_dict(twin.model[2].conv.state_dict())
+    assert_same(model.eval(), twin.eval(), torch.randn(2, 2, *size))
+
+
+@pytest.mark.parametrize(("ndim", "size"), [(2, (16, 24)), (3, (8, 16, 16))])
+def test_the_network_around_any_encoder_is_that_of_monai(
+    ndim: int, size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MONAI's ``FlexibleUNet`` with our encoder: it has no skip at full resolution, and a head of 3 voxels."""
+    channels = (8, 8, 16, 32)
+    skips = ("none", "concat", "concat")
+    spec = UNetSpec(channels=channels, norm="batch", activation="relu", upsample="linear", skip=skips)
+    model: Any = build_network(spec, 2, 3, ndim)
+    randomise(model)
+
+    class Backbone(nn.Module):
+        def __init__(self, **_: Any) -> None:
+            super().__init__()
+
+        def forward(self, images: Tensor) -> list[Tensor]:
+            features: list[Tensor] = model.encoder(images)[1:]
+            return features
+
+    parameters = {"spatial_dims": ndim, "in_channels": 2, "pretrained": False}
+    entry = {"type": Backbone, "feature_number": 3, "feature_channel": channels[1:], "parameter": parameters}
+    monkeypatch.setitem(FLEXUNET_BACKBONE.register_dict, "ours", entry)
+    twin: Any = monai.networks.nets.FlexibleUNet(
+        2,
+        3,
+        "ours",
+        decoder_channels=(16, 8, 8),
+        spatial_dims=ndim,
+        norm="batch",
+        decoder_bias=True,
+        interp_mode=INTERPOLATION[ndim],
+    )
+    images = torch.randn(2, 2, *size)
+    last = next(
+        module for module in model.decoder.upsamples[-1].modules() if isinstance(module, (nn.Conv2d, nn.Conv3d))
+    )
+    nn.init.dirac_(last.weight)  # theirs upsamples as many channels as they are
+    nn.init.zeros_(last.bias)
+    head, ours = twin.segmentation_head[0], model.decoder.heads[0]
+    shared = (model.encoder, last, ours)
+    for own, other in zip(
+        in_order_of_use(model.eval(), images, shared),
+        in_order_of_use(twin.eval(), images, (model.encoder, head)),
+        strict=True,
+    ):
+        other.load_state_dict(own.state_dict())
+    nn.init.zeros_(head.weight)
+    head.weight.data[(..., *(1,) * ndim)] = ours.weight.data.flatten(1)
+    head.bias.data = ours.bias.data
+    assert_same(model, twin, images)
+
+
+def randomise(model: nn.Module) -> None:
+    """Draw all parameters, and the statistics of batch normalisations."""
+    torch.manual_seed(2)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0.0, 0.2)
+            nn.init.normal_(module.running_mean, 0.0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+        elif isinstance(getattr(module, "bias", None), Tensor):
+            nn.init.normal_(module.bias, 0.0, 0.2)
+
+
+def folded(convolution: Any, norm: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that computes what it and its batch normalisation do in evaluation."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    weight = convolution.conv.weight * scale.view(-1, *(1,) * (convolution.conv.weight.ndim - 1))
+    return weight.detach(), (norm.bias + scale * (convolution.conv.bias - norm.running_mean)).detach()
 
 
 @pytest.mark.parametrize(("ndim", "size"), [(2, (16, 24)), (3, (8, 16, 12))])
