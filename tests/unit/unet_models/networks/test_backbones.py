@@ -14,6 +14,7 @@ from jaxtyping import jaxtyped
 from torch import nn
 
 from tests.support.denoisers import BACKBONES, inputs, perturbed
+from tests.support.twins import CLOSE
 from unet_models.networks.attention import Attention
 from unet_models.networks.build import build_denoiser
 from unet_models.networks.denoiser import Denoiser
@@ -22,7 +23,6 @@ from unet_models.networks.denoisers.uvit import UViT
 from unet_models.networks.patches import join_patches
 from unet_models.specs.denoisers import DenoiserSpec, DiTSpec, UViTSpec
 
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 CONDITIONS: dict[str, dict[str, Any]] = {
     "text": {},
     "class": {"context_dim": None, "num_class_embeds": 5},
