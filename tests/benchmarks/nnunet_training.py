@@ -68,7 +68,7 @@ def compare(comparison: Comparison, config: Path | None) -> None:
 
 
 def _make(dataset: int | None, data: Path, raw: Path) -> Path:
-    """Lay a data set of the Decathlon out as nnU-Net reads it, make the integration data set of it; return the folder."""
+    """Lay a data set of the Decathlon out as nnU-Net reads it, or the integration data set that it makes of that."""
     number, name = data.name.removeprefix("Task").split("_", 1)
     source = raw / f"Dataset{int(number):03}_{name}"
     _lay_out(data, source)
