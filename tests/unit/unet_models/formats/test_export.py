@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from torch import nn
 
 from tests.support.denoisers import BACKBONES
 from tests.support.exports import READERS, Run, assert_equal, by_onnx, perturbed, written
@@ -99,6 +100,14 @@ def test_unet_2d_and_sizes_that_are_no_multiple(unet_2d: tuple[UNet, Traced], tm
             runs["onnx"](images=torch.randn(size))
     with pytest.raises(AssertionError, match=">= 8"):  # the network would pad this one
         runs["torch_export"](images=torch.randn(2, 2, 4, 4))
+
+
+def test_the_graph_has_no_activation_in_place_and_the_network_keeps_its_own(unet_2d: tuple[UNet, Traced]) -> None:
+    network, traced = unet_2d
+    targets = {str(node.target) for node in traced.program.graph.nodes}
+    assert "aten.leaky_relu.default" in targets
+    assert "aten.leaky_relu_.default" not in targets
+    assert {module.inplace for module in network.modules() if isinstance(module, nn.LeakyReLU)} == {True}
 
 
 def test_weights_of_low_precision_are_refused() -> None:
