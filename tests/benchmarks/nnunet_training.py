@@ -34,7 +34,7 @@ VARIABLES = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What both train."""
+    """Trainings that are compared."""
 
     data: Path
     folder: Path
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def limit(self) -> str:
-        """What ends both trainings, in words."""
+        """Length of both trainings, in words."""
         return f"{self.steps} steps" if self.steps else f"{self.minutes:g} minutes of training"
 
 

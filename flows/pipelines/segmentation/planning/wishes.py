@@ -1,4 +1,4 @@
-"""What a user asks of a plan, and what a plan is made of."""
+"""Wishes of a user, and settings of a plan."""
 
 from __future__ import annotations
 
