@@ -146,7 +146,9 @@ def _pace(prepared: Path, fold: int) -> float:
         trainer.train_step(next(trainer.dataloader_train))
         times.append(time.perf_counter() - started)
     trainer.on_train_end()
-    return statistics.median(times[2:])
+    pace = statistics.median(times[2:])
+    print(f"nnU-Net: {pace:.2f} s an iteration")
+    return pace
 
 
 def _trainer(prepared: Path, fold: int) -> Any:

@@ -183,7 +183,7 @@ def _trace(network: nn.Module, interface: Interface) -> Traced:
 
 @contextmanager
 def _out_of_place(network: nn.Module) -> Iterator[None]:
-    """Let activations write new tensors: the ONNX exporter takes a third more time to undo what is done in place."""
+    """Let activations write new tensors: undoing what is done in place takes a third of the ONNX exporter's time."""
     changed: list[Any] = [module for module in network.modules() if getattr(module, "inplace", False)]
     for module in changed:
         module.inplace = False

@@ -7,7 +7,6 @@ the logits of an image of any size are never held as a whole.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from data_pipelines.mirroring import mirrored_indices
 from unet_models.sampling.sweep import Box, Sweep
-from unet_models.specs.segmentation import PredictSpec
+from unet_models.specs.segmentation import PredictSpec, count_windows
 
 Window = tuple[slice, ...]
 """Part of the padded image that the network sees at once, per axis."""
@@ -82,7 +81,7 @@ def iter_windows(size: Sequence[int], patch_size: Sequence[int], overlap: float)
     """
     starts = []
     for n, p in zip(size, patch_size, strict=True):
-        count = 1 + math.ceil((n - p) / max(p * (1 - overlap), 1))
+        count = count_windows(n, p, overlap)
         starts.append([round((n - p) / max(count - 1, 1) * i) for i in range(count)])
     for corner in itertools.product(*starts):
         yield tuple(slice(a, a + p) for a, p in zip(corner, patch_size, strict=True))

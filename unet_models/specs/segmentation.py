@@ -236,3 +236,8 @@ class PredictSpec(Spec):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Numeric precision of the forward pass. ``fp32`` gives the same labels for every batch size and number of
     threads; ``bf16`` is faster on a GPU."""
+
+
+def count_windows(size: float, window: int, overlap: float) -> int:
+    """Return how many windows cover ``size`` voxels of an axis, where neighbours share ``overlap`` of one at least."""
+    return 1 + math.ceil(max(0.0, size - window) / max(window * (1 - overlap), 1))

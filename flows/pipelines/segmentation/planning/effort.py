@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flows.pipelines.segmentation.planning.candidates import Candidate
+from unet_models.specs.segmentation import PredictSpec, count_windows
 
 CPU_VOXELS_PER_SECOND = 250_000
 """Voxels of windows that one CPU predicts in a second, through a planned network in float32: of volumes two thirds of
 what was measured with AVX2, of images about that (docs/segmentation.md)."""
-OVERLAP = 0.5
-"""Overlap of neighbouring windows that evaluation has by default."""
 IMAGE_SHARE = 0.1
 """Largest share of the training time that the prediction of one image may take."""
 MIRRORING_SHARE = 0.25
@@ -37,7 +36,7 @@ class Effort:
     @property
     def seconds(self) -> float:
         """Time of the median image in overlapping windows, not mirrored."""
-        return self._seconds(OVERLAP)
+        return self._seconds(PredictSpec().overlap)
 
     @property
     def num_validated(self) -> float:
@@ -54,10 +53,8 @@ class Effort:
 
     def _seconds(self, overlap: float) -> float:
         patch = self.candidate.sizes.topology.patch_size
-        numbers = [
-            math.ceil(max(0.0, size - window) / (window * (1 - overlap))) + 1
-            for size, window in zip(self.candidate.shape, patch, strict=True)
-        ]
+        sizes = zip(self.candidate.shape, patch, strict=True)
+        numbers = [count_windows(size, window, overlap) for size, window in sizes]
         return math.prod(numbers) * math.prod(patch) / (CPU_VOXELS_PER_SECOND * (os.cpu_count() or 1))
 
 

@@ -192,8 +192,8 @@ def _validation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterato
         seconds = VALIDATION_SHARE * (wishes.within_seconds or 0)
         cases = max(1, int(seconds * Effort(candidate, survey.num_held_out).num_validated))
         if cases < min(LoopSpec().validate_cases, survey.num_held_out):
-            share = f"{100 * VALIDATION_SHARE:g} %"
-            yield Setting("train.validate_cases", cases, f"Each validation is to take {share} of the time at most.")
+            reason = f"As many as one validation predicts in {100 * VALIDATION_SHARE:g} % of the time, at least one."
+            yield Setting("train.validate_cases", cases, reason)
 
 
 def _evaluation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
