@@ -37,7 +37,7 @@ def parse_duration(value: object) -> object:
         return value
     match = _DURATION.fullmatch(value.strip())
     if not value.strip() or match is None:
-        raise ValueError(f"write a duration as 1h30m, 30m, 90s or a number of seconds, got {value!r}")
+        raise ValueError(f"write a duration as 1h30m, 30m or 90s, got {value!r}")
     return sum(float(number) * unit for number, unit in zip(match.groups(), (3600, 60, 1), strict=True) if number)
 
 

@@ -24,7 +24,7 @@ def ablation_page(config: PipelineConfig, ablation: Ablation, summaries: Sequenc
         svg=line_chart({each.name: each.curve for each in summaries}, title=f"Validation {quality.title}", width=720)
     )
     sections = [
-        Section("Comparison", _intro(summaries), [_table(summaries)]),
+        Section("Comparison", _intro(config, summaries), [_table(summaries)]),
         Section("Validation", "Mean over the seeds at each validation.", [curves]),
         configuration_section(config.model_dump(mode="json")),
     ]
@@ -42,11 +42,12 @@ def ablation_text(summaries: Sequence[VariantSummary]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def _intro(summaries: Sequence[VariantSummary]) -> str:
+def _intro(config: PipelineConfig, summaries: Sequence[VariantSummary]) -> str:
     reference = summaries[0]
+    num_steps = config.train.num_steps  # type: ignore[attr-defined]  # ablations are of pipelines that train
     return (
-        f"{reference.num_seeds} seed{'s' if reference.num_seeds > 1 else ''} of each variant, trained for the same "
-        f"number of steps. Under each mean its 95 % interval. Steps: until validation, "
+        f"{reference.num_seeds} seed{'s' if reference.num_seeds > 1 else ''} of each variant, trained for "
+        f"{num_steps:,} steps. Under each mean its 95 % interval. Steps: until validation, "
         f"averaged over the seeds, first had {SHARE:.0%} of what “{reference.name}” ends with."
     )
 

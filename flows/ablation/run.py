@@ -26,6 +26,15 @@ TINY = {"memory": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One variant with one seed."""
+
+    variant: str
+    seed: int
+    config: PipelineConfig
+
+
+@dataclass(frozen=True, slots=True)
 class AblationRun:
     """One variant with one seed, and the records of its stages by step."""
 
@@ -49,20 +58,41 @@ def run_ablation(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int
     Raises ConfigError where trainings could not be compared step by step.
     """
     check_comparable(config)
+    run_before(config)
+    return run_all(plan_runs(config, ablation, seeds))
+
+
+def plan_runs(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int]) -> list[PlannedRun]:
+    """Return every variant with every seed."""
     config = config.model_copy(update={"storage": config.storage_uri})
-    planned = [
-        (variant, seed, with_seed(changed, seed))
+    return [
+        PlannedRun(variant, seed, with_seed(changed, seed))
         for variant, changed in ablation.variants(config).items()
         for seed in seeds
     ]
+
+
+def run_before(config: PipelineConfig) -> list[Record[Figures]]:
+    """Run the stages that the variants share: once, not by several trials at a time. Return their records."""
     names = [step.name for step in pipeline_of(config).steps_of(config)]
-    run_steps(config, until=names[names.index(VARIED) - 1])  # once, not by several trials at a time
-    missing = [
-        number for number, (_, _, each) in enumerate(planned) if not all(s.done for s in plan_pipeline(each, LAST))
-    ]
+    return [done.record for done in run_steps(config, until=names[names.index(VARIED) - 1]).values()]
+
+
+def run_all(planned: Sequence[PlannedRun]) -> list[AblationRun]:
+    """Run what has no records yet; return all of them."""
+    configs = [each.config for each in planned]
+    missing = [number for number, each in enumerate(configs) if not all(s.done for s in plan_pipeline(each, LAST))]
     if missing:
-        _tune([each for _, _, each in planned], missing)
-    return [AblationRun(variant, seed, _records(each)) for variant, seed, each in planned]
+        _tune(configs, missing)
+    return [AblationRun(each.variant, each.seed, _records(each.config)) for each in planned]
+
+
+def num_side_by_side(config: PipelineConfig) -> int:
+    """Return how many runs the cluster has room for at a time."""
+    connect_workers(config.compute)
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) // config.compute.num_cpus)
 
 
 def check_comparable(config: PipelineConfig) -> None:
@@ -76,7 +106,9 @@ def check_comparable(config: PipelineConfig) -> None:
     if not spec.validate_cases:
         raise ConfigError("ablate: it compares validation step by step; set train.validate_cases above 0")
     if spec.within is not None:
-        raise ConfigError("ablate: variants train the same number of steps; set train.num_steps, not train.within")
+        raise ConfigError(
+            "ablate: variants train the same number of steps; set train.num_steps or --within, not train.within"
+        )
 
 
 def with_seed(config: PipelineConfig, seed: int) -> PipelineConfig:
@@ -91,9 +123,8 @@ def _records(config: PipelineConfig) -> dict[str, Record[Figures]]:
 
 def _tune(configs: Sequence[PipelineConfig], numbers: Sequence[int]) -> None:
     """Run the pipelines of ``numbers``, as many at a time as the cluster has room for."""
-    connect_workers(configs[0].compute)
+    room = num_side_by_side(configs[0])
     tune = import_tune()
-    import ray
 
     from flows.ablation.listener import RunListener
 
@@ -105,12 +136,11 @@ def _tune(configs: Sequence[PipelineConfig], numbers: Sequence[int]) -> None:
         else:
             tune.report({"error": ""})
 
-    room = int(ray.cluster_resources().get("CPU", 1)) // configs[0].compute.num_cpus
     with temporary_folder("ablation") as folder, Progress("ablate", len(numbers), "runs") as progress:
         tuner = tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([TINY])),
             param_space={"number": tune.grid_search(list(numbers))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=max(1, room)),
+            tune_config=tune.TuneConfig(max_concurrent_trials=room),
             run_config=tune.RunConfig(
                 storage_path=str(folder), name="runs", verbose=0, callbacks=[RunListener(progress)]
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Annotated, Any
 
 import typer
 from pydantic_core import to_json
+
+from data_pipelines.errors import ConfigError
+from data_pipelines.specs import parse_duration
 
 app = typer.Typer(
     help="From medical volumes or captioned images to a registered, deployable U-Net.",
@@ -49,6 +53,17 @@ def parse_gigabytes(text: str) -> float:
     if size < LEAST_GIGABYTES:
         raise typer.BadParameter(f"write a size as 8, 8GB or 512MB, {LEAST_GIGABYTES:g} GB or more, got {text!r}")
     return size
+
+
+def parse_within(text: str) -> float:
+    """Read the time of ``--within`` in seconds, such as ``30m``. Raises ConfigError for any other text, and for 0."""
+    try:
+        seconds = float(str(parse_duration(text)))
+    except ValueError as error:
+        raise ConfigError(f"--within: {error}") from None
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"--within: write a time above 0, such as 30m, got {text!r}")
+    return seconds
 
 
 _result_fd = 1

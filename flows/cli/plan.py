@@ -10,8 +10,7 @@ import typer
 
 from data_pipelines.atomic import atomic_file
 from data_pipelines.errors import ConfigError
-from data_pipelines.specs import parse_duration
-from flows.cli.base import PIPELINE_PANEL, app, parse_gigabytes, print_result
+from flows.cli.base import PIPELINE_PANEL, app, parse_gigabytes, parse_within, print_result
 from flows.config.locations import state_folder
 
 logger = logging.getLogger(__name__)
@@ -53,10 +52,7 @@ def planned_yaml(
     from flows.pipelines.segmentation.planning.template import plan_yaml
     from flows.pipelines.segmentation.planning.wishes import Wishes
 
-    try:
-        seconds = float(str(parse_duration(within))) if within else None
-    except ValueError as error:
-        raise ConfigError(f"--within: {error}") from None
+    seconds = parse_within(within) if within else None
     root = data.expanduser().absolute()
     surveyed = survey(root)
     wishes = Wishes(seconds, memory, gpu)
