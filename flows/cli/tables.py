@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from data_pipelines.progress import rounded_duration
 from flows.cluster.job import FORGOTTEN
 from flows.metrics import METRICS, parse_metric_name
 
@@ -92,21 +93,12 @@ def _progress_text(row: JobRow, now: float) -> str:
         return ""
     parts = [f"step {status.step}/{status.num_steps}"]
     if row.state == "running" and status.seconds_left is not None:
-        parts.append(f"{duration_text(status.seconds_left - (now - status.updated))} left")
+        parts.append(f"{rounded_duration(status.seconds_left - (now - status.updated))} left")
     if status.checkpoint_at is not None:
-        parts.append(f"checkpoint {duration_text(now - status.checkpoint_at)} ago")
+        parts.append(f"checkpoint {rounded_duration(now - status.checkpoint_at)} ago")
     if status.goodput_percent is not None:
         parts.append(f"goodput {status.goodput_percent:.0f} %")
     return ", ".join(parts)
-
-
-def duration_text(seconds: float) -> str:
-    """Write a duration with the unit that suits it; a negative one is 0."""
-    seconds = max(0.0, seconds)
-    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.1f} days"
 
 
 def models_text(versions: Sequence[ModelVersion], *, lineage: bool) -> str:

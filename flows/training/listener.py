@@ -53,20 +53,21 @@ class Listener:
         self._spend()
         self.history.finish()
 
-    def on_times(self, report: LoopReport) -> None:
-        """Book the time of a report."""
+    def on_times(self, report: LoopReport) -> float | None:
+        """Book the time of a report; return the seconds until the last step, as far as they are known."""
         self.ledger.add(report)
         self.forecast.add(report)
         self.stall.report()
         self._spend()
-        pace = self.forecast.seconds_per_step
+        pace, seconds_left = self.forecast.seconds_per_step, self.forecast.seconds_left
         self.status.update(
             step=report.step,
-            seconds_left=self.forecast.seconds_left,
+            seconds_left=seconds_left,
             steps_per_second=1 / pace if pace else None,
             goodput_percent=self.history.times.goodput_percent,
             **({"checkpoint_at": time.time()} if report.is_checkpoint else {}),
         )
+        return seconds_left
 
     def _spend(self) -> None:
         self.history.spend(self.ledger.split(), self.ledger.num_trained)

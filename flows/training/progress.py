@@ -67,7 +67,8 @@ class FollowReports:
     """``with FollowReports(path, name, task, on_rows, on_start, on_times):`` shows progress until the block ends.
 
     New rows are passed on to ``on_rows``, where workers start, for the first time or again, to ``on_start``, and what
-    their loop spent its time on to ``on_times``. ``on_poll`` is called each time that the file was looked at.
+    their loop spent its time on to ``on_times``, which returns the seconds that are left. ``on_poll`` is called each
+    time that the file was looked at.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class FollowReports:
         task: TrainingTask,
         on_rows: Callable[[list[CurveRow]], None],
         on_start: Callable[[Start], None],
-        on_times: Callable[[LoopReport], None],
+        on_times: Callable[[LoopReport], float | None],
         on_poll: Callable[[], None] = lambda: None,
     ) -> None:
         self.path, self.on_rows, self.on_start, self.on_times = path, on_rows, on_start, on_times
@@ -85,6 +86,7 @@ class FollowReports:
         self.shown = ("train/loss", task.score, "samples_per_second")
         self.known: CurveRow = {}
         self.position = 0
+        self.seconds_left: float | None = None
         self.progress = Progress(name, None if task.spec.within else task.spec.num_steps, "steps")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="training-progress", daemon=True)
@@ -120,7 +122,7 @@ class FollowReports:
                 self.on_start(start)
             else:
                 times, is_checkpoint = LoopTimes(**row.pop(TIMES)), row.pop("checkpoint")
-                self.on_times(LoopReport(row.pop(AT), row["step"], times, is_checkpoint))
+                self.seconds_left = self.on_times(LoopReport(row.pop(AT), row["step"], times, is_checkpoint))
                 rows += [] if is_checkpoint else [row]
         self._pass_on(rows)
 
@@ -140,7 +142,8 @@ class FollowReports:
         for row in rows:
             self.known |= row
         values = {name: self.known[name] for name in dict.fromkeys(self.shown) if name in self.known}
-        self.progress.update(int(self.known["step"]), ", ".join(_text(*item) for item in values.items()))
+        remark = ", ".join(_text(*item) for item in values.items())
+        self.progress.update(int(self.known["step"]), remark, self.seconds_left)
 
 
 def _text(name: str, value: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from flows.cli.tables import (
-    duration_text,
     findings_text,
     metric_lines,
     models_text,
@@ -102,11 +101,6 @@ def test_a_training_shows_its_progress() -> None:
     stopped = JobRow("run", "train of m", "run", "stopped", 60.0, "stopped at step 1200", progress=status)
     assert "left" not in status_text([stopped], now=1030)
     assert status_text([stopped], now=1030).endswith("; stopped at step 1200")
-
-
-def test_durations_have_the_unit_that_suits_them() -> None:
-    texts = [duration_text(seconds) for seconds in (-3, 119.4, 120, 7199, 7200, 172800)]
-    assert texts == ["0 s", "119 s", "2 min", "120 min", "2 h", "2.0 days"]
 
 
 def test_a_cluster_without_jobs_may_have_forgotten_them() -> None:

@@ -50,7 +50,7 @@ def test_starts_are_told_in_their_place_among_the_rows(tmp_path: Path) -> None:
     writer, told = WriteReports(str(path)), list[object]()
     unusable = UnusableCheckpoint(name="a/step-00000010", step=10, reason="checkpoint.json is missing")
     starts = [Start(step=0), Start(step=5, unusable=(unusable,))]
-    with FollowReports(path, "train", TASK, told.extend, told.append, lambda times: None):
+    with FollowReports(path, "train", TASK, told.extend, told.append, lambda times: 90.0):
         for start in starts:
             report = {"start": start.model_dump_json()}
             writer.after_report(None, [report, report], None)
@@ -61,11 +61,11 @@ def test_starts_are_told_in_their_place_among_the_rows(tmp_path: Path) -> None:
 def test_progress_names_the_values_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "reports.jsonl"
     writer = WriteReports(str(path))
-    shown: list[tuple[int, str]] = []
-    follower = FollowReports(path, "train", TASK, lambda rows: None, lambda start: None, lambda times: None)
-    monkeypatch.setattr(follower.progress, "update", lambda step, text: shown.append((step, text)))
+    shown: list[tuple[int, str, float | None]] = []
+    follower = FollowReports(path, "train", TASK, lambda rows: None, lambda start: None, lambda times: 90.0)
+    monkeypatch.setattr(follower.progress, "update", lambda *shows: shown.append(shows))
     with follower:
         writer.after_report(None, [{"step": 10, "train/loss": 0.5, "learning_rate": 0.1}], None)
         writer.after_report(None, [{"step": 10, "val/dice": 0.8}], None)
         writer.after_report(None, [{"step": 20, "samples_per_second": 31.25}], None)
-    assert shown[-1] == (20, "train loss 0.5000, val dice 0.8000, samples per second 31.25")
+    assert shown[-1] == (20, "train loss 0.5000, val dice 0.8000, samples per second 31.25", 90.0)
