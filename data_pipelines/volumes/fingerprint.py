@@ -14,6 +14,15 @@ from data_pipelines.specs import Spec
 from data_pipelines.volumes.checks import CheckedCase
 from data_pipelines.volumes.formats.base import Geometry
 
+LOW, MEDIAN, HIGH = 0.005, 0.5, 0.995
+_TAIL = (0.0, 0.0025, LOW, 0.0075, 0.01, 0.015, 0.02)
+PROBABILITIES = tuple(
+    float(each) for each in np.unique(np.round([*_TAIL, *np.linspace(0.05, 0.95, 19), *np.subtract(1, _TAIL)], 4))
+)
+"""Probabilities of the quantiles that are kept of a case; dense where intensities are clipped."""
+_PARTS = 4
+"""Points between two quantiles by which a case stands when cases are pooled."""
+
 
 class ChannelStatistics(Spec):
     """Intensities of one channel inside the foreground (every class but the background)."""
@@ -26,6 +35,8 @@ class ChannelStatistics(Spec):
     percentile_00_5: float
     percentile_50_0: float
     percentile_99_5: float
+    quantiles: tuple[float, ...] = ()
+    """Quantiles at ``PROBABILITIES``, from which those of several cases follow. Empty: of an earlier version."""
 
 
 class CaseStatistics(Spec):
@@ -59,7 +70,7 @@ class Fingerprint(Spec):
     max_spacing: tuple[float, ...]
     """mm per axis."""
     channels: tuple[ChannelStatistics, ...]
-    """Moments and extremes pooled over all foreground voxels; percentiles are medians over the cases."""
+    """Pooled over all foreground voxels: moments and extremes exactly, percentiles from the quantiles of the cases."""
     voxels_per_class: dict[str, int]
     """Number of voxels of each class over all cases."""
     num_ignored: int = 0
@@ -103,7 +114,8 @@ def ras_axes(geometry: Geometry) -> tuple[int, ...]:
 
 def _channel_statistics(values: np.ndarray) -> ChannelStatistics:
     # float64 sums: intensities of 1e6 squared and added up lose all their digits in float32.
-    low, median, high = np.percentile(values, (0.5, 50, 99.5))
+    quantiles = np.quantile(values, PROBABILITIES)
+    low, median, high = np.interp((LOW, MEDIAN, HIGH), PROBABILITIES, quantiles)
     return ChannelStatistics(
         mean=float(values.mean(dtype=np.float64)),
         std=float(values.std(dtype=np.float64)),
@@ -112,6 +124,7 @@ def _channel_statistics(values: np.ndarray) -> ChannelStatistics:
         percentile_00_5=float(low),
         percentile_50_0=float(median),
         percentile_99_5=float(high),
+        quantiles=tuple(quantiles.tolist()),
     )
 
 
@@ -144,21 +157,51 @@ def merge_statistics(
 
 
 def _pool_channel(cases: Sequence[CaseStatistics], counts: np.ndarray, index: int) -> ChannelStatistics:
-    """Pool one channel over the foreground of all cases that have one: exact moments, medians of the percentiles."""
+    """Pool one channel over the foreground of all cases that have one."""
     weights = counts[:, 1:].sum(axis=1).astype(np.float64)
     chosen = weights > 0 if weights.any() else np.ones(len(cases), dtype=bool)
     weights = weights[chosen] if weights.any() else counts.sum(axis=1).astype(np.float64)
     channels = [case.channels[index] for case, keep in zip(cases, chosen, strict=True) if keep]
+    if len(channels) == 1:
+        return channels[0]
     means, stds = np.array([c.mean for c in channels]), np.array([c.std for c in channels])
     mean = float(np.average(means, weights=weights))
     # Variance within the cases plus variance between their means.
     variance = float(np.average(stds**2 + (means - mean) ** 2, weights=weights))
+    quantiles = pooled_quantiles(channels, weights)
+    low, median, high = np.interp((LOW, MEDIAN, HIGH), PROBABILITIES, quantiles)
     return ChannelStatistics(
         mean=mean,
         std=variance**0.5,
         min=min(c.min for c in channels),
         max=max(c.max for c in channels),
-        percentile_00_5=float(np.median([c.percentile_00_5 for c in channels])),
-        percentile_50_0=float(np.median([c.percentile_50_0 for c in channels])),
-        percentile_99_5=float(np.median([c.percentile_99_5 for c in channels])),
+        percentile_00_5=float(low),
+        percentile_50_0=float(median),
+        percentile_99_5=float(high),
+        quantiles=tuple(quantiles.tolist()),
     )
+
+
+def pooled_quantiles(channels: Sequence[ChannelStatistics], weights: np.ndarray) -> np.ndarray:
+    """Estimate the quantiles at ``PROBABILITIES`` of all voxels of cases, of which each has ``weights`` many.
+
+    Each case stands by points between its quantiles, which hold the same share of its voxels.
+    """
+    numbers = np.arange(len(PROBABILITIES))
+    edges = np.interp(np.arange(_PARTS * numbers[-1] + 1) / _PARTS, numbers, PROBABILITIES)
+    middles, shares = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    values = np.concatenate([np.interp(middles, *_known(each)) for each in channels])
+    counts = np.concatenate([weight * shares for weight in weights / weights.sum()])
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(counts[order]) - counts[order] / 2
+    found: np.ndarray = np.interp(PROBABILITIES, below, values[order])
+    found[0], found[-1] = min(each.min for each in channels), max(each.max for each in channels)
+    return found
+
+
+def _known(channel: ChannelStatistics) -> tuple[Sequence[float], Sequence[float]]:
+    """Return probabilities and the quantiles that are known of them."""
+    if channel.quantiles:
+        return PROBABILITIES, channel.quantiles
+    values = (channel.min, channel.percentile_00_5, channel.percentile_50_0, channel.percentile_99_5, channel.max)
+    return (0.0, LOW, MEDIAN, HIGH, 1.0), values

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from data_pipelines.volumes.checks import CheckedCase
-from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, case_statistics, merge_statistics, ras_axes
+from data_pipelines.volumes.fingerprint import (
+    PROBABILITIES,
+    CaseStatistics,
+    Fingerprint,
+    case_statistics,
+    merge_statistics,
+    pooled_quantiles,
+    ras_axes,
+)
 from data_pipelines.volumes.formats.base import Geometry
 
 CLASSES = {"background": 0, "liver": 1, "lesion": 2}
@@ -85,6 +93,26 @@ def test_merged_moments_are_those_of_all_voxels(seeds: list[int]) -> None:
         assert (channel.min, channel.max) == (voxels.min(), voxels.max())
     labels = np.concatenate([case.label.ravel() for case in cases])
     assert list(fingerprint.voxels_per_class.values()) == np.bincount(labels, minlength=3).tolist()
+
+
+def test_merged_percentiles_are_those_of_all_voxels() -> None:
+    """Of two scans with contrast medium and one without, ten times as large: medians over the cases would be wrong."""
+    rng = np.random.default_rng(0)
+    images = [
+        rng.normal(mean, 15, (1, 12, 12, size)).astype(np.float32) for mean, size in [(160, 9), (140, 9), (40, 180)]
+    ]
+    label = [np.ones(image.shape[1:], np.uint8) for image in images]
+    cases = [checked(*each, np.eye(4), "a") for each in zip(images, label, strict=True)]
+    fingerprint = merge_statistics([case_statistics(case, 2) for case in cases], {"background": 0, "a": 1}, ("CT",))
+    channel = fingerprint.channels[0]
+    voxels = np.concatenate([image.ravel() for image in images])
+    expected = np.percentile(voxels, (0.5, 50, 99.5))
+    found = (channel.percentile_00_5, channel.percentile_50_0, channel.percentile_99_5)
+    assert found == pytest.approx(expected, abs=0.02 * np.ptp(expected))
+    assert channel.quantiles == pytest.approx(np.quantile(voxels, PROBABILITIES), abs=0.02 * np.ptp(expected))
+    old = [each.model_copy(update={"quantiles": ()}) for case in cases for each in case_statistics(case, 2).channels]
+    rough = pooled_quantiles(old, np.array([9.0, 9.0, 180.0]))
+    assert rough == pytest.approx(np.quantile(voxels, PROBABILITIES), abs=0.3 * np.ptp(expected))
 
 
 def test_ignored_voxels_are_no_class() -> None:
