@@ -81,10 +81,7 @@ def predict(session, image, bundle):
     for n, p in zip(padded.shape[1:], patch, strict=True):
         count = 1 + math.ceil((n - p) / max(p * (1 - settings["overlap"]), 1))
         starts.append([round((n - p) / max(count - 1, 1) * i) for i in range(count)])
-    weights = np.ones(())
-    for n in patch:
-        weights = weights[..., None] * np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (n / 8)) ** 2).astype(np.float32)
-    weights = np.maximum(weights / weights.max(), 1e-4).astype(np.float32)
+    weights = weights_of(patch, settings["weighting"])
     axes = [axis + 1 for axis in bundle["mirror_axes"]] if settings["tta"] else []
     flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
     total, norm = 0, np.zeros(padded.shape[1:], np.float32)
@@ -98,6 +95,20 @@ def predict(session, image, bundle):
         norm[window] += weights
     inner = tuple(slice(before, n - after) for (before, after), n in zip(pad, padded.shape[1:], strict=True))
     return (total / norm)[(slice(None), *inner)]
+
+
+def weights_of(patch, weighting):
+    """Weights of a window's voxels: a Gaussian about its middle; nnU-Net's, in half precision, about voxel n // 2."""
+    is_nnunet = weighting == "nnunet"
+    weights = np.full((), 10.0 if is_nnunet else 1.0)
+    for n in patch:
+        middle = n // 2 if is_nnunet else (n - 1) / 2
+        factor = np.exp(-0.5 * ((np.arange(n) - middle) / (n / 8)) ** 2)
+        weights = weights[..., None] * (factor if is_nnunet else factor.astype(np.float32))
+    if is_nnunet:
+        half = weights.astype(np.float16)
+        return np.maximum(half, half[half > 0].min()).astype(np.float32)
+    return np.maximum(weights / weights.max(), 1e-4).astype(np.float32)
 
 
 def run(session, patch, bundle):
@@ -119,6 +130,24 @@ def decide(logits, labels):
     return numbers
 
 
+def postprocess(numbers, steps, voxel):
+    """Components that are not the largest or too small become background, enclosed background the class around it."""
+    for number in steps["largest_component"]:
+        keep_components(numbers, number, lambda sizes: sizes == sizes.max())
+    for number, smallest in steps["smallest_component"].items():
+        keep_components(numbers, int(number), lambda sizes, least=smallest / voxel: sizes >= least)
+    for number in steps["fill_holes"]:
+        numbers[ndimage.binary_fill_holes(numbers == number) & (numbers == 0)] = number
+
+
+def keep_components(numbers, number, keep):
+    """Neighbours across corners are one component."""
+    components, count = ndimage.label(numbers == number, np.ones((3,) * numbers.ndim))
+    if count:
+        sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
+        numbers[~np.concatenate([[True], keep(sizes)])[components]] = 0
+
+
 def segment(bundle_folder, image_path, output_path):
     """Read, preprocess, predict, restore, write."""
     bundle = json.loads((Path(bundle_folder) / "unetflow.json").read_text())
@@ -127,10 +156,11 @@ def segment(bundle_folder, image_path, output_path):
         "number of axes": len(bundle["patch_size"]) == 3,
         "preprocess.axes": spec["axes"] is None and spec["orientation"] == "canonical",
         "model.padding": bundle["model"]["padding"] == "same",
-        "predict.weighting": bundle["predict"]["weighting"] == "gaussian",
+        "predict.exit_confidence": bundle["predict"]["exit_confidence"] is None,
+        "predict.precision": bundle["predict"]["precision"] == "fp32",
+        "slicewise": not bundle["slicewise"],
         "partner": bundle["partner"] is None,
         "previous": bundle["previous"] is None,
-        "postprocessing": not any(bundle["postprocessing"].values()),
     }.items():
         if not is_known:
             sys.exit(f"{bundle_folder}: this script does not know the model's {name}")
@@ -163,6 +193,7 @@ def segment(bundle_folder, image_path, output_path):
         logits = np.stack([resample(each, size, coarse) for each in logits])
     numbers = np.zeros(whole, int)
     numbers[box] = decide(logits, bundle["labels"])
+    postprocess(numbers, bundle["postprocessing"], math.prod(spacing))
     numbers = np.flip(numbers, flips).transpose(np.argsort(axes))
     labels = np.array([values[0] for values in bundle["labels"]["values"]])[numbers]
     labels = labels.astype(np.int16 if labels.max() > 255 else np.uint8)

@@ -71,7 +71,7 @@ def folder(exported: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def describe(folder: Path, **changes: Any) -> Segmenter:
+def describe(folder: Path, **changes: Any) -> None:
     settings: dict[str, Any] = {
         "model": SPEC,
         "labels": CLASSES,
@@ -83,7 +83,6 @@ def describe(folder: Path, **changes: Any) -> Segmenter:
         "predict": PredictSpec(),
     }
     write_bundle(folder, Bundle(**{**settings, **changes}))
-    return Segmenter.from_folder(folder, device="cpu")
 
 
 def write_image(path: Path) -> None:
@@ -114,11 +113,16 @@ def segment_alone(folder: Path) -> subprocess.CompletedProcess[str]:
         },
         {"preprocess": PreprocessSpec(normalise="window", window=(20, 90), image_interpolation="spline")},
         {"spacing": (1.0, 1.0, 6.0), "predict": PredictSpec(overlap=0.2)},
+        {
+            "predict": PredictSpec(weighting="nnunet", tta=False),
+            "postprocessing": Postprocessing(largest_component=(1,), smallest_component={2: 40.0}, fill_holes=(1, 2)),
+        },
     ],
-    ids=["resampled", "values", "regions", "window", "thick slices"],
+    ids=["resampled", "values", "regions", "window", "thick slices", "postprocessed"],
 )
 def test_label_maps_are_those_of_the_model(folder: Path, changes: dict[str, Any]) -> None:
-    model, image = describe(folder, **changes), folder / "image.nii.gz"
+    describe(folder, **changes)
+    model, image = Segmenter.from_folder(folder, device="cpu"), folder / "image.nii.gz"
     done = segment_alone(folder)
     assert done.returncode == 0, done.stderr
     written = nibabel.load(folder / "labels.nii.gz")
@@ -129,8 +133,17 @@ def test_label_maps_are_those_of_the_model(folder: Path, changes: dict[str, Any]
     np.testing.assert_allclose(written.affine, nibabel.load(image).affine)
 
 
-def test_what_the_script_does_not_know_is_refused(folder: Path) -> None:
-    describe(folder, postprocessing=Postprocessing(fill_holes=(1,)))
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"predict": PredictSpec(exit_confidence=0.9)}, "predict.exit_confidence"),
+        ({"predict": PredictSpec(precision="bf16")}, "predict.precision"),
+        ({"preprocess": PreprocessSpec(orientation="stored")}, "preprocess.axes"),
+    ],
+)
+def test_what_the_script_does_not_know_is_refused(folder: Path, changes: dict[str, Any], name: str) -> None:
+    describe(folder, **changes)
     done = segment_alone(folder)
     assert done.returncode == 1
-    assert "this script does not know the model's postprocessing" in done.stderr
+    assert f"this script does not know the model's {name}" in done.stderr
+    assert not (folder / "labels.nii.gz").exists()
