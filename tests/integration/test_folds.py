@@ -83,11 +83,15 @@ def test_every_case_is_scored_by_the_network_that_has_not_seen_it(project: Proje
     assert "Calibration" in report
 
 
-def test_the_registered_model_averages_probabilities(first: dict[str, Any], tmp_path: Path) -> None:
+def test_the_registered_model_averages_probabilities(project: Project, first: dict[str, Any], tmp_path: Path) -> None:
     mlflow.set_tracking_uri(first["tracking_uri"])
     folder = fetch_bundle(first["model_uri"], tmp_path)
     bundle = read_bundle(folder, Bundle)
     assert bundle.num_members == 2
+    (record,) = (project.storage / "ensemble").glob("*/record.json")
+    chosen = json.loads(record.read_text())["figures"]["postprocessing"]
+    assert json.loads(bundle.model_dump_json())["postprocessing"] == chosen
+    assert bundle.trained_range is not None
     assert len(bundle.temperatures) == bundle.labels.num_outputs
     assert first["metrics"]["calibration_error/liver"] < first["metrics"]["uncalibrated_error/liver"]
     weights = load_file(folder / "model.safetensors")

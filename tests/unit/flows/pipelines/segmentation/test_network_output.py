@@ -13,6 +13,7 @@ from data_pipelines.errors import WeightsError
 from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.preprocess import prepare
 from data_pipelines.volumes.specs import InputSpec, PreprocessSpec
+from data_pipelines.volumes.trained_range import TrainedRange
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import build_bundle
@@ -59,18 +60,20 @@ def test_only_axes_that_training_mirrored_are_averaged_over(axes: tuple[int, ...
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, (0, 1, 2)), ([], ()), ([1, 2], (1, 2))])
-def test_the_bundle_says_which_axes_training_mirrored(
+def test_the_bundle_says_which_axes_training_mirrored_and_what_it_saw(
     given: list[int] | None, expected: tuple[int, ...], tmp_path: Path
 ) -> None:
+    seen = TrainedRange(spacing=((1, 2),) * 3, extent=((90, 110),) * 3, intensities=((0, 100),))
     config = SegmentationConfig.model_validate(
         {"data": {"root": "/data"}, "train": {"augment": {"mirror_axes": given}}}
     )
     figures = VolumeShardFigures(
         num_train=1, num_val=1, num_new=0, shards="s", shard_sizes={}, dataset="d", num_quarantined=0,
-        spacing=None, labels=LABELS, channels=("image",),
+        spacing=None, labels=LABELS, channels=("image",), trained_range=seen,
     )  # fmt: skip
     write_bundle(tmp_path, build_bundle(config, figures))
-    assert read_bundle(tmp_path, Bundle).mirror_axes == expected
+    bundle = read_bundle(tmp_path, Bundle)
+    assert (bundle.mirror_axes, bundle.trained_range) == (expected, seen)
 
 
 def test_a_limit_on_the_memory_changes_no_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
