@@ -25,7 +25,7 @@ from flows.cli.base import (
     print_json,
     print_result,
 )
-from flows.cli.plan import planned_config
+from flows.cli.plan import DEFAULT_NETWORK, Candidates, Gpu, Memory, Network, PlanOptions, planned_config
 from flows.cli.tables import plan_text, summary_text
 from flows.pipelines.catalog import PIPELINES, load_config
 
@@ -59,13 +59,22 @@ def run(
         typer.Argument(help="YAML file, or a folder of cases to plan for.", metavar="CONFIG.yaml|DATA"),
     ],
     within: Annotated[str, typer.Option(help="Training time, such as 30m: sets train.within.")] = "",
+    memory: Memory = None,
+    gpu: Gpu = None,
+    candidates: Candidates = False,
+    network: Network = DEFAULT_NETWORK,
     overrides: Set = None,
     as_json: Json = False,
     dry_run: DryRun = False,
     verify: Verify = False,
 ) -> None:
     """Run the whole pipeline as a Prefect flow; stages that are done are cache hits. A folder is planned for first."""
-    path = planned_config(config, within) if config.is_dir() else config
+    options = PlanOptions(within, memory, gpu, candidates, network)
+    if not config.is_dir() and options != PlanOptions(within):
+        raise ConfigError(
+            f"run: --memory, --gpu, --candidates and --network plan for a folder of cases; {config} is none"
+        )
+    path = planned_config(config, options) if config.is_dir() else config
     given = [*(overrides or ()), *([f"train.within={within}"] if within else [])]
     run_config(load_config(path, given), as_json=as_json, dry_run=dry_run, verify=verify)
 

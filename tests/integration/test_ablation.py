@@ -15,7 +15,7 @@ from flows.ablation.summary import summarise_runs
 from flows.pipelines.segmentation.config import SegmentationConfig
 from unet_models.specs.segmentation import TrainSpec
 
-SECONDS = 100.0
+SECONDS = 600.0
 
 
 def ablated(folder: Path) -> SegmentationConfig:

@@ -6,16 +6,24 @@ import functools
 import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from flows.pipelines.segmentation.planning.candidates import Candidate, Images, plan_candidates
+from flows.pipelines.segmentation.planning.networks import NETWORKS, PlannedNetwork
 
 pytest.importorskip("nnunetv2")
-NUM_DATA_SETS, MUST_BE_EQUAL = 200, 195
-MEMORY_GB = 8.0
+PLANNERS = {
+    "nnunet": "ExperimentPlanner",
+    "residual_encoder_m": "nnUNetPlannerResEncM",
+    "residual_encoder_l": "nnUNetPlannerResEncL",
+    "residual_encoder_xl": "nnUNetPlannerResEncXL",
+}
+"""Networks to the classes of nnU-Net that plan for them."""
+MUST_BE_EQUAL = 0.975
 
 
 def random_images(rng: np.random.Generator) -> Images:
@@ -37,12 +45,14 @@ def random_images(rng: np.random.Generator) -> Images:
 
 
 @pytest.fixture(scope="module")
-def planner_class(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Planner whose folders are temporary, and that builds each network once."""
+def planners(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """nnU-Net's planners, whose folders are temporary, and that build each network once."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("raw", "preprocessed", "results"):
             patch.setenv(f"nnUNet_{name}", str(tmp_path_factory.mktemp(name)))
-        module = importlib.import_module("nnunetv2.experiment_planning.experiment_planners.default_experiment_planner")
+        package = "nnunetv2.experiment_planning.experiment_planners"
+        module = importlib.import_module(f"{package}.default_experiment_planner")
+        residual = importlib.import_module(f"{package}.residual_unets.residual_encoder_unet_planners")
         planner = module.ExperimentPlanner
         estimate = planner.static_estimate_VRAM_usage
         known: dict[str, Any] = {}
@@ -54,15 +64,16 @@ def planner_class(tmp_path_factory: pytest.TempPathFactory) -> Any:
             return known[key]
 
         patch.setattr(planner, "static_estimate_VRAM_usage", staticmethod(functools.wraps(estimate)(remembered)))
-        yield module
+        yield SimpleNamespace(**vars(residual), nnUNet_raw=module.nnUNet_raw, folder=module.nnUNet_preprocessed)
 
 
-def planned_by_nnunet(module: Any, images: Images) -> dict[str, Any]:
+def planned_by_nnunet(planners: Any, name: str, images: Images) -> dict[str, Any]:
     """Plans of nnU-Net, whose arrays are z, y, x."""
-    raw, preprocessed = Path(module.nnUNet_raw) / "Dataset001_X", Path(module.nnUNet_preprocessed) / "Dataset001_X"
+    raw, preprocessed = Path(planners.nnUNet_raw) / "Dataset001_X", Path(planners.folder) / "Dataset001_X"
     for folder in (raw, preprocessed):
         folder.mkdir(exist_ok=True)
-    (preprocessed / "nnUNetPlans.json").unlink(missing_ok=True)
+    for plans in preprocessed.glob("*Plans.json"):
+        plans.unlink()
     dataset = {
         "channel_names": {"0": "MRI"},
         "labels": {"background": 0} | {str(value): value for value in range(1, images.num_classes)},
@@ -79,11 +90,11 @@ def planned_by_nnunet(module: Any, images: Images) -> dict[str, Any]:
     }
     (raw / "dataset.json").write_text(json.dumps(dataset))
     (preprocessed / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
-    plans: dict[str, Any] = module.ExperimentPlanner(1, MEMORY_GB).plan_experiment()
-    return plans
+    found: dict[str, Any] = getattr(planners, PLANNERS[name])(1, NETWORKS[name].memory_gb).plan_experiment()
+    return found
 
 
-def differences(ours: Candidate, theirs: dict[str, Any], axes: list[int]) -> list[str]:
+def differences(ours: Candidate, planned: PlannedNetwork, theirs: dict[str, Any], axes: list[int]) -> list[str]:
     """Fields of two plans that differ; ``axes`` are those of ours, in the order of theirs."""
     own = ours.in_order(axes).sizes
     network = theirs["architecture"]["arch_kwargs"]
@@ -92,6 +103,10 @@ def differences(ours: Candidate, theirs: dict[str, Any], axes: list[int]) -> lis
         "strides": (((1,) * len(axes), *own.topology.strides), network["strides"]),
         "kernels": (own.topology.kernels, network["kernel_sizes"]),
         "channels": (own.channels, network["features_per_stage"]),
+        "blocks": (
+            planned.num_blocks(len(own.channels)),
+            network.get("n_conv_per_stage") or network["n_blocks_per_stage"],
+        ),
         "batch": (own.batch_size, theirs["batch_size"]),
     }
     found = [f"{name}: {one} and {other}" for name, (one, other) in pairs.items() if as_list(one) != as_list(other)]
@@ -103,24 +118,28 @@ def as_list(value: Any) -> Any:
     return json.loads(json.dumps(value, default=int))
 
 
-def test_random_data_sets_are_planned_as_by_nnunet(planner_class: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize(("name", "num_data_sets"), [("nnunet", 200), *((name, 40) for name in list(PLANNERS)[1:])])
+def test_random_data_sets_are_planned_as_by_nnunet(
+    planners: Any, name: str, num_data_sets: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng, network = np.random.default_rng(0), NETWORKS[name]
     failed: list[tuple[int, list[str]]] = []
     low = 0
-    for index in range(NUM_DATA_SETS):
+    for index in range(num_data_sets):
         images = random_images(rng)
-        plans = planned_by_nnunet(planner_class, images)
+        plans = planned_by_nnunet(planners, name, images)
         capsys.readouterr()
         order = [2 - axis for axis in plans["transpose_forward"]]
-        candidates = {candidate.name: candidate for candidate in plan_candidates(images, MEMORY_GB)}
+        candidates = {each.name: each for each in plan_candidates(images, network.memory_gb, network)}
         found = [] if set(candidates) == set(plans["configurations"]) - {"3d_cascade_fullres"} else ["candidates"]
-        for name, candidate in candidates.items():
-            theirs = plans["configurations"].get(name)
+        for kind, candidate in candidates.items():
+            theirs = plans["configurations"].get(kind)
             axes = order if len(candidate.spacing) == 3 else [sorted(order[1:]).index(axis) for axis in order[1:]]
-            found += [f"{name}: {each}" for each in differences(candidate, theirs, axes)] if theirs else []
+            found += [f"{kind}: {each}" for each in differences(candidate, network, theirs, axes)] if theirs else []
         low += "3d_lowres" in candidates
         if found:
             failed.append((index, found))
+    equal = num_data_sets - len(failed)
     with capsys.disabled():
-        print(f"\n{NUM_DATA_SETS - len(failed)} of {NUM_DATA_SETS} plans equal; {low} with a low resolution; {failed}")
-    assert NUM_DATA_SETS - len(failed) >= MUST_BE_EQUAL
+        print(f"\n{name}: {equal} of {num_data_sets} plans equal; {low} with a low resolution; {failed}")
+    assert equal >= MUST_BE_EQUAL * num_data_sets

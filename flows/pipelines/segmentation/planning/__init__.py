@@ -1,10 +1,12 @@
 """Planning: from a folder of cases to a configuration with reasons, by nnU-Net's rules (Isensee 2021, 2024).
 
 topology.py   how often each axis is halved
+networks.py   networks to plan for, with the memory they take
 sizes.py      patch and batch within a memory, over a data set
 candidates.py full resolution, slices, low resolution
 masks.py      classes of masks that nothing declares
 survey.py     what the cases are: spacings, shapes, intensities, names
+sides.py      classes that are told apart by their side
 rules.py      each setting with its reason
 template.py   the settings as commented YAML
 """

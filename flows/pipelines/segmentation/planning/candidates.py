@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_pipelines.volumes.spacing import MAX_ANISOTROPY, majority_spacing
+from flows.pipelines.segmentation.planning.networks import NETWORKS, PlannedNetwork
 from flows.pipelines.segmentation.planning.sizes import Sizes, plan_sizes
 
 COARSE_PERCENTILE = 10
@@ -67,7 +68,7 @@ class Images:
     """Number of classes, the background included."""
 
 
-def plan_candidates(images: Images, memory_gb: float) -> list[Candidate]:
+def plan_candidates(images: Images, memory_gb: float, network: PlannedNetwork = NETWORKS["nnunet"]) -> list[Candidate]:
     """Plan what fits the images, the most promising first; slices are those across the coarsest axis.
 
     2-D images have one candidate, ``2d``.
@@ -76,7 +77,7 @@ def plan_candidates(images: Images, memory_gb: float) -> list[Candidate]:
     shape = median_shape(images, spacing)
     order = planning_order(spacing)
     num_voxels = math.prod(shape) * len(images.shapes)
-    planner = _Planner(images.num_classes, memory_gb)
+    planner = _Planner(images.num_classes, memory_gb, network)
     slices = order if len(order) == 2 else order[1:]
     flat = planner.plan("2d", [spacing[a] for a in slices], [shape[a] for a in slices], num_voxels)
     if len(order) == 2:
@@ -132,9 +133,10 @@ def planning_order(spacing: Sequence[float]) -> tuple[int, ...]:
 class _Planner:
     num_classes: int
     memory_gb: float
+    network: PlannedNetwork
 
     def plan(self, name: str, spacing: Sequence[float], shape: Sequence[float], num_voxels: float) -> Candidate:
-        sizes = plan_sizes(spacing, shape, num_voxels, self.num_classes, self.memory_gb)
+        sizes = plan_sizes(spacing, shape, num_voxels, self.num_classes, self.memory_gb, self.network)
         return Candidate(name, tuple(spacing), tuple(shape), sizes)
 
     def plan_low_resolution(self, full: Candidate, num_cases: int) -> Candidate | None:

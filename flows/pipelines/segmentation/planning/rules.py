@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from data_pipelines.volumes.spacing import MAX_ANISOTROPY, SAME, find_coarse_axi
 from flows.config.specs import REFUSED_IN_NAMES
 from flows.pipelines.segmentation.planning.candidates import COARSE_PERCENTILE, Candidate, planning_order
 from flows.pipelines.segmentation.planning.effort import MIRRORING_SHARE, VALIDATION_SHARE, Effort
+from flows.pipelines.segmentation.planning.sides import sided_names
 from flows.pipelines.segmentation.planning.sizes import Sizes, channels_of
 from flows.pipelines.segmentation.planning.survey import Survey
 from flows.pipelines.segmentation.planning.wishes import Setting, Wishes
@@ -34,8 +34,6 @@ RESOLUTIONS = {
     "3d_lowres": "A low resolution: patches see more of the image around them.",
     "3d_fullres": "Full resolution: each patch sees less of the image, in more detail.",
 }
-SIDES = re.compile(r"(^|[^a-z])(left|right|l|r)([^a-z]|$)", re.IGNORECASE)
-"""Names of classes that are told apart by their side."""
 
 
 def plan_settings(survey: Survey, candidate: Candidate, others: Sequence[Candidate], wishes: Wishes) -> list[Setting]:
@@ -173,6 +171,9 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
         "train.patch_size", list(patch), f"{covered:.0f} % of the median image ({median} voxels); limited by {limit}."
     )
     yield from _batch(sizes, wishes)
+    if wishes.network.preset:
+        reason = "As asked: a deep residual encoder, a light decoder (Isensee 2024)."
+        yield Setting("train.model.preset", wishes.network.preset, reason)
     yield from _model(sizes, wishes)
     yield from _weights(survey)
     yield from _augmentation(survey)
@@ -221,6 +222,9 @@ def _model(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
     if not wishes.use_gpu:
         widths = tuple(width * CPU_CHANNELS // widths[0] for width in widths)
     yield Setting("train.model.channels", list(widths), "Doubled with each stage, up to a limit.")
+    if wishes.network.preset:
+        blocks = list(wishes.network.num_blocks(len(widths)))
+        yield Setting("train.model.num_blocks", blocks, "Blocks of each stage of the encoder.")
     heads = max(0, min(2, len(widths) - 2))
     yield Setting("train.model.deep_supervision", heads, "Coarser predictions that enter the loss, too.")
 
@@ -239,7 +243,8 @@ def _batch(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
         reason = "Without a GPU: small, for more steps in the same time."
         yield Setting("train.global_batch_size", _cpu_batch(sizes), reason)
         return
-    reason = "5 % of all voxels" if sizes.is_limited_by_data else f"{wishes.memory_gb:g} GB"
+    share = f"{100 * wishes.network.largest_share:g} % of all voxels"
+    reason = share if sizes.is_limited_by_data else f"{wishes.memory_gb:g} GB"
     yield Setting("train.global_batch_size", sizes.batch_size, f"Limited by {reason}.")
 
 
@@ -257,7 +262,7 @@ def _augmentation(survey: Survey) -> Iterator[Setting]:
 
 
 def _sided(survey: Survey) -> list[str]:
-    return [name for name in survey.dataset.labels.targets if SIDES.search(name)]
+    return sided_names(list(survey.dataset.labels.targets))
 
 
 def _mirrored(survey: Survey) -> list[int]:
@@ -269,7 +274,7 @@ def _mirrored(survey: Survey) -> list[int]:
 
 def _compute(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
     if wishes.use_gpu:
-        yield Setting("compute.use_gpu", True, "As asked.")
+        yield Setting("compute.use_gpu", True, "Planned for a GPU; --no-gpu plans for CPUs.")
         yield Setting("compute.num_workers", 1, "One GPU; more workers train the same weights faster.")
         return
     batch = min(CPU_BATCH, sizes.batch_size)

@@ -6,21 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flows.pipelines.segmentation.planning.networks import NETWORKS, PlannedNetwork
 from flows.pipelines.segmentation.planning.topology import Topology, plan_topology
 
 BASE_CHANNELS = 32
 MAX_CHANNELS = {2: 512, 3: 320}
 """Channels at full resolution, doubled with each stage up to a limit by number of axes."""
-FEATURES_PER_GB = {2: 85_000_000 / 8, 3: 560_000_000 / 8}
-"""Values of all feature maps that train within one GB of GPU memory, for a batch of ``REFERENCE_BATCH``."""
 REFERENCE_BATCH = {2: 12, 3: 2}
 LARGEST_PATCH = {2: 2048**2, 3: 256**3}
 """Voxels of the patch that planning begins with."""
+"""Batch that the memory of a planned network is stated for, by number of axes."""
 SMALLEST_BATCH = 2
-LARGEST_SHARE = 0.05
-"""Most of all voxels of the data set that one batch may hold."""
-CONVOLUTIONS = 2
-"""Convolutions of each stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +33,12 @@ class Sizes:
 
 
 def plan_sizes(
-    spacing: Sequence[float], median_shape: Sequence[float], num_voxels: float, num_classes: int, memory_gb: float
+    spacing: Sequence[float],
+    median_shape: Sequence[float],
+    num_voxels: float,
+    num_classes: int,
+    memory_gb: float,
+    network: PlannedNetwork = NETWORKS["nnunet"],
 ) -> Sizes:
     """Plan for images of ``median_shape`` voxels of ``spacing`` mm, in one order of axes; ``num_voxels`` in all.
 
@@ -46,13 +47,13 @@ def plan_sizes(
     """
     ndim = len(spacing)
     topology = plan_topology(spacing, _first_patch(spacing, median_shape))
-    limit = FEATURES_PER_GB[ndim] * memory_gb
-    while _features(topology, num_classes) / REFERENCE_BATCH[ndim] * SMALLEST_BATCH > limit:
+    limit = network.features_per_gb[ndim] * memory_gb
+    while _features(topology, num_classes, network) / REFERENCE_BATCH[ndim] * SMALLEST_BATCH > limit:
         topology = plan_topology(spacing, _smaller_patch(topology, spacing, median_shape))
-    features = _features(topology, num_classes)
+    features = _features(topology, num_classes, network)
     by_memory = round(limit / features * REFERENCE_BATCH[ndim])
-    by_data = round(num_voxels * LARGEST_SHARE / math.prod(topology.patch_size))
-    batch_size = max(SMALLEST_BATCH, min(by_memory, by_data))
+    by_data = num_voxels * network.largest_share / math.prod(topology.patch_size)
+    batch_size = max(SMALLEST_BATCH, round(min(by_memory, by_data)))
     return Sizes(topology, channels_of(topology), batch_size, features, is_limited_by_data=by_data < by_memory)
 
 
@@ -80,12 +81,9 @@ def _smaller_patch(topology: Topology, spacing: Sequence[float], median_shape: S
     return patch
 
 
-def _features(topology: Topology, num_classes: int) -> int:
-    """Count the values of all feature maps of a plain U-Net: convolutions, upsampling, and the logits."""
-    channels, sizes = channels_of(topology), [list(topology.patch_size)]
+def _features(topology: Topology, num_classes: int, network: PlannedNetwork) -> int:
+    """Count the values of all feature maps of one patch."""
+    sizes = [list(topology.patch_size)]
     for stride in topology.strides:
         sizes.append([size // step for size, step in zip(sizes[-1], stride, strict=True)])
-    voxels = [math.prod(size) for size in sizes]
-    encoder = sum(CONVOLUTIONS * width * count for width, count in zip(channels, voxels, strict=True))
-    decoder = sum((CONVOLUTIONS + 1) * width * count for width, count in zip(channels[:-1], voxels[:-1], strict=True))
-    return encoder + decoder + num_classes * voxels[0]
+    return network.count_features(channels_of(topology), [math.prod(size) for size in sizes], num_classes)

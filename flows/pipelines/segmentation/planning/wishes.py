@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from flows.pipelines.segmentation.planning.networks import NETWORKS, PlannedNetwork
+
 CPU_GB_PER_MINUTE = 0.06
 """Memory that patches are planned for without a GPU, per minute of training: large patches leave a short one
 few steps. Chosen, not measured."""
@@ -18,6 +20,7 @@ class Wishes:
     within_seconds: float | None = None
     memory_gb: float = 8.0
     use_gpu: bool = False
+    network: PlannedNetwork = NETWORKS["nnunet"]
 
     @property
     def is_slow(self) -> bool:

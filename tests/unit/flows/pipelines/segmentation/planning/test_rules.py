@@ -11,17 +11,21 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_pipelines.errors import DataError
+from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.volumes.checks import check_case
 from data_pipelines.volumes.formats.images import write_picture
 from data_pipelines.volumes.formats.nifti import write_nifti
 from data_pipelines.volumes.sources.find import find_cases
-from flows.cli.plan import planned_yaml
+from flows.cli import run_command
+from flows.cli.plan import PlanOptions, planned_yaml
+from flows.config.locations import state_folder
 from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.planning.masks import guess_classes
 from flows.pipelines.segmentation.planning.rules import is_ct
 from flows.pipelines.segmentation.planning.wishes import Wishes
+
+CLASSES = {"background": 0, "a": 1, "b": 2}
 
 
 def write_volumes(
@@ -41,8 +45,16 @@ def write_volumes(
     (folder / "dataset.json").write_text(json.dumps(text | {"file_ending": ".nii.gz"}))
 
 
-def planned(folder: Path, *arguments: str) -> tuple[SegmentationConfig, str]:
-    text = planned_yaml(folder, *arguments)
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Plan alike on every machine; a test may put True in."""
+    found = [False]
+    monkeypatch.setattr("flows.cli.plan.finds_gpu", lambda: found[-1])
+    return found
+
+
+def planned(folder: Path, within: str = "", **options: Any) -> tuple[SegmentationConfig, str]:
+    text = planned_yaml(folder, PlanOptions(within, **options))
     path = folder.parent / "plan.yaml"
     path.write_text(text)
     config = load_config(path)
@@ -228,7 +240,7 @@ def test_a_tiny_class_is_weighed(tmp_path: Path) -> None:
 def test_slices_beside_the_volume(tmp_path: Path) -> None:
     write_volumes(tmp_path / "x", [4.0, 4.0, 4.0], {"background": 0, "liver left": 1, "tumour": 2}, "MR")
     path = tmp_path / "plan.yaml"
-    path.write_text(planned_yaml(tmp_path / "x", candidates=True))
+    path.write_text(planned_yaml(tmp_path / "x", PlanOptions(candidates=True)))
     config = load_config(path)
     assert isinstance(config, SegmentationConfig)
     slices = config.candidate_configs["2d"].train
@@ -260,7 +272,7 @@ def test_large_volumes_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert part in text
     assert planned(tmp_path / "x")[0].data.preprocess.spacing is None, "without a time it is not short"
     path = tmp_path / "plan.yaml"
-    path.write_text(planned_yaml(tmp_path / "x", "1m", candidates=True))
+    path.write_text(planned_yaml(tmp_path / "x", PlanOptions("1m", candidates=True)))
     compared = load_config(path)
     assert isinstance(compared, SegmentationConfig)
     full, slices = (compared.candidate_configs[name] for name in ("3d_fullres", "2d"))
@@ -281,3 +293,41 @@ def test_large_volumes_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyP
 )
 def test_without_a_gpu_a_short_training_has_smaller_patches(wishes: Wishes, memory_gb: float) -> None:
     assert wishes.patch_memory_gb == pytest.approx(memory_gb)
+
+
+def test_a_gpu_that_is_found_is_planned_for(tmp_path: Path, gpu: list[bool]) -> None:
+    write_volumes(tmp_path / "x", [2.0, 2.0], CLASSES, "MR")
+    gpu.append(True)
+    on_gpu, _ = planned(tmp_path / "x", "30m")
+    assert on_gpu.compute.use_gpu
+    assert on_gpu.train.model.channels[0] == 32
+    (tmp_path / "plan.yaml").write_text(planned_yaml(tmp_path / "x", PlanOptions("30m", gpu=False)))
+    assert load_config(tmp_path / "plan.yaml").train.model.channels[0] == 16  # type: ignore[attr-defined]  # segmentation
+
+
+def test_a_folder_is_planned_then_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for parent in ("a", "b"):
+        write_volumes(tmp_path / parent / "x", [2.0, 2.0, 2.0], CLASSES, "MR")
+        assert (
+            run_command(["run", str(tmp_path / parent / "x"), "--within", "5m", "--memory", "0.5GB", "--dry-run"]) == 0
+        )
+    assert capfd.readouterr().out.split().count("shard") == 2
+    plans = sorted((state_folder() / "plans").iterdir())
+    assert len(plans) == 2, "two folders of one name do not share a plan"
+    configs = [load_config(path) for path in plans]
+    assert {config.data.root for config in configs} == {str(tmp_path / each / "x") for each in "ab"}  # type: ignore[attr-defined]  # segmentation
+    assert run_command(["run", str(plans[0]), "--candidates", "--dry-run"]) == 2
+    assert "--candidates and --network plan for a folder of cases" in capfd.readouterr().err
+
+
+def test_a_residual_encoder_has_blocks_for_each_stage(tmp_path: Path) -> None:
+    write_volumes(tmp_path / "x", [2.0, 2.0], CLASSES, "MR")
+    config, _ = planned(tmp_path / "x", gpu=True, network="residual_encoder_l")
+    model = config.train.model
+    assert (model.block, model.decoder_block, model.num_decoder_blocks) == ("residual_encoder", "plain", 1)
+    assert model.num_blocks == (1, 3, 4)[: len(model.channels)]
+    with pytest.raises(ConfigError, match="there is no plan for mednext; choose nnunet, residual_encoder_m"):
+        planned(tmp_path / "x", network="mednext")
