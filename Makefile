@@ -30,8 +30,11 @@ PEERS := dynamic-network-architectures==0.4.4 nnunetv2==2.8.1 batchgenerators==0
 	batchgeneratorsv2==0.3.6 fft-conv-pytorch==1.2.0 connected-components-3d==4.1.1 seaborn==0.13.2 \
 	acvl-utils==0.2.6 blosc2==4.14.1 msgpack==1.2.4 ndindex==1.10.1 numexpr==2.14.2 einops==0.8.2
 
-test-peers: .venv/installed-test  ## Compare networks, plans and imported models with nnU-Net's own.
+.venv/installed-peers: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --no-deps $(PEERS)
+	touch $@
+
+test-peers: .venv/installed-peers  ## Compare networks, plans and imported models with nnU-Net's own.
 	$(BIN)/python -m pytest tests/peers
 
 test-gpu: .venv/installed-test  ## Test networks, the training loop and every pipeline on this machine's GPU.
@@ -51,7 +54,7 @@ check: .venv/installed-test  ## Lint, types, layers and circles of imports, docu
 stack: .venv/installed-servers  ## Start PostgreSQL, MLflow, Prefect with a worker and Ray on loopback.
 	$(BIN)/python -m infra.stack
 
-bench: .venv/installed-test  ## Time this project beside the best peer, in one run.
+bench: .venv/installed-peers  ## Time this project beside the best peer, in one run.
 	$(BIN)/python -m tests.benchmarks
 
 goodput: .venv/installed-test  ## Split the time of a training, and of one whose workers are killed every minute.

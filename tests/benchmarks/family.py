@@ -1,8 +1,7 @@
 """Forward and backward pass of every network of the family beside its counterpart elsewhere.
 
 Published widths (the denoising U-Net narrowed), float32, one output; parameters, time (median over rounds in turns) and
-peak memory above that of the imports, measured in a process of its own. ``dynamic_network_architectures`` takes part
-where it is installed (``make test-peers``).
+peak memory above that of the imports, measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
@@ -86,7 +84,7 @@ def device() -> torch.device:
 
 def contenders() -> dict[str, Contender]:
     """Return every member with its counterpart, where there is one."""
-    peers = _monai() | (_nnunet() if find_spec("dynamic_network_architectures") else {})
+    peers = _monai() | _nnunet()
     found = {}
     for name in PRESETS:
         size = SOLID if name in VOLUMES else FLAT
@@ -102,12 +100,12 @@ def _ours(name: str, ndim: int) -> nn.Module:
 
 def _monai() -> dict[str, tuple[str, Build]]:
     from monai.networks import nets
+    from monai.networks.nets.mednext import create_mednext
 
     flat: dict[str, Any] = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}
     solid = flat | {"spatial_dims": 3}
     basic = flat | {"norm": "batch", "act": "relu"}
     dynamic = solid | {"kernel_size": [3] * 4, "strides": [1, 2, 2, 2], "upsample_kernel_size": [2] * 3}
-    mednext = {**solid, "init_filters": 32, "kernel_size": 3, "use_residual_connection": True}
     strides = {"channels": WIDE, "strides": (2, 2, 2, 2)}
     light = flat | {"backbone": "efficientnet-b0", "pretrained": False}
     return {
@@ -120,18 +118,7 @@ def _monai() -> dict[str, tuple[str, Build]]:
         ),
         "nnunet": ("MONAI DynUNet", lambda: nets.DynUNet(**dynamic, filters=[32, 64, 128, 256], norm_name=INSTANCE)),
         "mobile_unet": ("MONAI FlexibleUNet, EfficientNet-B0", lambda: nets.FlexibleUNet(**light)),
-        "mednext_s": (
-            "MONAI MedNeXt",
-            lambda: nets.MedNeXt(
-                **mednext,
-                encoder_expansion_ratio=2,
-                decoder_expansion_ratio=2,
-                bottleneck_expansion_ratio=2,
-                blocks_down=(2, 2, 2, 2),
-                blocks_bottleneck=2,
-                blocks_up=(2, 2, 2, 2),
-            ),
-        ),
+        **{f"mednext_{size.lower()}": (f"MONAI MedNeXt-{size}", partial(create_mednext, size)) for size in "SBML"},
     }
 
 
@@ -174,6 +161,7 @@ class _First(nn.Module):
 
 def _denoisers() -> dict[str, Contender]:
     from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+    from diffusers.pipelines.deprecated.unidiffuser.modeling_uvit import UTransformer2DModel
 
     from unet_models.formats.diffusers_folder import denoiser_config
 
@@ -181,6 +169,7 @@ def _denoisers() -> dict[str, Contender]:
     config = {name: value for name, value in denoiser_config(unet).items() if not name.startswith("_")}
     dit = DiTSpec(context_dim=None, num_class_embeds=1001)
     shape = {"num_attention_heads": dit.num_heads, "attention_head_dim": dit.width // dit.num_heads}
+    uvit = UViTSpec(context_dim=768)
     depth = {"num_layers": dit.num_layers, "patch_size": dit.patch_size, "sample_size": LATENT[-1]}
     return {
         "denoising unet": Contender(
@@ -190,7 +179,23 @@ def _denoisers() -> dict[str, Contender]:
             "diffusers UNet2DConditionModel",
         ),
         "uvit": Contender(
-            lambda: build_denoiser(UViTSpec(context_dim=768)), partial(_latent, "encoder_hidden_states"), None
+            lambda: build_denoiser(uvit),
+            partial(_latent, "encoder_hidden_states"),
+            lambda: _Tokens(
+                UTransformer2DModel(
+                    num_attention_heads=uvit.num_heads,
+                    attention_head_dim=uvit.width // uvit.num_heads,
+                    num_layers=uvit.num_layers,
+                    in_channels=LATENT[0],
+                    patch_size=uvit.patch_size,
+                    sample_size=LATENT[-1],
+                    activation_fn="gelu",
+                    block_type="",
+                    pre_layer_norm=True,
+                ),
+                uvit.width,
+            ),
+            "diffusers UTransformer2DModel, its embeddings excepted",
         ),
         "dit": Contender(
             lambda: build_denoiser(dit),
@@ -199,6 +204,22 @@ def _denoisers() -> dict[str, Contender]:
             "diffusers DiTTransformer2DModel",
         ),
     }
+
+
+class _Tokens(nn.Module):
+    """A transformer of diffusers over as many tokens as ours has: of time, text and patches."""
+
+    def __init__(self, network: nn.Module, width: int) -> None:
+        super().__init__()
+        self.network, self.width = network, width
+
+    def forward(self, latents: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        """Return the transformed tokens."""
+        count = 1 + encoder_hidden_states.shape[1] + latents[0, 0].numel() // 4
+        tokens = torch.ones(len(latents), count, self.width, device=latents.device)
+        (outputs,) = self.network(tokens, hidden_states_is_embedding=True, unpatchify=False, return_dict=False)
+        found: Tensor = outputs
+        return found
 
 
 class _Sample(nn.Module):
