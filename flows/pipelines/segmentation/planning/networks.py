@@ -19,6 +19,8 @@ class PlannedNetwork:
     """Number of axes to the values of all feature maps that train within one GB, for nnU-Net's usual batch."""
     largest_share: float = 0.05
     """Most of all voxels of the data set that one batch may hold."""
+    patch_leaves_room: bool = False
+    """The patch is cut until nnU-Net's usual batch fits into the memory, not until the smallest does."""
     first_blocks: tuple[int, ...] = ()
     """Blocks of the first encoder stages; further ones have the last number."""
     blocks: int = 2
@@ -51,6 +53,7 @@ def _residual_encoder(memory_gb: float, features_2d: float, features_3d: float) 
         memory_gb,
         {2: features_2d / memory_gb, 3: features_3d / memory_gb},
         largest_share=1.0,
+        patch_leaves_room=True,
         first_blocks=(1, 3, 4),
         blocks=6,
         decoder_blocks=1,

@@ -48,7 +48,8 @@ def plan_sizes(
     ndim = len(spacing)
     topology = plan_topology(spacing, _first_patch(spacing, median_shape))
     limit = network.features_per_gb[ndim] * memory_gb
-    while _features(topology, num_classes, network) / REFERENCE_BATCH[ndim] * SMALLEST_BATCH > limit:
+    batch = REFERENCE_BATCH[ndim] if network.patch_leaves_room else SMALLEST_BATCH
+    while _features(topology, num_classes, network) / REFERENCE_BATCH[ndim] * batch > limit:
         topology = plan_topology(spacing, _smaller_patch(topology, spacing, median_shape))
     features = _features(topology, num_classes, network)
     by_memory = round(limit / features * REFERENCE_BATCH[ndim])
