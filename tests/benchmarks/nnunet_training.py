@@ -59,7 +59,7 @@ def compare(comparison: Comparison, config: Path | None) -> None:
         os.environ[name] = str(folder / place)
     # One process augments beside the network; nnU-Net would compile by default, which on a CPU takes minutes.
     os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_compile": "f", "nnUNet_def_n_proc": str(os.cpu_count())}
-    raw = _make(comparison.dataset, data, folder / "raw")
+    raw = make_dataset(comparison.dataset, data, folder / "raw")
     prepared = _prepare(raw, folder / "preprocessed", data / "splits_final.json")
     theirs, iterations = _train_theirs(prepared, comparison)
     ours, steps = _train_ours(raw, config or _plan(raw, comparison), comparison)
@@ -67,7 +67,7 @@ def compare(comparison: Comparison, config: Path | None) -> None:
     print(f"  nnU-Net {theirs:.4f}, {iterations} iterations\n  unetflow {ours:.4f}, {steps} steps")
 
 
-def _make(dataset: int | None, data: Path, raw: Path) -> Path:
+def make_dataset(dataset: int | None, data: Path, raw: Path) -> Path:
     """Lay a data set of the Decathlon out as nnU-Net reads it, or the integration data set that it makes of that."""
     number, name = data.name.removeprefix("Task").split("_", 1)
     source = raw / f"Dataset{int(number):03}_{name}"
