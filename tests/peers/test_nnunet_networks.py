@@ -1,4 +1,4 @@
-"""Residual encoder beside nnU-Net's own, of the same weights (`make test-peers`)."""
+"""Networks beside nnU-Net's own, whose weights they are given as the import converts them (`make test-peers`)."""
 
 from __future__ import annotations
 
@@ -6,67 +6,58 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from tests.support.twins import CLOSE, copy_weights, perturbed, swap_inputs
+from flows.pipelines.segmentation.nnunet.plans import network_spec
+from tests.support.exports import perturbed
+from tests.support.nnunet import architecture
+from tests.support.twins import CLOSE
+from unet_models.formats.nnunet import convert_weights
 from unet_models.networks.build import build_network
 from unet_models.specs.networks import UNetSpec
 
-nnunet = pytest.importorskip("dynamic_network_architectures.architectures.unet")
+networks = pytest.importorskip("nnunetv2.utilities.get_network_from_plans")
 
-
-@pytest.mark.parametrize(
-    ("ndim", "size", "kernels"), [(2, (16, 24), 3), (3, (8, 16, 12), 3), (3, (8, 16, 12), ((1, 3, 3), 3, 5))]
-)
-def test_the_residual_encoder_is_that_of_nnunet(ndim: int, size: tuple[int, ...], kernels: Any) -> None:
-    update = {
-        "kernel_size": kernels,
-        "channels": (4, 8, 12),
-        "num_blocks": (1, 3, 4),
-        "deep_supervision": 1,
-        "strides": (2, (2,) * ndim),
-    }
-    spec = UNetSpec(preset="residual_encoder").model_copy(update=update)
-    model = perturbed(build_network(spec, 2, 3, ndim))
-    twin = nnunet.ResidualEncoderUNet(
+PLANNED = {"channels", "strides", "num_blocks", "num_decoder_blocks", "kernel_size", "deep_supervision"}
+"""Fields that a plan sets; the others are those of the preset."""
+SIZES: dict[str, tuple[int, tuple[int, ...], dict[str, Any]]] = {
+    "2-D": (2, (16, 24), {}),
+    "2-D, a stride and a kernel per axis": (
         2,
+        (8, 24),
+        {"strides": [[1, 1], [1, 2], [2, 2]], "kernels": [[1, 3], [3, 3], [5, 3]]},
+    ),
+    "3-D": (3, (8, 16, 12), {}),
+    "3-D, thick slices": (
         3,
-        [4, 8, 12],
-        {2: nn.Conv2d, 3: nn.Conv3d}[ndim],
-        [spec.at_stage(i).kernel_size for i in range(3)],
-        [1, 2, 2],
-        [1, 3, 4],
-        3,
-        [1, 1],
-        conv_bias=True,
-        norm_op={2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[ndim],
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        deep_supervision=True,
+        (6, 16, 12),
+        {"strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]], "kernels": [[1, 3, 3], [3, 3, 3], [3, 3, 3]]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("preset", ["nnunet", "residual_encoder"])
+def test_the_network_is_that_of_nnunet(preset: str, name: str) -> None:
+    """``PlainConvUNet`` and ``ResidualEncoderUNet``: every head in training, full resolution in evaluation."""
+    ndim, size, planned = SIZES[name]
+    described = architecture(ndim, residual=preset == "residual_encoder", **planned)
+    twin = perturbed(
+        networks.get_network_from_plans(
+            described["network_class_name"],
+            described["arch_kwargs"],
+            described["_kw_requires_import"],
+            2,
+            3,
+            deep_supervision=True,
+        )
     )
+    fields = network_spec(described).model_dump(include=PLANNED)
+    # The preset is of nnU-Net 1, whose transposed convolutions had no bias.
+    model = build_network(UNetSpec(preset=preset, upsample_bias=True, **fields), 2, 3, ndim)
+    model.load_state_dict(convert_weights(twin.state_dict(), model.state_dict()))
     images = torch.randn(2, 2, *size)
-    _copy_blocks(model, twin)
-    swap_inputs([stage.convs[0].conv for stage in twin.decoder.stages])
-    for ours, theirs in zip(model.train()(images), twin.train()(images), strict=True):
+    expected = twin.train()(images)
+    assert len(expected) == 2
+    for ours, theirs in zip(model.train()(images), expected, strict=True):
         torch.testing.assert_close(ours, theirs, **CLOSE)
-    torch.testing.assert_close(model.eval()(images), twin.eval()(images)[0], **CLOSE)
-
-
-def _copy_blocks(model: Any, twin: Any) -> None:
-    """Copy piece by piece: the twin's modules share their layers, and its shortcut comes first."""
-    pairs = [(model.encoder.stem, twin.encoder.stem.convs[0])]
-    for ours, theirs in zip(model.encoder.stages, twin.encoder.stages, strict=True):
-        for one, other in zip(ours, theirs.blocks, strict=True):
-            pairs.append((one.conv1, other.conv1))
-            copy_weights([one.conv2, one.norm2], [other.conv2.conv, other.conv2.norm])
-            projections = [module for module in one.shortcut if module._parameters]
-            if projections:
-                copy_weights(projections, [other.skip[-1].conv, other.skip[-1].norm])
-    pairs += [
-        (ours.convs[0], theirs.convs[0]) for ours, theirs in zip(model.decoder.stages, twin.decoder.stages, strict=True)
-    ]
-    for one, other in pairs:
-        copy_weights([one.conv, one.norm], [other.conv, other.norm])
-    upsamples = [upsample.conv for upsample in model.decoder.upsamples]
-    copy_weights(upsamples, twin.decoder.transpconvs)
-    copy_weights(model.decoder.heads, list(twin.decoder.seg_layers)[-len(model.decoder.heads) :])
+    torch.testing.assert_close(model.eval()(images), expected[0], **CLOSE)

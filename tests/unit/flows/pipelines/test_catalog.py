@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from data_pipelines.errors import ConfigError
 from flows.pipelines.catalog import PIPELINES, load_config, pipeline_of
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.stages.pipeline import Pipeline
+from tests.support.counts import documented, num_parameters
 from tests.support.project import CHECKOUT
+from unet_models.networks.build import build_denoiser, build_network
+from unet_models.networks.presets import stable_diffusion_1x
+from unet_models.specs.denoisers import DenoiserSpec, DiTSpec, UViTSpec
 from unet_models.specs.presets import PRESETS
 
 FOLDER = CHECKOUT / "flows" / "configs"
@@ -48,9 +54,42 @@ def test_every_member_of_the_family_has_a_config() -> None:
 
 
 def test_stable_diffusion_config_is_the_preset() -> None:
-    from unet_models.networks.presets import stable_diffusion_1x
-
     assert load_config(CONFIGS["stable_diffusion_1x"]).train.model == stable_diffusion_1x()
+
+
+def count(spec: DenoiserSpec) -> int:
+    """Count the parameters of a denoiser, without building its weights."""
+    with torch.device("meta"):
+        return num_parameters(build_denoiser(spec))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "published", "configured"),
+    [
+        ("unet", stable_diffusion_1x(), ["demo_diffusion", "emoji"]),
+        ("uvit", UViTSpec(context_dim=768), ["demo_diffusion"]),
+        ("dit", DiTSpec(context_dim=None, num_class_embeds=1001, out_channels=8), ["demo_diffusion"]),
+    ],
+)
+def test_the_page_has_the_parameters_of_the_backbones(
+    backbone: str, published: DenoiserSpec, configured: list[str]
+) -> None:
+    """Of published size and of the size that the commands of docs/networks.md train."""
+    page = (CHECKOUT / "docs" / "networks.md").read_text()
+    overrides = sorted(set(re.findall(rf'--set "(train.model={{backbone: {backbone},.*}})"', page)))
+    specs = [load_config(CONFIGS[name], overrides).train.model for name in configured]
+    assert {spec.backbone for spec in specs} == {backbone}
+    assert {count(published), *map(count, specs)} == documented(backbone, "Diffusion")
+
+
+def test_the_page_has_the_parameters_of_the_variants() -> None:
+    """Channels, classes and axes are those of the generated scenes and phantoms."""
+    scenes = load_config(CONFIGS["scenes"]).train.model
+    exits = load_config(CONFIGS["demo_segmentation"], ["train.model.deep_supervision=2"]).train.model
+    alone = scenes.model_copy(update={"fusion": None})
+    fused = {num_parameters(build_network(spec, 1, 2, ndim=2)) for spec in (scenes, alone)}
+    assert documented("train.model.fusion") == fused
+    assert documented("evaluate.exit_confidence") == {num_parameters(build_network(exits, 1, 4, ndim=3))}
 
 
 def test_a_pipeline_defined_elsewhere_joins_the_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from tests.support.counts import (
+    documented,
+    gates,
+    inverted_residual,
+    nested,
+    num_parameters,
+    plain,
+    residual,
+    separable,
+    shuffle,
+    unet,
+)
 from tests.support.exports import assert_equal, perturbed, written
+from tests.support.gradients import check_gradients, subtracted
 from tests.support.members import MEMBERS, small
 from unet_models.formats.trace import trace_unet
 from unet_models.networks.build import build_network
@@ -18,36 +32,36 @@ from unet_models.specs.networks import UNetSpec
 
 VGG = 14_714_688 + (9 * 512 + 1) * 512 + 2 * (64 * 2 + 128 * 2 + 256 * 3 + 512 * 7)
 """Parameters of FCN's encoder: convolutions of VGG-16, one more below them, and normalisation after each."""
-COUNTS = [
+WIDE, LIGHT, MOBILE = (64, 128, 256, 512, 1024), (32, 64, 128, 256, 512), (16, 24, 32, 64, 96)
+UNET, VOLUMES = unet(plain, WIDE, 1, 2), unet(partial(plain, ndim=3), (32, 64, 128, 256), 1, 3, ndim=3)
+COUNTS: list[tuple[dict[str, object], int, int, int, int]] = [
     ({"preset": "fcn_32s"}, 3, 21, 2, VGG + 1 * (512 + 1) * 21),
     ({"preset": "fcn_16s"}, 3, 21, 2, VGG + 2 * (512 + 1) * 21),
     ({"preset": "fcn_8s"}, 3, 21, 2, VGG + 3 * (512 + 1) * 21),
     # Another 31,031,685 is often quoted, of an implementation that ends in a convolution to 2 channels and one to 1.
     ({"preset": "unet_2015"}, 1, 2, 2, 31_031_685 - (64 * 9 * 2 + 2) - (2 + 1) + (64 + 1) * 2),
-    ({"preset": "unet"}, 1, 2, 2, 31_042_434),
+    ({"preset": "unet"}, 1, 2, 2, UNET),
     # 1x1 in place of 2x2 convolutions: three quarters of those weights are gone.
-    ({"preset": "unet", "upsample": "linear"}, 1, 2, 2, 31_042_434 - 3 * (512 + 128 + 32 + 8) * 1024),
-    ({"preset": "resunet"}, 1, 2, 2, 32_438_082),
-    ({"preset": "attention_unet"}, 1, 2, 2, 32_087_878),
-    ({"preset": "unet_plus_plus"}, 1, 2, 2, 8_360_802),
-    ({"preset": "nnunet"}, 1, 3, 3, 5_602_953),
-    ({"preset": "residual_encoder"}, 1, 2, 3, 102_349_770),
+    ({"preset": "unet", "upsample": "linear"}, 1, 2, 2, UNET - 3 * (512 + 128 + 32 + 8) * 1024),
+    ({"preset": "resunet"}, 1, 2, 2, unet(residual, WIDE, 1, 2)),
+    ({"preset": "attention_unet"}, 1, 2, 2, UNET + gates(WIDE)),
+    ({"preset": "unet_plus_plus"}, 1, 2, 2, nested(LIGHT, 1, 2)),
+    # Transposed convolutions without biases; heads of three resolutions.
+    ({"preset": "nnunet"}, 1, 3, 3, VOLUMES - (32 + 64 + 128) + (64 + 1 + 128 + 1) * 3),
+    ({"preset": "residual_encoder"}, 1, 2, 3, 102_349_770),  # nnU-Net's network has the same weights (tests/peers)
     ({"preset": "mednext_s"}, 1, 2, 3, 5_551_816),  # Roy 2023, table 3: 5.6 M, 10.5 M, 17.6 M, 61.8 M
     ({"preset": "mednext_b"}, 1, 2, 3, 10_527_208),
     ({"preset": "mednext_m"}, 1, 2, 3, 17_549_864),
     ({"preset": "mednext_l"}, 1, 2, 3, 61_780_168),
     ({"preset": "mednext_l", "kernel_size": 5}, 1, 2, 3, 62_993_800),  # 63.0 M
-    ({"preset": "mobile_unet"}, 1, 2, 2, 505_758),
-    ({"preset": "shuffle_unet"}, 1, 2, 2, 1_167_018),
-    ({"preset": "separable_unet"}, 1, 2, 2, 1_516_578),
+    ({"preset": "mobile_unet"}, 1, 2, 2, unet(inverted_residual, MOBILE, 1, 2, joined=1)),
+    ({"preset": "shuffle_unet"}, 1, 2, 2, unet(shuffle, LIGHT, 1, 2)),
+    ({"preset": "separable_unet"}, 1, 2, 2, unet(separable, LIGHT, 1, 2)),
 ]
+"""Fields, channels, classes, axes and parameters."""
 
 ALIKE = ("fcn_32s", "fcn_16s", "mednext_b", "mednext_m", "mednext_l")
 """Members whose graphs have the operators of another one's."""
-
-
-def num_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def images_for(network: UNet, batch: int, channels: int, size: tuple[int, ...]) -> Tensor:
@@ -65,22 +79,25 @@ def test_number_of_parameters(fields: dict[str, object], channels: int, classes:
     assert num_parameters(network) == count
 
 
-def test_every_member_is_counted() -> None:
-    assert {fields["preset"] for fields, *_ in COUNTS} == set(MEMBERS)
+@pytest.mark.parametrize("name", MEMBERS)
+def test_the_page_has_the_counts_of_every_member(name: str) -> None:
+    """Variants share a row of docs/networks.md, which has the counts of all of them and no other."""
+    counts: dict[str, set[int]] = {}
+    for fields, *_, count in COUNTS:
+        counts.setdefault(str(fields["preset"]), set()).add(count)
+    assert counts.keys() == set(MEMBERS)
+    row = documented(name)
+    assert row == set().union(*(counts[other] for other in MEMBERS if documented(other) == row))
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("name", MEMBERS)
 def test_one_voxel_over_a_multiple(name: str, ndim: int) -> None:
-    """Logits of the image's size; gradients of all outputs reach every weight."""
-    network = perturbed(build_network(small(name), 2, 3, ndim))
+    """Gradients of all outputs reach every parameter that changes one; logits of the image's size."""
+    spec = small(name)
+    network = perturbed(build_network(spec, 2, 3, ndim))
     images = images_for(network, 2, 2, (9, 13, 8)[:ndim])
-    outputs = network.train()(images)
-    outputs = outputs if isinstance(outputs, list) else [outputs]
-    torch.stack([output.square().mean() for output in outputs]).sum().backward()
-    reached = {key: parameter.grad for key, parameter in network.named_parameters()}
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in reached.values())
-    assert [key for key, gradient in reached.items() if gradient.ndim > 1 and not gradient.any()] == []
+    check_gradients(network, [images], subtracted(spec, network))
     logits = network.eval()(images)
     assert logits.shape == (2, 3, *(n - 2 * border for n, border in zip(images.shape[2:], network.border, strict=True)))
     assert logits.isfinite().all()

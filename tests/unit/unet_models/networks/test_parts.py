@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from data_pipelines.errors import ConfigError
+from tests.support import counts
+from tests.support.gradients import check_gradients
 from tests.support.project import CHECKOUT
 from unet_models.networks.blocks import plain, residual
 from unet_models.networks.build import build_network
@@ -34,8 +36,14 @@ def test_the_documented_network_learns() -> None:
     assert [type(skip).__name__ for skip in network.decoder.skips] == ["Difference"] * 2
     logits = network(torch.randn(1, 1, 9, 14))
     assert logits.shape == (1, 2, 9, 14)
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
+    check_gradients(network, [torch.randn(2, 1, 9, 14)])
+
+
+def test_the_documented_network_is_as_large_as_the_page_says() -> None:
+    """Two convolutions per stage; a decoder stage is given the difference, which has the channels of its level."""
+    count = counts.unet(lambda i, o: (9 * i + 1) * o + (9 * o + 1) * o, (16, 32, 64), 1, 2, joined=1)
+    assert counts.num_parameters(documented()["network"]) == count
+    assert counts.documented("parts") == {count}
 
 
 @pytest.mark.parametrize("decoder", ["unet", "nested"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from data_pipelines.errors import ConfigError
+from tests.support.counts import num_parameters
 from unet_models.formats.trace import trace_unet
 from unet_models.networks.build import build_network
 from unet_models.networks.unet import UNet
@@ -22,10 +23,6 @@ BLOCKS = ["inverted_residual", "mednext", "plain", "residual", "residual_encoder
 NORMS = ["instance", "batch", "group", "none"]
 SKIPS = ["concat", "add", "gated", "gated_coarse", "none"]
 DOWNS, UPS = ["strided", "max_pool"], ["transposed", "linear"]
-
-
-def num_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 # --- Any size, any combination ---------------------------------------------------------------------------------------
