@@ -281,6 +281,14 @@ _RESTORATION = (
         decimals=1,
         is_main=False,
     ),
+    Metric(
+        "colourfulness_error/baseline",
+        "Colourfulness error of the baseline",
+        "nearest_zero",
+        "The same for the baseline.",
+        decimals=1,
+        is_main=False,
+    ),
 )
 _TRAINING = (
     Metric("loss", "Loss", "lower"),

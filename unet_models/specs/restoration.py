@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -134,10 +134,20 @@ class RestorationSpec(ModelTrainSpec):
     """Side of a training patch in pixels of the restored image. Images must not be smaller (``data.min_side``)."""
     augment: Literal["none", "mirror", "dihedral"] = "dihedral"
     """Random copies of training patches: ``mirror`` left-right, ``dihedral`` all eight mirrorings and quarter turns."""
-    model: UNetSpec = UNetSpec(channels=(32, 64, 128), norm="none", num_blocks=2, num_decoder_blocks=2)
+    model: UNetSpec = UNetSpec(channels=(32, 64, 128), norm="none")
     """Architecture of the network."""
     loss: RestorationLossSpec = RestorationLossSpec()
     """Training loss."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_other_defaults(cls, values: Any) -> Any:
+        """Give fields of ``model`` that are left out the defaults that they have here, not those of segmentation."""
+        given = values.get("model") if isinstance(values, dict) else None
+        if not isinstance(given, dict) or given.get("preset"):
+            return values
+        default: UNetSpec = cls.model_fields["model"].default
+        return values | {"model": default.model_dump(exclude_unset=True) | given}
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:

@@ -3,6 +3,7 @@
 config.py         configuration
 pipeline.py       the steps, in order
 task.py           the training task: network, objective, batches, validation
+clips.py          frames of one clip, and how much they change
 colours.py        weights of quantised colours that follow from the shards
 train.py          stage: shards to a checkpoint
 image_restorer.py a file or an array to a restored image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +11,11 @@ import pyarrow as pa
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
-from data_pipelines.images.clips import find_clips
 from data_pipelines.progress import track
 from data_pipelines.shards.index import read_table, write_table
 from flows.cluster.actors import Item, map_on_actors
 from flows.metrics import METRICS
+from flows.pipelines.restoration.clips import group_frames
 from flows.pipelines.restoration.config import RestorationConfig
 from flows.pipelines.restoration.evaluation.scoring import ImageRow, ImageScorer, RestoringJob
 from flows.sharding.images import ImageShardFigures
@@ -123,10 +122,7 @@ def group_images(held_out: Mapping[int, Mapping[str, Any]], clip_pattern: str) -
     if not clip_pattern:
         rows = list(held_out)
         return [rows[i : i + IMAGES_AT_ONCE] for i in range(0, len(rows), IMAGES_AT_ONCE)]
-    clips, groups = find_clips(held_out.values(), clip_pattern), defaultdict(list)
-    for number in sorted(held_out, key=lambda number: str(held_out[number]["case_id"])):
-        groups[clips[held_out[number]["case_id"]]].append(number)
-    return list(groups.values())
+    return list(group_frames({number: row["case_id"] for number, row in held_out.items()}, clip_pattern).values())
 
 
 def _score_all(items: Sequence[Item], num_images: int, config: RestorationConfig) -> Iterator[ImageRow]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from data_pipelines.images.changes import CHANGES, FIRST_FRAME, TRANSPARENT
 from data_pipelines.images.frames import split_frames
 from data_pipelines.images.pictures import LeftOut, read_image_file, read_picture, read_transparency
 from data_pipelines.images.specs import ImageSpec
+from flows.pipelines.restoration.clips import log_change
 from flows.registry.bundle import WEIGHTS, read_bundle
 from unet_models.precision import autocast
 from unet_models.restoration.build import build_task
@@ -114,8 +114,7 @@ class ImageRestorer:
             for source, frame in zip(sources, frames, strict=True)
         ]
         if len(frames) > 1:
-            message = "%s: %d frames; mean change from frame to frame %.2f of 255, before %.2f"
-            logger.info(message, path, len(frames), mean_change(restored), mean_change(sources))
+            log_change(path, len(frames), restored, sources)
         return Clip(restored, [frame.milliseconds for frame in frames])
 
     def _find_holes(self, path: str, data: bytes, mask: str, spec: ImageSpec) -> np.ndarray | None:
@@ -145,11 +144,6 @@ def to_bytes(image: torch.Tensor) -> np.ndarray:
     """Round an image (3, H, W) in 0..1 to (H, W, 3) uint8."""
     pixels: np.ndarray = (image.movedim(0, -1) * 255).round().to(torch.uint8).numpy()
     return pixels
-
-
-def mean_change(frames: Sequence[np.ndarray]) -> float:
-    """Compute the mean absolute change from each frame to the next, in 8-bit levels."""
-    return float(np.mean([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(frames)]))
 
 
 def check_png(output: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from data_pipelines import storage
 from flows.metrics import METRICS
+from flows.pipelines.restoration.clips import clip_facts
 from flows.pipelines.restoration.config import RestorationConfig
 from flows.pipelines.restoration.evaluate import RestorationScores, build_bundle, evaluation_digest
 from flows.registry.bundle import WEIGHTS, write_bundle
@@ -66,7 +67,7 @@ def register_model(
         build_card=lambda: model_card(config, shards.figures, training.figures, evaluation.figures),
         compare=compare,
         dataset=shards,
-        metadata={"takes": "pictures"},
+        metadata={"takes": "pictures", **clip_facts(config.data)},
     )
     return register_stage(config, candidate, (training, evaluation))
 

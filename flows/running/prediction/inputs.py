@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from data_pipelines.errors import InputError
+from data_pipelines.images.specs import ImageSpec
 from data_pipelines.specs import Spec
 from flows.running.prediction.items import Item
-from flows.running.prediction.pictures import plan_pictures
+from flows.running.prediction.pictures import find_frames, find_root, plan_pictures
 from flows.running.prediction.volumes import Naming, plan_volumes
 
 
@@ -44,6 +45,8 @@ class Plan:
     items: list[Item]
     skipped: dict[str, str] = field(default_factory=dict)
     """Path of each file or folder of the source that is not predicted, with the reason."""
+    clips: dict[str, list[Item]] = field(default_factory=dict)
+    """Clip to its frames in order, where frames are images of their own."""
 
 
 def plan_items(
@@ -52,18 +55,20 @@ def plan_items(
     *,
     takes_prompts: bool,
     takes_pictures: bool = False,
+    images: ImageSpec | None = None,
     naming: Naming | None = None,
     suffix: str = "",
 ) -> Plan:
     """List what is to be predicted, sorted by output. Raises InputError for nothing, and for two of one output.
 
-    ``naming`` says how the names of volumes are understood; by default each file is an image. ``suffix`` is that of
-    label maps, by default that of each input.
+    ``images`` says which pictures are frames of a clip; by default none is. ``naming`` says how the names of volumes
+    are understood; by default each file is an image. ``suffix`` is that of label maps, by default that of each input.
     """
     if suffix and (takes_pictures or takes_prompts):
         raise InputError(f"--format {suffix.lstrip('.')}: this model writes images as PNG; leave --format out")
     if takes_pictures:
-        return Plan(*plan_pictures(source, folder))
+        items, skipped = plan_pictures(source, folder)
+        return Plan(items, skipped, find_frames(items, find_root(source), images.clips if images else ""))
     if not takes_prompts:
         items, skipped = plan_volumes(source, folder, naming or Naming(), suffix)
         return Plan(sorted(items, key=lambda item: item.output), skipped)

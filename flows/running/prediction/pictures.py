@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from data_pipelines.errors import InputError
 from data_pipelines.images.kinds import IMAGE_SUFFIXES, is_image
+from flows.pipelines.restoration.clips import group_frames
 from flows.running.prediction.items import Item
 
 TAKES_PICTURES = {"takes": "pictures"}
@@ -19,11 +21,11 @@ def plan_pictures(source: str, folder: Path) -> tuple[list[Item], dict[str, str]
 
     Raises InputError where there is nothing to predict, and where two images would become one file.
     """
-    path = Path(source).expanduser().absolute()
+    path, root = Path(source).expanduser().absolute(), find_root(source)
     if path.is_dir():
-        root, entries = path, [entry for entry in path.rglob("*") if entry.is_file()]
+        entries = [entry for entry in path.rglob("*") if entry.is_file()]
     else:
-        root, entries = path.parent, [Path(match).absolute() for match in glob.glob(str(path), recursive=True)]
+        entries = [Path(match).absolute() for match in glob.glob(str(path), recursive=True)]
     entries = [entry for entry in entries if not entry.is_relative_to(folder)]  # earlier results are no input
     visible = sorted(entry for entry in entries if not _is_hidden(entry, root))
     items, skipped = _plan(visible, root, folder), {str(e): "is no image" for e in visible if not is_image(e.name)}
@@ -33,12 +35,40 @@ def plan_pictures(source: str, folder: Path) -> tuple[list[Item], dict[str, str]
     return items, skipped
 
 
+def find_root(source: str) -> Path:
+    """Return the folder that the ids of a source's images begin in: the source, or the folder of a file or glob."""
+    path = Path(source).expanduser().absolute()
+    return path if path.is_dir() else path.parent
+
+
+def find_frames(items: Sequence[Item], root: Path, pattern: str) -> dict[str, list[Item]]:
+    """Find the clips among images by the rule of training: name of each to its frames in order, two or more.
+
+    ``pattern`` is searched in ids as training has them: paths below ``root`` without suffix. Where it is in none of
+    them, ``root`` may itself be the folder of a clip, and its name is put before them. Images that it is not found in
+    are no frames.
+    """
+    if not pattern:
+        return {}
+    ids = {number: _id(item.files[0], root) for number, item in enumerate(items)}
+    found = _matching(ids, pattern) or _matching({n: f"{root.name}/{name}" for n, name in ids.items()}, pattern)
+    groups = group_frames(found, pattern)
+    return {clip: [items[number] for number in frames] for clip, frames in groups.items() if len(frames) > 1}
+
+
+def _matching(ids: dict[int, str], pattern: str) -> dict[int, str]:
+    return {number: name for number, name in ids.items() if re.search(pattern, name)}
+
+
+def _id(entry: Path, root: Path) -> str:
+    relative = entry.relative_to(root) if entry.is_relative_to(root) else Path(entry.name)
+    return relative.with_suffix("").as_posix()
+
+
 def _plan(entries: Iterable[Path], root: Path, folder: Path) -> list[Item]:
     items: dict[str, Item] = {}
     for entry in filter(lambda each: is_image(each.name), entries):
-        # The manifest knows outputs by name: folders become part of it.
-        relative = entry.relative_to(root) if entry.is_relative_to(root) else Path(entry.name)
-        name = "_".join(relative.with_suffix("").parts)
+        name = _id(entry, root).replace("/", "_")  # the manifest knows outputs by name: folders become part of it
         item = Item({"path": str(entry)}, str(folder / f"{name}.png"), [entry])
         if (other := items.setdefault(item.output.casefold(), item)) is not item:
             raise InputError(f"{other.files[0]} and {entry} have the same name; predict them into different folders")

@@ -23,9 +23,11 @@ from data_pipelines.progress import track
 from data_pipelines.specs import Spec
 from flows.cluster.actors import map_on_actors
 from flows.config.specs import ComputeSpec
+from flows.pipelines.restoration.clips import read_clip_facts
 from flows.pipelines.segmentation.maps import MapName, find_maps
 from flows.registry import tracking
 from flows.registry.models import READS_AHEAD, ModelVersion, find_version
+from flows.running.prediction.changes import log_changes
 from flows.running.prediction.here import map_here, runs_here
 from flows.running.prediction.inputs import plan_items
 from flows.running.prediction.items import Item
@@ -97,12 +99,13 @@ def predict(
     for name in options.params:
         if name not in version.params:
             raise InputError(f"{version.uri} does not take {name}; leave --{name.removesuffix('_gb')} out")
-    takes_prompts = "prompt" in version.inputs
+    takes_prompts, images = "prompt" in version.inputs, read_clip_facts(version.metadata)
     plan = plan_items(
         source,
         folder,
         takes_prompts=takes_prompts,
         takes_pictures=version.metadata.items() >= TAKES_PICTURES.items(),
+        images=images,
         naming=Naming.of(version.metadata),
         suffix=suffix,
     )
@@ -116,6 +119,7 @@ def predict(
     due = [item for item in items if not all(file.exists() for file in output_files(item.output, options.maps))]
     logger.info("predict: %s, %d inputs, %d of them done already", version.uri, len(items), len(items) - len(due))
     failures = dict(_predict_all(version, due, compute, tracking.tracking_uri(root), options.params)) if due else {}
+    log_changes(plan.clips, {item.output for item in due}, failures.keys(), images)
     return PredictionSummary(
         model_uri=version.uri,
         output=str(folder),

@@ -102,11 +102,11 @@ def score_image(images: Restored) -> dict[str, float]:
     for suffix, shown in (("", restored), ("/baseline", baseline)):
         metrics[f"psnr{suffix}"] = psnr(shown, image)
         metrics[f"ssim{suffix}"] = similarity(shown, image)
+        metrics[f"colourfulness_error{suffix}"] = colourfulness(shown) - colourfulness(image)
         if region is not None:
             part = f"{suffix}_hole" if suffix else "/hole"
             metrics[f"psnr{part}"] = psnr(shown, image, region)
             metrics[f"ssim{part}"] = similarity(shown, image, region)
-    metrics["colourfulness_error"] = colourfulness(restored) - colourfulness(image)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 

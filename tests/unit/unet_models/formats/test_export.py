@@ -27,7 +27,13 @@ from unet_models.restoration.restorer import Restorer
 from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.networks import UNetSpec
-from unet_models.specs.restoration import ColourisationSpec, SuperResolutionSpec, TaskSpec
+from unet_models.specs.restoration import (
+    ColourisationSpec,
+    DenoisingSpec,
+    InpaintingSpec,
+    SuperResolutionSpec,
+    TaskSpec,
+)
 
 
 def small_autoencoder() -> Any:
@@ -210,15 +216,40 @@ def test_large_weights_lie_beside_the_onnx_file(
     assert_equal({"onnx": by_onnx(tmp_path / "n.onnx")}, network, {"images": torch.randn(2, 2, 16, 8)})
 
 
-@pytest.mark.parametrize("spec", [SuperResolutionSpec(factor=3), ColourisationSpec(output="classes")])
-def test_restorer_is_traced_with_its_task(spec: TaskSpec) -> None:
+# --- Restoration -----------------------------------------------------------------------------------------------------
+
+RESTORED: dict[str, tuple[TaskSpec, int]] = {
+    "denoising": (DenoisingSpec(), 1),
+    "pixel_shuffle": (SuperResolutionSpec(factor=3), 3),
+    "resize": (SuperResolutionSpec(factor=2, upsample="resize"), 1),
+    "inpainting": (InpaintingSpec(), 1),
+    "regression": (ColourisationSpec(), 1),
+    "classes": (ColourisationSpec(output="classes"), 1),
+}
+"""Each mode of each task, and pixels of a restored image along one of its input."""
+ALIKE = ("resize", "regression")
+"""Modes whose graphs have the operators of another one's: traced, and not written, which takes seconds."""
+
+
+class Convolution(nn.Conv2d):
+    """Stands for the U-Net, which has tests of its own and takes longer: one layer, of a total stride of 2."""
+
+    divisor = (2, 2)
+
+
+@pytest.mark.parametrize("name", RESTORED)
+def test_restorer_is_traced_with_its_task(name: str, tmp_path: Path) -> None:
     """What surrounds the network, bicubic enlargement and colours among it, is part of the graph, for any size."""
-    model = UNetSpec(channels=(4, 4), norm="none", num_blocks=1, num_decoder_blocks=1)
-    restorer = perturbed(Restorer.build(model, build_task(spec)))
+    spec, factor = RESTORED[name]
+    task = build_task(spec)
+    restorer = perturbed(Restorer(Convolution(task.in_channels, task.out_channels, 3, padding=1), task))
     traced = trace_restorer(restorer)
-    inputs = torch.rand(3, restorer.task.in_channels, 10, 14, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        torch.testing.assert_close(traced.program.module()(inputs=inputs), restorer(inputs), rtol=0, atol=1e-5)
-    factor = restorer.task.factor
-    shape = ("batch", 3, "3*height", "3*width") if factor == 3 else ("batch", 3, "height", "width")
-    assert traced.interface.outputs["images"].shape == shape
+    runs = {"program": traced.program.module()} if name in ALIKE else written(traced, tmp_path)
+    for batch, height, width in [(1, 16, 12), (3, 10, 14)]:
+        images = torch.rand(batch, 3, factor * height, factor * width)
+        inputs = task.degrade(images, [torch.Generator().manual_seed(n) for n in range(batch)])
+        assert_equal(runs, restorer, {"inputs": inputs})
+        outputs = [run(inputs=inputs) for run in runs.values()]
+        assert {tuple(output.shape) for output in outputs} == {tuple(images.shape)}
+    sizes = (f"{factor}*height", f"{factor}*width") if factor > 1 else ("height", "width")
+    assert traced.interface.outputs["images"].shape == ("batch", 3, *sizes)

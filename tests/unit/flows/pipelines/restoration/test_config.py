@@ -17,6 +17,22 @@ from unet_models.specs.restoration import ColourisationSpec, DenoisingSpec, Supe
 
 
 @pytest.mark.parametrize(
+    ("given", "norm", "channels"),
+    [
+        ({"channels": [8, 16]}, "none", (8, 16)),
+        ({"num_blocks": 3}, "none", (32, 64, 128)),
+        ({"norm": "batch"}, "batch", (32, 64, 128)),
+        ({"preset": "unet"}, "batch", (64, 128, 256, 512, 1024)),
+    ],
+)
+def test_a_field_of_the_network_leaves_the_others_at_their_defaults_here(
+    given: dict[str, Any], norm: str, channels: tuple[int, ...]
+) -> None:
+    model = RestorationConfig.model_validate({"train": {"model": given}}).train.model
+    assert (model.norm, model.channels) == (norm, channels)
+
+
+@pytest.mark.parametrize(
     ("values", "words"),
     [
         ({"task": {"name": "sharpening"}}, "'denoising', 'super_resolution', 'inpainting', 'colourisation'"),

@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from data_pipelines.errors import DataError, InputError, WeightsError
-from flows.pipelines.restoration.image_restorer import ImageRestorer, mean_change
+from flows.pipelines.restoration.clips import mean_change
+from flows.pipelines.restoration.image_restorer import ImageRestorer
 from flows.registry.bundle import WEIGHTS, write_bundle
 from unet_models.restoration.build import build_task
 from unet_models.restoration.restorer import Restorer, TrainableRestorer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,9 @@ from unet_models.specs.restoration import InpaintingSpec
 
 
 def row(case_id: str, psnr: float, baseline: float) -> ImageRow:
-    return {"case_id": case_id, "row": 0, "psnr": psnr, "psnr/baseline": baseline, "ssim": 0.9, "ssim/baseline": 0.8}
+    ssim = {"ssim": 0.9, "ssim/baseline": 0.8}
+    colours = {"colourfulness_error/baseline": -41.0, "colourfulness_error": -23.0}
+    return {"case_id": case_id, "row": 0, "psnr": psnr, "psnr/baseline": baseline, **ssim, **colours}
 
 
 ROWS = [row("a", 30.0, 25.0), row("b", 34.0, 26.0), row("c", 32.0, 27.0), row("d", 33.0, 28.0)]
@@ -36,6 +40,16 @@ def test_scores_of_the_truth_and_of_the_baseline() -> None:
     assert not any("hole" in name for name in score_image(Restored(image[0], image[0], image[0], None)))
 
 
+def test_colourfulness_of_the_restored_image_and_of_the_baseline_minus_the_true_one() -> None:
+    """Red beside green: R - G is 255 and -255, of deviation 255 and mean 0; (R + G) / 2 - B is 127.5 everywhere."""
+    truth = torch.zeros(3, 16, 16)
+    truth[0, :, :8] = truth[1, :, 8:] = 1
+    colourful = 255 + 0.3 * 127.5
+    scores = score_image(Restored(0.4 * truth, torch.full_like(truth, 0.5), truth, None))
+    assert scores["colourfulness_error"] == pytest.approx(-0.6 * colourful)
+    assert scores["colourfulness_error/baseline"] == pytest.approx(-colourful), "grey has no colour"
+
+
 def test_flicker_that_the_clip_does_not_have() -> None:
     dark, light = torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.4)
     first, second = (Restored(dark, light, dark, None), Restored(light, light, light, None))
@@ -52,7 +66,8 @@ def test_frames_of_a_clip_go_together_in_order() -> None:
 
 def test_means_and_their_intervals() -> None:
     summaries = {summary.metric: summary for summary in summarise_images(ROWS)}
-    assert list(summaries) == ["psnr", "psnr/baseline", "ssim", "ssim/baseline"]
+    colours = ["colourfulness_error", "colourfulness_error/baseline"]
+    assert list(summaries) == ["psnr", "psnr/baseline", "ssim", "ssim/baseline", *colours]
     assert summaries["psnr"].mean == pytest.approx(np.mean([30, 34, 32, 33]))
     assert summaries["psnr"].low < summaries["psnr"].mean < summaries["psnr"].high
     assert summaries["ssim"].low == pytest.approx(0.9)
@@ -84,3 +99,6 @@ def test_report_says_by_how_much_the_baseline_is_beaten() -> None:
     text = restoration_page(page)
     for words in ("Denoising, evaluated on 4 images", "32.25", "26.50", "5.75", "min_side", "enlarged", 'id="image-a"'):
         assert words in text
+    titles = re.findall(r"Colourfulness error[^<]*", text)
+    pair = ["Colourfulness error", "Colourfulness error of the baseline"]
+    assert titles == 2 * pair, "beside each other: as rows of the scores, as columns of the images"
