@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -27,7 +30,7 @@ class Restorer(nn.Module):
     def build(cls, spec: UNetSpec, task: Task) -> Restorer:
         """Build a network that restores as the baseline does until it is trained: its last convolutions are 0."""
         network = build_network(spec, task.in_channels, task.out_channels, ndim=2)
-        for head in getattr(network.decoder, "heads", ()):
+        for head in cast("Iterable[nn.Conv2d]", network.decoder.heads):
             nn.init.zeros_(head.weight)
         return cls(network, task)
 

@@ -25,12 +25,12 @@ class Decoder(nn.Module):
         super().__init__()
         coarsest = len(spec.channels) - 1
         self.levels = [i for i in range(coarsest) if spec.skips[i] == "add"]
-        self.scores = nn.ModuleList(CONV[ndim](spec.channels[i], num_classes, 1) for i in [*self.levels, coarsest])
+        self.heads = nn.ModuleList(CONV[ndim](spec.channels[i], num_classes, 1) for i in [*self.levels, coarsest])
         self.mode = INTERPOLATION[ndim]
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Decode features, finest first, to logits of full resolution."""
-        *scores, x = self.scores
+        *scores, x = self.heads
         x = x(features[-1])
         for level, score in reversed(list(zip(self.levels, scores, strict=True))):
             x = self._upsample(x, features[level]) + score(features[level])

@@ -32,7 +32,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_member_restores_an_image_or_is_refused(name: str, tmp_path: Path) -> None:
-    """As it is, or with the settings that its errors ask for. Untrained it is the baseline, but for decoder ``fcn``."""
+    """As it is, or with the settings that its errors ask for. Untrained it is the baseline."""
     file, settings = tmp_path / "config.yaml", list[str]()
     file.write_text(json.dumps({"pipeline": "restoration", "train": {"model": small(name).model_dump(mode="json")}}))
     for message, setting in REFUSED.get(name, ()):
@@ -46,5 +46,4 @@ def test_a_member_restores_an_image_or_is_refused(name: str, tmp_path: Path) -> 
     with torch.no_grad():
         restored = restorer(image)
     assert restored.shape == (1, 3, 32, 32)
-    if config.train.model.decoder != "fcn":
-        torch.testing.assert_close(restored, restorer.task.baseline(image), rtol=0, atol=1e-6)
+    torch.testing.assert_close(restored, restorer.task.baseline(image), rtol=0, atol=1e-6)
