@@ -25,7 +25,7 @@ from flows.cli.base import (
     print_json,
     print_result,
 )
-from flows.cli.plan import DEFAULT_NETWORK, Candidates, Gpu, Memory, Network, PlanOptions, planned_config
+from flows.cli.plan import DEFAULT_NETWORK, Candidates, Folds, Gpu, Memory, Network, PlanOptions, planned_config
 from flows.cli.tables import plan_text, summary_text
 from flows.pipelines.catalog import PIPELINES, load_config
 
@@ -63,16 +63,17 @@ def run(
     gpu: Gpu = None,
     candidates: Candidates = False,
     network: Network = DEFAULT_NETWORK,
+    folds: Folds = False,
     overrides: Set = None,
     as_json: Json = False,
     dry_run: DryRun = False,
     verify: Verify = False,
 ) -> None:
     """Run the whole pipeline as a Prefect flow; stages that are done are cache hits. A folder is planned for first."""
-    options = PlanOptions(within, memory, gpu, candidates, network)
+    options = PlanOptions(within, memory, gpu, candidates, network, folds)
     if not config.is_dir() and options != PlanOptions(within):
         raise ConfigError(
-            f"run: --memory, --gpu, --candidates and --network plan for a folder of cases; {config} is none"
+            f"run: --memory, --gpu, --candidates, --network and --folds plan for a folder of cases; {config} is none"
         )
     path = planned_config(config, options) if config.is_dir() else config
     given = [*(overrides or ()), *([f"train.within={within}"] if within else [])]

@@ -41,6 +41,12 @@ DEFAULT_NETWORK = "nnunet"
 Network = Annotated[
     str, typer.Option(help="Network: nnunet, or residual_encoder_m, _l or _xl for 8, 24 or 40 GB.", metavar="NAME")
 ]
+Folds = Annotated[
+    bool,
+    typer.Option(
+        "--folds", help="Train a network per fold and register their average; with --candidates a cascade, too."
+    ),
+]
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
 """Devices of the drivers of NVIDIA and AMD."""
 
@@ -57,6 +63,7 @@ class PlanOptions:
     """Whether to plan for a GPU; None: if this machine has one."""
     candidates: bool = False
     network: str = DEFAULT_NETWORK
+    folds: bool = False
 
 
 @app.command("plan", rich_help_panel=PIPELINE_PANEL)
@@ -67,18 +74,19 @@ def plan(
     gpu: Gpu = None,
     candidates: Candidates = False,
     network: Network = DEFAULT_NETWORK,
+    folds: Folds = False,
 ) -> None:
     """Read a data set and print a configuration for it: each setting with its reason, by nnU-Net's rules."""
     if not data.is_dir():
         raise ConfigError(f"plan: there is no folder {data}; correct the path")
-    print_result(planned_yaml(data, PlanOptions(within, memory, gpu, candidates, network)).rstrip())
+    print_result(planned_yaml(data, PlanOptions(within, memory, gpu, candidates, network, folds)).rstrip())
 
 
 def planned_yaml(data: Path, options: PlanOptions = PlanOptions()) -> str:
     """Plan for a folder of cases; return the configuration as YAML."""
     from flows.pipelines.segmentation.planning.candidates import plan_candidates
     from flows.pipelines.segmentation.planning.effort import in_order_of_choice
-    from flows.pipelines.segmentation.planning.rules import plan_candidate, plan_settings
+    from flows.pipelines.segmentation.planning.rules import plan_candidate, plan_cascade, plan_settings
     from flows.pipelines.segmentation.planning.survey import survey
     from flows.pipelines.segmentation.planning.template import plan_yaml
 
@@ -94,6 +102,8 @@ def planned_yaml(data: Path, options: PlanOptions = PlanOptions()) -> str:
         return plan_yaml(str(root), settings, others)
     for other in others:
         settings += plan_candidate(surveyed, found, other, wishes)
+    if wishes.folds:
+        settings += plan_cascade(surveyed, found, wishes)
     return plan_yaml(str(root), settings)
 
 
@@ -104,7 +114,7 @@ def _wishes(options: PlanOptions) -> Wishes:
     network = find_network(options.network)
     use_gpu = finds_gpu() if options.gpu is None else options.gpu
     seconds = parse_within(options.within) if options.within else None
-    wishes = Wishes(seconds, options.memory or network.memory_gb, use_gpu, network)
+    wishes = Wishes(seconds, options.memory or network.memory_gb, use_gpu, network, options.folds)
     if options.gpu is None and use_gpu:
         logger.info("plans for the GPU of this machine, %g GB of its memory (--memory; --no-gpu)", wishes.memory_gb)
     return wishes

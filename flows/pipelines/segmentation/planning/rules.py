@@ -18,6 +18,7 @@ from flows.pipelines.segmentation.planning.effort import MIRRORING_SHARE, VALIDA
 from flows.pipelines.segmentation.planning.sides import sided_names
 from flows.pipelines.segmentation.planning.sizes import Sizes, channels_of
 from flows.pipelines.segmentation.planning.survey import Survey
+from flows.pipelines.segmentation.planning.template import CASCADE
 from flows.pipelines.segmentation.planning.wishes import Setting, Wishes
 from unet_models.specs.loop import LoopSpec
 
@@ -39,7 +40,7 @@ RESOLUTIONS = {
 def plan_settings(survey: Survey, candidate: Candidate, others: Sequence[Candidate], wishes: Wishes) -> list[Setting]:
     """Return the settings that differ from the defaults, or that somebody would ask about."""
     return [
-        *_data(survey),
+        *_data(survey, wishes),
         *_preprocessing(survey, candidate, others, wishes),
         *_training(survey, candidate, wishes),
         *_evaluation(survey, candidate, wishes),
@@ -72,7 +73,21 @@ def plan_candidate(survey: Survey, planned: Sequence[Candidate], other: Candidat
     ]
 
 
-def _data(survey: Survey) -> Iterator[Setting]:
+def plan_cascade(survey: Survey, planned: Sequence[Candidate], wishes: Wishes) -> list[Setting]:
+    """Return the full resolution as a network that is given what the low one says; none where one is not planned."""
+    found = {each.name: each for each in planned}
+    if not {"3d_fullres", "3d_lowres"} <= found.keys():
+        return []
+    low = "base" if planned[0].name == "3d_lowres" else "3d_lowres"
+    reason = "Cascade: full resolution, which is given the label map of the low one."
+    settings = [Setting(f"candidates.{CASCADE}.previous", low, reason)]
+    if low == "base":
+        changes = plan_candidate(survey, planned, found["3d_fullres"], wishes)
+        settings += [Setting(each.path.replace("3d_fullres", CASCADE), each.value, "") for each in changes]
+    return settings
+
+
+def _data(survey: Survey, wishes: Wishes) -> Iterator[Setting]:
     dataset = survey.dataset
     name = "".join("-" if each in REFUSED_IN_NAMES else each for each in dataset.name).strip() or "unetflow"
     yield Setting("registry.name", name, "The folder's name.")
@@ -85,7 +100,13 @@ def _data(survey: Survey) -> Iterator[Setting]:
         values = ", ".join(str(value) for value in survey.spec.classes.values())
         reason = f"Nothing declares classes (classes.json): the masks hold {values}. Give the classes their names."
         yield Setting("data.classes", survey.spec.classes, reason)
-    if (held_out := survey.num_held_out) < FEW_HELD_OUT:
+    if wishes.folds:
+        reason = (
+            "As asked: a network per fold. Each case is scored by the one that has not seen it, by which postprocessing "
+            "and calibration are chosen; their average is registered."
+        )
+        yield Setting("data.fold", "all", reason)
+    elif (held_out := survey.num_held_out) < FEW_HELD_OUT:
         reason = (
             f"Held out are {held_out} of {len(survey.cases)} cases, of which a score says little; all trains a network "
             "per fold, scores every case and registers the average."
@@ -198,8 +219,11 @@ def _validation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterato
 
 
 def _evaluation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
-    """Leave out test-time mirroring where it takes long beside training."""
+    """Leave out test-time mirroring where it takes long beside training; with all folds, let them decide."""
+    chosen = Setting("evaluate.tta", "auto", "Mirroring stays where it raises the cross-validated Dice.")
     if not wishes.is_slow:
+        if wishes.folds:
+            yield chosen
         return
     effort, axes = Effort(candidate, survey.num_held_out), len(_mirrored(survey))
     seconds = effort.evaluation_seconds(axes)
@@ -209,6 +233,8 @@ def _evaluation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterato
             f"without a GPU; as they are, {effort.evaluation_seconds(0) / 60:.1f}."
         )
         yield Setting("evaluate.tta", False, reason)
+    elif wishes.folds:
+        yield chosen
 
 
 def _model(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:

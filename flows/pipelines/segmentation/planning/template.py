@@ -12,6 +12,8 @@ from flows.pipelines.segmentation.planning.candidates import Candidate
 from flows.pipelines.segmentation.planning.wishes import Setting
 
 WIDTH = 116
+CASCADE = "3d_cascade"
+"""Name of the candidate that sees what the low resolution says of an image."""
 TITLES = {
     "2d": "slices",
     "3d_fullres": "full resolution",
@@ -23,8 +25,9 @@ TITLES = {
 def plan_yaml(root: str, settings: Sequence[Setting], others: Sequence[Candidate] = ()) -> str:
     """Write a configuration; above each field stands its reason, and above all what else the data set allows."""
     notes = [f"# {line}" for other in others for line in wrap(_describe(other), WIDTH, subsequent_indent="    ")]
-    if any(setting.path.startswith("candidates.3d_lowres.") for setting in settings):
-        notes.append("# Not planned, a cascade: data.fold all, and candidates 3d_cascade: {previous: 3d_lowres}")
+    names = {setting.path.split(".")[1] for setting in settings if setting.path.startswith("candidates.")}
+    if names & {"3d_lowres", "3d_fullres"} and CASCADE not in names:
+        notes.append("# Not planned, a cascade of the low and the full resolution, which takes all folds: --folds")
     fields = _lines([Setting("data.root", root, ""), *settings], "", "")
     lines = ["# unetflow run THIS.yaml", *notes, *fields]
     return "\n".join(lines) + "\n"

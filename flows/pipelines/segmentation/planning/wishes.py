@@ -21,6 +21,8 @@ class Wishes:
     memory_gb: float = 8.0
     use_gpu: bool = False
     network: PlannedNetwork = NETWORKS["nnunet"]
+    folds: bool = False
+    """Whether to train a network per fold."""
 
     @property
     def is_slow(self) -> bool:

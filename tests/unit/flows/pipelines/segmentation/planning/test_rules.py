@@ -278,6 +278,12 @@ def test_large_volumes_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyP
     full, slices = (compared.candidate_configs[name] for name in ("3d_fullres", "2d"))
     assert full.data.preprocess.spacing == slices.data.preprocess.spacing == (1.0, 1.0, 2.0)
     assert slices.train.patch_size[2] == 1, "across the axis that is coarse in the files"
+    assert "Not planned, a cascade" in path.read_text()
+    cascade, text = planned(tmp_path / "x", "1m", candidates=True, folds=True)
+    assert "Not planned" not in text
+    fine = cascade.candidate_configs["3d_cascade"]
+    assert (cascade.data.fold, fine.previous) == ("all", "base")
+    assert (fine.train, fine.data.preprocess) == (full.train, full.data.preprocess)
 
 
 @pytest.mark.parametrize(
@@ -293,6 +299,21 @@ def test_large_volumes_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyP
 )
 def test_without_a_gpu_a_short_training_has_smaller_patches(wishes: Wishes, memory_gb: float) -> None:
     assert wishes.patch_memory_gb == pytest.approx(memory_gb)
+
+
+def test_folds_decide_about_mirroring(tmp_path: Path) -> None:
+    write_volumes(tmp_path / "x", [2.0, 2.0], CLASSES, "MR")
+    config, text = planned(tmp_path / "x", folds=True)
+    assert (config.data.fold, config.evaluate.tta) == ("all", "auto")
+    assert "a network per fold" in text
+    assert planned(tmp_path / "x", "30m", folds=True)[0].evaluate.tta == "auto"
+    assert planned(tmp_path / "x")[0].evaluate.tta is True
+
+
+def test_a_cascade_follows_the_low_resolution(tmp_path: Path) -> None:
+    write_volumes(tmp_path / "x", [2.0] * 6, CLASSES, "MR", (96, 80, 64))
+    config, _ = planned(tmp_path / "x", memory=0.06, candidates=True, folds=True)
+    assert config.candidates["3d_cascade"] == {"previous": "3d_lowres"}
 
 
 def test_a_gpu_that_is_found_is_planned_for(tmp_path: Path, gpu: list[bool]) -> None:
@@ -320,7 +341,7 @@ def test_a_folder_is_planned_then_run(
     configs = [load_config(path) for path in plans]
     assert {config.data.root for config in configs} == {str(tmp_path / each / "x") for each in "ab"}  # type: ignore[attr-defined]  # segmentation
     assert run_command(["run", str(plans[0]), "--candidates", "--dry-run"]) == 2
-    assert "--candidates and --network plan for a folder of cases" in capfd.readouterr().err
+    assert "--candidates, --network and --folds plan for a folder of cases" in capfd.readouterr().err
 
 
 def test_a_residual_encoder_has_blocks_for_each_stage(tmp_path: Path) -> None:
