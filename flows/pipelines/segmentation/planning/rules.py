@@ -102,8 +102,8 @@ def _data(survey: Survey, wishes: Wishes) -> Iterator[Setting]:
         yield Setting("data.classes", survey.spec.classes, reason)
     if wishes.folds:
         reason = (
-            "As asked: a network per fold. Each case is scored by the one that has not seen it, by which postprocessing "
-            "and calibration are chosen; their average is registered."
+            "As asked: a network per fold. Each case is scored by the one that has not seen it, by which the "
+            "postprocessing is chosen and probabilities are calibrated; their average is registered."
         )
         yield Setting("data.fold", "all", reason)
     elif (held_out := survey.num_held_out) < FEW_HELD_OUT:
