@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ def test_what_is_no_single_stack(tmp_path: Path) -> None:
     assert rule_of(tmp_path / "complex.tif") == "bad-dtype"
 
 
+@pytest.mark.skipif(find_spec("imagecodecs") is not None, reason="the peers' imagecodecs decodes it")
 def test_a_compression_without_decoder_names_the_package(tmp_path: Path) -> None:
     pages = [Image.fromarray(page) for page in (STACK % 251).astype(np.uint8)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
