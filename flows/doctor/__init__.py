@@ -2,6 +2,6 @@
 
 examine.py   all checks, one after the other
 finding.py   one finding
-machine.py   versions, storage, GPUs, files with secrets
+machine.py   versions, storage, CPUs, GPUs, files with secrets
 servers.py   Prefect, MLflow and Ray
 """

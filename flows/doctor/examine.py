@@ -17,5 +17,6 @@ def examine(config: PipelineConfig | None = None) -> Iterator[Finding]:
     yield from servers.check_mlflow()
     yield from servers.check_ray(config)
     yield from machine.check_storage(config)
+    yield from machine.check_cpu(config)
     yield from machine.check_gpu(config)
     yield from machine.check_secrets()

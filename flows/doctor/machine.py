@@ -1,4 +1,4 @@
-"""Checks of this machine: installed versions, storage, GPUs, and files with secrets."""
+"""Checks of this machine: installed versions, storage, CPUs, GPUs, and files with secrets."""
 
 from __future__ import annotations
 
@@ -85,6 +85,27 @@ def check_storage(config: PipelineConfig | None) -> Iterator[Finding]:
         if free >= MIN_FREE_BYTES
         else bad("storage", text, f"du -sh {root}/*  # and remove old runs")
     )
+
+
+def check_cpu(config: PipelineConfig | None) -> Iterator[Finding]:
+    """Tell in which precision trainings without a GPU run here."""
+    import torch
+
+    from unet_models.precision import computes_bf16
+
+    found = f"{os.cpu_count()} CPUs"
+    if computes_bf16(torch.device("cpu")):
+        yield ok("cpu", f"{found} with instructions for bf16")
+        return
+    # Of trainings alone: a configuration of another kind of pipeline need not have one.
+    precision = config.model_dump().get("train", {}).get("precision") if config else None
+    if precision == "bf16" and config and not config.compute.use_gpu:
+        text = (
+            f"{found} without instructions for bf16, which train.precision asks for: it is emulated, many times slower"
+        )
+        yield warning("cpu", text, "--set train.precision=auto")
+    else:
+        yield ok("cpu", f"{found} without instructions for bf16: what is trained here without a GPU is in float32")
 
 
 def check_gpu(config: PipelineConfig | None) -> Iterator[Finding]:

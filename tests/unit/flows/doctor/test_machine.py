@@ -1,4 +1,4 @@
-"""Checks of this machine, each broken once: versions, storage, GPUs, files with secrets."""
+"""Checks of this machine, each broken once: versions, storage, CPUs, GPUs, files with secrets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from flows.doctor import machine
 from flows.pipelines.segmentation.config import SegmentationConfig
 from tests.support.findings import states, the_bad
+from unet_models import precision
 
 PREFECT, RAY = importlib.metadata.version("prefect"), importlib.metadata.version("ray")
 
@@ -52,6 +53,20 @@ def test_storage_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     found = the_bad(machine.check_storage(None))
     assert "1 GiB left" in found.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_precision_that_the_cpu_emulates(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_bf16 = [False]
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: has_bf16[-1])
+    asked = SegmentationConfig.model_validate({"train": {"precision": "bf16"}})
+    assert the_bad(machine.check_cpu(asked)).remedy == "--set train.precision=auto"
+    (found,) = machine.check_cpu(SegmentationConfig())
+    assert (found.state, "in float32" in found.text) == ("ok", True)
+    on_gpu = asked.model_copy(update={"compute": asked.compute.model_copy(update={"use_gpu": True})})
+    assert states(machine.check_cpu(on_gpu)) == states(machine.check_cpu(None)) == {"cpu": "ok"}
+    has_bf16.append(True)
+    (found,) = machine.check_cpu(asked)
+    assert "with instructions for bf16" in found.text
 
 
 def test_gpus_asked_for_and_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
