@@ -96,6 +96,9 @@ class AugmentSpec(Spec):
     the network must not rely on its borders. Read by cascades alone."""
     distort_radius: int = Field(default=4, ge=1)
     """Maximum radius of these, in voxels."""
+    p_remove: float = Field(default=0.2, ge=0, le=1)
+    """Probability, for each class of a cascade's previous segmentation, that one of its components, of less than 15 %
+    of the patch, is taken away: the network must find what was missed. Read by cascades alone."""
 
     @classmethod
     def nothing(cls) -> Self:

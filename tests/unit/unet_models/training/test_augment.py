@@ -393,7 +393,7 @@ def test_probabilities_are_as_said() -> None:
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_label_map_is_moved_as_the_mask_and_nothing_else_changes(ndim: int) -> None:
     images, masks = random_batch(4, read_size(ndim))
-    spec = EVERYTHING.model_copy(update={"p_distort": 0.0})
+    spec = EVERYTHING.model_copy(update={"p_distort": 0.0, "p_remove": 0.0})
     size, place = SIZES[ndim][0], ([0, 1, 2, 3], 3, 5)
     alone, moved = augment(images, masks, *place, size, spec)
     both, again = augment(torch.cat([images, masks[:, None]], dim=1), masks, *place, size, spec, num_previous=3)
@@ -441,3 +441,31 @@ def test_classes_are_distorted_as_often_as_is_said() -> None:
     assert 0.2 < np.mean([bool(each) for each in steps]) < 0.3
     assert set(steps) == {(), *module.DISTORTIONS}
     assert {each.radius for pair in found for each in pair} == {1, 2}
+
+
+def test_one_small_component_is_taken_away() -> None:
+    """Of three of class 1, the largest covers 16 of 80 pixels and stays, whatever is drawn; two touch at a corner."""
+    labels = torch.zeros(8, 10)
+    labels[:4, :4] = 1
+    labels[5, 8] = labels[6, 9] = 1
+    labels[7, 0] = 1
+    labels[7, 5] = 2
+    first, second = labels.clone(), labels.clone()
+    first[5, 8] = first[6, 9] = 0
+    second[7, 0] = 0
+    for place, want in ((0.0, first), (0.49, first), (0.5, second), (1.0, second)):
+        assert torch.equal(distort_labels(labels, [Distortion((), 1, place), Distortion((), 1)]), want)
+    for none in (torch.zeros(4, 4), torch.ones(4, 4)):
+        assert torch.equal(distort_labels(none, [Distortion((), 1, 0.5)]), none)
+
+
+def test_components_are_taken_away_as_often_as_is_said() -> None:
+    spec = with_only(p_remove=0.25)
+    found = [draw_parameters(np.random.default_rng(seed), spec, 3, 2).distortions for seed in range(800)]
+    places = [each.removed for pair in found for each in pair]
+    drawn = [place for place in places if place is not None]
+    assert 0.2 < len(drawn) / len(places) < 0.3
+    assert 0.4 < np.mean(drawn) < 0.6
+    assert all(
+        each.removed is None for each in draw_parameters(np.random.default_rng(0), with_only(), 3, 2).distortions
+    )
