@@ -7,6 +7,7 @@ candidates.py full resolution, slices, low resolution
 masks.py      classes of masks that nothing declares
 survey.py     what the cases are: spacings, shapes, intensities, names
 sides.py      classes that are told apart by their side
+stages.py     settings of a network and its batch
 rules.py      each setting with its reason
 template.py   the settings as commented YAML
 """

@@ -16,16 +16,13 @@ from flows.config.specs import REFUSED_IN_NAMES
 from flows.pipelines.segmentation.planning.candidates import COARSE_PERCENTILE, Candidate, planning_order
 from flows.pipelines.segmentation.planning.effort import MIRRORING_SHARE, VALIDATION_SHARE, Effort
 from flows.pipelines.segmentation.planning.sides import sided_names
-from flows.pipelines.segmentation.planning.sizes import Sizes, channels_of
+from flows.pipelines.segmentation.planning.sizes import Sizes
+from flows.pipelines.segmentation.planning.stages import CPU_BATCH, plan_batch, plan_model
 from flows.pipelines.segmentation.planning.survey import Survey
 from flows.pipelines.segmentation.planning.template import CASCADE
 from flows.pipelines.segmentation.planning.wishes import Setting, Wishes
 from unet_models.specs.loop import LoopSpec
 
-CPU_CHANNELS, CPU_BATCH = 16, 2
-"""Width and batch without a GPU: more steps in the same time."""
-CPU_SLICE_VOXELS = 2 * 40 * 56 * 40
-"""Voxels of a batch of slices without a GPU."""
 MAX_CPU_WORKERS = 8
 FEW_HELD_OUT = 5
 """Held-out cases below which the plan points to all folds."""
@@ -65,7 +62,7 @@ def plan_candidate(survey: Survey, planned: Sequence[Candidate], other: Candidat
         changes["data.preprocess.spacing"] = list(patches.spacing)
     sizes = patches.sizes
     changes = {"train.patch_size": list(sizes.topology.patch_size), "train.model.kernel_size": 3} | changes
-    changes |= {setting.path: setting.value for setting in (*_batch(sizes, wishes), *_model(sizes, wishes))}
+    changes |= {setting.path: setting.value for setting in (*plan_batch(sizes, wishes), *plan_model(sizes, wishes))}
     reasons = [reason, *[""] * (len(changes) - 1)]
     return [
         Setting(f"candidates.{other.name}.{path}", value, why)
@@ -191,11 +188,11 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
     yield Setting(
         "train.patch_size", list(patch), f"{covered:.0f} % of the median image ({median} voxels); limited by {limit}."
     )
-    yield from _batch(sizes, wishes)
+    yield from plan_batch(sizes, wishes)
     if wishes.network.preset:
         reason = "As asked: a deep residual encoder, a light decoder (Isensee 2024)."
         yield Setting("train.model.preset", wishes.network.preset, reason)
-    yield from _model(sizes, wishes)
+    yield from plan_model(sizes, wishes)
     yield from _weights(survey)
     yield from _augmentation(survey)
     yield Setting("train.optimizer.name", "muon", "Better than AdamW after as many steps: docs/experiments.md.")
@@ -237,24 +234,6 @@ def _evaluation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterato
         yield chosen
 
 
-def _model(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
-    strides = [list(stride) for stride in sizes.topology.strides]
-    reason = "Each axis is halved while 8 voxels or more are left, axes of coarse voxels later."
-    yield Setting("train.model.strides", strides, reason)
-    if any(1 in kernel for kernel in sizes.topology.kernels):
-        reason = "1 along axes of voxels twice as coarse as the finest or more: neighbours there are far apart."
-        yield Setting("train.model.kernel_size", [list(kernel) for kernel in sizes.topology.kernels], reason)
-    widths = channels_of(sizes.topology)
-    if not wishes.use_gpu:
-        widths = tuple(width * CPU_CHANNELS // widths[0] for width in widths)
-    yield Setting("train.model.channels", list(widths), "Doubled with each stage, up to a limit.")
-    if wishes.network.preset:
-        blocks = list(wishes.network.num_blocks(len(widths)))
-        yield Setting("train.model.num_blocks", blocks, "Blocks of each stage of the encoder.")
-    heads = max(0, min(2, len(widths) - 2))
-    yield Setting("train.model.deep_supervision", heads, "Coarser predictions that enter the loss, too.")
-
-
 def _weights(survey: Survey) -> Iterator[Setting]:
     """Weigh classes by their size where one is tiny beside the others."""
     counts = {name: survey.fingerprint.voxels_per_class[name] for name in survey.dataset.labels.names[1:]}
@@ -262,23 +241,6 @@ def _weights(survey: Survey) -> Iterator[Setting]:
     if tiny := [name for name, count in counts.items() if 0 < count < limit]:
         reason = f"{', '.join(tiny)}: less than {100 * TINY_SHARE:g} % of the voxels of a typical class."
         yield Setting("train.class_weights", "auto", reason)
-
-
-def _batch(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
-    if not wishes.use_gpu:
-        reason = "Without a GPU: small, for more steps in the same time."
-        yield Setting("train.global_batch_size", _cpu_batch(sizes), reason)
-        return
-    share = f"{100 * wishes.network.largest_share:g} % of all voxels"
-    reason = share if sizes.is_limited_by_data else f"{wishes.memory_gb:g} GB"
-    yield Setting("train.global_batch_size", sizes.batch_size, f"Limited by {reason}.")
-
-
-def _cpu_batch(sizes: Sizes) -> int:
-    """Return the batch without a GPU; of slices as many as have the voxels of a small patch."""
-    patch = sizes.topology.patch_size
-    slices = CPU_SLICE_VOXELS // math.prod(patch) if 1 in patch else 0
-    return min(max(CPU_BATCH, slices), sizes.batch_size)
 
 
 def _augmentation(survey: Survey) -> Iterator[Setting]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from data_pipelines.random_streams import Stream, numpy_generator
 from unet_models.specs.segmentation import AugmentSpec, TrainSpec
 from unet_models.training import augment as module
-from unet_models.training.augment import AugmentParameters, Distortion, augment, distort_labels, draw_parameters
+from unet_models.training.augment import AugmentParameters, augment, draw_parameters
+from unet_models.training.distort import DISTORTIONS, Distortion, distort_labels
 
 NOTHING = AugmentSpec.nothing()
 EVERYTHING = AugmentSpec(
@@ -439,7 +440,7 @@ def test_classes_are_distorted_as_often_as_is_said() -> None:
     assert {len(each) for each in found} == {2}
     steps = [each.steps for pair in found for each in pair]
     assert 0.2 < np.mean([bool(each) for each in steps]) < 0.3
-    assert set(steps) == {(), *module.DISTORTIONS}
+    assert set(steps) == {(), *DISTORTIONS}
     assert {each.radius for pair in found for each in pair} == {1, 2}
 
 
