@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from data_pipelines.errors import ConfigError
 from data_pipelines.specs import duration_text
-from flows.ablation.run import VARIED, AblationRun, check_comparable, num_side_by_side, plan_runs, run_all, run_before
+from flows.ablation.run import (
+    VARIED,
+    AblationRun,
+    check_comparable,
+    num_side_by_side,
+    plan_runs,
+    run_all,
+    run_before,
+    with_train,
+)
 from flows.config.pipeline import PipelineConfig
 from flows.stages.pipeline import Ablation
 from flows.training.figures import TrainingFigures
@@ -23,7 +32,7 @@ MARGIN = 0.95
 NUM_VALIDATIONS = 10
 """Validations of each training, evenly spaced: the points at which its curve is known."""
 WARMUP_SHARE = 0.1
-"""Largest share of the steps in which the learning rate may still rise."""
+"""Largest share of the steps that the warm-up of the learning rate may take."""
 NEVER = 1 << 30
 
 
@@ -99,8 +108,8 @@ def with_steps(config: PipelineConfig, num_steps: int) -> PipelineConfig:
     optimizer = config.train.optimizer  # type: ignore[attr-defined]  # ablations are of pipelines that train
     warmup = min(optimizer.warmup_steps, int(WARMUP_SHARE * num_steps))
     if warmup < optimizer.warmup_steps:
-        logger.warning("ablate: the learning rate rises for %d steps, not %d", warmup, optimizer.warmup_steps)
-    return _with_train(
+        logger.warning("ablate: warm-up of %d steps, not %d (--within)", warmup, optimizer.warmup_steps)
+    return with_train(
         config,
         num_steps=num_steps,
         validate_every_steps=every,
@@ -111,12 +120,7 @@ def with_steps(config: PipelineConfig, num_steps: int) -> PipelineConfig:
 
 def _short_training(config: PipelineConfig, seconds: float) -> PipelineConfig:
     within = min(MAX_TRIED_SECONDS, TRIED_SHARE * seconds)
-    return _with_train(config, within=within, validate_every_steps=NEVER, checkpoint_every_steps=NEVER, select="last")
-
-
-def _with_train(config: PipelineConfig, **changes: object) -> PipelineConfig:
-    train = config.train  # type: ignore[attr-defined]  # ablations are of pipelines that train
-    return config.model_copy(update={"train": train.model_copy(update=changes)})
+    return with_train(config, within=within, validate_every_steps=NEVER, checkpoint_every_steps=NEVER, select="last")
 
 
 def _seconds(run: AblationRun) -> float:

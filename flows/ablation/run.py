@@ -66,7 +66,7 @@ def plan_runs(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int]) 
     """Return every variant with every seed."""
     config = config.model_copy(update={"storage": config.storage_uri})
     return [
-        PlannedRun(variant, seed, with_seed(changed, seed))
+        PlannedRun(variant, seed, with_train(changed, seed=seed))
         for variant, changed in ablation.variants(config).items()
         for seed in seeds
     ]
@@ -111,10 +111,10 @@ def check_comparable(config: PipelineConfig) -> None:
         )
 
 
-def with_seed(config: PipelineConfig, seed: int) -> PipelineConfig:
-    """Return the configuration with another seed of its training."""
+def with_train(config: PipelineConfig, **changes: object) -> PipelineConfig:
+    """Return the configuration with other settings of its training."""
     train = config.train  # type: ignore[attr-defined]  # ablations are of pipelines that train
-    return config.model_copy(update={"train": train.model_copy(update={"seed": seed})})
+    return config.model_copy(update={"train": train.model_copy(update=changes)})
 
 
 def _records(config: PipelineConfig) -> dict[str, Record[Figures]]:

@@ -97,8 +97,7 @@ def check_cpu(config: PipelineConfig | None) -> Iterator[Finding]:
     if computes_bf16(torch.device("cpu")):
         yield ok("cpu", f"{found} with instructions for bf16")
         return
-    # Of trainings alone: a configuration of another kind of pipeline need not have one.
-    precision = config.model_dump().get("train", {}).get("precision") if config else None
+    precision = getattr(getattr(config, "train", None), "precision", None)  # pipelines need not train
     if precision == "bf16" and config and not config.compute.use_gpu:
         text = (
             f"{found} without instructions for bf16, which train.precision asks for: it is emulated, many times slower"
