@@ -13,10 +13,10 @@ from flows.ablation.run import (
     VARIED,
     AblationRun,
     check_comparable,
-    num_side_by_side,
     plan_runs,
     run_all,
     run_before,
+    share_cluster,
     with_train,
 )
 from flows.config.pipeline import PipelineConfig
@@ -65,11 +65,13 @@ def fit_within(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int],
     number, so that the command may be repeated. Raises ConfigError where not even a step per validation fits.
     """
     check_comparable(config)
-    before, room = run_before(config), num_side_by_side(config)
-    tried = run_all(plan_runs(_short_training(config, seconds), ablation, seeds)[:room])
+    before = run_before(config)
+    planned = plan_runs(_short_training(config, seconds), ablation, seeds)
+    _, room = share_cluster(config.compute, len(planned))
+    tried = run_all(planned[:room])
     cost = highest_cost([cost_of(run) for run in tried])
     spent = sum(record.seconds for record in before) + max(_seconds(run) for run in tried)
-    num_runs = len(ablation.variants(config)) * len(seeds)
+    num_runs = len(planned)
     num_steps = cost.count_steps(MARGIN * (seconds - spent) / math.ceil(num_runs / room))
     if num_steps < NUM_VALIDATIONS:
         raise ConfigError(

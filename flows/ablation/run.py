@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,13 @@ from data_pipelines.remote_errors import pack_error, unpack_error
 from data_pipelines.temporary import temporary_folder
 from flows.cluster.connection import connect_workers, import_tune
 from flows.config.pipeline import PipelineConfig
+from flows.config.specs import ComputeSpec
 from flows.pipelines.catalog import pipeline_of
 from flows.running.execution import plan_pipeline, run_steps
 from flows.stages.pipeline import Ablation
 from flows.stages.record import Figures, Record
+
+logger = logging.getLogger(__name__)
 
 VARIED = "train"
 """First step that differs between variants."""
@@ -87,12 +91,25 @@ def run_all(planned: Sequence[PlannedRun]) -> list[AblationRun]:
     return [AblationRun(each.variant, each.seed, _records(each.config)) for each in planned]
 
 
-def num_side_by_side(config: PipelineConfig) -> int:
-    """Return how many runs the cluster has room for at a time."""
-    connect_workers(config.compute)
+def share_cluster(compute: ComputeSpec, num_runs: int) -> tuple[ComputeSpec, int]:
+    """Return the resources of each of ``num_runs`` runs, and how many of them the cluster has room for at a time."""
+    connect_workers(compute)
     import ray
 
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // config.compute.num_cpus)
+    num_cpus = int(ray.cluster_resources().get("CPU", 1))
+    shared = share_workers(compute, num_runs, num_cpus)
+    return shared, max(1, num_cpus // shared.num_cpus)
+
+
+def share_workers(compute: ComputeSpec, num_runs: int, num_cpus: int) -> ComputeSpec:
+    """Return the resources of each run: side by side on few workers they are faster than one after the other on many.
+
+    With GPUs they stay as they are: a worker with a larger share of the batch might not fit into memory.
+    """
+    if compute.use_gpu:
+        return compute
+    room = num_cpus // compute.threads_per_worker
+    return compute.model_copy(update={"num_workers": min(compute.max_workers, max(1, room // num_runs))})
 
 
 def check_comparable(config: PipelineConfig) -> None:
@@ -122,15 +139,20 @@ def _records(config: PipelineConfig) -> dict[str, Record[Figures]]:
 
 
 def _tune(configs: Sequence[PipelineConfig], numbers: Sequence[int]) -> None:
-    """Run the pipelines of ``numbers``, as many at a time as the cluster has room for."""
-    room = num_side_by_side(configs[0])
+    """Run the pipelines of ``numbers``, as many at a time as the cluster has room for.
+
+    Trials share processes, each of which imports for seconds.
+    """
+    compute, room = share_cluster(configs[0].compute, len(configs))
+    logger.info("ablate: %d runs, up to %d side by side, num_workers %s each", len(numbers), room, compute.num_workers)
+    shared = {number: configs[number].model_copy(update={"compute": compute}) for number in numbers}
     tune = import_tune()
 
     from flows.ablation.listener import RunListener
 
     def trainable(values: dict[str, Any]) -> None:
         try:
-            run_steps(configs[values["number"]], until=LAST)
+            run_steps(shared[values["number"]], until=LAST)
         except NOT_RETRYABLE as error:
             tune.report({"error": pack_error(error)})
         else:
@@ -140,7 +162,7 @@ def _tune(configs: Sequence[PipelineConfig], numbers: Sequence[int]) -> None:
         tuner = tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([TINY])),
             param_space={"number": tune.grid_search(list(numbers))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=room),
+            tune_config=tune.TuneConfig(max_concurrent_trials=room, reuse_actors=True),
             run_config=tune.RunConfig(
                 storage_path=str(folder), name="runs", verbose=0, callbacks=[RunListener(progress)]
             ),

@@ -9,20 +9,28 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from data_pipelines.errors import ConfigError
 from flows.cluster.folders import local_parent, ray_folder
-from flows.cluster.local_ray import describe_loss, require_local_ray, shut_down_ray, tell_slow_start, watch_local_ray
+from flows.cluster.local_ray import (
+    describe_loss,
+    is_started_here,
+    require_local_ray,
+    shut_down_ray,
+    tell_slow_start,
+    watch_local_ray,
+    without_cluster_servers,
+)
 from flows.config.loopback import require_loopback
 from flows.config.specs import ComputeSpec
 
 LOST_HEAD_SECONDS = 10
 """Time for which the processes of a local Ray, this one among them, look for its head once that is gone: it never comes
 back, and they would stay for a minute after a run that was killed."""
-NO_SERVER = "http://127.0.0.1:9"
-"""Address at which nothing listens."""
+API_SERVER, NO_SERVER = "RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9"
+"""Variable with the address of Ray's dashboard, which processes of Ray inherit; an address at which nothing listens."""
 LOG_LEVEL_LINE = b"Set ray log level from environment variable"
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Where Ray takes no further nodes, it listens on loopback alone; else on every address, whatever it is told."""
@@ -80,7 +88,8 @@ def connect_ray(num_cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": bool(os.environ.get("UNETFLOW_DEBUG"))}
+    is_debugged = bool(os.environ.get("UNETFLOW_DEBUG"))
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": is_debugged}
     if not address:
         require_loopback()
         options |= {
@@ -90,14 +99,14 @@ def connect_ray(num_cpus: int | None = None) -> None:
             "object_store_memory": 512 << 20,
             "_temp_dir": str(ray_folder(local_parent())),
         }
-    # Without a dashboard, the helper that Ray Train starts beside each training looks for it for 40 seconds, and a
-    # training that ends sooner waits 12 for the helper. Ray's processes inherit this address: it finds out at once.
-    if not os.environ.get("UNETFLOW_DEBUG"):
+    if not is_debugged:
         ray._private.worker.listen_error_messages = (
             _ignore_messages  # which Ray prints, whatever the levels of its logs
         )
     with (
-        environment({} if address else {"RAY_API_SERVER_ADDRESS": NO_SERVER}),
+        # Ray's processes inherit it: whatever asks a dashboard for states finds out at once that there is none.
+        environment({} if address else {API_SERVER: NO_SERVER}),
+        nullcontext() if address or is_debugged else without_cluster_servers(),
         _without_log_level_line(),
         _own_sigterm_handler(),
         tell_slow_start(),
@@ -152,6 +161,11 @@ def count_free_workers(resources: Mapping[str, float]) -> int:
         for node, free in state.available_resources_per_node().items()
         if node not in leaving
     )
+
+
+def has_api_server() -> bool:
+    """Tell whether the Ray that this process uses can be asked for the states of its actors: a local one cannot."""
+    return not is_started_here() and os.environ.get(API_SERVER) != NO_SERVER
 
 
 def own_node_id() -> str:

@@ -23,6 +23,9 @@ from flows.cluster.folders import log_folder
 
 SERVERS = {"raylet": "raylet", "gcs_server": "head (GCS)"}
 """Ray's name of each process of a local Ray that it cannot do without, and ours."""
+CLUSTER_SERVERS = ("start_monitor", "start_api_server", "start_log_monitor")
+"""Methods of Ray's node that start what one machine has no use for: autoscaler, dashboard, and a process that forwards
+workers' lines to the driver, which asks for none. They cost 5 s of CPU time at each start, and 3 % of a CPU later."""
 SIGNAL = signal.SIGUSR1
 """Wakes the main thread, whatever it waits for."""
 REPEAT_SECONDS = 5.0
@@ -68,6 +71,22 @@ def require_local_ray() -> Iterator[None]:
 
 
 @contextmanager
+def without_cluster_servers() -> Iterator[None]:
+    """Start a Ray in the block without the processes that only a cluster needs. Where a later Ray starts them in
+    another way, they are back."""
+    from ray._private.node import Node
+
+    found = {name: getattr(Node, name) for name in CLUSTER_SERVERS if hasattr(Node, name)}
+    for name in found:
+        setattr(Node, name, lambda self, **options: None)
+    try:
+        yield
+    finally:
+        for name, method in found.items():
+            setattr(Node, name, method)
+
+
+@contextmanager
 def tell_slow_start() -> Iterator[None]:
     """Put a start of Ray that takes more than the 30 s that it gives itself into words. Raises LocalRayLostError."""
     try:
@@ -88,6 +107,11 @@ def describe_loss() -> str | None:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             return f"Ray's {SERVERS[name]} on this machine {how}"
     return None
+
+
+def is_started_here() -> bool:
+    """Tell whether this process started its Ray, so that nothing else uses it."""
+    return bool(_servers())
 
 
 def shut_down_ray() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ TRIALS = "trials"
 """Folder of the ended trials in the stage's folder: a search that goes on after a kill does not repeat them."""
 REDUCTION = 3
 """Of the trials at a rung, the best of so many goes on."""
+END_VARIABLE, END_SECONDS = "TUNE_FUNCTION_THREAD_TIMEOUT_S", 60
+"""Time that a trial which is ended early has to close its loader, before its process takes the next; Ray gives two."""
 
 
 def run_trials(
@@ -100,6 +103,7 @@ def _tune(
     def trainable(config: dict[str, Any]) -> None:
         from flows.tuning.trial import run_trial
 
+        os.environ[END_VARIABLE] = str(END_SECONDS)
         run_trial(choices[config["number"]], job, lambda outcome: tune.report(outcome.model_dump()))
 
     metric = parse_metric_name(score).metric
@@ -119,6 +123,7 @@ def _tune(
                 mode="max" if metric.better == "higher" else "min",
                 scheduler=scheduler,
                 max_concurrent_trials=compute.max_workers,
+                reuse_actors=True,  # a new one imports for seconds
                 time_budget_s=seconds,
             ),
             run_config=tune.RunConfig(storage_path=str(folder), name="trials", verbose=0, callbacks=[listener]),

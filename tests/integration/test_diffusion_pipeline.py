@@ -139,6 +139,18 @@ def test_predict_draws_a_file_of_prompts_as_evaluation_did(
         assert np.abs(image - evaluated).max() <= 1  # drawn one by one, evaluated four at a time
 
 
+def test_explain_draws_a_map_of_each_token(project: tuple[Project, dict[str, Any]], tmp_path: Path) -> None:
+    found, result = project
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "a large circle", "num_inference_steps": 2}))
+    explained = found.run("explain", _registered(result), str(prompts), str(tmp_path / "explained"))
+    assert explained["failures"] == {}
+    folders = {Path(name).parts[1] for name in explained["files"]}
+    assert folders == {"image.png", "01-a", "02-large", "03-circle"}
+    (mean,) = (tmp_path / "explained").glob("*/02-large/mean.png")
+    assert np.asarray(Image.open(mean)).std() > 0
+
+
 def test_mlflow_serves_it_over_http(project: tuple[Project, dict[str, Any]], tmp_path: Path) -> None:
     found, result = project
     samples = _samples(result)[:2]

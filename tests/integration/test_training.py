@@ -27,6 +27,7 @@ from flows.registry.tracking import connect
 from flows.stages.record import Record
 from flows.stages.stage import Done, run_stage
 from flows.training.curves import read_curves
+from flows.training.failures import WorkersLostError
 
 TRAIN = {
     "patch_size": [32, 32, 32],
@@ -76,6 +77,13 @@ def test_training_within_a_time_is_that_of_as_many_steps(tmp_path: Path) -> None
     counted, _ = train(configure(tmp_path, 1, num_steps=timed.record.figures.step, **few))
     assert 1 <= timed.record.figures.step < 100_000
     assert timed.record.outputs["weights"].sha256 == counted.record.outputs["weights"].sha256
+
+
+def test_a_local_ray_is_no_cluster(reference: tuple[Record, Path]) -> None:
+    """It starts neither autoscaler nor dashboard nor a process that forwards lines, which cost seconds."""
+    started = " ".join(" ".join(_cmdline(process)) for process in psutil.Process().children(recursive=True))
+    assert "raylet" in started
+    assert not [name for name in ("monitor.py", "dashboard.py") if f"/{name}" in started or f"_{name}" in started]
 
 
 def test_one_worker_and_two_workers_agree(reference: tuple[Record, Path], tmp_path: Path) -> None:
@@ -161,34 +169,36 @@ def test_a_finished_training_without_its_record_is_not_trained_again(
 
 
 @contextmanager
-def signalled_worker(root: Path, number: signal.Signals) -> Iterator[list[int]]:
-    """Send a signal to one rank as soon as the checkpoint of step 2 is there; yields the process ids that got it."""
-    signalled: list[int] = []
+def signalled(root: Path, number: signal.Signals, actor: str = "RayTrainWorker") -> Iterator[list[int]]:
+    """Send a signal to one rank, or another actor, as soon as the checkpoint of step 2 is there; yields the process ids
+    that got it."""
+    found: list[int] = []
+    earlier = psutil.Process().children(recursive=True)  # which may still be ending
 
-    def signal_one_worker() -> None:
-        workers: list[psutil.Process] = []
+    def signal_one() -> None:
+        processes: list[psutil.Process] = []
         for _ in range(60_000):  # at most five minutes
-            if not workers:  # found beforehand, so that the signal comes at once
-                children = psutil.Process().children(recursive=True)
-                workers = [process for process in children if "RayTrainWorker" in " ".join(_cmdline(process))]
+            if not processes:  # found beforehand, so that the signal comes at once
+                children = set(psutil.Process().children(recursive=True)).difference(earlier)
+                processes = [process for process in children if actor in " ".join(_cmdline(process))]
             elif any((root / "train").glob("*/*/step-00000002/checkpoint.json")):
-                workers[0].send_signal(number)
-                signalled.append(workers[0].pid)
+                processes[0].send_signal(number)
+                found.append(processes[0].pid)
                 return
             time.sleep(0.005)
 
-    thread = threading.Thread(target=signal_one_worker)
+    thread = threading.Thread(target=signal_one)
     thread.start()
-    yield signalled
+    yield found
     thread.join()
-    assert signalled, "the training was over before a worker could be signalled"
+    assert found, f"the training was over before a {actor} could be signalled"
 
 
 def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval(
     reference: tuple[Record, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """SIGKILL to one rank in mid-training: Ray starts the group again and the weights end the same, bit for bit."""
-    with signalled_worker(tmp_path, signal.SIGKILL):
+    with signalled(tmp_path, signal.SIGKILL):
         # Extra checkpoints' metrics and pace do not enter the key; slow validation keeps the run alive long enough.
         done, _ = train(configure(tmp_path, 2, validate_every_steps=1))
     (resume,) = done.record.figures.resumes
@@ -205,12 +215,23 @@ def test_sigterm_to_a_worker_costs_no_step(
     reference: tuple[Record, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The group takes a checkpoint between those of the configuration, and another group goes on from there."""
-    with signalled_worker(tmp_path, signal.SIGTERM):
+    with signalled(tmp_path, signal.SIGTERM):
         done, _ = train(configure(tmp_path, 2, validate_every_steps=1, checkpoint_every_steps=2))
     (resume,) = done.record.figures.resumes
     assert f"train: checkpoint at step {resume.step}: a training worker received SIGTERM" in caplog.text
     assert resume.repeated_steps == 0
     assert resume.step > 2
+    assert_same_weights(done.record, reference[0])
+
+
+def test_a_killed_controller_leaves_nothing_reserved(reference: tuple[Record, Path], tmp_path: Path) -> None:
+    """SIGKILL to what leads the workers ends the stage; the next try, in the same process, goes on with both CPUs."""
+    config = configure(tmp_path, 2, validate_every_steps=1)
+    with signalled(tmp_path, signal.SIGKILL, "TrainController"), pytest.raises(WorkersLostError) as caught:
+        train(config)
+    assert "the controller of the training was killed, or crashed" in str(caught.value)
+    done, _ = train(config)
+    assert done.record.figures.resumes[0].step >= 1
     assert_same_weights(done.record, reference[0])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from data_pipelines.errors import ConfigError
-from flows.ablation.run import check_comparable, find_ablation
+from flows.ablation.run import check_comparable, find_ablation, share_workers
+from flows.config.specs import ComputeSpec
 from flows.pipelines.restoration.config import RestorationConfig
 from flows.pipelines.segmentation.config import SegmentationConfig
 
@@ -30,3 +31,18 @@ def test_a_variant_is_one_training() -> None:
     config = SegmentationConfig.model_validate({"candidates": {"wide": {"train": {"model": {"norm": "batch"}}}}})
     with pytest.raises(ConfigError, match=r"asks for 2 \(base, fold 0, wide, fold 0\)"):
         check_comparable(config)
+
+
+@pytest.mark.parametrize(
+    ("compute", "num_cpus", "num_workers"),
+    [
+        ({"num_workers": 2}, 2, 1),  # two runs side by side
+        ({"num_workers": 4}, 36, 3),  # twelve on three workers each
+        ({"num_workers": 2, "threads_per_worker": 4}, 1000, 2),  # never more than were asked for
+        ({"num_workers": [1, 8], "threads_per_worker": 2}, 24, 1),
+        ({"num_workers": 8, "use_gpu": True}, 64, 8),
+    ],
+)
+def test_runs_share_the_cluster(compute: dict[str, object], num_cpus: int, num_workers: int) -> None:
+    """Twelve runs take as few workers each as leave none idle."""
+    assert share_workers(ComputeSpec.model_validate(compute), 12, num_cpus).num_workers == num_workers
