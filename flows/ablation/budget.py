@@ -96,7 +96,8 @@ def cost_of(run: AblationRun) -> RunCost:
     assert figures.times is not None
     times = figures.times
     stepping = times.productive + times.data
-    return RunCost(stepping / figures.step, times.validation, _seconds(run) - stepping - times.validation)
+    rest = _seconds(run) - stepping - times.validation - times.pace
+    return RunCost(stepping / figures.step, times.validation, rest)
 
 
 def highest_cost(costs: Sequence[RunCost]) -> RunCost:

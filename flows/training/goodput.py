@@ -21,6 +21,7 @@ PARTS = {
     "validation": "validation",
     "checkpoint": "checkpoints",
     "start": "start and end",
+    "pace": "measuring the pace",
     "retry": "restarts",
     "server": "waiting for servers",
 }
@@ -48,6 +49,8 @@ class TimeSplit(Spec):
     start: float = 0.0
     """Ray, workers, network and first batch of the first start; and the end of the workers after the last step, with
     the upload of the last checkpoint."""
+    pace: float = 0.0
+    """Measuring how many steps fit into ``train.within``."""
     retry: float = 0.0
     """From the last report of workers that died to the first step of the next ones; the start of later attempts."""
     server: float = 0.0
@@ -102,6 +105,8 @@ class Ledger:
     """All but the loop that runs."""
     _until: float = field(init=False)
     """Time until which everything is booked, or is in ``times``."""
+    _pace: float = 0.0
+    """Time that workers which start have measured the pace; it is not booked yet."""
     _loop_began: float | None = None
     _step: int = 0
     _num_starts: int = 0
@@ -114,10 +119,11 @@ class Ledger:
         """Tell whether the newest workers have reported a step."""
         return self._loop_began is not None
 
-    def start(self, step: int) -> None:
-        """Note that workers start, for the first time or again, after ``step``."""
+    def start(self, step: int, pace: float = 0.0) -> None:
+        """Note that workers start, for the first time or again, after ``step``, and measured the pace for ``pace``."""
         self._booked = self._with_loop()
         self._num_starts += 1
+        self._pace = pace
         self.times, self._loop_began, self._step = LoopTimes(), None, step
 
     def add(self, report: LoopReport) -> None:
@@ -162,4 +168,6 @@ class Ledger:
         """Book the time in which no loop ran."""
         part = "start" if self.is_first and self._num_starts <= 1 else "retry"
         idle = max(0.0, until - self._until)
-        self._booked = self._booked.model_copy(update={part: getattr(self._booked, part) + idle})
+        pace, self._pace = min(idle, self._pace), 0.0
+        booked = {part: getattr(self._booked, part) + idle - pace, "pace": self._booked.pace + pace}
+        self._booked = self._booked.model_copy(update=booked)

@@ -55,6 +55,8 @@ class Start(Spec):
     """Measured pace from which the steps within a time were counted; 0: their number was known."""
     validating_seconds: float = 0.0
     """Time of all validations at the measured pace."""
+    measuring_seconds: float = 0.0
+    """Time that measuring the pace took."""
     precision: str = ""
     """Numeric precision that is trained in; empty: unknown."""
     precision_before: str = ""

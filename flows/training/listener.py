@@ -84,7 +84,7 @@ class Listener:
         if before.num_workers not in (0, start.num_workers):
             plural = "" if start.num_workers == 1 else "s"
             logger.warning("%s: training goes on with %d worker%s", self.name, start.num_workers, plural)
-        self.ledger.start(start.step)
+        self.ledger.start(start.step, start.measuring_seconds)
         self.forecast.start(start.step, start.num_steps)
         self.stall.report()
         self.status.update(step=start.step, num_steps=start.num_steps, seconds_left=None, steps_per_second=None)

@@ -23,6 +23,8 @@ class Schedule:
     """Measured pace from which the steps were counted; 0: their number was known."""
     validating_seconds: float = 0.0
     """Time of all validations at the measured pace, the measured one included."""
+    measuring_seconds: float = 0.0
+    """Time that measuring the pace took."""
 
 
 def plan_steps(
@@ -45,6 +47,7 @@ def plan_steps(
         spec.model_copy(update={"num_steps": num_steps}),
         pace.step_seconds,
         pace.validating_seconds(num_steps, spec.validate_every_steps),
+        pace.spent_seconds,
     )
 
 

@@ -67,6 +67,7 @@ def resume(newest: Newest, schedule: Schedule, state: TrainState, *, has_bf16: b
         num_steps=schedule.spec.num_steps,
         seconds_per_step=schedule.seconds_per_step,
         validating_seconds=schedule.validating_seconds,
+        measuring_seconds=schedule.measuring_seconds,
         precision=schedule.spec.precision,
         precision_before=newest.precision,
         has_bf16=has_bf16,

@@ -23,8 +23,8 @@ def run_of(**times: float) -> AblationRun:
 
 
 def test_cost_of_a_run_is_taken_from_its_records() -> None:
-    cost = cost_of(run_of(wall=40, productive=9, data=1, validation=2, start=28))
-    assert cost == RunCost(step=10 / 20, validation=2, rest=40 + 7 - 10 - 2), "what came before is no part of it"
+    cost = cost_of(run_of(wall=40, productive=9, data=1, validation=2, start=23, pace=5))
+    assert cost == RunCost(step=10 / 20, validation=2, rest=40 + 7 - 10 - 2 - 5), "what came before is no part of it"
 
 
 def test_steps_and_validations_fill_the_time() -> None:

@@ -31,6 +31,23 @@ def test_an_undisturbed_training() -> None:
     assert split.goodput_percent == pytest.approx(100 * 12.5 / 45)
 
 
+def test_measuring_the_pace_is_no_part_of_the_start() -> None:
+    ledger = Ledger(began=0.0, is_first=True)
+    ledger.start(0, pace=12)
+    ledger.add(report(at=50, step=20, elapsed=20))
+    ledger.start(20)  # the number of steps is known by now
+    ledger.add(report(at=80, step=30, elapsed=10))
+    ledger.end(at=81, succeeded=True)
+    assert ledger.split() == TimeSplit(wall=81, productive=30, start=30 - 12 + 1, pace=12, retry=20)
+
+
+def test_workers_that_die_after_measuring_have_measured() -> None:
+    ledger = Ledger(began=0.0, is_first=True)
+    ledger.start(0, pace=12)
+    ledger.end(at=15, succeeded=False)
+    assert ledger.split() == TimeSplit(wall=15, start=3, pace=12)
+
+
 def test_a_killed_worker_costs_its_last_steps_and_the_restart() -> None:
     ledger = Ledger(began=0.0, is_first=True)
     ledger.start(0)
