@@ -25,7 +25,7 @@ SERVERS = {"raylet": "raylet", "gcs_server": "head (GCS)"}
 """Ray's name of each process of a local Ray that it cannot do without, and ours."""
 CLUSTER_SERVERS = ("start_monitor", "start_api_server", "start_log_monitor")
 """Methods of Ray's node that start what one machine has no use for: autoscaler, dashboard, and a process that forwards
-workers' lines to the driver, which asks for none. They cost 5 s of CPU time at each start, and 3 % of a CPU later."""
+workers' lines to the driver, which asks for none. They cost 5 s of CPU time at a start, then up to 3 % of a CPU."""
 SIGNAL = signal.SIGUSR1
 """Wakes the main thread, whatever it waits for."""
 REPEAT_SECONDS = 5.0
