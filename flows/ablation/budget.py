@@ -61,16 +61,17 @@ def fit_within(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int],
     """Return the configuration with the number of steps with which all runs end in about ``seconds``.
 
     The stages before the training run first, then as many runs as there are side by side train for a short time and
-    are evaluated: their records say what a step, a validation and the rest take. The same records give the same
-    number, so that the command may be repeated. Raises ConfigError where not even a step per validation fits.
+    are evaluated, and as many again in the same processes: their records say what a step, a validation and the rest
+    take. The same records give the same number, so that the command may be repeated. Raises ConfigError where not even
+    a step per validation fits.
     """
     check_comparable(config)
     before = run_before(config)
     planned = plan_runs(_short_training(config, seconds), ablation, seeds)
     _, room = share_cluster(config.compute, len(planned))
-    tried = run_all(planned[:room])
-    cost = highest_cost([cost_of(run) for run in tried])
-    spent = sum(record.seconds for record in before) + max(_seconds(run) for run in tried)
+    tried = run_all(planned[: 2 * room])
+    cost = plan_cost([cost_of(run) for run in tried], room)
+    spent = sum(record.seconds for record in before) + sum(_seconds(run) for run in tried) / room
     num_runs = len(planned)
     num_steps = cost.count_steps(MARGIN * (seconds - spent) / math.ceil(num_runs / room))
     if num_steps < NUM_VALIDATIONS:
@@ -100,9 +101,13 @@ def cost_of(run: AblationRun) -> RunCost:
     return RunCost(stepping / figures.step, times.validation, rest)
 
 
-def highest_cost(costs: Sequence[RunCost]) -> RunCost:
-    """Return the highest of each part."""
-    return RunCost(*(max(getattr(each, name) for each in costs) for name in ("step", "validation", "rest")))
+def plan_cost(costs: Sequence[RunCost], room: int) -> RunCost:
+    """Return what the runs to come are planned to take: the highest step and validation, and the highest rest of the
+    runs after the first ``room``, in whose processes everything is imported."""
+    warm = costs[room:] or costs
+    return RunCost(
+        max(cost.step for cost in costs), max(cost.validation for cost in costs), max(cost.rest for cost in warm)
+    )
 
 
 def with_steps(config: PipelineConfig, num_steps: int) -> PipelineConfig:

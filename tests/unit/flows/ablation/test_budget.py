@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.ablation.budget import RunCost, cost_of, highest_cost, with_steps
+from flows.ablation.budget import RunCost, cost_of, plan_cost, with_steps
 from flows.ablation.run import AblationRun
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.stages.record import Figures, Record
@@ -34,8 +34,10 @@ def test_steps_and_validations_fill_the_time() -> None:
     assert cost.count_steps(30) < 0
 
 
-def test_each_part_of_the_cost_is_the_highest() -> None:
-    assert highest_cost([RunCost(1, 5, 3), RunCost(2, 4, 3.5)]) == RunCost(2, 5, 3.5)
+def test_the_highest_of_each_part_is_planned_and_starts_in_new_processes_do_not_count() -> None:
+    cold, warm = [RunCost(1, 5, 80), RunCost(2, 4, 75)], [RunCost(1.5, 3, 30), RunCost(1.8, 3, 35)]
+    assert plan_cost([*cold, *warm], room=2) == RunCost(2, 5, 35)
+    assert plan_cost(cold, room=2) == RunCost(2, 5, 80), "there are no more runs than room"
 
 
 @pytest.mark.parametrize(("num_steps", "every", "warmup"), [(10, 1, 1), (305, 31, 30), (5000, 500, 200)])
