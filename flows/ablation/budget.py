@@ -72,11 +72,19 @@ def fit_within(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int],
     tried = run_all(planned[: 2 * room])
     cost = plan_cost([cost_of(run) for run in tried], room)
     spent = sum(record.seconds for record in before) + sum(_seconds(run) for run in tried) / room
-    num_runs = len(planned)
-    num_steps = cost.count_steps(MARGIN * (seconds - spent) / math.ceil(num_runs / room))
+    return with_steps(config, plan_steps(cost, seconds - spent, len(planned), room))
+
+
+def plan_steps(cost: RunCost, seconds: float, num_runs: int, room: int) -> int:
+    """Return the number of steps of each of ``num_runs`` runs, ``room`` side by side, that end in about ``seconds``.
+
+    Raises ConfigError where not even a step per validation fits.
+    """
+    num_steps = cost.count_steps(MARGIN * seconds / math.ceil(num_runs / room))
     if num_steps < NUM_VALIDATIONS:
+        left = duration_text(max(round(seconds), 0))
         raise ConfigError(
-            f"ablate: {num_runs} runs, {room} side by side, do not fit into {duration_text(seconds)}: "
+            f"ablate: {num_runs} runs, {room} side by side, do not fit into the {left} that are left of the time: "
             f"{cost.describe()}; raise --within, or lower --seeds, train.validate_cases or what is evaluated"
         )
     logger.info(
@@ -87,7 +95,7 @@ def fit_within(config: PipelineConfig, ablation: Ablation, seeds: Sequence[int],
         num_steps,
         cost.describe(),
     )
-    return with_steps(config, num_steps)
+    return num_steps
 
 
 def cost_of(run: AblationRun) -> RunCost:

@@ -7,6 +7,7 @@ from typing import Any
 from ray.tune import Callback
 
 from data_pipelines.progress import Progress
+from flows.cluster.reservations import free_reservations
 
 
 class RunListener(Callback):
@@ -20,3 +21,7 @@ class RunListener(Callback):
         """Count a run."""
         self._num_ended += 1
         self._progress.update(self._num_ended)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Free what the training of a run had reserved whose process died: other runs would wait for it for ever."""
+        free_reservations()

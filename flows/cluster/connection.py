@@ -16,7 +16,6 @@ from data_pipelines.errors import ConfigError
 from flows.cluster.folders import local_parent, ray_folder
 from flows.cluster.local_ray import (
     describe_loss,
-    is_started_here,
     require_local_ray,
     shut_down_ray,
     tell_slow_start,
@@ -161,11 +160,6 @@ def count_free_workers(resources: Mapping[str, float]) -> int:
         for node, free in state.available_resources_per_node().items()
         if node not in leaving
     )
-
-
-def has_api_server() -> bool:
-    """Tell whether the Ray that this process uses can be asked for the states of its actors: a local one cannot."""
-    return not is_started_here() and os.environ.get(API_SERVER) != NO_SERVER
 
 
 def own_node_id() -> str:

@@ -109,11 +109,6 @@ def describe_loss() -> str | None:
     return None
 
 
-def is_started_here() -> bool:
-    """Tell whether this process started its Ray, so that nothing else uses it."""
-    return bool(_servers())
-
-
 def shut_down_ray() -> None:
     """Disconnect from Ray and end what is left of a local one: the next connection starts another."""
     import ray

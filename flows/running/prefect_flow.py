@@ -32,7 +32,6 @@ from flows.running.automation import TAG, try_automation
 from flows.running.execution import RunSummary, run_pipeline
 from flows.running.notify import notify_of_champion, notify_of_failure
 from flows.running.placement import run_or_submit
-from flows.running.temporary_server import watch_temporary_servers
 from flows.stages.pipeline import Pipeline
 from flows.stages.record import Figures
 from flows.stages.stage import Done, Stage
@@ -63,8 +62,11 @@ globals().update({f"{name}_flow": each for name, each in FLOWS.items()})
 def run_flow(config: PipelineConfig) -> RunSummary:
     """Run the flow of the pipeline that ``config`` belongs to."""
     require_servers()
-    watch_temporary_servers()
     if not os.environ.get("PREFECT_API_URL"):
+        # Imports Prefect's server, which takes seconds, and which Prefect then starts.
+        from flows.running.temporary_server import watch_temporary_servers
+
+        watch_temporary_servers()
         require_loopback()
     # Prefect's temporary server takes seconds to start, in a process of its own: time for what stages will import.
     ahead = threading.Thread(target=_import_ahead, args=(config.storage_uri,), name="import-ahead", daemon=True)

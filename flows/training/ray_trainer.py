@@ -6,21 +6,19 @@ from typing import Any
 
 from ray.train.torch import TorchTrainer
 
-DATASETS = "DatasetsCallback"
-"""Starts an actor that hands out datasets of Ray Data; trainings here read shards themselves."""
-RESERVATIONS = "PlacementGroupCleanerCallback"
-"""Starts an actor that frees what a controller had reserved that died while its job goes on. It asks Ray's dashboard,
-time and again, whether the controller lives."""
+UNUSED = {
+    # Starts an actor that hands out datasets of Ray Data; trainings here read shards themselves.
+    "DatasetsCallback",
+    # Starts an actor that asks Ray's dashboard, time and again, whether the controller lives, and frees what it had
+    # reserved if it died; here the stage's process does, which is told of it (free_reservations).
+    "PlacementGroupCleanerCallback",
+}
+"""Names of Ray's helpers."""
 
 
 class RayTrainer(TorchTrainer):
-    """A ``TorchTrainer`` that starts fewer actors; those that ask the dashboard only where there is one."""
-
-    def __init__(self, *args: Any, has_api_server: bool, **options: Any) -> None:
-        """Take the arguments of ``TorchTrainer``."""
-        super().__init__(*args, **options)
-        self._unused = {DATASETS} if has_api_server else {DATASETS, RESERVATIONS}
+    """A ``TorchTrainer`` that starts fewer actors."""
 
     def _create_default_callbacks(self) -> list[Any]:
         # Not a public method: where a later Ray does without it, its helpers come back.
-        return [each for each in super()._create_default_callbacks() if type(each).__name__ not in self._unused]
+        return [each for each in super()._create_default_callbacks() if type(each).__name__ not in UNUSED]

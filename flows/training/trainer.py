@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipelines.temporary import remove_leftovers, temporary_folder
-from flows.cluster.connection import connect_workers, has_api_server
-from flows.cluster.local_ray import LocalRayLostError, is_started_here, require_local_ray, shut_down_ray
+from flows.cluster.connection import connect_workers
+from flows.cluster.local_ray import LocalRayLostError, require_local_ray
+from flows.cluster.reservations import free_reservations
 from flows.config.pipeline import PipelineConfig
 from flows.config.specs import ComputeSpec
 from flows.metrics import parse_metric_name
@@ -87,8 +88,8 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
                     groups.run()
             except (TrainingFailedError, RayError, LocalRayLostError) as error:
                 remove_leftovers()  # of the workers, which Ray kills
-                if isinstance(error, RayError) and is_started_here():
-                    shut_down_ray()  # with what the controller had reserved
+                if isinstance(error, RayError):
+                    free_reservations()  # of the controller
                 raise _explain(error, attempt, task, listener.start) from None
     logger.info("%s: %s", name, history.times.describe())
     times, earlier = history.times, history.earlier.times.wall
@@ -121,7 +122,6 @@ def _build_trainer(
     worker_config = WorkerConfig(task_type=type(task), task=task.model_dump_json(), job=job.model_dump_json())
     return RayTrainer(
         train_worker,
-        has_api_server=has_api_server(),
         train_loop_config=worker_config,
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.num_workers,

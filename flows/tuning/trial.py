@@ -22,8 +22,6 @@ from flows.tuning.spec import SearchSpec
 from unet_models.training.fit import fit
 from unet_models.training.state import TrainState, build_state, evaluation_weights
 
-NUM_RUNGS = 9
-"""Reports of a trial, evenly spaced over its steps."""
 NUM_TIMED = 5
 """Forward passes whose median is the latency."""
 NO_CHECKPOINTS = 1 << 30
@@ -70,12 +68,18 @@ class TrialJob(TypedDict):
     task: str
     space: Space
     search: str
+    seconds: float
+    """Training time of one trial."""
+    num_rungs: int
+    """Reports of a trial, evenly spaced over its steps."""
+    validate_cases: int
+    """Most held-out cases that each report is of."""
     threads: int
     loader_processes: int
 
 
 def run_trial(values: Values, job: TrialJob, report: Callable[[Outcome], None]) -> None:
-    """Train the task with ``values`` for the time of a trial; ``report`` gets the score at every rung.
+    """Train the task with ``values`` for the time of the job; ``report`` gets the score at every rung.
 
     The configuration itself (no values) reports at its last step alone: it is what others are compared with, and never
     ends early.
@@ -87,7 +91,8 @@ def run_trial(values: Values, job: TrialJob, report: Callable[[Outcome], None]) 
     torch.set_num_threads(job["threads"])
     began = time.monotonic()
     try:
-        task = changed_task(task, job["space"], values, within=search.trial_seconds)
+        changes = {"within": job["seconds"], "validate_cases": job["validate_cases"]}
+        task = changed_task(task, job["space"], values, **changes)
         torch.manual_seed(task.spec.seed)
         network = task.open(device, 0).model.to(device)
         outcome = Outcome(
@@ -99,7 +104,7 @@ def run_trial(values: Values, job: TrialJob, report: Callable[[Outcome], None]) 
             report(outcome.model_copy(update={"refused": reason}))
             return
         del network
-        _train(task, job, outcome, began, device, report, rungs=NUM_RUNGS if values else 1)
+        _train(task, job, outcome, began, device, report, rungs=job["num_rungs"] if values else 1)
     except (ConfigError, TrainingDiverged, ValidationError, ValueError) as error:
         if not values:
             raise

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from data_pipelines import storage
-from data_pipelines.errors import ConfigError
 from flows.ablation.budget import fit_within
 from flows.ablation.run import find_ablation, run_ablation
 from flows.ablation.summary import summarise_runs
@@ -38,8 +35,6 @@ def test_all_variants_train_the_steps_that_fit_into_the_time(tmp_path: Path) -> 
     assert train.num_steps >= 10
     assert train.within is None
     assert fit_within(config, skips, range(1), SECONDS) == fitted, "the same records give the same number"
-    with pytest.raises(ConfigError, match=r"3 runs, .* do not fit into 4s: each takes .* s a step, 10 validations"):
-        fit_within(config, skips, range(1), 4.0)
 
     short = fitted.model_copy(update={"train": train.model_copy(update={"num_steps": 10, "validate_every_steps": 5})})
     runs = run_ablation(short, skips, range(1))

@@ -12,27 +12,33 @@ from flows.report.html import render
 from flows.report.scatter import Point, pareto_chart
 from flows.report.sections import configuration_section
 from flows.report.values import value_text
+from flows.tuning.run import Searched
 from flows.tuning.space import Values, describe
 from flows.tuning.trial import Trial
 
 DICE = METRICS["dice"]
 CONFIGURED, CHOSEN = "as configured", "chosen"
+SHORT_INTRO = "Trials below 100 % were ended early, behind others of the same training time, or when the time was over."
+LONG_INTRO = "The best short trials and the configuration, trained anew for longer: of these the best is chosen."
 
 
-def search_page(config: SegmentationConfig, trials: Sequence[Trial], chosen: Values, settings: Sequence[str]) -> str:
+def search_page(config: SegmentationConfig, searched: Searched, chosen: Values, settings: Sequence[str]) -> str:
     """Write the report as HTML; ``settings`` are the overrides that train the chosen network without a search."""
+    long = [_table("The best, trained longer", LONG_INTRO, searched.finals)] if searched.finals else []
     sections = [
-        _headline(trials, chosen, settings),
-        _front(trials, chosen),
-        _table(trials),
+        _headline(searched, chosen, settings),
+        *long,
+        _front(searched.trials, chosen),
+        _table("Every trial", SHORT_INTRO, searched.trials),
         configuration_section(config.model_dump(mode="json")),
     ]
     return render(f"{config.registry.name}: search", "Architecture search", sections)
 
 
-def _headline(trials: Sequence[Trial], chosen: Values, settings: Sequence[str]) -> Section:
-    best = next(trial for trial in trials if trial.is_whole and trial.values == chosen)
-    configured = next(trial for trial in trials if not trial.values)
+def _headline(searched: Searched, chosen: Values, settings: Sequence[str]) -> Section:
+    trials, compared = searched.trials, searched.compared
+    best = next(trial for trial in compared if trial.is_whole and trial.values == chosen)
+    configured = next(trial for trial in compared if not trial.values)
     items = [
         KeyValue("Chosen", value_text(DICE, best.outcome.score), describe(chosen)),
         KeyValue("As configured", value_text(DICE, configured.outcome.score), "of equal training time"),
@@ -74,7 +80,7 @@ def _mark(trial: Trial, chosen: Values) -> str:
     return CHOSEN if trial.values == chosen else ""
 
 
-def _table(trials: Sequence[Trial]) -> Section:
+def _table(title: str, intro: str, trials: Sequence[Trial]) -> Section:
     rows: list[list[CellLike]] = []
     for trial in sorted(trials, key=lambda each: (not each.is_whole, -each.outcome.score)):
         outcome = trial.outcome
@@ -90,5 +96,4 @@ def _table(trials: Sequence[Trial]) -> Section:
             ]
         )
     columns = ["Settings", "Dice", "Trained", "Parameters", "Latency (ms)", "Step (ms)"]
-    intro = "Trials below 100 % were ended early, behind others of the same training time, or when the time was over."
-    return Section("Every trial", intro, [Table(columns, rows, sortable=True)])
+    return Section(title, intro, [Table(columns, rows, sortable=True)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
@@ -15,7 +15,9 @@ from flows.stages.record import Figures, Record
 from flows.stages.stage import Stage
 from flows.tuning.space import describe
 from flows.tuning.spec import SearchSpec
-from flows.tuning.trial import Trial
+
+if TYPE_CHECKING:
+    from flows.tuning.run import Searched
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +30,11 @@ class SearchFigures(Figures):
     num_steps: int
     """Steps that the chosen network trains in the time of the configured one's ``train.num_steps``."""
     score: float
-    """Validation score of the chosen trial, on cases that neither training nor evaluation holds out."""
+    """Validation score of the chosen network, on cases that neither training nor evaluation holds out."""
     configured_score: float
     """That of the configuration as it is, of equal training time."""
+    num_finals: int
+    """Trials that were trained once more, for longer, and are compared; 0: the short ones are."""
     num_trials: int
     num_whole: int
     """Trials that were not ended early."""
@@ -81,16 +85,16 @@ def _search(
     from flows.pipelines.segmentation.search.space import SEGMENTATION_SPACE
     from flows.pipelines.segmentation.train import build_task
     from flows.tuning.inner import inner_split
-    from flows.tuning.run import best_of, run_trials
+    from flows.tuning.run import run_search
 
     task = build_task(config, shards)
     index = inner_split(read_table(task.index_uri), search.num_folds, config.train.seed)
     write_table(attempt.uri("index.parquet"), index)
     task = task.model_copy(update={"index_uri": attempt.uri("index.parquet")})
-    trials = run_trials(task, SEGMENTATION_SPACE, search, config.compute, attempt.stage_uri)
-    figures = _figures(trials, best_of(trials, task.score), config)
+    searched = run_search(task, SEGMENTATION_SPACE, search, config.compute, attempt.stage_uri)
+    figures = _figures(searched, task.score, config)
     settings = overrides(config, apply_search(config, figures))
-    attempt.write("report", "report.html", search_page(config, trials, figures.values, settings).encode())
+    attempt.write("report", "report.html", search_page(config, searched, figures.values, settings).encode())
     logger.info(
         "search: %d trials, %d to their end: %s (Dice %.4f, as configured %.4f); report %s",
         figures.num_trials,
@@ -103,15 +107,19 @@ def _search(
     return figures
 
 
-def _figures(trials: list[Trial], best: Trial, config: SegmentationConfig) -> SearchFigures:
-    configured = next(trial for trial in trials if not trial.values)
+def _figures(searched: Searched, score: str, config: SegmentationConfig) -> SearchFigures:
+    from flows.tuning.run import best_of
+
+    best = best_of(searched.compared, score)
+    configured = next(trial for trial in searched.compared if not trial.values)
     ratio = configured.outcome.seconds_per_step / best.outcome.seconds_per_step
     return SearchFigures(
         values=best.values,
         num_steps=max(1, round(config.train.num_steps * ratio)),
         score=best.outcome.score,
         configured_score=configured.outcome.score,
-        num_trials=len(trials),
-        num_whole=sum(trial.is_whole for trial in trials),
-        num_refused=sum(bool(trial.outcome.refused) for trial in trials),
+        num_finals=len(searched.finals),
+        num_trials=len(searched.trials),
+        num_whole=sum(trial.is_whole for trial in searched.trials),
+        num_refused=sum(bool(trial.outcome.refused) for trial in searched.trials),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flows.ablation.budget import RunCost, cost_of, plan_cost, with_steps
+from data_pipelines.errors import ConfigError
+from flows.ablation.budget import RunCost, cost_of, plan_cost, plan_steps, with_steps
 from flows.ablation.run import AblationRun
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.stages.record import Figures, Record
@@ -38,6 +39,17 @@ def test_the_highest_of_each_part_is_planned_and_starts_in_new_processes_do_not_
     cold, warm = [RunCost(1, 5, 80), RunCost(2, 4, 75)], [RunCost(1.5, 3, 30), RunCost(1.8, 3, 35)]
     assert plan_cost([*cold, *warm], room=2) == RunCost(2, 5, 35)
     assert plan_cost(cold, room=2) == RunCost(2, 5, 80), "there are no more runs than room"
+
+
+def test_runs_side_by_side_share_the_time_and_what_does_not_fit_is_refused() -> None:
+    cost = RunCost(step=0.5, validation=2, rest=35)
+    pair = (35 + 10 * 2 + 0.5 * 300) / 0.95
+    assert plan_steps(cost, 2 * pair + 0.1, num_runs=3, room=2) == 300
+    message = r"3 runs, 2 side by side, do not fit into the 1m5s that are left of the time: each takes 0.5 s a step"
+    with pytest.raises(ConfigError, match=message):
+        plan_steps(cost, 65, num_runs=3, room=2)
+    with pytest.raises(ConfigError, match="do not fit into the 0s"):
+        plan_steps(cost, -10, num_runs=3, room=2)
 
 
 @pytest.mark.parametrize(("num_steps", "every", "warmup"), [(10, 1, 1), (305, 31, 30), (5000, 500, 200)])

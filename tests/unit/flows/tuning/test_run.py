@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.errors import ConfigError
-from flows.tuning.run import _numbers_to_run, best_of, read_trials
+from flows.tuning.run import (
+    Searched,
+    _most_trials,
+    best_of,
+    choose_finalists,
+    final_training_seconds,
+    read_trials,
+)
 from flows.tuning.spec import SearchSpec
 from flows.tuning.trial import Outcome, Trial, over_limit, worst_score
+from unet_models.specs.loop import LoopSpec
 
 
 def trial(number: int, score: float, step: int = 10, refused: str = "") -> Trial:
@@ -27,9 +34,34 @@ def test_of_equal_trials_the_configuration_stays() -> None:
     assert best_of([trial(0, 0.5), trial(1, 0.5)], "val/dice").number == 0
 
 
-def test_without_the_configuration_there_is_nothing_to_compare() -> None:
-    with pytest.raises(ConfigError, match=r"raise search\.within, or lower search\.trial"):
-        best_of([trial(0, 0.5, step=3), trial(1, 0.9)], "val/dice")
+def test_the_longest_trials_that_the_configuration_ended_are_compared() -> None:
+    short, long = [trial(0, 0.2), trial(1, 0.5)], [trial(0, 0.8), trial(1, 0.6)]
+    assert best_of(Searched(short, long).compared, "val/dice").number == 0
+    assert best_of(Searched(short, []).compared, "val/dice").number == 1
+    assert Searched(short, [trial(0, 0.8, step=3), trial(1, 0.6)]).compared == short
+
+
+def test_the_configuration_and_the_best_whole_trials_train_longer() -> None:
+    trials = [trial(0, 0.1), trial(1, 0.9, step=3), trial(2, 0.5), trial(3, 0.7), trial(4, 0.99, refused="too large")]
+    assert [each.number for each in choose_finalists(trials, "val/dice", num_workers=1)] == [0, 3]
+    assert [each.number for each in choose_finalists(trials, "val/dice", num_workers=4)] == [0, 3, 2]
+    assert [each.number for each in choose_finalists(trials, "val/loss", num_workers=2)] == [0, 2]
+
+
+def test_they_train_as_long_as_the_pipeline_would_where_that_fits() -> None:
+    configured = trial(0, 0.5)
+    trials = [
+        configured.model_copy(update={"outcome": configured.outcome.model_copy(update={"seconds_per_step": 0.5})})
+    ]
+    search = SearchSpec.model_validate({"within": "1000s"})
+
+    def seconds(num_finalists: int = 2, **spec: object) -> float:
+        return final_training_seconds(LoopSpec.model_validate(spec), trials, search, 2, num_finalists)
+
+    assert seconds(num_steps=100) == 50
+    assert seconds(num_steps=100_000) == 360, "0.9 of 400 s"
+    assert seconds(num_steps=100_000, num_finalists=3) == 180, "one after the other"
+    assert seconds(within="100s") == 200, "two workers train as many steps in half the time"
 
 
 def test_no_score_is_worse_than_that_of_a_refused_trial() -> None:
@@ -42,10 +74,12 @@ def test_trials_of_a_killed_search_do_not_run_again(tmp_path: Path, caplog: pyte
     (tmp_path / "00002.json").write_text("{")
     assert [each.number for each in read_trials(str(tmp_path))] == [1]
     assert "00002.json is damaged; that trial runs again" in caplog.text
+
+
+def test_there_are_as_many_trials_as_the_time_has_room_for() -> None:
     search = SearchSpec.model_validate({"within": "8s", "trial": "1s"})
-    assert _numbers_to_run({1}, search, 2)[:3] == [0, 2, 3]
-    assert len(_numbers_to_run(set(), search, 2)) == 1 + 2 * 8 * 9
-    assert _numbers_to_run({1}, search.model_copy(update={"num_trials": 4}), 2) == [0, 2, 3]
+    assert _most_trials(search, 2) == 1 + 2 * 8 * 9
+    assert _most_trials(search.model_copy(update={"num_trials": 4}), 2) == 4
 
 
 def test_limits_are_named() -> None:
@@ -57,6 +91,6 @@ def test_limits_are_named() -> None:
 
 
 def test_a_trial_is_not_longer_than_the_search() -> None:
-    assert SearchSpec.model_validate({"within": "16m"}).trial_seconds == 120
-    with pytest.raises(ValueError, match="trial: 60 s are longer than within, 30 s"):
-        SearchSpec(within=30, trial=60)
+    assert SearchSpec.model_validate({"within": "20m"}).trial_seconds == pytest.approx(90)
+    with pytest.raises(ValueError, match="trial: 60 s are longer than 60% of within, 30 s"):
+        SearchSpec(within=50, trial=60)
