@@ -3,6 +3,7 @@ from __future__ import annotations
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.search.page import search_page
 from flows.pipelines.segmentation.search.stage import _figures, apply_search, overrides
+from flows.tuning.run import Searched
 from flows.tuning.trial import Outcome, Trial
 from tests.support.pages import Page, assert_runs_no_foreign_script
 
@@ -22,19 +23,27 @@ TRIALS = [
     trial(1, 0.8, 0.5, width=8, depth=3, skip="add"),
     trial(2, 0.0, 0.0, refused="9 parameters, more than <search>", width=16),
 ]
+SEARCHED = Searched(TRIALS, [trial(0, 0.9, 0.2), trial(1, 0.85, 0.5, width=8, depth=3, skip="add")])
+SCORE = "val/dice"
 
 
 def test_what_was_found_trains_as_long_as_the_configuration_would() -> None:
     """100 steps of 0.2 s are 40 of 0.5 s."""
-    figures = _figures(TRIALS, TRIALS[1], CONFIG)
-    assert (figures.num_trials, figures.num_whole, figures.num_refused) == (3, 2, 1)
+    figures = _figures(Searched(TRIALS, []), SCORE, CONFIG)
+    assert (figures.num_trials, figures.num_whole, figures.num_refused, figures.num_finals) == (3, 2, 1, 0)
     found = apply_search(CONFIG, figures).train
     assert (found.num_steps, found.model.channels, found.model.skip) == (40, (8, 16, 32), "add")
-    assert apply_search(CONFIG, _figures(TRIALS, TRIALS[0], CONFIG)) == CONFIG
+
+
+def test_long_trials_decide() -> None:
+    """The second one was ahead after a short training, the configuration is after a long one."""
+    figures = _figures(SEARCHED, SCORE, CONFIG)
+    assert (figures.score, figures.configured_score, figures.num_finals) == (0.9, 0.9, 2)
+    assert apply_search(CONFIG, figures) == CONFIG
 
 
 def test_the_settings_train_it_without_a_search() -> None:
-    after = apply_search(CONFIG, _figures(TRIALS, TRIALS[1], CONFIG))
+    after = apply_search(CONFIG, _figures(Searched(TRIALS, []), SCORE, CONFIG))
     settings = overrides(CONFIG, after)
     assert settings == [
         "train.num_steps=40",
@@ -45,9 +54,11 @@ def test_the_settings_train_it_without_a_search() -> None:
 
 
 def test_the_report_names_every_trial() -> None:
-    page = search_page(CONFIG, TRIALS, TRIALS[1].values, ["train.num_steps=40"])
+    page = search_page(CONFIG, SEARCHED, TRIALS[1].values, ["train.num_steps=40"])
     assert_runs_no_foreign_script(page)
-    text = " ".join(Page(page).sections.values())
+    sections = Page(page).sections
+    assert "0.85" in sections["section-the-best-trained-longer"]
+    text = " ".join(sections.values())
     assert "width 8, depth 3, skip add" in text
     assert "9 parameters, more than <search>" in text
     assert "--set train.num_steps=40" in text
