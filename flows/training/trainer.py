@@ -57,7 +57,7 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
     """Train ``task`` into the attempt. Raises the error of a worker: a user's mistake, or OSError for a full disk."""
     began = time.monotonic()
     connect_workers(config.compute)  # before Ray is imported, which reads its settings then
-    from ray.exceptions import RayError
+    from ray.exceptions import RayActorError, RayError
     from ray.train import TrainingFailedError
 
     from flows.training.progress import FollowReports
@@ -88,7 +88,7 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
                     groups.run()
             except (TrainingFailedError, RayError, LocalRayLostError) as error:
                 remove_leftovers()  # of the workers, which Ray kills
-                if isinstance(error, RayError):
+                if isinstance(error, RayActorError):
                     free_reservations()  # of the controller
                 raise _explain(error, attempt, task, listener.start) from None
     logger.info("%s: %s", name, history.times.describe())
