@@ -8,8 +8,8 @@ import logging
 logger = logging.getLogger(__name__)
 
 
-def free_reservations() -> int:
-    """Free what dead actors of this job, such as the controller of a training, had reserved; return how many groups.
+def free_reservations() -> None:
+    """Free what dead actors of this job, such as the controller of a training, had reserved.
 
     Nothing happens where this process is not connected to Ray.
     """
@@ -20,7 +20,7 @@ def free_reservations() -> int:
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     if not ray.is_initialized():
-        return 0
+        return
     job = ray.get_runtime_context().get_job_id()
     # Ray's public table of them does not say whose they are.
     table = state._connect_and_get_accessor().get_placement_group_table()
@@ -34,4 +34,3 @@ def free_reservations() -> int:
         remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
     if left:
         logger.warning("freed what %d dead controllers of trainings had reserved", len(left))
-    return len(left)

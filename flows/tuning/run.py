@@ -162,7 +162,7 @@ class _Phase:
         missing = {number: values for number, values in choices.items() if number not in done}
         if left > 0 and missing:
             if done:
-                logger.warning("%s: %d trials have ended; %.0f s are left", self.name, len(done), left)
+                logger.info("%s: resumed after %d trials; %.0f s are left", self.name, len(done), left)
             self._tune(missing, left)
         return sorted(read_trials(self.uri), key=lambda trial: trial.number)
 
