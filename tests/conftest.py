@@ -21,15 +21,28 @@ OUTSIDE = ("PREFECT_", "MLFLOW_", "RAY_", "UNETFLOW_", "XDG_")
 """Beginnings of the variables that lead out of the test session."""
 
 
+HOME = Path(tempfile.mkdtemp(prefix="uf-"))
+"""An empty home whose path is short: Ray's Unix sockets lie below the cache and have at most 107 bytes."""
+
+INSIDE = {name: value for name, value in os.environ.items() if not name.startswith(OUTSIDE)} | {
+    "HOME": str(HOME),
+    "UNETFLOW_CACHE": str(HOME / "cache"),
+    "UNETFLOW_STORAGE": str(HOME / "storage"),
+    "RAY_worker_niceness": "0",  # Ray's default, 15, starves its workers wherever anything else runs
+}
+
+_environment = mock.patch.dict(os.environ, INSIDE, clear=True)
+_environment.start()  # before tests are collected: some modules set variables when they are imported
+
+
 @pytest.fixture(scope="session", autouse=True)
 def isolated_home() -> Iterator[Path]:
-    """An empty home whose path is short: Ray's Unix sockets lie below the cache and have at most 107 bytes."""
-    home = Path(tempfile.mkdtemp(prefix="uf-"))
-    inside = {name: value for name, value in os.environ.items() if not name.startswith(OUTSIDE)}
-    inside |= {"HOME": str(home), "UNETFLOW_CACHE": str(home / "cache"), "UNETFLOW_STORAGE": str(home / "storage")}
-    inside |= {"RAY_worker_niceness": "0"}  # Ray's default, 15, starves its workers wherever anything else runs
-    with mock.patch.dict(os.environ, inside, clear=True):
-        yield home
-        if "ray" in sys.modules:
-            sys.modules["ray"].shutdown()
-    shutil.rmtree(home, ignore_errors=True)
+    """The empty home that this session's environment names; it is removed at the end."""
+    yield HOME
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+
+
+def pytest_unconfigure() -> None:
+    _environment.stop()
+    shutil.rmtree(HOME, ignore_errors=True)

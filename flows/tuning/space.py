@@ -20,6 +20,10 @@ Values = Mapping[str, Any]
 """Name of a setting to the value that was chosen for it; empty: the settings as configured."""
 
 
+CHANGED = 0.5
+"""Chance that a trial changes a setting; it changes one at least."""
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """Functions of a pipeline that a search needs; they travel to the workers by name."""
@@ -33,15 +37,19 @@ class Space:
 
 
 def draw(choices: Mapping[str, Sequence[Any]], over: Sequence[str], seed: int, number: int) -> dict[str, Any]:
-    """Draw the values of trial ``number``; 0 is the configuration as it is. Raises ConfigError for unknown names."""
+    """Draw the values of trial ``number``; 0 is the configuration as it is. Raises ConfigError for unknown names.
+
+    Each setting stays as configured in half of the trials: one that changes all at once says nothing of any, and the
+    more of a sensible configuration is replaced by chance, the worse it gets.
+    """
     if unknown := set(over) - choices.keys():
         raise ConfigError(f"search.over: there is no {', '.join(sorted(unknown))}; choose of {', '.join(choices)}")
     if number == 0:
         return {}
     rng = np.random.default_rng([seed, number])
-    return {
-        name: values[int(rng.integers(len(values)))] for name, values in choices.items() if not over or name in over
-    }
+    names = [name for name in choices if not over or name in over]
+    changed = [name for name in names if rng.random() < CHANGED] or [str(rng.choice(names))]
+    return {name: choices[name][int(rng.integers(len(choices[name])))] for name in changed}
 
 
 def describe(values: Values) -> str:

@@ -135,3 +135,10 @@ def test_status_lists_the_schedules(monkeypatch: pytest.MonkeyPatch, prefect_url
 
 def summary_of(config: SegmentationConfig) -> RunSummary:
     return RunSummary(pipeline=config.pipeline, run_id=current_run_id(), seconds=0.0, stages=())
+
+
+def test_prefect_was_imported_with_this_projects_settings() -> None:
+    """Its own patience with a temporary server, 20 s, is not enough on a slow machine."""
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+
+    assert PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value() == 180

@@ -14,10 +14,18 @@ def test_the_first_trial_is_the_configuration() -> None:
 
 
 def test_a_trial_is_drawn_by_seed_and_number_alone() -> None:
-    drawn = [draw(CHOICES, (), seed=3, number=number) for number in range(1, 40)]
-    assert drawn == [draw(CHOICES, (), seed=3, number=number) for number in range(1, 40)]
-    assert {(each["width"], each["block"]) for each in drawn} == {(w, b) for w in (8, 16) for b in CHOICES["block"]}
-    assert drawn != [draw(CHOICES, (), seed=4, number=number) for number in range(1, 40)]
+    drawn = [draw(CHOICES, (), seed=3, number=number) for number in range(1, 200)]
+    assert drawn == [draw(CHOICES, (), seed=3, number=number) for number in range(1, 200)]
+    pairs = {(each.get("width"), each.get("block")) for each in drawn}
+    assert pairs >= {(width, block) for width in CHOICES["width"] for block in CHOICES["block"]}
+    assert drawn != [draw(CHOICES, (), seed=4, number=number) for number in range(1, 200)]
+
+
+def test_a_trial_changes_one_setting_at_least_and_each_in_half_of_the_trials() -> None:
+    drawn = [draw(CHOICES, (), seed=0, number=number) for number in range(1, 1000)]
+    assert min(map(len, drawn)) == 1
+    for name in CHOICES:
+        assert sum(name in each for each in drawn) / len(drawn) == pytest.approx(0.5 + 1 / 8 / 3, abs=0.05)
 
 
 def test_what_is_not_searched_over_stays() -> None:
