@@ -171,7 +171,8 @@ def segment(bundle_folder, image_path, output_path):
     orientation = io_orientation(file.affine)
     axes = [int(np.flatnonzero(orientation[:, 0] == canonical)[0]) for canonical in range(3)]
     flips = [axis for axis in range(3) if orientation[axes[axis], 1] < 0]
-    spacing = [float(np.linalg.norm(file.affine[:3, axis])) for axis in axes]
+    unit = {"meter": 1000.0, "micron": 0.001}.get(file.header.get_xyzt_units()[0], 1.0)  # in mm
+    spacing = [unit * float(np.linalg.norm(file.affine[:3, axis])) for axis in axes]
     image = np.flip(stored.transpose(0, *(axis + 1 for axis in axes)), [axis + 1 for axis in flips])
     whole = image.shape[1:]
     box, inside = crop(image, spec)
@@ -196,8 +197,11 @@ def segment(bundle_folder, image_path, output_path):
     postprocess(numbers, bundle["postprocessing"], math.prod(spacing))
     numbers = np.flip(numbers, flips).transpose(np.argsort(axes))
     labels = np.array([values[0] for values in bundle["labels"]["values"]])[numbers]
-    labels = labels.astype(np.int16 if labels.max() > 255 else np.uint8)
-    nibabel.save(nibabel.Nifti1Image(labels, file.affine), output_path)
+    kinds = (np.iinfo(kind) for kind in (np.uint8, np.int16, np.uint16, np.int32))
+    kind = next(kind for kind in kinds if kind.min <= labels.min() and labels.max() <= kind.max)
+    written = nibabel.Nifti1Image(labels.astype(kind.dtype), file.affine)
+    written.header.set_xyzt_units(*file.header.get_xyzt_units())
+    nibabel.save(written, output_path)
 
 
 if __name__ == "__main__":

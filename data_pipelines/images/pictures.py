@@ -117,8 +117,10 @@ def size_reason(width: int, height: int, spec: ImageSpec) -> str | None:
     return None
 
 
-def read_picture(data: bytes, name: str, spec: ImageSpec) -> Picture | LeftOut:
+def read_picture(data: bytes, name: str, spec: ImageSpec, *, ignores_opacity: bool = False) -> Picture | LeftOut:
     """Decode the picture in ``data``; LeftOut, before it is decoded, where the spec skips its size.
+
+    Transparent pixels are laid over the background; with ``ignores_opacity`` they have their own colours.
 
     ``name`` appears in messages. Raises DataError where the bytes are not an image of a known format and mode, are
     truncated or damaged, or declare more than ``spec.max_pixels``.
@@ -134,6 +136,7 @@ def read_picture(data: bytes, name: str, spec: ImageSpec) -> Picture | LeftOut:
         extension = EXTENSIONS[str(image.format)] if keep else "png"
         changes = _file_changes(image, depth)
         upright = _decode(image, orientation, size)
+        upright = _without_opacity(upright) if ignores_opacity else upright
         opaque = to_srgb(upright, spec.background, upright.info.get("icc_profile"), depth)
         cut = cut_middle(opaque.image, size)
     pixels = np.asarray(cut)
@@ -152,6 +155,12 @@ def read_transparency(data: bytes, name: str, spec: ImageSpec) -> np.ndarray | N
         if not upright.has_transparency_data:
             return None
         return np.asarray(upright.convert("RGBA").getchannel("A"))
+
+
+def _without_opacity(image: PillowImage) -> PillowImage:
+    if not image.has_transparency_data:
+        return image
+    return image.convert("L") if image.mode == "LA" else image.convert("RGBA").convert("RGB")
 
 
 @contextmanager

@@ -132,9 +132,11 @@ def shard_examples(examples: Examples, spec: ImageSpec, shards_uri: str, digests
 def _kept(rows: Iterable[Row], spec: ImageSpec, left_out: Counter[str]) -> list[Row]:
     """Return the rows that no filter skips, with their ``bucket`` and ``captions``; ``left_out`` counts the others.
 
-    Of rows with equal pixels the first is kept, with the captions and the ids (``copies``) of all.
+    Of rows with equal pixels the first is kept, with the captions and the ids (``copies``) of all. Frames of clips are
+    all kept: a scene that stands still is part of its clip.
     """
     kept: list[Row] = []
+    is_deduplicated = spec.deduplicate and not spec.clips
     first_of: dict[tuple[str, str], Row] = {}
     for row in rows:
         size = row["width"], row["height"]
@@ -143,7 +145,7 @@ def _kept(rows: Iterable[Row], spec: ImageSpec, left_out: Counter[str]) -> list[
             continue
         bucket, captions = bucket_name(cut_size(*size, spec)), captions_of(row, spec)
         found = row | {"bucket": bucket, "caption": captions[0], "captions": captions}
-        first = first_of.setdefault((bucket, row["pixel_sha256"]), found) if spec.deduplicate else found
+        first = first_of.setdefault((bucket, row["pixel_sha256"]), found) if is_deduplicated else found
         if first is found:
             kept.append(found)
         else:

@@ -77,7 +77,7 @@ def split_examples(
     shares = _shares(rows, spec, clips)
     distinct = sorted(set(shares.values()))
     if len(distinct) < 2:
-        what = "clips" if spec.clips else "images"
+        what = "clips that share no frames" if spec.clips else "images"
         raise ConfigError(
             f"splits: {len(distinct)} usable {what}, and at least 2 are required, one to train on and one to hold out; "
             "add images, or loosen the filters of data (min_side, max_aspect_ratio, min_caption_chars, ...)"
@@ -95,17 +95,24 @@ def count_trained_on(rows: Iterable[Mapping[str, Any]], sides: Mapping[str, Side
 
 
 def _shares(rows: Sequence[Mapping[str, Any]], spec: ImageSpec, clips: Mapping[str, str]) -> dict[str, float]:
-    """Map id to a number in 0..1, the largest of those drawn for the clips of the images of the same pixels, and of the
-    frames of the same clip."""
-    of_pixels: dict[str, float] = {}
+    """Map id to a number in 0..1, the largest of those drawn for all clips that images of equal pixels link."""
+    parents: dict[str, str] = {}
+
+    def root(clip: str) -> str:
+        while (parent := parents.setdefault(clip, clip)) != clip:
+            parents[clip] = clip = parents[parent]
+        return clip
+
+    of_pixels: dict[str, str] = {}
     for row in rows:
-        drawn = [_draw(spec.split_seed, clips[name]) for name in (row["case_id"], *row.get("copies", ()))]
-        of_pixels[_pixels(row)] = max(*drawn, of_pixels.get(_pixels(row), 0.0))
-    of_clip: dict[str, float] = {}
-    for row in rows:
-        clip = clips[row["case_id"]]
-        of_clip[clip] = max(of_pixels[_pixels(row)], of_clip.get(clip, 0.0))
-    return {row["case_id"]: of_clip[clips[row["case_id"]]] for row in rows}
+        for name in (row["case_id"], *row.get("copies", ())):
+            first = root(of_pixels.setdefault(_pixels(row), clips[name]))
+            parents[root(clips[name])] = first
+    shares: dict[str, float] = {}
+    for clip in list(parents):
+        linked = root(clip)
+        shares[linked] = max(_draw(spec.split_seed, clip), shares.get(linked, 0.0))
+    return {row["case_id"]: shares[root(clips[row["case_id"]])] for row in rows}
 
 
 def _check_clips(sides: Mapping[str, str], clips: Mapping[str, str]) -> None:

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 SUFFIX = ".dcm"
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _LPS = np.diag([-1.0, -1.0, 1.0])
-_MAX_TILT = 0.5
-"""Voxels that the points of a contour may lie off its plane of the grid."""
-
 Drawn = tuple[str, np.ndarray]
 """Name of a segment or structure, and indices (N, 3) of voxels that are drawn as it."""
 
@@ -63,8 +60,8 @@ def read_dicom_label(
     """Return the number of each voxel's class (column, row, slice) on the grid of the series, and notices.
 
     Segments and structures are classes by their names, whatever the case of letters; others are left out and named.
-    Frames may lie ``tolerance`` voxels off the grid. Raises DataError where none is a class, two classes overlap, or
-    the grid is another one.
+    Frames and contours may lie ``tolerance`` voxels off the grid. Raises DataError where none is a class, two classes
+    overlap, or the grid is another one.
     """
     with named_errors(path):
         dataset = read_dataset(path)
@@ -81,7 +78,7 @@ def read_dicom_label(
         if kind in SEGMENTATIONS:
             drawings = _segments(path, dataset, names, grid, tolerance, canvas)
         else:
-            drawings = _structures(path, dataset, names, grid, canvas, notices)
+            drawings = _structures(path, dataset, names, grid, tolerance, canvas, notices)
         for name, voxels in drawings:
             canvas.draw(name, voxels)
     if overlaps := +canvas.overlaps:
@@ -191,7 +188,13 @@ def _structure_names(dataset: Dataset) -> dict[int, str]:
 
 
 def _structures(
-    path: Path, dataset: Dataset, names: dict[int, str], grid: Geometry, canvas: _Canvas, notices: list[Notice]
+    path: Path,
+    dataset: Dataset,
+    names: dict[int, str],
+    grid: Geometry,
+    tolerance: float,
+    canvas: _Canvas,
+    notices: list[Notice],
 ) -> Iterator[Drawn]:
     """Yield the voxels of each structure in each plane; contours within one another leave holes (even-odd rule)."""
     to_grid = np.linalg.inv(grid.affine_array())
@@ -202,7 +205,7 @@ def _structures(
         planes: dict[int, np.ndarray] = {}
         for points in _polygons(path, name, structure, notices):
             voxels = points @ _LPS @ to_grid[:3, :3].T + to_grid[:3, 3]
-            plane = _plane_of(path, name, voxels, grid)
+            plane = _plane_of(path, name, voxels, grid, tolerance)
             filled = fill_polygon(voxels[:, :2], grid.shape[:2])
             planes[plane] = filled ^ planes[plane] if plane in planes else filled
         notices += _gaps(path, name, planes)
@@ -224,13 +227,21 @@ def _polygons(path: Path, name: str, structure: Any, notices: list[Notice]) -> I
         notices.append(notice("skipped-segment", path, f"{name}: {count} contours of type {kind} are not read"))
 
 
-def _plane_of(path: Path, name: str, voxels: np.ndarray, grid: Geometry) -> int:
-    """Return the plane of the grid that a contour lies in. Raises DataError where it lies in none."""
+def _plane_of(path: Path, name: str, voxels: np.ndarray, grid: Geometry, tolerance: float) -> int:
+    """Return the plane of the grid that a contour lies in. Raises DataError where it lies in none.
+
+    One between two slices belongs to neither: it was drawn on a series of other slices.
+    """
     plane = int(np.rint(voxels[:, 2].mean()))
-    tilt = float(np.abs(voxels[:, 2] - plane).max())
-    if tilt > _MAX_TILT or not 0 <= plane < grid.shape[2]:
-        raise _misplaced(path, f"a contour of {name} lies in no plane of the series (at {voxels[:, 2].mean():.2f})")
+    off = float(np.abs(voxels[:, 2] - plane).max())
+    if off > max(tolerance, 1e-3) or not 0 <= plane < grid.shape[2]:
+        raise _misplaced(path, f"a contour of {name} lies in no plane of the series (at slice {_extent(voxels[:, 2])})")
     return plane
+
+
+def _extent(places: np.ndarray) -> str:
+    low, high = f"{places.min():.2f}", f"{places.max():.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _gaps(path: Path, name: str, planes: dict[int, np.ndarray]) -> Iterator[Notice]:

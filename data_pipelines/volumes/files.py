@@ -116,7 +116,8 @@ def write_labels(path: str | os.PathLike[str], labels: np.ndarray, geometry: Geo
     alone. Raises InputError for another ending, and for what the format cannot hold.
     """
     path, name = Path(path), Path(path).name.lower()
-    labels, geometry = _in_order_of(name, labels, geometry)
+    if is_turned(name, geometry):
+        labels, geometry = labels.swapaxes(0, 1), turned(name, geometry)
     if name.endswith(".png"):
         images.write_picture(path, labels)
     elif name.endswith(TIFF_SUFFIXES):
@@ -131,13 +132,16 @@ def write_labels(path: str | os.PathLike[str], labels: np.ndarray, geometry: Geo
         raise InputError(f"{path}: label maps are written as {', '.join(WRITTEN_SUFFIXES)}; name one of them")
 
 
-def _in_order_of(name: str, labels: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
-    """Order the axes of a 2-D label map as its format has them: (row, column) of pictures, else (x, y)."""
-    is_picture, was_picture = name.endswith(IMAGE_SUFFIXES), geometry.affine is None
-    if geometry.ndim != 2 or is_picture == was_picture:
-        return labels, geometry
-    turned = replace(geometry, shape=geometry.shape[::-1], spacing=geometry.spacing[::-1])
-    return labels.swapaxes(0, 1), replace(turned, affine=None) if is_picture else turned
+def is_turned(name: str, geometry: Geometry) -> bool:
+    """Tell whether what is written to a file of this name has its two axes in the other order than the image: a picture
+    has (row, column), every other format (x, y)."""
+    return geometry.ndim == 2 and name.lower().endswith(IMAGE_SUFFIXES) != (geometry.affine is None)
+
+
+def turned(name: str, geometry: Geometry) -> Geometry:
+    """Return the geometry of a 2-D image with its axes in the other order, as a file of this name has them."""
+    found = replace(geometry, shape=geometry.shape[::-1], spacing=geometry.spacing[::-1])
+    return replace(found, affine=None) if name.lower().endswith(IMAGE_SUFFIXES) else found
 
 
 def read_num_channels(path: str | os.PathLike[str], max_voxels: int) -> int:

@@ -57,8 +57,14 @@ def sample_digests(dataset: Dataset, spec: DataSpec, spacing: Spacing | None) ->
 
 
 def shards_folder(dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> str:
-    """Return the folder, below storage, of all shards whose samples are shaped alike."""
-    return f"shards/{digest_of(_shaping(dataset, spec, spacing))[:12]}"
+    """Return the folder, below storage, of all shards whose samples are shaped alike, and were checked alike: another
+    tolerance checks every case anew."""
+    return f"shards/{digest_of([_shaping(dataset, spec, spacing), tolerances(spec)])[:12]}"
+
+
+def tolerances(spec: DataSpec) -> dict[str, float]:
+    """Return the settings that decide whether a case is accepted, and change nothing of its sample."""
+    return {"grid_tolerance": spec.grid_tolerance, "slice_tolerance_mm": spec.slice_tolerance_mm}
 
 
 def _shaping(dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> dict[str, object]:

@@ -68,7 +68,7 @@ def _read_split(path: Path, dataset: Dataset, spec: DataSpec, quarantined: Colle
     fold = _read_fold(path, spec.held_out_fold)
     known = {case.case_id for case in dataset.cases}
     excluded = {problem.case_id for problem in dataset.problems} | set(quarantined)
-    fatal = _contradictions(path, fold)
+    fatal = [*_contradictions(path, fold), *_shared_subjects(path, fold, dataset)]
     tolerable = _mismatches(path, fold, known, excluded)
     if fatal or (tolerable and spec.on_error == "stop"):
         raise DataError([*fatal, *tolerable])
@@ -120,6 +120,23 @@ def _contradictions(path: Path, fold: dict[str, list[str]]) -> ProblemList:
         twice = [case_id for case_id, count in Counter(fold[side]).items() if count > 1]
         problems += [Problem("split-twice", str(path), f"{i} is in {side} twice", "name it once", i) for i in twice]
     return problems
+
+
+def _shared_subjects(path: Path, fold: dict[str, list[str]], dataset: Dataset) -> ProblemList:
+    """Collect the subjects with cases on both sides, which always stop: files drawn by case, as nnU-Net's are."""
+    train_ids, val_ids = set(fold["train"]), set(fold["val"])
+    alone = (train_ids - val_ids, val_ids - train_ids)  # a case in both is a split-overlap
+    train, val = ({case.subject: case.case_id for case in dataset.cases if case.case_id in ids} for ids in alone)
+    remedy = "keep a subject on one side; where they are different people, use data.subject_pattern='.+'"
+    return ProblemList(
+        Problem(
+            "split-subject",
+            str(path),
+            f"subject {subject} is in train ({train[subject]}) and in val ({val[subject]})",
+            remedy,
+        )
+        for subject in sorted(train.keys() & val.keys())
+    )
 
 
 def _mismatches(path: Path, fold: dict[str, list[str]], known: set[str], excluded: set[str]) -> ProblemList:

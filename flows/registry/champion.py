@@ -48,6 +48,10 @@ class Champion:
         """Describe a version of MLflow."""
         return cls(version.name, str(version.version), str(version.source), dict(version.tags))
 
+    def has(self, stage: str) -> bool:
+        """Tell whether a stage of this name is in its lineage."""
+        return f"{TAG_PREFIX}{stage}_key" in self.tags
+
     def fetch_bundle(self, folder: Path) -> Path:
         """Download its files below ``folder``; return the folder that its pipeline wrote."""
         return fetch_bundle(f"models:/{self.name}/{self.version}", folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from data_pipelines.errors import DataError, InputError
 from data_pipelines.specs import Spec
 from data_pipelines.temporary import temporary_folder
+from data_pipelines.volumes.files import strip_suffix
 from flows.pipelines.catalog import PIPELINES
 from flows.registry.champion import fetch_bundle, readable_bundle
 from flows.registry.models import PIPELINE_FACT, ModelVersion, find_version
@@ -65,7 +66,7 @@ def _explain_all(explainer: Explainer, items: Sequence[Item], folder: Path) -> t
     files: list[str] = []
     failures: dict[str, str] = {}
     for number, item in enumerate(items, start=1):
-        name = Path(item.output).name.split(".")[0]
+        name = strip_suffix(Path(item.output).name)
         logger.info("explain: %s, %d of %d", name, number, len(items))
         try:
             files += [str(path.relative_to(folder)) for path in explainer(item.row, folder / name)]

@@ -7,7 +7,6 @@ A place is a safetensors file, or a folder: of a finished training (``record.jso
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +24,9 @@ from flows.registry.models import TAG_PREFIX, ModelVersion, find_champion, find_
 from flows.stages.record import RECORD, Figures, Record, read_record
 from flows.training.figures import TrainingFigures
 from flows.training.initial import Describe, Meaning, Origin
-from flows.training.provenance import TRAINED_ON, check_no_leak
+from flows.training.provenance import TRAINED_ON, check_no_leak, iter_trainings
 from unet_models.specs.loop import FROM_CHAMPION, FROM_REGISTRY
 
-_TRAIN_KEY = re.compile(rf"{re.escape(TAG_PREFIX)}train(_\d+)?_key")
-"""Tag of a version that names a training it came from; those of several are numbered."""
 _CHECKPOINT = "checkpoint.json"
 _DIFFUSERS = "diffusion_pytorch_model.safetensors"
 _WEIGHTS = (WEIGHTS, _DIFFUSERS, f"unet/{_DIFFUSERS}")
@@ -123,7 +120,7 @@ def _of_version(
 
     Of several networks, one for each fold, the one that was trained on none of the samples that are held out now.
     """
-    trainings = dict(_iter_trainings(version, root))
+    trainings = dict(iter_trainings(version.tags, root))
     if not trainings:
         if is_own:
             raise ConfigError(
@@ -136,15 +133,6 @@ def _of_version(
             return record.figures.init.origin if record.figures.init else None
     origins = [_of_record(record, version.uri, len(trainings) > 1) for record in trainings.values()]
     return next((each for each in origins[:-1] if _is_disjoint(each, inputs)), origins[-1])
-
-
-def _iter_trainings(version: ModelVersion, root: str) -> Iterator[tuple[str, Record[TrainingFigures]]]:
-    """Yield number (``_0``; empty for a single one) and record of each training of a version in this storage."""
-    for tag, key in sorted(version.tags.items()):
-        if (match := _TRAIN_KEY.fullmatch(tag)) and key:
-            record = read_record(storage.join(root, "train", key), TrainingFigures)
-            if record is not None and TRAINED_ON in record.outputs:
-                yield match[1] or "", record
 
 
 def _is_of(version: ModelVersion, suffix: str, inputs: Sequence[Record[Figures]]) -> bool:

@@ -180,6 +180,8 @@ def _check_promise(header: Any, path: Path, shape: tuple[int, ...]) -> None:
 def _geometry(header: Any, path: Path, shape: tuple[int, ...]) -> Geometry:
     """Read spacing and affine in mm. A 2-D image keeps its 4x4 affine, whose third axis is the plane's normal."""
     unit = _unit_mm(header)
+    if header["pixdim"][0] == 0:
+        header["pixdim"][0] = 1  # the standard's meaning of 0, of which nibabel makes no affine
     check_spacing(path, [float(value) for value in header["pixdim"][1 : len(shape) + 1]])
     affine = np.asarray(header.get_best_affine(), dtype=np.float64) * [[unit], [unit], [unit], [1.0]]
     if not np.isfinite(affine).all():

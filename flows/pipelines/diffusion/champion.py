@@ -32,6 +32,7 @@ from flows.registry.gate import Comparison, Incomparable
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
 from flows.stages.stage import Stage, run_stage
+from flows.training.provenance import check_unseen
 from unet_models.metrics.comparison import compare_paired
 from unet_models.specs.diffusion import Bundle
 
@@ -44,7 +45,7 @@ def compare_with_champion(
 ) -> Compared:
     """Draw the prompts of the evaluation with the champion, where it was not done yet, and compare the images.
 
-    Raises InputError where the champion cannot draw them.
+    Raises InputError where the champion cannot draw them, or was trained on the held-out images.
     """
     known = champion.find_evaluation(evaluation_digest(config, trained), config.storage_uri, GenerationScores)
     theirs_record = known if known is not None and UNITS in known.outputs else _draw_champion(config, trained, champion)
@@ -70,6 +71,7 @@ def compare_with_champion(
 
 def _draw_champion(config: DiffusionConfig, trained: Trained, champion: Champion) -> Record[GenerationScores]:
     """Draw and measure the champion's images; a cache hit where these prompts were drawn before."""
+    check_unseen(trained.shards.output("index"), champion, config.storage_uri)
     compute = partial(_compute, config, trained, champion)
     identity = {"model": champion.model_id, "data": evaluation_digest(config, trained)}
     stage = Stage("evaluate_champion", identity, trained.records[:2], compute, GenerationScores, uses_gpu=True)

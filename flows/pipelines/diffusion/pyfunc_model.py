@@ -29,6 +29,7 @@ from data_pipelines.errors import InputError
 from flows.pipelines.diffusion.image_condition import read_image
 from flows.pipelines.diffusion.requests import read_request, whole_number
 from flows.pipelines.diffusion.text_to_image import TextToImage
+from flows.registry.input_rows import iter_rows
 from unet_models.specs.diffusion import SampleSpec
 
 
@@ -41,10 +42,7 @@ class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
         """Return images, or the paths they were written to, one per row. Rows of equal step counts go together."""
-        rows = [
-            {name: value for name, value in row.items() if not _is_missing(value)}
-            for row in model_input.to_dict("records")
-        ]
+        rows = list(iter_rows(model_input))
         for row in rows:
             if not row.get("output", "x.png").lower().endswith(".png"):
                 raise InputError(f"output must end in .png, got {row['output']!r}")
@@ -58,11 +56,6 @@ class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
             drawn = self.model.draw([read_request(rows[i], self.model) for i in chosen], spec, given)
             images |= zip(chosen, drawn, strict=True)
         return [_deliver(images[i], row) for i, row in enumerate(rows)]
-
-
-def _is_missing(value: Any) -> bool:
-    """Tell whether a cell is empty; an array is not."""
-    return not isinstance(value, np.ndarray) and bool(pd.isna(value))
 
 
 def _deliver(image: np.ndarray, row: dict[str, Any]) -> Any:

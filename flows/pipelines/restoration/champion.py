@@ -25,6 +25,7 @@ from flows.sharding.images import ImageShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
 from flows.stages.stage import Stage, run_stage
+from flows.training.provenance import check_unseen
 from unet_models.specs.restoration import (
     DenoisingSpec,
     ImageBundle,
@@ -43,7 +44,7 @@ def compare_with_champion(
 ) -> Compared:
     """Score the champion on the held-out images, where it was not yet, and compare it with the new version.
 
-    Raises InputError where the champion restores another degradation.
+    Raises InputError where the champion restores another degradation, or was trained on one of these images.
     """
     known = champion.find_evaluation(evaluation_digest(config, shards), config.storage_uri, RestorationScores)
     theirs = _rows(known or _score_champion(config, shards, champion))
@@ -72,6 +73,7 @@ def _score_champion(
     config: RestorationConfig, shards: Record[ImageShardFigures], champion: Champion
 ) -> Record[RestorationScores]:
     """Score the champion; a cache hit where these images were scored before."""
+    check_unseen(shards.output("index"), champion, config.storage_uri)
     compute = partial(_compute, config, shards, champion)
     identity = {"model": champion.model_id, "data": evaluation_digest(config, shards)}
     stage = Stage("evaluate_champion", identity, (shards,), compute, RestorationScores, uses_gpu=True)
@@ -104,7 +106,7 @@ def _side_by_side(ours: list[ImageRow], theirs: list[ImageRow]) -> pa.Table:
         [
             {"image": our["case_id"]}
             | {name: our[name] for name in metrics}
-            | {f"champion {name}": their[name] for name in metrics}
+            | {f"champion {name}": their.get(name) for name in metrics}
             for our, their in zip(ours, theirs, strict=True)
         ]
     )

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from data_pipelines.errors import InputError, WeightsError
-from data_pipelines.images.changes import CHANGES, FIRST_FRAME, TRANSPARENT
+from data_pipelines.images.changes import CHANGES, FIRST_FRAME
 from data_pipelines.images.frames import split_frames
 from data_pipelines.images.pictures import LeftOut, read_image_file, read_picture, read_transparency
 from data_pipelines.images.specs import ImageSpec
@@ -89,7 +89,7 @@ class ImageRestorer:
     def restore_file(self, path: str, mask: str = "") -> np.ndarray:
         """Restore an image file, (H', W', 3) uint8; of several frames or pages (frames, H', W', 3).
 
-        ``mask`` is a file that is not black where inpainting is to fill; without one the holes are the transparent
+        ``mask`` is a file that is white where inpainting is to fill; without one the holes are the transparent
         pixels. Raises DataError for every rule that training would have found broken.
         """
         clip = self._restore_clip(path, mask)
@@ -103,10 +103,10 @@ class ImageRestorer:
     def _restore_clip(self, path: str, mask: str) -> Clip:
         """Restore every frame by itself. Raises InputError where pages differ in size: they are no clip."""
         spec = ImageSpec(background=self.bundle.background, max_pixels=self.bundle.max_pixels)
-        # What lies behind transparent pixels does not matter where they are the holes.
-        expected = TRANSPARENT if isinstance(self.bundle.task, InpaintingSpec) and not mask else ""
+        # Transparent pixels are the holes, and what shines through their rim is no background, but their own colour.
+        is_cut_out = isinstance(self.bundle.task, InpaintingSpec) and not mask
         frames = split_frames(read_image_file(path, spec), path, spec.max_pixels)
-        sources = [_read_pixels(frame.encoded, path, spec, expected) for frame in frames]
+        sources = [_read_pixels(frame.encoded, path, spec, ignores_opacity=is_cut_out) for frame in frames]
         if len({source.shape for source in sources}) > 1:
             raise InputError(f"{path}: its {len(frames)} pages differ in size; write each into a file of its own")
         restored = [
@@ -121,14 +121,25 @@ class ImageRestorer:
         if not isinstance(self.bundle.task, InpaintingSpec):
             return None
         if mask:
-            holes: np.ndarray = _read_pixels(read_image_file(mask, spec), mask, spec).max(axis=2) >= OPAQUE
-            return holes
+            return self._read_mask(mask, spec)
         opacity = read_transparency(data, path, spec)
         if opacity is None or (opacity >= OPAQUE).all():
             raise InputError(
                 f"{path}: has no transparent pixels to fill; make the holes transparent, or name a mask (column `mask`)"
             )
         return opacity < OPAQUE
+
+    def _read_mask(self, mask: str, spec: ImageSpec) -> np.ndarray:
+        """Read a mask file: where it is white, on black where it is transparent. Raises InputError for one without."""
+        on_black = spec.model_copy(update={"background": (0, 0, 0)})
+        values = _read_pixels(read_image_file(mask, on_black), mask, on_black).max(axis=2)
+        holes: np.ndarray = values >= OPAQUE
+        if not holes.any():
+            raise InputError(
+                f"{mask}: marks nothing to fill: its largest value is {values.max()}, and from {OPAQUE} of 255 on a "
+                "pixel is filled; paint the holes white"
+            )
+        return holes
 
     def _check_holes(self, holes: np.ndarray | None, size: tuple[int, ...]) -> torch.Tensor | None:
         if holes is None:
@@ -167,18 +178,18 @@ def write_png(clip: Clip, output: str) -> str:
     return output
 
 
-def _read_pixels(data: bytes, path: str, spec: ImageSpec, expected: str = "") -> np.ndarray:
-    """Decode an image as training does: (H, W, 3) uint8; what is changed in it is logged, but for the expected.
+def _read_pixels(data: bytes, path: str, spec: ImageSpec, *, ignores_opacity: bool = False) -> np.ndarray:
+    """Decode an image as training does: (H, W, 3) uint8; what is changed in it is logged.
 
     Raises InputError for several frames.
     """
-    found = read_picture(data, path, spec)
+    found = read_picture(data, path, spec, ignores_opacity=ignores_opacity)
     assert not isinstance(found, LeftOut)  # no filter is set
     if FIRST_FRAME in found.changes:
         raise InputError(
             f"{path}: holds several frames or pages, and one is asked for; write it into a file of its own"
         )
-    for change in set(found.changes) - {expected}:
+    for change in found.changes:
         logger.warning("%s: %s", path, CHANGES[change])
     return found.pixels
 
@@ -192,6 +203,10 @@ def _check_array(image: np.ndarray) -> np.ndarray:
     pixels = image.astype(np.float32)
     if not np.isfinite(pixels).all():
         raise InputError("image: values must be finite")
+    if pixels.min() < 0 or pixels.max() > 255:
+        raise InputError(
+            f"image: values must be of 0..255, got {pixels.min():g} to {pixels.max():g}; of 16 bits divide by 257"
+        )
     if not np.issubdtype(image.dtype, np.integer) and 0 < np.abs(pixels).max() <= 1:
         raise InputError("image: values must be of 0..255, and all are of 0..1; multiply by 255")
     return pixels

@@ -21,6 +21,7 @@ from mlflow.models import set_model
 
 from data_pipelines.errors import InputError
 from flows.pipelines.restoration.image_restorer import Clip, ImageRestorer, write_png
+from flows.registry.input_rows import iter_rows
 
 
 class RegisteredRestorer(mlflow.pyfunc.PythonModel):
@@ -32,26 +33,30 @@ class RegisteredRestorer(mlflow.pyfunc.PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
         """Return images, or the paths they were written to, one per row."""
-        return [self._row(row) for row in model_input.to_dict("records")]
+        return [self._restore(row) for row in iter_rows(model_input)]
 
-    def _row(self, row: dict[str, Any]) -> Any:
-        given = {name: value for name, value in row.items() if isinstance(value, (str, list, np.ndarray))}
-        output = _text(given["output"]) if "output" in given else ""
+    def _restore(self, given: dict[str, Any]) -> Any:
+        """Restore the image of a row."""
+        output, mask = given.get("output", ""), given.get("mask", "")
         if "path" in given:
-            path, mask = _text(given["path"]), _text(given.get("mask", ""))
+            path = given["path"]
             return (
                 self.restorer.restore_to_file(path, output, mask) if output else self.restorer.restore_file(path, mask)
             )
         if "image" in given:
-            holes = np.asarray(given["mask"]) if "mask" in given else None
-            image = self.restorer.restore(np.asarray(given["image"]), holes)
+            image = self.restorer.restore(_image(given["image"]), np.asarray(mask) if "mask" in given else None)
             return write_png(Clip([image]), output) if output else image
-        raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")
+        raise InputError(f"each row needs `path` or `image`, got columns {sorted(given)}")
 
 
-def _text(cell: Any) -> str:
-    """Return the text of a cell. MLflow turns ``{"path": ["a"]}`` into one row whose cell is the list."""
-    return str(cell if isinstance(cell, str) else cell[0])
+def _image(cell: Any) -> np.ndarray:
+    """Return the array of a cell. Raises InputError for a row of pixels: MLflow cuts an array that is in no list."""
+    image = np.asarray(cell)
+    if image.ndim == 2 and image.shape[1] == 3:
+        raise InputError(
+            f"`image` has the shape {image.shape} of a row of pixels: put the array into a list, {{'image': [array]}}"
+        )
+    return image
 
 
 set_model(RegisteredRestorer())

@@ -19,7 +19,7 @@ from flows.config.specs import RegistrySpec
 from flows.metrics import parse_metric_name
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.evaluate import CASES, SegmentationScores, evaluation_digest
+from flows.pipelines.segmentation.evaluate import CASES, EnsembleScores, SegmentationScores, evaluation_digest
 from flows.pipelines.segmentation.evaluation.held_out import score_cases
 from flows.pipelines.segmentation.mirroring import measure_variant
 from flows.pipelines.segmentation.shard import VolumeShardFigures
@@ -29,6 +29,7 @@ from flows.registry.gate import Incomparable
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Record
 from flows.stages.stage import Stage, run_stage
+from flows.training.provenance import check_unseen
 from unet_models.metrics.summary import score_table
 
 Rows = list[dict[str, Any]]
@@ -44,9 +45,10 @@ def compare_with_champion(
 ) -> Compared:
     """Score the champion on the held-out cases, where it was not yet, and compare it with the new version.
 
-    Raises InputError where the champion cannot segment these cases.
+    Raises InputError where the champion cannot segment these cases, or was trained on one of them.
     """
-    known = champion.find_evaluation(evaluation_digest(config, shards), config.storage_uri, SegmentationScores)
+    figures, stage = (EnsembleScores, "ensemble") if champion.has("ensemble") else (SegmentationScores, "evaluate")
+    known = champion.find_evaluation(evaluation_digest(config, shards), config.storage_uri, figures, stage)
     return compare_rows(evaluation, known or _score_champion(config, shards, champion), metric, config.registry)
 
 
@@ -66,6 +68,7 @@ def _score_champion(
     config: SegmentationConfig, shards: Record[VolumeShardFigures], champion: Champion
 ) -> Record[SegmentationScores]:
     """Score the champion; a cache hit where these cases were scored before."""
+    check_unseen(shards.output("index"), champion, config.storage_uri)
     compute = partial(_compute, config, shards, champion)
     identity = {"model": champion.model_id, "tolerance_mm": config.evaluate.tolerance_mm}
     stage = Stage("evaluate_champion", identity, (shards,), compute, SegmentationScores, uses_gpu=True)
@@ -91,7 +94,7 @@ def _compute(
 
 
 def check_fits(bundle: Bundle, shards: VolumeShardFigures) -> None:
-    """Raise InputError where a model segments other classes, takes another input, or has seen the held-out cases."""
+    """Raise InputError where a model segments other classes, takes another input, or averages several folds."""
     if bundle.num_members > 1:
         raise InputError(f"it averages {bundle.num_members} folds, and of these cases most were trained on")
     if bundle.labels != shards.labels:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pydantic import Field
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
@@ -16,45 +16,25 @@ from data_pipelines.shards.index import write_table
 from data_pipelines.volumes.formats.nifti import write_nifti
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate
-from flows.pipelines.segmentation.config import BASE, SegmentationConfig
-from flows.pipelines.segmentation.evaluate import CASES, build_bundle, evaluation_digest, flat_metrics
+from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.evaluate import CASES, EnsembleScores, build_bundle, evaluation_digest, flat_metrics
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore
 from flows.pipelines.segmentation.folds import Fold
-from flows.pipelines.segmentation.postprocess import Choice, Postprocessing, choose_postprocessing
+from flows.pipelines.segmentation.postprocess import Choice, choose_postprocessing
 from flows.registry.champion import Champion, Compared
 from flows.registry.register import RegistrationFigures, register_stage
 from flows.stages.attempt import Attempt
-from flows.stages.record import EvaluationFigures, Record
+from flows.stages.record import Record
 from flows.stages.stage import Stage
 from unet_models.metrics.summary import score_case, summarise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+logger = logging.getLogger(__name__)
+
 FOLD = "fold"
 """Column of the scores: fold in which the case was held out."""
-
-
-class EnsembleScores(EvaluationFigures):
-    """Figures of an ensemble: the mean over all cases, each scored by the member that was not trained on it."""
-
-    num_cases: int
-    folds: tuple[int, ...]
-    """Fold of each member."""
-    step: int
-    """Training steps of all members together."""
-    fold_dice: tuple[float, ...]
-    """Mean Dice of each member on its held-out cases."""
-    postprocessing: Postprocessing = Postprocessing()
-    """Steps that raise the mean Dice over all cases; the scores are with them."""
-    tta: bool
-    """Whether test-time mirroring is on, chosen over all cases where it was to be."""
-    temperatures: tuple[float, ...] = ()
-    """Temperature of each output, fitted on all cases, each predicted by the member that has not seen it."""
-    candidate: str = BASE
-    """Name of the configuration that was chosen."""
-    candidate_dice: dict[str, float] = Field(default={})
-    """Mean Dice over all cases of each candidate, before postprocessing."""
 
 
 def ensemble_stage(config: SegmentationConfig, comparison: Comparison) -> Stage[EnsembleScores]:
@@ -77,6 +57,9 @@ def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) 
     _write_weights(attempt, comparison)
     scores, choice = _postprocessed(config, folds, attempt)
     rows = [score.to_row() for found in scores.values() for score in found]
+    num_cases = len({row["case_id"] for row in rows})
+    if again := sum(len(fold.held_out) for fold in folds) - num_cases:
+        logger.warning("%d cases are held out in two folds: each is scored by the network of the first one", again)
     column = [number for number, found in scores.items() for _ in found]
     write_table(attempt.uri("cases.parquet"), pa.Table.from_pylist(rows).append_column(FOLD, [column]))
     attempt.add(CASES, attempt.uri("cases.parquet"))
@@ -86,7 +69,7 @@ def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) 
     write_ensemble_report(attempt, config, comparison, scores, summaries, choice, calibration)
     return EnsembleScores(
         metrics=flat_metrics(summaries) | (calibration.metrics if calibration else {}),
-        num_cases=len({row["case_id"] for row in rows}),
+        num_cases=num_cases,
         folds=tuple(scores),
         step=sum(fold.training.figures.step for fold in _all_folds(comparison)),
         fold_dice=tuple(each.get("dice", float("nan")) for each in dice.values()),
@@ -188,8 +171,8 @@ def register_ensemble(comparison: Comparison, ensemble: Record[EnsembleScores]) 
         known = champion.find_evaluation(digest, config.storage_uri, EnsembleScores, stage="ensemble")
         if known is None:
             raise InputError(
-                "it was not scored by the same folds; of all cases it has been trained on most, so its scores on them "
-                "would say nothing"
+                "it was not scored by the same folds of the same samples (their preprocessing included); of all cases "
+                "it has been trained on most, so its scores on them would say nothing"
             )
         return compare_rows(ensemble, known, metric, config.registry)
 

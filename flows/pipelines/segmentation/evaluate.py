@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.volumes.specs import InputSpec
 from flows.pipelines.segmentation.bundle import Bundle
-from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.config import BASE, SegmentationConfig
 from flows.pipelines.segmentation.evaluation.exits import ExitScore
 from flows.pipelines.segmentation.evaluation.held_out import Scored, score_cases
 from flows.pipelines.segmentation.evaluation.scoring import (
@@ -27,6 +28,7 @@ from flows.pipelines.segmentation.mirroring import (
     tried_variants,
     variant_output,
 )
+from flows.pipelines.segmentation.postprocess import Postprocessing
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Record
@@ -59,6 +61,28 @@ class SegmentationScores(EvaluationFigures):
     """Whether the chosen one mirrors."""
     temperatures: tuple[float, ...] = ()
     """Temperature of each output, fitted on the cases that are scored."""
+
+
+class EnsembleScores(EvaluationFigures):
+    """Figures of an ensemble: the mean over all cases, each scored by the member that was not trained on it."""
+
+    num_cases: int
+    folds: tuple[int, ...]
+    """Fold of each member."""
+    step: int
+    """Training steps of all members together."""
+    fold_dice: tuple[float, ...]
+    """Mean Dice of each member on its held-out cases."""
+    postprocessing: Postprocessing = Postprocessing()
+    """Steps that raise the mean Dice over all cases; the scores are with them."""
+    tta: bool
+    """Whether test-time mirroring is on, chosen over all cases where it was to be."""
+    temperatures: tuple[float, ...] = ()
+    """Temperature of each output, fitted on all cases, each predicted by the member that has not seen it."""
+    candidate: str = BASE
+    """Name of the configuration that was chosen."""
+    candidate_dice: dict[str, float] = Field(default={})
+    """Mean Dice over all cases of each candidate, before postprocessing."""
 
 
 @dataclass(frozen=True, slots=True)

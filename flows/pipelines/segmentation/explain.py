@@ -42,7 +42,7 @@ class SegmentationExplainer:
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, weights in self.maps(prepared):
-            path = folder / f"{name}.png"
+            path = folder / f"{name.replace('/', '%2F')}.png"  # names of classes may hold one
             path.write_bytes(draw_heat(prepared.image, weights, prepared.done.spacing))
             written.append(path)
         return written

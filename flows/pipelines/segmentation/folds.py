@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +34,14 @@ from flows.training.figures import TrainingFigures
 class Fold:
     """Records of one fold's run."""
 
-    def __init__(self, number: int, done: Records, place: int, tta: bool | None = None) -> None:
-        """Gather the records of the run in ``place``; ``tta`` None: predictions are those that it chose itself."""
-        self.number, self.origin = number, (done, place)
+    def __init__(
+        self, number: int, done: Records, place: int, tta: bool | None = None, earlier: Sequence[Fold] = ()
+    ) -> None:
+        """Gather the records of the run in ``place``; ``tta`` None: predictions are those that it chose itself.
+
+        A case that one of ``earlier`` holds out, too, has its scores there.
+        """
+        self.number, self.origin, self.earlier = number, (done, place), earlier
         self.shards: Record[VolumeShardFigures] = samples_of(done, place)
         self.training: Record[TrainingFigures] = done[branch_key("train", place)]
         self.evaluation: Record[SegmentationScores] = done[branch_key("evaluate", place)]
@@ -42,7 +49,7 @@ class Fold:
 
     def with_tta(self, tta: bool) -> Fold:
         """Return the fold with predictions of its held-out cases that have test-time mirroring, or have none."""
-        return Fold(self.number, *self.origin, tta)
+        return Fold(self.number, *self.origin, tta, self.earlier)
 
     @property
     def variant(self) -> Variant:
@@ -65,10 +72,23 @@ class Fold:
         return ShardReader.from_uri(self.shards.output("index"), shards_uri(self.shards))
 
     @cached_property
+    def held_out(self) -> frozenset[str]:
+        """Cases that it holds out."""
+        return frozenset(row["case_id"] for row in self._read_scores())
+
+    @cached_property
     def scores(self) -> list[ClassScore]:
-        """Scores of its held-out cases."""
-        rows = read_table(self.evaluation.output(variant_output(CASES, tta=self.tta))).to_pylist()
-        return [ClassScore.of_row(row) for row in rows]
+        """Scores of its held-out cases, those of earlier folds left out: each case counts once."""
+        elsewhere = frozenset().union(*(fold.held_out for fold in self.earlier))
+        return [ClassScore.of_row(row) for row in self._read_scores() if row["case_id"] not in elsewhere]
+
+    def _read_scores(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = read_table(self._scores_uri).to_pylist()
+        return rows
+
+    @property
+    def _scores_uri(self) -> str:
+        return self.evaluation.output(variant_output(CASES, tta=self.tta))
 
     def read_voxels(self) -> bytes:
         """Read the voxels of its held-out cases, from which calibration is fitted."""
@@ -124,10 +144,13 @@ def previous_runs(config: SegmentationConfig) -> dict[str, list[str]]:
 def find_done(config: SegmentationConfig, done: Records) -> dict[str, list[Fold]]:
     """Gather the records of each candidate's folds."""
     folds = _numbers(config)
-    return {
-        name: [Fold(number, done, candidate * len(folds) + place) for place, number in enumerate(folds)]
-        for candidate, name in enumerate(config.candidate_configs)
-    }
+    found: dict[str, list[Fold]] = {}
+    for candidate, name in enumerate(config.candidate_configs):
+        own: list[Fold] = []
+        for place, number in enumerate(folds):
+            own.append(Fold(number, done, candidate * len(folds) + place, earlier=tuple(own)))
+        found[name] = own
+    return found
 
 
 def _numbers(config: SegmentationConfig) -> tuple[int, ...]:

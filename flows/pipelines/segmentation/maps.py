@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
 
+from data_pipelines.volumes.files import is_turned, turned
 from data_pipelines.volumes.formats.base import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Geometry
 from data_pipelines.volumes.formats.maps import write_map
 from data_pipelines.volumes.preprocess import Preprocessing, crop_stored
@@ -118,13 +119,17 @@ class Maps:
 
     def write(self, output: Path, done: Preprocessing, geometry: Geometry, stored_shape: tuple[int, ...]) -> list[Path]:
         """Write the maps beside the label map ``output``, whose shape is ``stored_shape``; return their paths."""
+        is_other = is_turned(output.name, geometry)  # in the order of the label map
+        if is_other:
+            geometry, stored_shape = turned(output.name, geometry), (*stored_shape[1::-1], *stored_shape[2:])
         paths = [map_path(output, name) for name in self.names]
         for name, path in zip(self.names, paths, strict=True):
             shape = geometry.shape if path.suffix == ".npy" else stored_shape
             if name == "probabilities":
                 missing = 0 if path.suffix == ".npy" else 3 - len(shape)  # classes are the fourth axis of NIfTI
                 shape = (*shape, *(1,) * missing, len(self.channels(name)))
-            write_map(path, self.volumes(name, done), shape, geometry)
+            volumes = self.volumes(name, done)
+            write_map(path, (each.swapaxes(0, 1) for each in volumes) if is_other else volumes, shape, geometry)
         return paths
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
 from itertools import combinations
 
 from pydantic import ConfigDict
 
 from data_pipelines import storage
-from data_pipelines.shards.index import read_table
 from data_pipelines.specs import Spec
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate, summarise_folds
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import build_bundle
 from flows.pipelines.segmentation.evaluation.held_out import score_cases
-from flows.pipelines.segmentation.evaluation.scoring import ClassScore
 from flows.pipelines.segmentation.folds import Fold
 from flows.pipelines.segmentation.mirroring import Variant, measure_variant
 from flows.stages.attempt import Attempt
@@ -119,7 +116,7 @@ class PairFold(Fold):
 
     def __init__(self, first: Fold, record: Record[PairFigures], run: PairRun) -> None:
         """Gather what the stage ``pair`` left of one fold."""
-        super().__init__(first.number, *first.origin, first.tta)
+        super().__init__(first.number, *first.origin, first.tta, first.earlier)
         self.record, self.run = record, run
 
     @property
@@ -132,11 +129,9 @@ class PairFold(Fold):
         """Folder of the label maps of its held-out cases."""
         return storage.join(self.record.uri, self.run.variant.predictions)
 
-    @cached_property
-    def scores(self) -> list[ClassScore]:
-        """Scores of its held-out cases."""
-        rows = read_table(self.record.output(_output("cases", self.run.names, self.number))).to_pylist()
-        return [ClassScore.of_row(row) for row in rows]
+    @property
+    def _scores_uri(self) -> str:
+        return self.record.output(_output("cases", self.run.names, self.number))
 
     def read_voxels(self) -> bytes:
         """Read the voxels of its held-out cases, from which calibration is fitted."""

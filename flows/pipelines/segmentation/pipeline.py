@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flows.pipelines.segmentation.candidates import Comparison
-    from flows.pipelines.segmentation.ensemble import EnsembleScores
+    from flows.pipelines.segmentation.evaluate import EnsembleScores
     from flows.pipelines.segmentation.folds import Fold
     from flows.pipelines.segmentation.pairs import PairFigures
     from flows.pipelines.segmentation.search.stage import SearchFigures

@@ -1,7 +1,7 @@
 """The registered segmentation model: MLflow runs this file and calls ``predict`` (models from code).
 
 Input, one row per case:
-    path     a file; for several channels in files of their own a list of them, or one text with "|" between     or
+    path     a file; of several channels in files of their own their paths with "|" between     or
     image    an array (C, *spatial), or (*spatial) for one channel, as nested lists or NumPy
     text     optional, for models that read one: a UTF-8 file
     sound    optional, for models that read one: a WAV file
@@ -31,6 +31,7 @@ from data_pipelines.volumes.modalities import Modalities
 from flows.pipelines.segmentation.maps import MapName, find_maps, map_path
 from flows.pipelines.segmentation.reading import read_array, read_files
 from flows.pipelines.segmentation.segmenter import Segmenter
+from flows.registry.input_rows import iter_rows
 
 
 class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
@@ -47,32 +48,25 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
         segmenter = self.segmenter if memory_gb is None else self.segmenter.within(memory_gb)
         asked = {name: bool(wanted.get(name)) for name in ("probabilities", "uncertainty")}
         names = find_maps(segmenter.bundle.num_networks, **asked)
-        return [_segment(segmenter, row, names) for row in model_input.to_dict("records")]
+        return [_segment(segmenter, row, names) for row in iter_rows(model_input)]
 
 
-def _segment(segmenter: Segmenter, row: dict[str, Any], names: Sequence[MapName]) -> Any:
+def _segment(segmenter: Segmenter, given: dict[str, Any], names: Sequence[MapName]) -> Any:
     """Segment the case of a row."""
-    given = {name: value for name, value in row.items() if isinstance(value, (str, list, np.ndarray))}
-    beside = Modalities.read(*(_texts(given[name])[0] if name in given else "" for name in ("text", "sound")))
+    beside = Modalities.read(*(given.get(name, "") for name in ("text", "sound")))
     if "path" in given:
-        paths = _texts(given["path"])
+        paths = given["path"].split("|")
         if "output" in given:
-            output = segmenter.segment_to_file(paths, _texts(given["output"])[0], beside, names)
+            output = segmenter.segment_to_file(paths, given["output"], beside, names)
             maps = {name: str(map_path(output, name)) for name in names}
             return {"labels": output, **maps} if maps else output
         ready = read_files(segmenter.bundle, paths)
     elif "image" in given:
         ready = read_array(segmenter.bundle, np.asarray(given["image"], dtype=np.float32))
     else:
-        raise InputError(f"each row needs `path` or `image`, got columns {sorted(row)}")
+        raise InputError(f"each row needs `path` or `image`, got columns {sorted(given)}")
     found = segmenter.segment_with_maps(ready, names, beside)
     return found if names else found["labels"]
-
-
-def _texts(cell: str | list[str] | np.ndarray) -> list[str]:
-    """Split a cell at "|". MLflow turns ``{"path": ["a"]}`` into one row whose cell is the list."""
-    texts = [cell] if isinstance(cell, str) else list(cell)
-    return [part for text in texts for part in text.split("|")]
 
 
 set_model(RegisteredSegmenter())

@@ -20,10 +20,16 @@ from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import strip_suffix
 from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, merge_statistics
 from data_pipelines.volumes.leaks import patient_notices
-from data_pipelines.volumes.sharding import read_notices, sample_digests, shard_cases, shards_folder, target_spacing
+from data_pipelines.volumes.sharding import (
+    read_notices,
+    sample_digests,
+    shard_cases,
+    shards_folder,
+    target_spacing,
+)
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.sources.nnunet import CHANNEL_SUFFIX
-from data_pipelines.volumes.specs import DataSpec, Spacing
+from data_pipelines.volumes.specs import DataSpec, InputSpec, Spacing
 from data_pipelines.volumes.splits import (
     Side,
     Splits,
@@ -82,6 +88,7 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
         "problems": [asdict(problem) for problem in dataset.problems],
         "splits": _splits_identity(dataset, spec),
         "on_error": spec.on_error,
+        "limits": spec.model_dump(mode="json", include=set(InputSpec.model_fields)),
     }
 
     def compute(attempt: Attempt) -> VolumeShardFigures:

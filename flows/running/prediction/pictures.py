@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_pipelines.errors import InputError
 from data_pipelines.images.kinds import IMAGE_SUFFIXES, is_image
+from data_pipelines.images.sources import list_files
 from flows.pipelines.restoration.clips import group_frames
 from flows.running.prediction.items import Item
 
@@ -19,11 +20,15 @@ TAKES_PICTURES = {"takes": "pictures"}
 def plan_pictures(source: str, folder: Path) -> tuple[list[Item], dict[str, str]]:
     """List the predictions to make in ``folder``, PNG files of the images' names, and what is skipped with the reason.
 
+    A folder is read as training reads it: links to folders are followed. A name that is no file may be a glob.
+
     Raises InputError where there is nothing to predict, and where two images would become one file.
     """
     path, root = Path(source).expanduser().absolute(), find_root(source)
     if path.is_dir():
-        entries = [entry for entry in path.rglob("*") if entry.is_file()]
+        entries = [path / name for name in list_files(path)]
+    elif path.is_file():
+        entries = [path]
     else:
         entries = [Path(match).absolute() for match in glob.glob(str(path), recursive=True)]
     entries = [entry for entry in entries if not entry.is_relative_to(folder)]  # earlier results are no input

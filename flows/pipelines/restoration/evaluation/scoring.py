@@ -7,12 +7,15 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_pipelines import storage
+from data_pipelines.digests import digest_of
 from data_pipelines.specs import Spec
 from unet_models.specs.restoration import ImageBundle
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+MAX_STEM = 200
+"""Bytes of the name of a file, without its ending; file systems know 255."""
 ImageRow = dict[str, Any]
 """Row of ``images.parquet``: ``case_id``, ``row`` of the index, and metrics by name."""
 
@@ -78,9 +81,18 @@ class ImageScorer:
         image = self.images.pixels([row]).float() / 255
         sample = degrade_held_out(self.restorer.task, image, key, job.seed)
         restored = self.restorer.restore_inputs(sample.inputs)
-        storage.write_bytes(storage.join(job.restored_uri, f"{key}.png"), png_bytes(to_bytes(restored)))
+        storage.write_bytes(storage.join(job.restored_uri, f"{file_stem(key)}.png"), png_bytes(to_bytes(restored)))
         baseline = self.restorer.task.baseline(sample.inputs)[0].clamp(0, 1)
         return Restored(_rounded(restored), _rounded(baseline), sample.image, sample.region)
+
+
+def file_stem(key: str) -> str:
+    """Return the name of a file for a key, which holds all folders of an image: where it is too long, its beginning
+    and a digest."""
+    if len(key.encode()) <= MAX_STEM:
+        return key
+    beginning = key.encode()[: MAX_STEM - 17].decode(errors="ignore")
+    return f"{beginning}-{digest_of(key)[:16]}"
 
 
 class Restored(NamedTuple):

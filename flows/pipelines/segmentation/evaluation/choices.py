@@ -77,7 +77,8 @@ def members_section(members: Sequence[MemberScore]) -> Section:
     rows: list[list[CellLike]] = [[each.name, each.num_cases, value_cell(DICE, each.dice)] for each in members]
     intro = (
         "One network was trained without each fold, and scored on it: every case above was segmented by the network "
-        "that had not seen it. The registered model averages the probabilities of all; it has no held-out cases."
+        "that had not seen it, the first one where several had not. The registered model averages the probabilities "
+        "of all; it has no held-out cases."
     )
     return Section("Folds", intro, [Table(["Network", "Held-out cases", DICE.titled], rows)])
 

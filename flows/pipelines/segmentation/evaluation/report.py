@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -117,7 +118,7 @@ def write_ensemble_report(
         calibration=calibration,
         variants=comparison.variants,
         members=[
-            MemberScore(names[number], len(mean_dice(found)), float(np.nanmean(list(mean_dice(found).values()))))
+            MemberScore(names[number], len(mean_dice(found)), _mean(mean_dice(found).values()))
             for number, found in scores.items()
         ]
         if len(folds) > 1
@@ -125,6 +126,11 @@ def write_ensemble_report(
         candidates=_compared(comparison),
     )
     _write(attempt, page)
+
+
+def _mean(values: Collection[float]) -> float:
+    """Average over cases; NaN of none: all that the fold holds out may be scored in others."""
+    return float(np.nanmean(list(values))) if values else math.nan
 
 
 def _networks(comparison: Comparison) -> dict[str, Fold]:

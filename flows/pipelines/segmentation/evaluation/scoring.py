@@ -177,12 +177,14 @@ class CaseScorer:
         return dict(zip(targets, dice.tolist(), strict=True))
 
     def _segment(self, row: int, stored: StoredGeometry, given: Modalities, watch: Watch | None = None) -> np.ndarray:
-        """Predict the numbers of classes (*stored) of a case, from its shard or from its files."""
+        """Predict the numbers of classes (*stored) of a case, from its shard or from its files, as the model does."""
         assert self.job is not None
         if self.job.raw_images is not None:
-            return self.segmenter.segment_files(self.job.raw_images[self.reader.key(row)], given)[0]
+            numbers, _ = self.segmenter.segment_files(self.job.raw_images[self.reader.key(row)], given)
+            return numbers.reshape(stored.stored_shape)  # files of one slice have a third axis
         sample = Sample(Prepared(self.reader.array(row, IMAGE), None, stored), self._partner_of(row))
-        return self.segmenter.segment_sample(sample, given, watch)
+        numbers = self.segmenter.segment_sample(sample, given, watch)
+        return self.segmenter.bundle.postprocessing.apply(numbers, stored.stored_spacing)
 
     def _partner_of(self, row: int) -> Sample | None:
         """Read a case as the bundle's partner takes it, whose shards are others."""

@@ -255,9 +255,8 @@ def _sided(survey: Survey) -> list[str]:
 
 def _mirrored(survey: Survey) -> list[int]:
     """Return the axes that may be mirrored."""
-    axes = range(survey.ndim)
-    right_left = 1 if survey.ndim == 2 else 0
-    return [axis for axis in axes if axis != right_left] if _sided(survey) else list(axes)
+    right_left = {case.right_left for case in survey.cases} if _sided(survey) else set()
+    return [axis for axis in range(survey.ndim) if axis not in right_left]
 
 
 def _compute(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:

@@ -18,6 +18,7 @@ from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.checks import check_case
 from data_pipelines.volumes.files import read_geometry
 from data_pipelines.volumes.fingerprint import CaseStatistics, Fingerprint, case_statistics, merge_statistics, ras_axes
+from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.preprocess import find_foreground
 from data_pipelines.volumes.sources.find import find_cases
 from data_pipelines.volumes.specs import DataSpec
@@ -27,8 +28,8 @@ from flows.pipelines.segmentation.planning.masks import guess_classes
 
 AIR, LEAST_AIR = (-1100, -900), 0.01
 """Hounsfield units of air, and the share of a CT's voxels that have them at least."""
-UNNAMED = re.compile(r"channel_\d+")
-"""Names of channels that nothing declares."""
+UNNAMED = re.compile(r"channel_\d+|image")
+"""Names of channels that nothing declares; ``image`` is that of a DICOM series."""
 CROPPED_SHARE = 0.95
 """Share of the median image that a foreground crop must leave at most to be planned."""
 
@@ -42,6 +43,8 @@ class SurveyedCase:
     """Voxels per axis, in RAS order, that a foreground crop leaves."""
     air: tuple[bool, ...] = ()
     """Whether each channel has as many voxels of air as a CT."""
+    right_left: int | None = 0
+    """Axis of the sample that runs from right to left; None: none does, as in a sagittal slice."""
 
     @property
     def kept_share(self) -> float:
@@ -145,6 +148,20 @@ def _statistics(case: Case, dataset: Dataset, spec: DataSpec) -> SurveyedCase | 
         statistics = case_statistics(checked, dataset.labels.num_classes)
         stored = [stop - start for start, stop in find_foreground(checked.image)]
         air = [float(((channel >= AIR[0]) & (channel <= AIR[1])).mean()) >= LEAST_AIR for channel in checked.image]
-        return SurveyedCase(statistics, tuple(stored[axis] for axis in ras_axes(checked.geometry)), tuple(air))
+        cropped = tuple(stored[axis] for axis in ras_axes(checked.geometry))
+        return SurveyedCase(statistics, cropped, tuple(air), _right_left(checked.geometry))
     except DataError as error:
         return list(error.problems)
+
+
+def _right_left(geometry: Geometry) -> int | None:
+    """Return the axis of a sample that runs from right to left: of a volume the first, of a picture its columns, of a
+    slice with an affine, whose axes stay as they are stored, the one that says so."""
+    if geometry.ndim == 3:
+        return 0
+    if geometry.affine is None:
+        return 1
+    from nibabel.orientations import io_orientation
+
+    nearest = io_orientation(geometry.affine_array())[:2, 0].tolist()
+    return nearest.index(0) if 0 in nearest else None

@@ -294,6 +294,12 @@ def test_of_equal_pixels_the_first_stays(tmp_path: Path) -> None:
     assert (ids(sharded), sharded.left_out) == (["b", "c"], {"duplicate": 1})
 
 
+def test_frames_of_a_clip_are_kept_where_nothing_moves(tmp_path: Path) -> None:
+    images = {"clip1_a.png": picture(0), "clip1_b.png": picture(0), "clip2_a.png": picture(1)}
+    sharded = shard(write_folder(tmp_path / "raw", images), tmp_path, clip_pattern="clip[0-9]")
+    assert (ids(sharded), sharded.left_out) == (["clip1_a", "clip1_b", "clip2_a"], {})
+
+
 def test_changes_are_counted_and_captions_of_equal_pixels_kept(tmp_path: Path) -> None:
     small, frames = io.BytesIO(), io.BytesIO()
     Image.new("RGB", (4, 9), (1, 2, 3)).save(small, "PNG")

@@ -115,10 +115,29 @@ def test_a_copy_in_another_clip_moves_the_whole_clip() -> None:
     assert all(sides[f"clip{clip:02d}/0"] == sides[f"clip{clip:02d}/1"] for clip in range(40))
 
 
+def test_clips_that_share_frames_stay_on_one_side() -> None:
+    """The first two share one frame, the second and the third another one: all three belong together."""
+    spec = ImageSpec(clip_pattern="clip[0-9]+", val_fraction=0.5)
+    links = {("clip00", 1): "x", ("clip01", 0): "x", ("clip01", 1): "y", ("clip02", 0): "y"}
+    for seed in range(20):
+        frames = [
+            {
+                "case_id": f"clip{clip:02d}/{frame}",
+                "pixel_sha256": links.get((f"clip{clip:02d}", frame), f"{clip}/{frame}"),
+            }
+            for clip in range(12)
+            for frame in range(2)
+        ]
+        sides = split_examples(frames, spec.model_copy(update={"split_seed": seed}))
+        assert len({sides[f"clip{clip:02d}/{frame}"] for clip in range(3) for frame in range(2)}) == 1
+        assert count_trained_on(frames, sides) == 0
+        assert set(sides.values()) == {"train", "val"}
+
+
 def test_clips_that_cannot_be_split_are_named() -> None:
     with pytest.raises(ConfigError, match=r"'clip\[0-9\]\+' is not found in 1 of 2 image ids: other"):
         split_examples(rows("clip1/a", "other"), ImageSpec(clip_pattern="clip[0-9]+"))
-    with pytest.raises(ConfigError, match="1 usable clips, and at least 2 are required"):
+    with pytest.raises(ConfigError, match="1 usable clips that share no frames, and at least 2 are required"):
         split_examples(rows("clip1/a", "clip1/b"), ImageSpec(clip_pattern="clip[0-9]+"))
     ids = ("train/clip1_a", "val/clip1_b", "val/clip2_a")
     with pytest.raises(ConfigError, match="frames of clip 'clip1' are on both sides"):

@@ -182,7 +182,8 @@ def test_slices_without_a_contour_are_said(tmp_path: Path, grid: Geometry) -> No
     ("tumour", "said"),
     [
         (contour(OUTER, 1), r"classes overlap with others: tumour \(\d+ voxels\)"),
-        (contour(OUTER, 7), r"a contour of tumour lies in no plane of the series \(at 7\.00\)"),
+        (contour(OUTER, 7), r"a contour of tumour lies in no plane of the series \(at slice 7\.00\)"),
+        (contour(OUTER, 1.4), r"lies in no plane of the series \(at slice 1\.40\)"),
         (contour(OUTER, np.array([[1.0], [1.0], [2.2], [2.2]])), "lies in no plane of the series"),
     ],
 )

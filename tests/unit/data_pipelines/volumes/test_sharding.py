@@ -160,6 +160,9 @@ def test_what_shapes_a_sample_is_in_its_digest_and_its_folder(tmp_path: Path) ->
     ]:
         assert not set(digests.values()) & set(sample_digests(dataset, other, spacing).values())
         assert shards_folder(dataset, other, spacing) != folder
+    stricter = spec.model_copy(update={"grid_tolerance": 0.01})
+    assert sample_digests(dataset, stricter, None) == digests, "a sample stays the same"
+    assert shards_folder(dataset, stricter, None) != folder, "but it is checked again"
     elsewhere = spec.model_copy(update={"on_error": "quarantine", "fold": 3, "shard_megabytes": 1})
     assert sample_digests(dataset, elsewhere, None) == digests
     assert shards_folder(dataset, elsewhere, None) == folder

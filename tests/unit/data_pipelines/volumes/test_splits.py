@@ -64,6 +64,19 @@ def test_every_wrong_id_is_listed(tmp_path: Path) -> None:
     }
 
 
+def test_a_subject_on_both_sides_of_a_file_is_refused(tmp_path: Path) -> None:
+    """nnU-Net draws its file by case."""
+    one = {"sub-01_ses-1": "01", "sub-01_ses-2": "01"}
+    found = dataset("sub-01_ses-1", "sub-01_ses-2", "sub-02", "sub-03", subjects=one)
+    spec = splits_file(tmp_path, [{"train": ["sub-01_ses-1", "sub-02"], "val": ["sub-01_ses-2", "sub-03"]}])
+    for on_error in ("stop", "quarantine"):
+        with pytest.raises(DataError, match=r"split-subject") as caught:
+            assign_splits(found, spec.model_copy(update={"on_error": on_error}))
+        (problem,) = caught.value.problems
+        assert problem.message == "subject 01 is in train (sub-01_ses-1) and in val (sub-01_ses-2)"
+    assert assign_splits(found, spec, quarantined=["sub-01_ses-2"]).sides["sub-01_ses-1"] == "train"
+
+
 def test_quarantine_goes_on_without_left_out_and_unknown_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spec = splits_file(tmp_path, [{"train": ["a", "ghost"], "val": ["c"]}]).model_copy(
         update={"on_error": "quarantine"}

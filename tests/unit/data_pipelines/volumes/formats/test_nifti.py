@@ -167,6 +167,13 @@ def test_header_that_promises_a_little_more_than_there_is(tmp_path: Path) -> Non
     assert rule_of(tmp_path / "empty.nii.gz") == "short-file"
 
 
+def test_a_qfac_of_0_means_1(tmp_path: Path) -> None:
+    quaternion = {f"quatern_{axis}": 0 for axis in "bcd"}
+    fields = {"qform_code": 1, "sform_code": 0, "pixdim": [0, 1, 1, 2, 0, 0, 0, 0], **quaternion}
+    geometry = read_geometry(save(tmp_path / "a.nii.gz", VOXELS, **fields), 1 << 30)
+    assert np.diag(geometry.affine_array()).tolist() == [1, 1, 2, 1]
+
+
 def test_gzip_bomb_does_not_fill_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(nib.Nifti1Image(VOXELS, AFFINE).to_bytes() + bytes(64 << 20), compresslevel=1))

@@ -67,6 +67,10 @@ def test_what_training_refuses_is_refused(tmp_path: Path) -> None:
         restorer.restore(pixels(4, 5, 2))
     with pytest.raises(InputError, match=r"all are of 0\.\.1; multiply by 255"):
         restorer.restore(pixels(16, 16, 3) / 255)
+    sixteen_bits = np.linspace(0, 65535, 768).reshape(16, 16, 3)
+    for wrong in (sixteen_bits, sixteen_bits.astype(np.uint16), pixels(16, 16, 3) - 128.0):
+        with pytest.raises(InputError, match=r"must be of 0\.\.255, got -?\d+ to \d+; of 16 bits divide by 257"):
+            restorer.restore(wrong)
     with pytest.raises(InputError, match="must be finite"):
         restorer.restore(np.full((16, 16), np.nan))
     with pytest.raises(InputError, match="task denoising fills no holes"):
@@ -134,7 +138,31 @@ def test_holes_are_transparent_pixels_or_a_mask(tmp_path: Path) -> None:
     Image.fromarray(image).save(tmp_path / "whole.png")
     Image.fromarray(holes).save(tmp_path / "mask.png")
     assert np.array_equal(restorer.restore_file(str(tmp_path / "whole.png"), str(tmp_path / "mask.png")), expected)
+    Image.fromarray(np.dstack([np.full_like(image, 255), holes])).save(tmp_path / "layer.png")
+    assert np.array_equal(restorer.restore_file(str(tmp_path / "whole.png"), str(tmp_path / "layer.png")), expected)
+    Image.fromarray(holes // 255).save(tmp_path / "ones.png")
+    with pytest.raises(InputError, match=r"ones\.png: marks nothing to fill: its largest value is 1"):
+        restorer.restore_file(str(tmp_path / "whole.png"), str(tmp_path / "ones.png"))
     with pytest.raises(InputError, match="has no transparent pixels to fill"):
         restorer.restore_file(str(tmp_path / "whole.png"))
     with pytest.raises(InputError, match=r"mask: has shape \(3, 3\), the image \(20, 24\)"):
         restorer.restore(image, np.ones((3, 3)))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_half_transparent_keeps_its_own_colour(tmp_path: Path, mode: str) -> None:
+    """The rim of a soft brush is no mixture with the background."""
+    restorer = restorer_in(tmp_path, InpaintingSpec())
+    grey = np.zeros((20, 24), np.uint8)
+    opacity = np.full_like(grey, 255)
+    opacity[8:12, 8:12], opacity[7, 8:12] = 0, 170
+    image = Image.fromarray(np.dstack([grey, opacity]), "LA")
+    if mode == "P":  # one colour of the palette may be transparent, and no other
+        image = Image.fromarray(np.where(opacity == 0, 1, 0).astype(np.uint8), "P")
+        image.putpalette([0, 0, 0, 9, 9, 9])
+        image.info["transparency"] = 1
+    image = image.convert("RGBA") if mode == "RGBA" else image
+    image.save(tmp_path / "cut.png")
+    restored = restorer.restore_file(str(tmp_path / "cut.png"))
+    assert (restored[opacity >= 170] == 0).all()
+    assert (restored[opacity == 0] > 0).any()

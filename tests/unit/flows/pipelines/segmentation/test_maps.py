@@ -167,6 +167,30 @@ def test_maps_of_images_of_two_axes(tmp_path: Path, shape: tuple[int, ...]) -> N
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=2 / STEPS)
 
 
+def test_maps_have_the_axes_of_their_label_map(tmp_path: Path) -> None:
+    """A picture is (row, column), a slice of NIfTI (x, y): each may be written as the other."""
+    names: tuple[MapName, ...] = ("probabilities", "uncertainty")
+    model = segmenter(tmp_path, temperatures=())
+    image = IMAGE[..., 0][:, :7]
+    Image.fromarray(image.astype(np.uint8)).save(tmp_path / "a.png")
+    write_nifti(tmp_path / "b.nii", image, np.eye(4))
+    for source, target in (("a.png", "a.nii"), ("b.nii", "b.png")):
+        output = tmp_path / target
+        model.segment_to_file([str(tmp_path / source)], str(output), names=names)
+        files = [output, *(map_path(output, name) for name in names)]
+        labels, probabilities, uncertainty = (
+            np.load(path) if path.suffix == ".npy" else read_array_of(path) for path in files
+        )
+        assert labels.shape == (image.shape[::-1])
+        assert len(np.unique(labels)) > 1
+        np.testing.assert_array_equal(probabilities.squeeze().argmax(-1), labels)
+        assert uncertainty.shape == labels.shape
+
+
+def read_array_of(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path) if path.suffix == ".png" else nib.load(path).dataobj)
+
+
 def test_maps_that_are_asked_for() -> None:
     assert find_maps(1) == ()
     assert find_maps(1, uncertainty=True) == ("uncertainty",)

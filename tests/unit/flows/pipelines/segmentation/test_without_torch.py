@@ -36,7 +36,7 @@ script, sys.argv = sys.argv[1], sys.argv[1:]
 runpy.run_path(script, run_name="__main__")
 """
 CLASSES = numbered("background", "organ", "vessel")
-VALUES = Labels(names=CLASSES.names, values=((0,), (300, 1), (7,)))
+VALUES = Labels(names=CLASSES.names, values=((0,), (40_000, 1), (-7,)))
 REGIONS = CLASSES.model_copy(
     update={
         "regions": (
@@ -131,6 +131,19 @@ def test_label_maps_are_those_of_the_model(folder: Path, changes: dict[str, Any]
     assert (theirs == ours).mean() > 0.9999, f"{(theirs != ours).sum()} voxels differ"
     assert theirs.dtype == ours.dtype
     np.testing.assert_allclose(written.affine, nibabel.load(image).affine)
+
+
+def test_lengths_in_other_units_are_those_of_the_model(folder: Path) -> None:
+    describe(folder)
+    image = nibabel.load(folder / "image.nii.gz")
+    image = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine * [[1000], [1000], [1000], [1]])
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, folder / "image.nii.gz")
+    assert segment_alone(folder).returncode == 0
+    written = nibabel.load(folder / "labels.nii.gz")
+    ours = Segmenter.from_folder(folder, device="cpu").label_files([str(folder / "image.nii.gz")])
+    assert (np.asarray(written.dataobj) == ours).mean() > 0.9999
+    assert written.header.get_xyzt_units() == ("micron", "unknown")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from data_pipelines.errors import InputError
 from flows.running.prediction.inputs import plan_items
+from flows.running.prediction.pictures import plan_pictures
 from flows.running.prediction.volumes import Naming
 
 
@@ -92,3 +93,17 @@ def test_rows_of_conditions_are_columns_of_the_model(tmp_path: Path) -> None:
         {"class": "cat", "image": "a.png", "seed": 0},
         {"prompt": "x", "seed": 7},
     ]
+
+
+def test_images_are_found_as_training_finds_them(tmp_path: Path) -> None:
+    """Links to folders are followed, and a name with brackets is a file where there is one of that name."""
+    other, photos = tmp_path / "other", tmp_path / "photos"
+    for path in (other / "b.png", photos / "IMG[1].png", photos / "IMG1.png", photos / "notes.txt"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (photos / "more").symlink_to(other)
+    items, skipped = plan_pictures(str(photos), tmp_path / "out")
+    assert [Path(item.output).name for item in items] == ["IMG1.png", "IMG[1].png", "more_b.png"]
+    assert [Path(path).name for path in skipped] == ["notes.txt"]
+    ((alone,), _) = plan_pictures(str(photos / "IMG[1].png"), tmp_path / "out")
+    assert Path(alone.row["path"]).name == "IMG[1].png"

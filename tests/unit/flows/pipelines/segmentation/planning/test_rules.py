@@ -149,6 +149,22 @@ def test_regions_and_ignored_voxels_of_nnunet_are_planned_for(tmp_path: Path) ->
     assert config.train.augment.mirror_axes == (1, 2)
 
 
+@pytest.mark.parametrize(("turned", "expected"), [(False, (1,)), (True, (0,))])
+def test_slices_with_an_affine_say_which_axis_is_right_left(
+    tmp_path: Path, turned: bool, expected: tuple[int, ...]
+) -> None:
+    """Of pictures it is the second one, of slices of NIfTI the first, as a rule."""
+    affine = np.eye(4)[[1, 0, 2, 3]] if turned else np.eye(4)
+    for name in ("images", "masks"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    for index in range(5):
+        image = np.random.default_rng(index).integers(0, 200, (40, 64, 1)).astype(np.uint8)
+        write_nifti(tmp_path / "set" / "images" / f"{index}.nii", image, affine)
+        write_nifti(tmp_path / "set" / "masks" / f"{index}.nii", image // 70, affine)
+    (tmp_path / "set" / "classes.json").write_text(json.dumps({"background": 0, "left lung": 1, "right lung": 2}))
+    assert planned(tmp_path / "set")[0].train.augment.mirror_axes == expected
+
+
 def test_images_with_one_class(tmp_path: Path) -> None:
     for name in ("images", "masks"):
         (tmp_path / "set" / name).mkdir(parents=True)
