@@ -137,10 +137,9 @@ def _read_files(
 
 def _without_slice_axis(volume: Volume) -> Volume:
     """Turn one slice (x, y, 1) into a 2-D image (x, y); anything else stays."""
-    geometry = volume.geometry
-    if geometry.ndim != 3 or geometry.shape[2] != 1:
+    flat = volume.geometry.without_slice_axis()
+    if flat is volume.geometry:
         return volume
-    flat = replace(geometry, shape=geometry.shape[:2], spacing=geometry.spacing[:2])
     return replace(volume, array=np.squeeze(volume.array, axis=2), geometry=flat, is_slice=True)
 
 

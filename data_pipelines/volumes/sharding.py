@@ -23,6 +23,7 @@ from data_pipelines.volumes.cases import Case, Dataset, case_digests
 from data_pipelines.volumes.checks import CheckedCase, check_case, check_dataset
 from data_pipelines.volumes.files import read_geometry
 from data_pipelines.volumes.fingerprint import case_statistics, count_classes
+from data_pipelines.volumes.formats.base import Geometry
 from data_pipelines.volumes.leaks import copy_problems
 from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, canonical_axes, prepare, sample_axes
 from data_pipelines.volumes.spacing import typical_spacing
@@ -86,7 +87,7 @@ def target_spacing(dataset: Dataset, spec: DataSpec) -> Spacing | None:
     spacings = []
     for case in dataset.cases:
         try:
-            geometry = read_geometry(case.images[0], spec.max_voxels, spec.slice_tolerance_mm)
+            geometry = _read_geometry(case, spec)
         except DataError:
             continue  # found again, and reported, when the case is read
         axes, _ = canonical_axes(geometry)
@@ -246,9 +247,15 @@ def _plan(
     return tasks
 
 
+def _read_geometry(case: Case, spec: DataSpec) -> Geometry:
+    """Read the geometry of a case's sample from its header: of an image that is stored as one slice, the two axes."""
+    geometry = read_geometry(case.images[0], spec.max_voxels, spec.slice_tolerance_mm)
+    return geometry.without_slice_axis() if spec.ndim == 2 else geometry
+
+
 def _expected_megabytes(case: Case, dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> float:
     try:
-        geometry = read_geometry(case.images[0], spec.max_voxels, spec.slice_tolerance_mm)
+        geometry = _read_geometry(case, spec)
     except DataError:
         return 0.0  # found again, and reported, when the case is read
     voxels = float(np.prod(geometry.shape))

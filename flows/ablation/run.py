@@ -96,9 +96,13 @@ def share_cluster(compute: ComputeSpec, num_runs: int) -> tuple[ComputeSpec, int
     connect_workers(compute)
     import ray
 
-    num_cpus = int(ray.cluster_resources().get("CPU", 1))
+    has = ray.cluster_resources()
+    num_cpus = int(has.get("CPU", 1))
     shared = share_workers(compute, num_runs, num_cpus)
-    return shared, max(1, num_cpus // shared.num_cpus)
+    room = num_cpus // shared.num_cpus
+    if shared.use_gpu:
+        room = min(room, int(has.get("GPU", 0)) // shared.num_workers)
+    return shared, max(1, room)
 
 
 def share_workers(compute: ComputeSpec, num_runs: int, num_cpus: int) -> ComputeSpec:

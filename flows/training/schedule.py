@@ -28,12 +28,18 @@ class Schedule:
 
 
 def plan_steps(
-    task: TrainingTask, known_steps: int | None, loader_processes: int, device: torch.device, rank: int
+    task: TrainingTask,
+    known_steps: int | None,
+    loader_processes: int,
+    device: torch.device,
+    rank: int,
+    num_validations: int | None = None,
 ) -> Schedule:
     """Return the settings with the steps to train; every rank must call it, and gets the same.
 
     A training that has begun keeps the number of its checkpoints, ``known_steps``. Else, with ``within``, the pace is
-    measured with a network and batches of its own: what is trained afterwards does not depend on it.
+    measured with a network and batches of its own: what is trained afterwards does not depend on it. With
+    ``num_validations`` so many are spread over the steps, else one comes every ``validate_every_steps``.
     """
     spec = task.spec
     if spec.within is None:
@@ -42,11 +48,15 @@ def plan_steps(
         return Schedule(spec.model_copy(update={"num_steps": known_steps}))
     phases = task.phases()
     pace = mean_pace([_measure(each, len(phases), loader_processes, device, rank) for each in phases])
-    num_steps = pace.count_steps(spec.within, spec.validate_every_steps)
+    if num_validations is None:
+        num_steps, every = pace.count_steps(spec.within, spec.validate_every_steps), spec.validate_every_steps
+    else:
+        num_steps = pace.count_steps_between(spec.within, num_validations)
+        every = -(-num_steps // num_validations)
     return Schedule(
-        spec.model_copy(update={"num_steps": num_steps}),
+        spec.model_copy(update={"num_steps": num_steps, "validate_every_steps": every}),
         pace.step_seconds,
-        pace.validating_seconds(num_steps, spec.validate_every_steps),
+        pace.validating_seconds(num_steps, every),
         pace.spent_seconds,
     )
 

@@ -1,9 +1,10 @@
 """Search over the settings of a training, as trials of Ray Tune.
 
-space.py     names of settings to their choices, and how a choice changes the settings of a training
-spec.py      budget and limits, as configured
-trial.py     one trial: settings to score, time of a step, parameters, latency
-run.py       all trials, side by side, the bad ones ended early (ASHA)
-inner.py     held-out samples of the search itself, taken from the training samples
-listener.py  what trials report: kept, shown
+space.py      names of settings to their choices, and how a choice changes the settings of a training
+spec.py       budget and limits, as configured
+trial.py      one trial: settings to score, time of a step, parameters, latency
+run.py        all trials, side by side
+scheduler.py  which of them end early (ASHA)
+inner.py      held-out samples of the search itself, taken from the training samples
+listener.py   what trials report: kept, shown
 """

@@ -37,8 +37,6 @@ FINAL_CASES = 16
 """Held-out cases that long trials are compared on at least, if there are so many."""
 LONGER = 1.25
 """Long trials train at least so many times as long as short ones, or there are none."""
-REDUCTION = 3
-"""Of the trials at a rung, the best of so many goes on."""
 END_VARIABLE, END_SECONDS = "TUNE_FUNCTION_THREAD_TIMEOUT_S", 60
 """Time that a trial which is ended early has to close its loader, before its process takes the next; Ray gives two."""
 
@@ -63,6 +61,8 @@ def run_search(task: TrainingTask, space: Space, search: SearchSpec, compute: Co
 
     Raises ConfigError where not even the configuration itself was trained to its end.
     """
+    if task.spec.init:
+        logger.warning("search: trials begin with random weights; train.init is for the training that follows")
     connect_workers(compute)
     job = TrialJob(
         task_type=type(task),
@@ -168,9 +168,8 @@ class _Phase:
 
     def _tune(self, choices: Mapping[int, Values], seconds: float) -> None:
         tune = import_tune()
-        from ray.tune.schedulers import ASHAScheduler
-
         from flows.tuning.listener import TrialListener
+        from flows.tuning.scheduler import build_scheduler
 
         job = self.job
 
@@ -181,12 +180,6 @@ class _Phase:
             run_trial(choices[config["number"]], job, lambda outcome: tune.report(outcome.model_dump()))
 
         metric = parse_metric_name(self.score).metric
-        scheduler = ASHAScheduler(
-            time_attr="seconds",
-            max_t=job["seconds"] * 2,  # trials end by their own schedule
-            grace_period=job["seconds"] / job["num_rungs"],
-            reduction_factor=REDUCTION,
-        )
         with temporary_folder("search") as folder, Progress(self.name, int(seconds), "s") as progress:
             listener = TrialListener(choices, self.uri, progress, int(seconds), worst_score(self.score))
             tuner = tune.Tuner(
@@ -195,7 +188,7 @@ class _Phase:
                 tune_config=tune.TuneConfig(
                     metric="score",
                     mode="max" if metric.better == "higher" else "min",
-                    scheduler=scheduler,
+                    scheduler=build_scheduler(job["num_rungs"]),
                     max_concurrent_trials=self.compute.max_workers,
                     reuse_actors=True,  # a new one imports for seconds
                     time_budget_s=seconds,

@@ -37,6 +37,8 @@ class Outcome(Spec):
     seconds: float = 0.0
     """Wall time since the trial began, in seconds."""
     step: int = 0
+    rung: int = 0
+    """Number of the report, of ``TrialJob.num_rungs``: the share of the steps that were trained."""
     num_steps: int = 0
     """Steps that fit into the trial's time."""
     seconds_per_step: float = 0.0
@@ -81,8 +83,7 @@ class TrialJob(TypedDict):
 def run_trial(values: Values, job: TrialJob, report: Callable[[Outcome], None]) -> None:
     """Train the task with ``values`` for the time of the job; ``report`` gets the score at every rung.
 
-    The configuration itself (no values) reports at its last step alone: it is what others are compared with, and never
-    ends early.
+    The configuration itself (no values) has no limits.
     """
     search = SearchSpec.model_validate_json(job["search"])
     task = job["task_type"].model_validate_json(job["task"])
@@ -104,7 +105,7 @@ def run_trial(values: Values, job: TrialJob, report: Callable[[Outcome], None]) 
             report(outcome.model_copy(update={"refused": reason}))
             return
         del network
-        _train(task, job, outcome, began, device, report, rungs=job["num_rungs"] if values else 1)
+        _train(task, job, outcome, began, device, report)
     except (ConfigError, TrainingDiverged, ValidationError, ValueError) as error:
         if not values:
             raise
@@ -118,19 +119,17 @@ def _train(
     began: float,
     device: torch.device,
     report: Callable[[Outcome], None],
-    rungs: int,
 ) -> None:
-    schedule = plan_steps(task, None, job["loader_processes"], device, 0)
+    rungs = job["num_rungs"]
+    schedule = plan_steps(task, None, job["loader_processes"], device, 0, rungs)
     num_steps = schedule.spec.num_steps
-    every = max(1, -(-num_steps // rungs))
-    often = {"validate_every_steps": every, "checkpoint_every_steps": NO_CHECKPOINTS, "num_steps": num_steps}
-    spec = schedule.spec.model_copy(update=often)
+    spec = schedule.spec.model_copy(update={"checkpoint_every_steps": NO_CHECKPOINTS})
     task = task.model_copy(update={"spec": spec})
     torch.manual_seed(spec.seed)
     training = task.open(device, 0)
     state = build_state(training.model, spec, device)
     known = {"num_steps": num_steps, "seconds_per_step": schedule.seconds_per_step}
-    hooks = _TuneHooks(training.validate, task.score, outcome.model_copy(update=known), began, report)
+    hooks = _TuneHooks(training.validate, task.score, outcome.model_copy(update=known), began, rungs, report)
     fit(state, training.objective, read_steps(training, range(num_steps), job["loader_processes"], device), spec, hooks)
 
 
@@ -142,6 +141,7 @@ class _TuneHooks:
     score: str
     outcome: Outcome
     began: float
+    num_rungs: int
     report: Callable[[Outcome], None]
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -150,7 +150,8 @@ class _TuneHooks:
         with evaluation_weights(state) as model:
             metrics = self.measure(model)
         seconds = time.monotonic() - self.began
-        found = {"score": metrics[self.score], "step": state.step, "seconds": seconds}
+        rung = max(1, self.num_rungs * state.step // self.outcome.num_steps)
+        found = {"score": metrics[self.score], "step": state.step, "rung": rung, "seconds": seconds}
         self.report(self.outcome.model_copy(update=found))
         return metrics
 

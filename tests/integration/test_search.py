@@ -58,18 +58,20 @@ def job_of(sharded: tuple[SegmentationConfig, Record[VolumeShardFigures]], folde
     )
 
 
-def test_a_trial_reports_at_every_rung_and_the_configuration_at_its_end(
+def test_a_trial_reports_at_every_rung_and_the_configuration_has_no_limits(
     sharded: tuple[SegmentationConfig, Record[VolumeShardFigures]], tmp_path: Path
 ) -> None:
     drawn: list[Outcome] = []
     run_trial({"skip": "add"}, job_of(sharded, tmp_path), drawn.append)
     assert 1 <= len(drawn) <= 9
+    assert drawn[-1].rung == 9
+    assert [each.rung for each in drawn] == sorted({each.rung for each in drawn}), "one report at each"
     assert drawn[-1].step == drawn[-1].num_steps
     assert drawn[-1].seconds_per_step > 0
     assert [each.seconds for each in drawn] == sorted(each.seconds for each in drawn)
     configured: list[Outcome] = []
     run_trial({}, job_of(sharded, tmp_path, max_parameters=1), configured.append)
-    assert [each.step for each in configured] == [configured[0].num_steps], "it is compared with: it has no limits"
+    assert configured[-1].step == configured[-1].num_steps, "it is compared with: it has no limits"
     assert configured[0].refused == ""
 
 

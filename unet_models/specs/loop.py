@@ -53,7 +53,7 @@ class LoopSpec(Spec):
     """Samples per optimizer step, over all workers together."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Maximum number of samples in one forward pass of a worker; a larger share is split and its gradients are
-    accumulated. None: no splitting."""
+    accumulated, which changes nothing but rounding, where no normalisation is over the batch. None: no splitting."""
     num_steps: int = Field(default=1000, ge=1)
     """Optimizer steps of the whole training."""
     within: Duration | None = None

@@ -114,8 +114,8 @@ class UNetSpec(Spec):
     groups: int = Field(default=4, ge=1)
     """Groups of the convolutions inside blocks ``shuffle``; fewer where they do not divide the channels."""
     norm: Literal["instance", "batch", "group", "none"] = "instance"
-    """Normalisation after each convolution. The statistics of ``batch`` depend on the number of workers, since each
-    computes them over its own share of the batch."""
+    """Normalisation after each convolution. The statistics of ``batch`` are those of one forward pass of one worker:
+    they depend on the number of workers, and on ``micro_batch_size``."""
     activation: Literal["leaky_relu", "relu", "gelu", "silu"] = "leaky_relu"
     """Activation function after each normalisation."""
     downsample: Literal["strided", "max_pool"] = "strided"

@@ -136,7 +136,8 @@ def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
 
 def _focal(log_likelihood: Tensor, gamma: float) -> Tensor:
     """Compute (1 - p)^gamma times the cross-entropy (Lin 2017, eq. 4)."""
-    return -((1 - log_likelihood.exp()) ** gamma) * log_likelihood
+    others = (1 - log_likelihood.exp()).clamp(min=torch.finfo(torch.float32).eps)  # a root has no slope at 0
+    return -(others**gamma) * log_likelihood
 
 
 def _overlap_weights(targets: TargetSpec, values: Tensor) -> Tensor | None:

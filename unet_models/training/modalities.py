@@ -29,12 +29,21 @@ def hide_modalities(
 
 
 def draw_kept(batch: VolumeBatch, spec: FusionSpec, seed: int) -> Tensor:
-    """Draw which modalities each sample keeps: (B, modalities) of booleans, on the CPU."""
-    number = len(spec.modalities)
-    kept = np.empty((len(batch), number), bool)
-    for row, position in zip(kept, batch.positions, strict=True):
+    """Draw which modalities each sample keeps, of those that it has: (B, modalities) of booleans, on the CPU."""
+    present = np.stack([_present(name, batch) for name in spec.modalities], axis=1)
+    kept = np.empty(present.shape, bool)
+    for row, there, position in zip(kept, present, batch.positions, strict=True):
         generator = numpy_generator(seed, Stream.MODALITY, batch.step, position)
-        row[:] = generator.random(number) >= spec.dropout
-        if not row.any():
-            row[generator.integers(number)] = True
+        row[:] = there & (generator.random(len(row)) >= spec.dropout)
+        if not row.any() and there.any():
+            row[generator.choice(np.flatnonzero(there))] = True
     return torch.from_numpy(kept)
+
+
+def _present(name: str, batch: VolumeBatch) -> np.ndarray:
+    """Tell which samples (B,) have a modality: of those without a text all bytes are 0, without a sound all is NaN."""
+    if name == "text" and batch.texts is not None:
+        return np.asarray((batch.texts != 0).any(dim=1).cpu())
+    if name == "sound" and batch.sounds is not None:
+        return np.asarray((~batch.sounds.isnan()).any(dim=1).cpu())
+    return np.ones(len(batch), bool)

@@ -46,6 +46,11 @@ class Pace:
         left = seconds - self.spent_seconds - self.validation_seconds
         return max(1, int(left / (self.step_seconds + self.validation_seconds / validate_every_steps)))
 
+    def count_steps_between(self, seconds: float, num_validations: int) -> int:
+        """Return how many steps fit into what is left of ``seconds`` beside so many validations; at least 1."""
+        left = seconds - self.spent_seconds - num_validations * self.validation_seconds
+        return max(1, int(left / self.step_seconds))
+
     def validating_seconds(self, num_steps: int, validate_every_steps: int) -> float:
         """Return the time of all validations of a training: the measured one, those on the way, that of the end."""
         return (2 + num_steps // validate_every_steps) * self.validation_seconds

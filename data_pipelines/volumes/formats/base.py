@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +58,12 @@ class Geometry:
     def ndim(self) -> int:
         """Number of spatial axes."""
         return len(self.shape)
+
+    def without_slice_axis(self) -> Geometry:
+        """Return the geometry of one slice (x, y, 1) as that of a 2-D image (x, y); any other as it is."""
+        if self.ndim != 3 or self.shape[2] != 1:
+            return self
+        return replace(self, shape=self.shape[:2], spacing=self.spacing[:2])
 
     def affine_array(self) -> np.ndarray:
         """Return the affine as a (4, 4) float64 array; for 2-D one that only scales by the spacing."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from data_pipelines.errors import ConfigError
+from data_pipelines.errors import ConfigError, broken_rule
+from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.cases import Dataset
 from data_pipelines.volumes.leaks import assign_subjects
 from data_pipelines.volumes.phantoms import PHANTOM_VERSION, write_phantoms
 from data_pipelines.volumes.scenes import SCENE_VERSION, write_scenes
 from data_pipelines.volumes.sources import decathlon, dicom, folders, nnunet
 from data_pipelines.volumes.sources.declarations import read_dataset_json
-from data_pipelines.volumes.sources.names import case_id_of, list_volumes
+from data_pipelines.volumes.sources.names import case_id_of, list_volumes, read_subjects
 from data_pipelines.volumes.specs import DataSpec
 
 _FINDERS: dict[str, Callable[[Path, DataSpec], Dataset]] = {
@@ -56,7 +58,23 @@ def find_cases(spec: DataSpec, work_dir: str | os.PathLike[str] | None = None) -
             "  -> correct data.root, or name another data.layout"
         )
     found = _FINDERS[layout](root, spec)
-    return assign_subjects(found, spec.subject_pattern) if spec.subject_pattern else found
+    if spec.subject_pattern:
+        return assign_subjects(found, spec.subject_pattern)
+    return replace(found, notices=(*found.notices, *_strange_subjects(root, found)))
+
+
+def _strange_subjects(root: Path, dataset: Dataset) -> Iterator[Notice]:
+    """Notice ids in ``subjects.json`` that are no case. Raises DataError where none is one: it would be of no use."""
+    subjects = read_subjects(root)
+    known = {case.case_id for case in dataset.cases} | {problem.case_id for problem in dataset.problems}
+    strangers = sorted(set(subjects) - known)
+    if not strangers:
+        return
+    path, names = root / "subjects.json", ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+    if len(strangers) == len(subjects) and dataset.cases:
+        message = f"none of its {len(strangers)} ids is a case: {names}"
+        raise broken_rule("bad-subjects", path, message, f"name cases as they are: {dataset.cases[0].case_id}")
+    yield notice("subject-unknown", path, f"names {len(strangers)} ids that are no case: {names}")
 
 
 def recognise_layout(root: Path) -> str:

@@ -45,12 +45,24 @@ def unread_files(folder: Path) -> list[Path]:
 
 
 def skipped_files(*folders: Path) -> tuple[Notice, ...]:
-    """Build a notice for each file of the folders that nothing reads."""
+    """Build a notice for each file of the folders that nothing reads, and for each folder in them."""
     return tuple(
-        notice("skipped-file", path, f"{ending_of(path)} is no supported format: the file is not read")
+        notice("skipped-file", path, _reason(path))
         for folder in folders
-        for path in unread_files(folder)
+        for path in (*unread_files(folder), *_within(folder))
     )
+
+
+def _reason(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder: what is in it is not read"
+    return f"{ending_of(path)} is no supported format: the file is not read"
+
+
+def _within(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def ending_of(path: Path) -> str:

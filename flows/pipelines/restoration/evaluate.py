@@ -95,12 +95,12 @@ def score_images(
         for group in groups
     ]
     rows = sorted(_score_all(items, len(held_out), config), key=lambda row: str(row["case_id"]))
-    write_table(attempt.uri("images.parquet"), _table(rows))
+    write_table(attempt.uri("images.parquet"), score_table(rows))
     attempt.add(IMAGES, attempt.uri("images.parquet"))
     return rows
 
 
-def _table(rows: Sequence[ImageRow]) -> pa.Table:
+def score_table(rows: Sequence[ImageRow]) -> pa.Table:
     """Build the table of scores, null where an image lacks one: the first frame of a clip has no temporal error."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])

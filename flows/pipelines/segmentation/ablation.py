@@ -20,11 +20,16 @@ SHOWN = ("dice", "hd95_mm", "surface_dice")
 
 
 def skip_variants(config: SegmentationConfig) -> dict[str, SegmentationConfig]:
-    """Return all skip connections, gated ones, none, and those of one level alone, full resolution first."""
-    levels = len(config.train.model.channels) - 1
-    skips: dict[str, Any] = {"all": "concat", "gated": "gated", "none": "none"}
-    for level in range(levels if levels > 1 else 0):
-        skips[f"level {level + 1} alone"] = ["concat" if each == level else "none" for each in range(levels)]
+    """Return all skip connections, gated ones, none, and those of one level alone, full resolution first.
+
+    Connections are added where the configuration adds them, else concatenated, and gated as its gates are.
+    """
+    configured = config.train.model.skips
+    kinds = ["add" if kind == "add" else "concat" for kind in configured]
+    gate = next((kind for kind in configured if kind.startswith("gated")), "gated")
+    skips: dict[str, Any] = {"all": kinds[0] if len(set(kinds)) == 1 else kinds, "gated": gate, "none": "none"}
+    for level in range(len(kinds) if len(kinds) > 1 else 0):
+        skips[f"level {level + 1} alone"] = [kind if each == level else "none" for each, kind in enumerate(kinds)]
     return {name: _with_skip(config, skip) for name, skip in skips.items()}
 
 

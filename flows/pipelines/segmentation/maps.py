@@ -112,9 +112,9 @@ class Maps:
                 cropped[place] = steps / np.float32(STEPS)
             yield volume
 
-    def arrays(self, done: Preprocessing) -> dict[str, np.ndarray]:
-        """Return the maps by name: probabilities (*stored, K), others (*stored)."""
-        found = {name: list(self.volumes(name, done)) for name in self.names}
+    def arrays(self, done: Preprocessing, stored_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+        """Return the maps by name: probabilities (*stored_shape, K), others (*stored_shape), as the label map has."""
+        found = {name: [each.reshape(stored_shape) for each in self.volumes(name, done)] for name in self.names}
         return {str(name): np.stack(each, -1) if name == "probabilities" else each[0] for name, each in found.items()}
 
     def write(self, output: Path, done: Preprocessing, geometry: Geometry, stored_shape: tuple[int, ...]) -> list[Path]:

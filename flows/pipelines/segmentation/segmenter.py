@@ -217,7 +217,7 @@ class Segmenter:
         """Segment an image: ``labels`` in the values of files, and maps by name in the image's own geometry."""
         with spooled_maps(self.bundle, names, None) as maps:
             labels = self.bundle.labels.write(self.label(ready, given, maps if names else None))
-            return {"labels": labels} | maps.arrays(ready.prepared.done)
+            return {"labels": labels} | maps.arrays(ready.prepared.done, ready.stored_shape)
 
     def segment_to_file(
         self, paths: Sequence[str], output: str, given: Modalities = IMAGE_ALONE, names: Sequence[MapName] = ()

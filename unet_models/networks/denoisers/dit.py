@@ -107,7 +107,11 @@ def _normalise(x: Tensor) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Initialise layers as the paper does: Glorot 2010, biases 0; embeddings of standard deviation 0.02."""
+    """Initialise linear layers as Glorot 2010 does, biases 0; embeddings of standard deviation 0.02.
+
+    The published code has 0.02 for the layers of the timestep, too, and Glorot's for the patches, which are PyTorch's
+    here.
+    """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -102,13 +102,14 @@ def _register(bundle: Bundle, weights: Weights, name: str, root: str, key: str, 
     client = tracking.connect(root)
     if found := find_registered(client, name, key):
         return str(found.version)
-    num_channels = len(bundle.channels)
+    ndim = len(bundle.patch_size)
+    files_per_image = 1 if ndim == 2 else len(bundle.channels)  # a picture has its colours in one file
     model = Registrable(
         description="Segmentation U-Nets trained by nnU-Net.",
         code=CODE,
         requirements=REQUIREMENTS,
         write_files=lambda folder: write_files(folder, bundle, weights),
-        metadata=input_facts(len(bundle.patch_size), num_channels, has_channel_numbers=True),
+        metadata=input_facts(ndim, files_per_image, has_channel_numbers=True),
     )
     run_id = tracking.open_run(client, EXPERIMENT, key, name)
     model_id = log_model(name, "segmentation", model, run_id, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,22 +36,49 @@ def choices(spec: TrainSpec) -> dict[str, Sequence[Any]]:
 
 
 def apply(spec: TrainSpec, values: Values) -> TrainSpec:
-    """Return the settings with chosen values. Raises ValueError where they do not go together."""
-    model = spec.model.model_dump()
+    """Return the settings with chosen values, all others as they are. Raises ValueError where they do not go together.
+
+    Settings of each stage are cut at another depth, or their last one goes on: strides as the patch allows.
+    """
+    model, depth = spec.model.model_dump(), values.get("depth", len(spec.model.channels))
+    if depth != len(spec.model.channels):
+        model |= _at_depth(spec, depth)
+    if "width" in values:
+        model["channels"] = [min(values["width"] * 2**stage, MAX_CHANNELS) for stage in range(depth)]
     model |= {name: values[name] for name in ("block", "skip") if name in values}
-    if values.keys() & {"width", "depth"}:
-        width, depth = values.get("width", spec.model.channels[0]), values.get("depth", len(spec.model.channels))
-        model |= {
-            "channels": [min(width * 2**stage, MAX_CHANNELS) for stage in range(depth)],
-            "strides": strides(spec.patch_size, depth),
-            "num_blocks": max(spec.model.encoder_blocks),
-            "num_decoder_blocks": max(spec.model.decoder_blocks),
-            "deep_supervision": min(spec.model.deep_supervision, depth - 2),
-        }
     optimizer = spec.optimizer.model_copy(
         update={"learning_rate": values.get("learning_rate", spec.optimizer.learning_rate)}
     )
     return spec.model_copy(update={"model": UNetSpec.model_validate(model), "optimizer": optimizer})
+
+
+def _at_depth(spec: TrainSpec, depth: int) -> dict[str, Any]:
+    """Return the fields of the model that have an entry for each stage, for another number of stages."""
+    model = spec.model
+    per_stage = {
+        name: _of_length(getattr(model, name), count)
+        for names, count in (
+            (("num_blocks", "expansion", "kernel_size"), depth),
+            (("num_decoder_blocks", "skip"), depth - 1),
+        )
+        for name in names
+    }
+    known = model.strides_per_axis(len(spec.patch_size))
+    left = [size // math.prod(axis) for size, axis in zip(spec.patch_size, zip(*known, strict=True), strict=True)]
+    more = strides(left, depth - len(known)) if depth - 1 > len(known) else []
+    channels = list(model.channels[:depth])
+    while len(channels) < depth:
+        channels.append(max(channels[-1], min(2 * channels[-1], MAX_CHANNELS)))
+    return per_stage | {
+        "channels": channels,
+        "strides": [*known[: depth - 1], *more],
+        "deep_supervision": min(model.deep_supervision, depth - 2),
+    }
+
+
+def _of_length(value: Any, number: int) -> Any:
+    """Return one value for all stages as it is, and of several as many as there are stages."""
+    return (*value, *[value[-1]] * number)[:number] if isinstance(value, tuple) else value
 
 
 def strides(patch_size: Sequence[int], depth: int) -> list[list[int]]:
@@ -67,8 +95,8 @@ def num_halvings(size: int) -> int:
 
 
 def example(task: SegmentationTask) -> tuple[Tensor, ...]:
-    """Return one window of zeros (1, C, *patch)."""
-    return (torch.zeros(1, task.num_channels, *task.spec.patch_size),)
+    """Return one window of zeros (1, C, *input): of valid convolutions the patch and its border."""
+    return (torch.zeros(1, task.num_channels, *task.spec.input_size),)
 
 
 SEGMENTATION_SPACE = Space(choices, apply, example)

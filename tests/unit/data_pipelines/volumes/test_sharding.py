@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -198,3 +199,20 @@ def test_a_common_spacing_is_kept_to_the_digit(tmp_path: Path) -> None:
         write(image_path(root, case_id), image_of(case_id), np.diag([1.25, 1.25, 2.625, 1.0]))
     spec = DataSpec(root=str(root), preprocess=PreprocessSpec(spacing="median"))
     assert target_spacing(find_cases(spec), spec) == (1.25, 1.25, 2.625)
+
+
+@pytest.mark.parametrize("spacing", ["median", (1.0, 1.5)])
+def test_slices_with_a_third_axis_are_images(tmp_path: Path, spacing: Any) -> None:
+    """As programs store a slice as NIfTI: (x, y, 1)."""
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+    for index in range(2):
+        image = rng.integers(0, 200, (12, 10, 1)).astype(np.uint8)
+        write_nifti(tmp_path / "raw" / "images" / f"{index}.nii", image, np.diag([1.0, 1.5, 5.0, 1.0]))
+        write_nifti(tmp_path / "raw" / "masks" / f"{index}.nii", image // 100, np.diag([1.0, 1.5, 5.0, 1.0]))
+    (tmp_path / "raw" / "classes.json").write_text(json.dumps({"background": 0, "organ": 1}))
+    spec = DataSpec(root=str(tmp_path / "raw"), ndim=2, preprocess=PreprocessSpec(spacing=spacing))
+    dataset = find_cases(spec)
+    assert sharding.target_spacing(dataset, spec) == (1.0, 1.5)
+    assert sharding._expected_megabytes(dataset.cases[0], dataset, spec, (1.0, 1.5)) == pytest.approx(600e-6)

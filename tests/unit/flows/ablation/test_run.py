@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import ray
 
 from data_pipelines.errors import ConfigError
-from flows.ablation.run import check_comparable, find_ablation, share_workers
+from flows.ablation.run import check_comparable, find_ablation, share_cluster, share_workers
 from flows.config.specs import ComputeSpec
 from flows.pipelines.restoration.config import RestorationConfig
 from flows.pipelines.segmentation.config import SegmentationConfig
@@ -46,3 +47,17 @@ def test_a_variant_is_one_training() -> None:
 def test_runs_share_the_cluster(compute: dict[str, object], num_cpus: int, num_workers: int) -> None:
     """Twelve runs take as few workers each as leave none idle."""
     assert share_workers(ComputeSpec.model_validate(compute), 12, num_cpus).num_workers == num_workers
+
+
+@pytest.mark.parametrize(
+    ("has", "num_workers", "room"),
+    [({"CPU": 16.0, "GPU": 1.0}, 1, 1), ({"CPU": 64.0, "GPU": 8.0}, 2, 4), ({"CPU": 4.0, "GPU": 8.0}, 1, 2)],
+)
+def test_runs_with_gpus_have_room_where_there_are_gpus(
+    monkeypatch: pytest.MonkeyPatch, has: dict[str, float], num_workers: int, room: int
+) -> None:
+    """And CPUs: two for each worker."""
+    monkeypatch.setattr("flows.ablation.run.connect_workers", lambda compute: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: has)
+    compute = ComputeSpec(num_workers=num_workers, use_gpu=True, threads_per_worker=2)
+    assert share_cluster(compute, 18)[1] == room

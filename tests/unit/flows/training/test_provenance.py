@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.errors import ConfigError
+from data_pipelines.errors import ConfigError, InputError
 from data_pipelines.shards.index import index_table, read_table, write_table
+from flows.registry.champion import Champion
+from flows.registry.models import TAG_PREFIX
 from flows.stages.attempt import Attempt
-from flows.training.provenance import TRAINED_ON, check_no_leak, write_trained_on
+from flows.stages.record import write_record
+from flows.training.figures import TrainingFigures
+from flows.training.provenance import TRAINED_ON, check_no_leak, check_unseen, write_trained_on
+from tests.support.records import finished
 
 
 def index(folder: Path, name: str, **splits: str) -> str:
@@ -51,3 +56,22 @@ def test_a_renamed_image_leaks(tmp_path: Path) -> None:
     write_table(str(tmp_path / "renamed"), index_table(rows))
     with pytest.raises(ConfigError, match=r"1 of 1 held-out samples \(new\)"):
         check_no_leak(str(tmp_path / "renamed"), base, "the champion")
+
+
+def test_a_champion_that_saw_a_held_out_sample_is_not_compared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fold 0, then fold 1 under the same name: the champion was trained on the cases that it is to be scored on."""
+    stage = tmp_path / "train" / "k"
+    stage.mkdir(parents=True)
+    trained_on = trained(stage, index(tmp_path, "fold0", a1="train", b1="train", c1="val"))
+    seen = str(Path(trained_on).relative_to(stage))
+    record = finished("train", TrainingFigures(step=7, run_id=None, num_workers=1), str(stage), trained_on=seen)
+    write_record(record.model_copy(update={"key": "k"}))
+    champion = Champion("organ", "3", "models:/m-1", {f"{TAG_PREFIX}train_key": "k"})
+    check_unseen(index(tmp_path, "grown", a1="train", d1="train", c1="val"), champion, str(tmp_path))
+    assert not caplog.text
+    with pytest.raises(InputError, match=r"it was trained on 1 of 2 held-out samples \(b1\): its scores would be too"):
+        check_unseen(index(tmp_path, "fold1", a1="train", b1="val", c1="val"), champion, str(tmp_path))
+    check_unseen(index(tmp_path, "fold2", b1="val"), Champion("organ", "4", "models:/m-2", {}), str(tmp_path))
+    assert "organ version 4: its training is not in" in caplog.text

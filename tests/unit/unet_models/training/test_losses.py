@@ -253,6 +253,15 @@ def test_gradients_are_finite(term: str, scale: float) -> None:
     assert leaf.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_gradients_of_a_focal_loss_with_a_small_exponent_are_finite(gamma: float) -> None:
+    leaf = torch.tensor([[[20.0], [-5.0]]], requires_grad=True)
+    loss = segmentation_loss(leaf, torch.zeros(1, 1, dtype=torch.long), only("focal", focal_gamma=gamma))
+    loss.sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.isfinite().all()
+
+
 def test_low_precision_logits_are_summed_in_float32() -> None:
     logits = logits_of(0.75, 0.5).repeat(1, 1, 300, 300).bfloat16()
     masks = torch.tensor([1, 0]).repeat(1, 300, 300)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from data_pipelines.batches import VolumeBatch
@@ -22,6 +24,15 @@ def test_each_modality_is_hidden_as_often_as_asked_and_never_all() -> None:
     kept = draw_kept(batch(range(4000)), SPEC, seed=0).float()
     assert kept.any(dim=1).all()
     torch.testing.assert_close(kept.mean(dim=0), torch.full((3,), 0.5 + 1 / 24), atol=0.03, rtol=0)
+
+
+def test_the_only_modality_of_a_sample_stays() -> None:
+    """Text and sound are missing, as of cases without these files."""
+    alone = batch(range(200))
+    assert alone.texts is not None
+    assert alone.sounds is not None
+    alone = replace(alone, texts=torch.zeros_like(alone.texts), sounds=torch.full_like(alone.sounds, torch.nan))
+    assert draw_kept(alone, SPEC, seed=0).tolist() == [[True, False, False]] * 200
 
 
 def test_what_is_hidden_does_not_depend_on_the_workers() -> None:

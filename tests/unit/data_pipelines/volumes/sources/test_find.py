@@ -16,6 +16,7 @@ from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.volumes.cases import Dataset
 from data_pipelines.volumes.sources.find import find_cases, recognise_layout
 from data_pipelines.volumes.specs import DataSpec
+from tests.support.datasets import write_dataset
 
 LABELS = {"0": "background", "1": "front", "2": "back"}
 
@@ -463,3 +464,21 @@ def test_phantoms_are_written_once_and_found_again(tmp_path: Path) -> None:
     assert [case.case_id for case in first.cases] == [f"phantom_{index:03d}" for index in range(4)]
     other = find_cases(spec.model_copy(update={"phantom_seed": 4}), tmp_path)
     assert other.cases[0].label != first.cases[0].label
+
+
+def test_ids_in_subjects_json_that_are_no_case_are_said(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path, "a", "b")
+    (root / "subjects.json").write_text(json.dumps({"a": "anna", "b.nii.gz": "anna"}))
+    found = find_cases(DataSpec(root=str(root)))
+    (said,) = [each for each in found.notices if each.rule == "subject-unknown"]
+    assert "names 1 ids that are no case: b.nii.gz" in said.message
+    (root / "subjects.json").write_text(json.dumps({"a.nii.gz": "anna", "b.nii.gz": "anna"}))
+    with pytest.raises(DataError, match=r"none of its 2 ids is a case: a\.nii\.gz, b\.nii\.gz"):
+        find_cases(DataSpec(root=str(root)))
+
+
+def test_folders_beside_images_are_said(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path, "a", "b")
+    (root / "imagesTr" / "siteB").mkdir()
+    (said,) = [each for each in find_cases(DataSpec(root=str(root))).notices if each.rule == "skipped-file"]
+    assert (said.path, said.message) == (str(root / "imagesTr" / "siteB"), "is a folder: what is in it is not read")

@@ -27,6 +27,15 @@ def test_variants_differ_in_their_skip_connections_alone() -> None:
     assert list(skip_variants(config(channels=[4, 8]))) == ["all", "gated", "none"], "its one level alone is all"
 
 
+def test_variants_have_the_kinds_of_the_configuration() -> None:
+    variants = skip_variants(config(channels=[4, 8, 16, 32], skip=["add", "gated_coarse", "none"]))
+    assert variants["all"].train.model.skips == ("add", "concat", "concat")
+    assert variants["gated"].train.model.skips == ("gated_coarse",) * 3
+    assert variants["level 1 alone"].train.model.skips == ("add", "none", "none")
+    mednext = config(preset="mednext_s")
+    assert skip_variants(mednext)["all"] == mednext, "all is the network as configured"
+
+
 def test_a_decoder_that_needs_its_skips_is_refused() -> None:
     with pytest.raises(ConfigError, match="ablate skips: skip: decoder nested takes concat"):
         skip_variants(config(decoder="nested"))

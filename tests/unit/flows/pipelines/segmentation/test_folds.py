@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from pydantic import ValidationError
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
 from flows.pipelines.catalog import PIPELINES
+from flows.pipelines.segmentation.candidates import summarise_folds
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.folds import split_runs
+from flows.pipelines.segmentation.folds import Fold, split_runs
 
 
 def config_of(fold: Any) -> SegmentationConfig:
@@ -112,3 +114,23 @@ def test_a_previous_candidate_must_be_there_and_done(tmp_path: Path, monkeypatch
     run = split_runs(cascade(storage=str(tmp_path)))["cascade, fold 1"]
     with pytest.raises(ConfigError, match="previous: shard of low, fold 0, is not done"):
         steps["cascade"].plan(run, {"shard": None})  # type: ignore[dict-item]
+
+
+class _Scored(Fold):
+    """A fold whose scores lie in no file."""
+
+    def __init__(self, *cases: str, earlier: Sequence[Fold] = ()) -> None:
+        self.cases, self.earlier = cases, earlier
+
+    def _read_scores(self) -> list[dict[str, Any]]:
+        return [{"case_id": case, "row": 0, "class_name": "organ", "dice": 0.5} for case in self.cases]
+
+
+def test_a_case_that_two_folds_hold_out_counts_once() -> None:
+    """Of few subjects, one may be drawn for a fold that would be empty, and files may name a case in two folds."""
+    first = _Scored("a", "b")
+    second = _Scored("b", "c", earlier=(first,))
+    third = _Scored("a", "c", earlier=(first, second))
+    assert [[score.case_id for score in fold.scores] for fold in (first, second, third)] == [["a", "b"], ["c"], []]
+    assert sorted(third.held_out) == ["a", "c"]
+    assert summarise_folds([first, second, third]).num_cases == 3

@@ -156,8 +156,10 @@ def test_maps_of_images_of_two_axes(tmp_path: Path, shape: tuple[int, ...]) -> N
     assert nib.load(map_path(output, "probabilities")).shape == (12, 10, 1, 3)
     assert nib.load(map_path(output, "uncertainty")).shape == shape
     found = model.segment_with_maps(read_files(model.bundle, [str(tmp_path / "a.nii")]), ("probabilities",))
+    assert found["probabilities"].shape == (*shape, 3)
+    assert found["labels"].shape == shape
     np.testing.assert_array_equal(
-        np.asarray(nib.load(map_path(output, "probabilities")).dataobj).squeeze(), found["probabilities"]
+        np.asarray(nib.load(map_path(output, "probabilities")).dataobj).squeeze(), found["probabilities"].squeeze()
     )
     Image.fromarray(IMAGE[..., 0].astype(np.uint8)).save(tmp_path / "b.png")
     model.segment_to_file([str(tmp_path / "b.png")], str(tmp_path / "c.png"), names=("probabilities", "uncertainty"))

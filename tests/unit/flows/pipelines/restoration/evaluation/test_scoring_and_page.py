@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from flows.pipelines.restoration.evaluate import group_images, summarise_images
+from data_pipelines.shards.index import read_table, write_table
+from flows.pipelines.restoration.evaluate import group_images, score_table, scores_of, summarise_images
 from flows.pipelines.restoration.evaluation.page import RestorationPage, baseline_of, restoration_page
 from flows.pipelines.restoration.evaluation.report import choose_images
-from flows.pipelines.restoration.evaluation.scoring import ImageRow, Restored, score_change, score_image
+from flows.pipelines.restoration.evaluation.scoring import ImageRow, Restored, file_stem, score_change, score_image
 from unet_models.restoration.build import build_task
 from unet_models.restoration.held_out import degrade_held_out
 from unet_models.specs.restoration import InpaintingSpec
@@ -102,3 +104,20 @@ def test_report_says_by_how_much_the_baseline_is_beaten() -> None:
     titles = re.findall(r"Colourfulness error[^<]*", text)
     pair = ["Colourfulness error", "Colourfulness error of the baseline"]
     assert titles == 2 * pair, "beside each other: as rows of the scores, as columns of the images"
+
+
+def test_a_score_that_the_first_image_lacks_is_kept(tmp_path: Path) -> None:
+    """The first frame of a clip has no temporal error, and PyArrow takes the columns of the first row."""
+    rows = [row("a", 30.0, 25.0), row("b", 34.0, 26.0) | {"temporal_error": 2.0}]
+    write_table(str(tmp_path / "images.parquet"), score_table(rows))
+    found = read_table(str(tmp_path / "images.parquet")).to_pylist()
+    np.testing.assert_array_equal(scores_of(found, "temporal_error"), [[np.nan], [2.0]])
+
+
+def test_names_of_files_have_an_end() -> None:
+    """A key has all folders of an image, and a file's name at most 255 bytes."""
+    long, other = ("ordner%2F" * 40 + end for end in "ab")
+    assert file_stem("a%2Fb") == "a%2Fb"
+    assert len(file_stem(long)) <= 200
+    assert len(file_stem("日" * 200).encode()) <= 200
+    assert file_stem(long) != file_stem(other)

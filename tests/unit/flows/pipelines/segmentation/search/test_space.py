@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from flows.pipelines.segmentation.task import SegmentationTask
 from flows.tuning.space import changed_task, draw
 from tests.support.volumes import numbered
 from unet_models.networks.build import build_network
+from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import TrainSpec
 
 SPEC = TrainSpec(patch_size=(32, 16))
@@ -31,6 +33,44 @@ def test_chosen_values_change_the_network_and_nothing_else() -> None:
     assert (changed.model.block, changed.model.skip, changed.optimizer.learning_rate) == ("residual", "add", 1e-3)
     assert changed.model_copy(update={"model": SPEC.model, "optimizer": SPEC.optimizer}) == SPEC
     assert apply(SPEC, {}) == SPEC
+
+
+PLANNED = TrainSpec(
+    patch_size=(8, 32, 32),
+    model=UNetSpec(
+        channels=(16, 32, 64),
+        strides=((1, 2, 2), (2, 2, 2)),
+        kernel_size=((1, 3, 3), 3, 3),
+        num_blocks=(1, 3, 4),
+        num_decoder_blocks=(1, 2),
+        skip=("concat", "gated"),
+        deep_supervision=1,
+    ),
+)
+"""As the planner writes it for thick slices."""
+
+
+def test_another_width_changes_the_channels_alone() -> None:
+    changed = apply(PLANNED, {"width": 8}).model
+    assert changed == PLANNED.model.model_copy(update={"channels": (8, 16, 32)})
+
+
+def test_another_depth_cuts_what_each_stage_has_or_goes_on_with_the_last() -> None:
+    shallow, deep = (apply(PLANNED, {"depth": depth}).model for depth in (2, 4))
+    cut: dict[str, Any] = {"channels": (16, 32), "strides": ((1, 2, 2),), "kernel_size": ((1, 3, 3), 3)}
+    cut |= {"num_blocks": (1, 3), "num_decoder_blocks": (1,), "skip": ("concat",), "deep_supervision": 0}
+    assert shallow == PLANNED.model.model_copy(update=cut)
+    longer: dict[str, Any] = {"channels": (16, 32, 64, 128), "strides": ((1, 2, 2), (2, 2, 2), (1, 2, 2))}
+    longer |= {"kernel_size": ((1, 3, 3), 3, 3, 3), "num_blocks": (1, 3, 4, 4), "num_decoder_blocks": (1, 2, 2)}
+    assert deep == PLANNED.model.model_copy(update=longer | {"skip": ("concat", "gated", "gated")})
+
+
+def test_the_example_of_valid_convolutions_has_their_border() -> None:
+    spec = TrainSpec(patch_size=(36, 36), model=UNetSpec(preset="unet_2015", channels=(4, 8)))
+    task = SegmentationTask(spec=spec, index_uri="", shards_uri="", num_channels=1, labels=numbered("background", "a"))
+    network = build_network(spec.model, 1, 2, ndim=2).eval()
+    with torch.no_grad():
+        assert network(*SEGMENTATION_SPACE.example(task)).shape == (1, 2, 36, 36)
 
 
 def test_no_stage_is_wider_than_320() -> None:
