@@ -101,7 +101,7 @@ def share_cluster(compute: ComputeSpec, num_runs: int) -> tuple[ComputeSpec, int
     shared = share_workers(compute, num_runs, num_cpus)
     room = num_cpus // shared.num_cpus
     if shared.use_gpu:
-        room = min(room, int(has.get("GPU", 0)) // shared.num_workers)
+        room = min(room, int(has.get("GPU", 0)) // shared.max_workers)
     return shared, max(1, room)
 
 

@@ -61,8 +61,6 @@ def run_search(task: TrainingTask, space: Space, search: SearchSpec, compute: Co
 
     Raises ConfigError where not even the configuration itself was trained to its end.
     """
-    if task.spec.init:
-        logger.warning("search: trials begin with random weights; train.init is for the training that follows")
     connect_workers(compute)
     job = TrialJob(
         task_type=type(task),

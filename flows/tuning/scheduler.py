@@ -14,7 +14,7 @@ REDUCTION = 3
 """Of the trials at a rung, the best of so many goes on."""
 
 
-class KeepConfigured(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no types
+class KeepConfigured(ASHAScheduler):
     """ASHA that never ends trial 0, the configuration: it is what others are compared with."""
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:

@@ -91,6 +91,8 @@ def _search(
     index = inner_split(read_table(task.index_uri), search.num_folds, config.train.seed)
     write_table(attempt.uri("index.parquet"), index)
     task = task.model_copy(update={"index_uri": attempt.uri("index.parquet")})
+    if config.train.init:
+        logger.warning("search: trials begin with random weights; train.init is for the training that follows")
     searched = run_search(task, SEGMENTATION_SPACE, search, config.compute, attempt.stage_uri)
     figures = _figures(searched, task.score, config)
     settings = overrides(config, apply_search(config, figures))
