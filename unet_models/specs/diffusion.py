@@ -180,3 +180,5 @@ class Bundle(Spec):
     """Names of the classes in the order of their labels; the label after the last one stands for no class."""
     image_condition: ImageConditionSpec = ImageConditionSpec()
     """Image that is concatenated to the noisy latents."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """Colour behind transparent pixels, in the images that it was trained on: RGB, 0..255."""

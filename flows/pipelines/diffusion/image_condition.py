@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_pipelines.errors import InputError
+from data_pipelines.errors import DataError, InputError
+from data_pipelines.images.changes import CHANGES
+from data_pipelines.images.pictures import LeftOut, read_image_file, read_picture, read_transparency
+from data_pipelines.images.specs import ImageSpec
 from unet_models.sampling.conditions import hole_in_latents, known_part, low_resolution, nothing_known
 from unet_models.sampling.pixels import scale_images
 from unet_models.specs.diffusion import Bundle
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-"""Formats of images given by path, as Pillow names them."""
+logger = logging.getLogger(__name__)
+
+OPAQUE = 128
+"""Opacity (0..255) below which a pixel is drawn."""
 MAX_PIXELS = 1 << 26
 """Maximum number of pixels of an image given by path, checked in its header."""
 
@@ -50,6 +56,8 @@ class ImageConditioner:
             return nothing_known(torch.zeros(1, *shape, device=self.device))
         spec = self.bundle.image_condition
         check_image(image, needs_alpha=spec.kind == "masked")
+        if spec.kind != "masked":
+            image = lay_over(image, self.bundle.background)
         pixels, hole = self._resized(image, (shape[2] * self.factor, shape[1] * self.factor))
         latents = self.autoencoder.encode(scale_images(pixels)).latent_dist.mean * self.bundle.scaling_factor
         if spec.kind == "low_resolution":
@@ -60,7 +68,7 @@ class ImageConditioner:
         """Resize to ``size`` (width, height): colours (1, 3, H, W) uint8, grey in the hole; the hole (1, 1, H, W)."""
         colours = np.asarray(Image.fromarray(image[..., :3]).resize(size, Image.Resampling.BICUBIC))
         alpha = np.full(image.shape[:2], 255, np.uint8) if image.shape[2] == 3 else image[..., 3]
-        hole = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.NEAREST)) < 128
+        hole = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.NEAREST)) < OPAQUE
         filled = np.where(hole[..., None], np.uint8(127), colours)
         tensors = torch.from_numpy(filled).permute(2, 0, 1)[None], torch.from_numpy(hole)[None, None].float()
         return tensors[0].to(self.device), tensors[1].to(self.device)
@@ -75,10 +83,21 @@ def check_image(image: np.ndarray, *, needs_alpha: bool) -> None:
             f"image: must be (height, width, {' or '.join(map(str, channels))}) uint8, "
             f"got {image.shape} {image.dtype}{remedy}"
         )
+    if needs_alpha and (image[..., 3] >= OPAQUE).all():
+        raise InputError(f"image: has no transparent pixels (alpha below {OPAQUE}), which are what is drawn")
+
+
+def lay_over(image: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    """Lay an image (H, W, 3 or 4) over a colour, as training does: (H, W, 3) uint8."""
+    if image.shape[2] == 3:
+        return image
+    below = Image.new("RGBA", image.shape[1::-1], background)
+    return np.asarray(Image.alpha_composite(below, Image.fromarray(image)).convert("RGB"))
 
 
 def read_image(value: object) -> np.ndarray:
-    """Return the image of a request: the array itself, or the RGBA pixels of the file at a path.
+    """Return the image of a request: the array itself, or the RGBA pixels of the file at a path, upright and in sRGB as
+    training reads them.
 
     Raises InputError where it is neither, or the file cannot be read.
     """
@@ -86,10 +105,14 @@ def read_image(value: object) -> np.ndarray:
         return value
     if not isinstance(value, str | Path):
         raise InputError(f"image: must be a path or an array, got {type(value).__name__}")
+    path, spec = str(value), ImageSpec(max_pixels=MAX_PIXELS)
     try:
-        with Image.open(value, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(f"image: {value} has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            return np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"image: {value} cannot be read ({error}); give a {', '.join(FORMATS)} file") from None
+        data = read_image_file(path, spec)
+        found, opacity = read_picture(data, path, spec, ignores_opacity=True), read_transparency(data, path, spec)
+    except DataError as error:
+        raise InputError(f"image: {path} cannot be read: {error}") from None
+    assert not isinstance(found, LeftOut)  # no filter is set
+    for change in found.changes:
+        logger.warning("%s: %s", path, CHANGES[change])
+    opaque = np.full(found.pixels.shape[:2], 255, np.uint8)
+    return np.dstack([found.pixels, opaque if opacity is None else opacity])

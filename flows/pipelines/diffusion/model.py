@@ -61,6 +61,7 @@ def gather(config: DiffusionConfig, trained: Trained) -> Ingredients:
             scaling_factor=trained.latents.figures.scaling_factor,
             classes=trained.latents.figures.classes if config.train.model.num_class_embeds is not None else (),
             image_condition=config.train.image_condition,
+            background=config.data.background,
         ),
     )
 

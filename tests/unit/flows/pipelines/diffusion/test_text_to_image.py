@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_pipelines.errors import InputError, WeightsError
 from flows.pipelines.diffusion.explain import DiffusionExplainer, explain_prompt
-from flows.pipelines.diffusion.image_condition import read_image
+from flows.pipelines.diffusion.image_condition import lay_over, read_image
 from flows.pipelines.diffusion.requests import read_request
 from flows.pipelines.diffusion.text_to_image import INDEX, TextToImage, to_pixels, write_pipeline
 from unet_models.formats.clip_folder import save_clip
@@ -202,6 +202,7 @@ def test_a_small_image_is_enlarged_to_the_size_that_is_drawn(encoders: tuple[Pat
             r"image: must be \(height, width, 4\) uint8, got \(4, 4, 3\) uint8; what",
         ),
         ({}, np.zeros((4, 4, 4)), r"image: must be .*, got \(4, 4, 4\) float64"),
+        ({}, np.full((4, 4, 4), 255, np.uint8), r"image: has no transparent pixels \(alpha below 128\)"),
     ],
 )
 def test_conditions_that_the_model_does_not_take(
@@ -223,10 +224,23 @@ def test_a_model_of_text_alone_refuses_class_and_image(encoders: tuple[Path, Pat
 def test_images_are_read_from_files(tmp_path: Path) -> None:
     Image.new("RGB", (3, 2), (10, 20, 30)).save(tmp_path / "a.png")
     assert read_image(str(tmp_path / "a.png"))[0, 0].tolist() == [10, 20, 30, 255]
+    turned = Image.new("RGB", (3, 2), (10, 20, 30))
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "c.jpg", exif=turned.getexif())
+    assert read_image(str(tmp_path / "c.jpg")).shape == (3, 2, 4), "upright, as training has it"
+    Image.new("RGBA", (3, 2), (10, 20, 30, 40)).save(tmp_path / "d.png")
+    assert read_image(str(tmp_path / "d.png"))[0, 0].tolist() == [10, 20, 30, 40]
     (tmp_path / "b.png").write_bytes(b"no image")
     for value, message in (("/no/such", "cannot be read"), (str(tmp_path / "b.png"), "cannot be read"), (3, "got int")):
         with pytest.raises(InputError, match=f"^image: .*{message}"):
             read_image(value)
+
+
+def test_an_image_to_enlarge_lies_over_the_background_of_training() -> None:
+    image = np.zeros((1, 2, 4), np.uint8)
+    image[0, 1] = (10, 20, 30, 255)
+    assert lay_over(image, (9, 8, 7)).tolist() == [[[9, 8, 7], [10, 20, 30]]]
+    assert lay_over(image[..., :3], (9, 8, 7)).tolist() == [[[0, 0, 0], [10, 20, 30]]]
 
 
 def test_maps_of_a_prompt_are_of_its_tokens_and_change_no_pixel(encoders: tuple[Path, Path], tmp_path: Path) -> None:
