@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 from typing import Any, TypedDict
 
@@ -23,7 +24,7 @@ from unet_models.training.fit import fit
 from unet_models.training.state import TrainState, build_state, evaluation_weights
 
 NUM_TIMED = 5
-"""Forward passes whose median is the latency."""
+"""Forward passes whose median is the latency, and least number of steps whose median is the pace."""
 NO_CHECKPOINTS = 1 << 30
 
 
@@ -42,6 +43,8 @@ class Outcome(Spec):
     num_steps: int = 0
     """Steps that fit into the trial's time."""
     seconds_per_step: float = 0.0
+    """Median over the steps that were trained. The pace that ``num_steps`` was planned with is that of few steps, while
+    other trials begin and end: it may be wrong by half."""
     num_parameters: int = 0
     latency_ms: float = 0.0
     """Wall time of the forward pass of one window, in ms."""
@@ -128,8 +131,8 @@ def _train(
     torch.manual_seed(spec.seed)
     training = task.open(device, 0)
     state = build_state(training.model, spec, device)
-    known = {"num_steps": num_steps, "seconds_per_step": schedule.seconds_per_step}
-    hooks = _TuneHooks(training.validate, task.score, outcome.model_copy(update=known), began, rungs, report)
+    outcome = outcome.model_copy(update={"num_steps": num_steps, "seconds_per_step": schedule.seconds_per_step})
+    hooks = _TuneHooks(training.validate, task.score, outcome, began, rungs, report)
     fit(state, training.objective, read_steps(training, range(num_steps), job["loader_processes"], device), spec, hooks)
 
 
@@ -143,10 +146,12 @@ class _TuneHooks:
     began: float
     num_rungs: int
     report: Callable[[Outcome], None]
-    metrics: dict[str, float] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+    """When each step began."""
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Measure and report."""
+        self._measure_pace()
         with evaluation_weights(state) as model:
             metrics = self.measure(model)
         seconds = time.monotonic() - self.began
@@ -155,6 +160,11 @@ class _TuneHooks:
         self.report(self.outcome.model_copy(update=found))
         return metrics
 
+    def _measure_pace(self) -> None:
+        steps = [end - begin for begin, end in pairwise(self.times)]
+        if len(steps) >= NUM_TIMED:
+            self.outcome = self.outcome.model_copy(update={"seconds_per_step": median(steps)})
+
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Report nothing."""
 
@@ -162,7 +172,8 @@ class _TuneHooks:
         """Save nothing: the best settings are trained again by the pipeline."""
 
     def stop_reason(self) -> int:
-        """Return that nobody asked to stop; Tune ends a trial by itself."""
+        """Note the time, and return that nobody asked to stop: Tune ends a trial by itself."""
+        self.times.append(time.perf_counter())
         return 0
 
 

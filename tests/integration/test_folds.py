@@ -34,7 +34,8 @@ from tests.support.project import Project
 from unet_models.networks.build import build_network
 
 SMALL = ("train.num_steps=2", "train.validate_cases=0", "registry.export=[onnx]", "compute.num_workers=1")
-SETTINGS = ("data.fold=all", "data.num_folds=2", *SMALL)
+QUICK = ("evaluate.tta=false", "evaluate.exit_thresholds=[]")
+SETTINGS = ("data.fold=all", "data.num_folds=2", *SMALL, *QUICK)
 TWO_FOLDS = [word for setting in SETTINGS for word in ("--set", setting)]
 
 

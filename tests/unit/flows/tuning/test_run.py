@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import torch
 
 from flows.tuning.run import (
     Searched,
@@ -15,7 +19,7 @@ from flows.tuning.run import (
     read_trials,
 )
 from flows.tuning.spec import SearchSpec
-from flows.tuning.trial import Outcome, Trial, over_limit, worst_score
+from flows.tuning.trial import Outcome, Trial, _TuneHooks, over_limit, worst_score
 from unet_models.specs.loop import LoopSpec
 
 
@@ -62,6 +66,20 @@ def test_they_train_as_long_as_the_pipeline_would_where_that_fits() -> None:
     assert seconds(num_steps=100_000) == 360, "0.9 of 400 s"
     assert seconds(num_steps=100_000, num_finalists=3) == 180, "one after the other"
     assert seconds(within="100s") == 200, "two workers train as many steps in half the time"
+
+
+def test_the_pace_of_a_trial_is_that_of_all_its_steps() -> None:
+    """Not that of the few by which its steps were planned: a validation in between counts in none."""
+    found: list[Outcome] = []
+    outcome = Outcome(score=0.0, num_steps=8, seconds_per_step=0.9)
+    hooks = _TuneHooks(lambda model: {"val/dice": 0.5}, "val/dice", outcome, 0.0, 9, found.append)
+    state = cast("Any", SimpleNamespace(step=8, model=torch.nn.Identity(), average=None))
+    hooks.times = [0.0, 0.2, 0.4, 0.6, 5.0, 5.2, 5.4, 5.6]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.tuning.trial.evaluation_weights", lambda state: nullcontext(state.model))
+        hooks.validate(state)
+    assert found[0].seconds_per_step == pytest.approx(0.2)
+    assert found[0].rung == 9
 
 
 def test_no_score_is_worse_than_that_of_a_refused_trial() -> None:
