@@ -150,7 +150,7 @@ def test_another_ensemble_is_compared_on_all_cases(project: Project, first: dict
             pq.read_table(stage / output["uri"]).to_pylist()
             for stage in (project.storage / "evaluate").iterdir()
             for outputs in [json.loads((stage / "record.json").read_text())["outputs"]]
-            if "cases_plain" in outputs
+            if {"cases_plain", "cases_mirrored"} <= outputs.keys()
             for output in [outputs[f"cases_{name}"]]
         ]
         assert sum(len({row["case_id"] for row in table}) for table in tables) == 8
