@@ -216,7 +216,8 @@ def test_mednext_is_that_of_monai(ndim: int, size: tuple[int, ...]) -> None:
     copy_weights(ours[:-1], theirs[:-1])
     twin.out_0.conv_out.weight.data = ours[-1].weight.data.transpose(0, 1)  # type: ignore[union-attr,operator]
     twin.out_0.conv_out.bias.data = ours[-1].bias.data  # type: ignore[union-attr,assignment]
-    assert_same(model, twin, images)
+    # In float64: with AVX-512 one of 9,216 values is 1.2e-5 off in float32.
+    assert_same(model.double(), twin.double(), images.double())
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
