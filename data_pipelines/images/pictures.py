@@ -54,6 +54,10 @@ PNG_LEVEL = 1
 _CONVERT = "convert it to 8-bit RGB, or leave the image out"
 
 
+OPAQUE = 128
+"""Opacity (0..255) below which a pixel is a hole: what inpainting fills."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One image, ready for a shard."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_pipelines.errors import DataError, InputError
 from data_pipelines.images.changes import CHANGES
-from data_pipelines.images.pictures import LeftOut, read_image_file, read_picture, read_transparency
+from data_pipelines.images.pictures import OPAQUE, LeftOut, read_image_file, read_picture, read_transparency
 from data_pipelines.images.specs import ImageSpec
 from unet_models.sampling.conditions import hole_in_latents, known_part, low_resolution, nothing_known
 from unet_models.sampling.pixels import scale_images
@@ -22,8 +22,6 @@ from unet_models.specs.diffusion import Bundle
 
 logger = logging.getLogger(__name__)
 
-OPAQUE = 128
-"""Opacity (0..255) below which a pixel is drawn."""
 MAX_PIXELS = 1 << 26
 """Maximum number of pixels of an image given by path, checked in its header."""
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from data_pipelines.errors import InputError, WeightsError
 from data_pipelines.images.changes import CHANGES, FIRST_FRAME
 from data_pipelines.images.frames import split_frames
-from data_pipelines.images.pictures import LeftOut, read_image_file, read_picture, read_transparency
+from data_pipelines.images.pictures import OPAQUE, LeftOut, read_image_file, read_picture, read_transparency
 from data_pipelines.images.specs import ImageSpec
 from flows.pipelines.restoration.clips import log_change
 from flows.registry.bundle import WEIGHTS, read_bundle
@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "restorer."
 """Begin of the names of the restorer's weights; those of a discriminator have another."""
-OPAQUE = 128
-"""Opacity (0..255) below which a pixel is a hole."""
 
 
 UNTIMED = 100.0
