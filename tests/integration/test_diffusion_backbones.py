@@ -120,7 +120,9 @@ def test_a_transformer_with_all_conditions_through_the_whole_pipeline(
     result = run_conditioned(project, "dit", EVERYTHING, "[onnx]")
     assert "caption_accuracy" in result["metrics"]
     assert "drawn from" in Path(result["report"]).read_text()
-    Image.new("RGBA", (16, 16), (200, 10, 10, 255)).save(tmp_path / "whole.png")
+    half = Image.new("RGBA", (16, 16), (200, 10, 10, 255))
+    half.paste((0, 0, 0, 0), (0, 0, 8, 16))
+    half.save(tmp_path / "half.png")
     script = f"""
 import json, mlflow, numpy as np
 import pandas as pd
@@ -129,7 +131,7 @@ model = mlflow.pyfunc.load_model({result["model_uri"]!r})
 hole = np.full((16, 16, 4), 255, np.uint8)
 hole[:8, :, 3] = 0
 table = pd.DataFrame({{"prompt": ["a small red circle"] * 4, "class": ["circle", "square", None, "circle"],
-                      "image": [hole, hole, None, {str(tmp_path / "whole.png")!r}]}})
+                      "image": [hole, hole, None, {str(tmp_path / "half.png")!r}]}})
 np.save({str(tmp_path / "drawn.npy")!r}, np.stack(model.predict(table)))
 from pathlib import Path
 import flows
