@@ -22,7 +22,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The temporary name is hidden (listings skip it) and keeps the suffix, which some writers go by.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -36,7 +36,7 @@ def atomic_files(path: Path) -> Iterator[Path]:
 
     That is when the block ends without an error. ``path`` itself comes last: where it is, all of them are.
     """
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary / path.name
@@ -52,7 +52,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Where another process was faster, its folder stays and this one is removed: both must hold the same content.
     """
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -73,5 +73,6 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
+    """Return a hidden name beside ``path`` that ``remove_leftovers`` knows once this process has died."""
     return path.with_name(f"{PREFIX}{this_process()}_{uuid.uuid4().hex[:8]}-{path.name[-NAME_LENGTH:]}")

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pyarrow import fs as pafs
 
-from data_pipelines.atomic import atomic_file
+from data_pipelines.atomic import atomic_file, remove_leftovers, temporary_path
 from data_pipelines.errors import ConfigError
 from data_pipelines.temporary import temporary_folder
 
@@ -129,8 +128,9 @@ def local_copy_of(uri: str) -> Iterator[Path]:
         with atomic_file(local_path(uri)) as path:
             yield path
         return
-    temporary = cache_folder() / f".upload-{uuid.uuid4().hex}-{uri.rsplit('/', 1)[-1]}"
+    temporary = temporary_path(cache_folder() / uri.rsplit("/", 1)[-1])
     temporary.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(temporary.parent)
     try:
         yield temporary
         copy(str(temporary), uri)

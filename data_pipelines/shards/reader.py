@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipelines import storage
+from data_pipelines.atomic import remove_leftovers
 from data_pipelines.errors import DataError, broken_rule
 from data_pipelines.shards.damage import Damage, find_part_damage, map_shard, missing_shard
 from data_pipelines.shards.index import PART_COLUMNS, Place, is_adopted, read_table, shard_uri
@@ -150,6 +151,7 @@ class ShardReader:
             stream = path.open("rb")
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path.parent)
             _evict(path.parent, self.cache_megabytes << 20)
             storage.copy(uri, str(path))
             stream = path.open("rb")

@@ -18,6 +18,7 @@ from flows.pipelines.catalog import pipeline_of
 from flows.running.execution import plan_pipeline, run_steps
 from flows.stages.pipeline import Ablation
 from flows.stages.record import Figures, Record
+from flows.tuning.fit import fit_trials
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ def _tune(configs: Sequence[PipelineConfig], numbers: Sequence[int]) -> None:
                 storage_path=str(folder), name="runs", verbose=0, callbacks=[RunListener(progress)]
             ),
         )
-        results = tuner.fit()
+        results = fit_trials(tuner)
     for result in results:
         if result.error is not None:
             raise result.error

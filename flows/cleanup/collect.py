@@ -11,7 +11,7 @@ from data_pipelines import storage
 from data_pipelines.errors import ConfigError
 from flows.cleanup.machine import find_sessions, find_temporary
 from flows.cleanup.rubbish import Rubbish, remove
-from flows.cleanup.storage import find_in_storage
+from flows.cleanup.storage import find_in_storage, is_unnamed
 from flows.registry.models import TAG_PREFIX, list_versions
 from flows.registry.tracking import tracking_uri
 from flows.stages.lock import try_lock
@@ -69,12 +69,13 @@ def remove_all(rubbish: Iterable[Rubbish], on_removed: Callable[[Rubbish], None]
 
 
 def _remove_one(rubbish: Rubbish) -> bool:
-    """Remove a folder; False where a stage that was idle when it was found is running now."""
+    """Remove a folder; False where a stage that was idle when it was found is running now, or has ended meanwhile."""
     if rubbish.kind not in ("attempt", "checkpoint"):
         remove(rubbish)
         return True
     stage = rubbish.uri.rsplit("/", 1 if rubbish.kind == "attempt" else 2)[0]
     with try_lock(stage) as is_free:
-        if is_free:
+        if is_free and is_unnamed(rubbish.uri, stage):  # by a record that a run has written since it was found
             remove(rubbish)
-        return is_free
+            return True
+        return False

@@ -71,6 +71,13 @@ def iter_stages(root: str) -> Iterator[str]:
                 yield storage.join(root, stage, key)
 
 
+def is_unnamed(uri: str, stage: str) -> bool:
+    """Tell whether the record of ``stage``, read anew, does not name the attempt or checkpoint at ``uri``."""
+    named = _read_records([stage])
+    name = uri.removeprefix(f"{stage}/")
+    return not named.unreadable and name not in named.attempts | named.checkpoints
+
+
 def _read_records(stages: list[str]) -> Named:
     named = Named()
     for uri in stages:

@@ -64,7 +64,8 @@ def status(
     from flows.running.status import join_progress, list_local, list_schedules
     from flows.running.submit import list_jobs
 
-    client = connect(_require(address)) if address or follow or job_id else None
+    is_named = follow or job_id or address.startswith(("http://", "https://"))  # others are a Ray that is joined
+    client = connect(_require(address)) if is_named else None
     if follow:
         if job_id is None:
             raise ConfigError("status --follow needs the id of one job; `unetflow status` lists them")

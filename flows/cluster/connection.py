@@ -37,6 +37,8 @@ POLL_SECONDS = 0.2
 """A worker's report waits until Ray Train's controller polls for it; with Ray's default of two seconds, a training that
 reports every second runs at half its speed."""
 
+logger = logging.getLogger(__name__)
+
 _TOKEN = secrets.token_hex(32)
 """One for the process, whichever of its threads asks first."""
 
@@ -125,13 +127,23 @@ def connect_workers(compute: ComputeSpec) -> None:
     connect_ray(compute.num_cpus)
     import ray
 
-    available = ray.cluster_resources()
+    available, growing = ray.cluster_resources(), _largest_resources()
     for kind, number in compute.required_resources.items():
-        if available.get(kind, 0) < number:
+        most = max(available.get(kind, 0), growing.get(kind, 0))
+        if most < number:
             raise ConfigError(
                 f"compute.num_workers={compute.num_workers} needs {number} {kind}s, the Ray cluster has "
-                f"{available.get(kind, 0):g}: lower compute.num_workers or compute.threads_per_worker, or add nodes"
+                f"{most:g}: lower compute.num_workers or compute.threads_per_worker, or add nodes"
             )
+        if available.get(kind, 0) < number:
+            logger.info("the cluster has %g of %d %ss: its autoscaler adds nodes", available.get(kind, 0), number, kind)
+
+
+def _largest_resources() -> Mapping[str, float]:
+    """Return what the cluster can grow to by its autoscaler; empty without one."""
+    from ray._private import state
+
+    return state.state.get_max_resources_from_cluster_config() or {}
 
 
 @contextmanager

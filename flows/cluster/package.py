@@ -21,6 +21,8 @@ from flows.installation import CODE_VARIABLE, LOCK, PACKAGES, code_version, lock
 
 CODE_SUFFIXES = (".py", ".yaml", ".j2")
 CONFIG = "pipeline.yaml"
+INSTALL_VARIABLE = "UNETFLOW_INSTALL"
+"""Variable of a pipeline's job that was submitted with ``--install``: its stages' jobs install the lock, too."""
 FORWARDED = (
     "PREFECT_API_URL",
     "MLFLOW_TRACKING_URI",
@@ -57,6 +59,11 @@ def forwarded_variables() -> dict[str, str]:
             raise ConfigError(
                 f"{name} holds a password, and Ray logs and shows the variables of a job: take it out of the address, "
                 f"and set {', '.join(CREDENTIALS)}, as needed, where Ray is started on the nodes"
+            )
+        if value.startswith("sqlite:///") and not value.startswith("sqlite:////"):
+            raise ConfigError(
+                f"{name}={value} is a file below the working folder, and a job has another one, which Ray removes: "
+                "name a server, or a file on a disk that all machines share as sqlite:////FOLDER/mlflow.db"
             )
     return found
 

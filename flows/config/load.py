@@ -42,7 +42,7 @@ def read_config(
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = _apart(yaml.load(path.read_text(), _Loader)) or {}  # a SafeLoader
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing configuration file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -50,6 +50,29 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold fields such as `data:` and `train:`, found a {type(values).__name__}")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Loader that refuses a key that a group has twice: YAML would drop all but the last, such as a class."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping. Raises ConstructorError, which names the line, for a repeated key."""
+        keys = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in keys:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value} is here for the second time", key.start_mark
+                    )
+                keys.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _apart(values: Any) -> Any:
+    """Copy groups and lists that several anchors share: an override changes one of them."""
+    if isinstance(values, dict):
+        return {key: _apart(value) for key, value in values.items()}
+    return [_apart(value) for value in values] if isinstance(values, list) else values
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -62,9 +85,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override}: {parent} is a value, not a group of fields")
     try:
-        values[leaf] = yaml.safe_load(text)
+        values[leaf] = yaml.load(text, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from None
+    if values[leaf] is None and text.strip().lower() not in ("", "~", "null"):
+        raise ConfigError(f"--set {override}: the value is a comment in YAML: put it in quotes, as in a.b='\"#x\"'")
 
 
 def _field(error: Any, values: Any) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from data_pipelines.errors import ConfigError
 from data_pipelines.storage import home_folder
+
+TRACKING_URI = re.compile(r"[a-z][a-z0-9+.-]*://|databricks$")
 
 
 def state_folder() -> Path:
@@ -65,6 +68,20 @@ def _intrusion(folder: Path) -> str:
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             return f"everybody may rename what is in {parent} (mode {stat.S_IMODE(mode):o})"
     return ""
+
+
+def named_tracking_uri() -> str:
+    """Return ``MLFLOW_TRACKING_URI``; empty where it is not set.
+
+    Raises ConfigError where it is neither a server's address nor a database's: MLflow finds out when it registers.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri and (not TRACKING_URI.match(uri) or uri.startswith("file:")):
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI={uri} is neither a server nor a database: write http://HOST:PORT of a server, or "
+            "sqlite:////FOLDER/mlflow.db"
+        )
+    return uri
 
 
 def storage_root(configured: str = "") -> str:

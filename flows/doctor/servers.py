@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from data_pipelines.errors import ConfigError, ServerError, UserError
 from data_pipelines.storage import home_folder
 from flows.cluster.jobs_api import connect, is_job, is_loopback
+from flows.config.locations import named_tracking_uri
 from flows.config.pipeline import PipelineConfig
 from flows.doctor.finding import Finding, bad, ok, warning
 
@@ -120,8 +121,8 @@ def prefect_server() -> Server | None:
 
 
 def mlflow_server() -> Server | None:
-    """Return the server that ``MLFLOW_TRACKING_URI`` names, if it is one."""
-    url = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+    """Return the server that ``MLFLOW_TRACKING_URI`` names, if it is one. Raises ConfigError for a wrong address."""
+    url = named_tracking_uri().rstrip("/")
     user, password = _mlflow_login()
     headers = basic(f"{user}:{password}") if user and password else {}
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
@@ -186,7 +187,12 @@ def check_prefect() -> Iterator[Finding]:
 
 def check_mlflow() -> Iterator[Finding]:
     """Check the server that ``MLFLOW_TRACKING_URI`` names."""
-    server = mlflow_server()
+    try:
+        server = mlflow_server()
+    except ConfigError as error:
+        problem, _, remedy = str(error).partition(": ")
+        yield bad("mlflow", problem, remedy)
+        return
     if server is None:
         yield ok("mlflow", f"{os.environ.get('MLFLOW_TRACKING_URI') or 'SQLite below the storage folder'}: no server")
         return
@@ -227,7 +233,8 @@ def _check_resources(url: str, headers: Mapping[str, str], config: PipelineConfi
     compute = config.compute
     want = compute.required_resources
     if short := [f"{want[kind]} {kind}s" for kind in want if have[kind] < want[kind]]:
-        return bad("ray resources", f"{text}; the config needs {', '.join(short)}", "--set compute.num_workers=1")
+        needs = f"{text}; the config needs {', '.join(short)}"
+        return bad("ray resources", needs, "--set compute.num_workers=1  # unless an autoscaler adds nodes")
     return ok("ray resources", f"{text}; enough for the config")
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data_pipelines.digests import digest_of
 from data_pipelines.errors import DataError, InputError, WeightsError
 from data_pipelines.shards.index import write_table
-from flows.config.locations import state_folder
 from flows.config.pipeline import PipelineConfig
 from flows.registry.candidate import Candidate
 from flows.registry.champion import Champion, Compared
 from flows.registry.comparison_page import comparison_page
 from flows.registry.gate import CHAMPION, Incomparable, decide_alias
-from flows.registry.models import find_rival, promote
+from flows.registry.models import find_rival, promote, promotion_lock
 from flows.stages.attempt import Attempt
 
 if TYPE_CHECKING:
@@ -69,7 +64,7 @@ def settle(
     """Set the alias of a version. Where another was promoted since, compare with that one first."""
     name = config.registry.name
     while True:
-        with _promotion_lock(client.tracking_uri, name):
+        with promotion_lock(client.tracking_uri, name):
             champion = find_rival(client, name, version)
             if (None if champion is None else str(champion.version)) == decision.champion:
                 _set_alias(client, name, version, decision.alias)
@@ -83,16 +78,6 @@ def _set_alias(client: MlflowClient, name: str, version: str, alias: str) -> Non
         promote(client, name, version)
     else:
         client.set_registered_model_alias(name, alias, version)
-
-
-@contextmanager
-def _promotion_lock(server: str, name: str) -> Iterator[None]:
-    """Let one process of this machine at a time look who is champion and replace it. (MLflow has no such lock.)"""
-    path = state_folder() / "promotion" / f"{digest_of([server, name])[:16]}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _compare(candidate: Candidate, champion: Champion, metric: str) -> Compared:

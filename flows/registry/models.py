@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError, RegistryError
+from flows.config.locations import state_folder
 from flows.registry import tracking
 from flows.registry.gate import CHAMPION
 
@@ -61,7 +65,7 @@ def list_versions(root: str, name: str | None = None) -> list[ModelVersion]:
     names = [name] if name else [model.name for model in _all_pages(client.search_registered_models)]
     found = []
     for each in sorted(names):
-        versions = _all_pages(partial(client.search_model_versions, f"name = '{each}'"))
+        versions = _all_pages(partial(client.search_model_versions, _name_filter(each)))
         aliases = _aliases_by_version(client, each) if versions else {}
         versions = sorted(versions, key=lambda version: -int(version.version))
         found += [_describe(version, aliases.get(str(version.version), ())) for version in versions]
@@ -103,10 +107,28 @@ def set_champion(root: str, name: str, version: str | None = None) -> ModelVersi
                 f"{name}: there is no previous champion; name a version (`unetflow models {name}` lists them)"
             )
         version = before[0].version
+        if CHAMPION in before[0].aliases:  # a roll-back was ended between its two aliases
+            raise RegistryError(
+                f"{name}: version {version} is champion and previous champion: name a version "
+                f"(`unetflow models {name}` lists them)"
+            )
     if version not in versions:
         raise RegistryError(f"{name}: there is no version {version}; there are {', '.join(versions)}")
-    promote(tracking.connect(root), name, version)
+    find_version(f"models:/{name}/{version}", root)  # consumers must be able to load what they are given
+    client = tracking.connect(root)
+    with promotion_lock(client.tracking_uri, name):
+        promote(client, name, version)
     return find_version(f"models:/{name}@{CHAMPION}", root)
+
+
+@contextmanager
+def promotion_lock(server: str, name: str) -> Iterator[None]:
+    """Let one process of this machine at a time look who is champion and replace it. (MLflow has no such lock.)"""
+    path = state_folder() / "promotion" / f"{digest_of([server, name])[:16]}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def promote(client: MlflowClient, name: str, version: str) -> None:
@@ -119,7 +141,7 @@ def promote(client: MlflowClient, name: str, version: str) -> None:
 
 def find_champion(client: MlflowClient, name: str) -> MlflowVersion | None:
     """Return the champion's version; None where the model or its champion does not exist yet."""
-    return _find_by_alias(client, name, CHAMPION)
+    return find_by_alias(client, name, CHAMPION)
 
 
 def find_rival(client: MlflowClient, name: str, version: str | None) -> MlflowVersion | None:
@@ -131,16 +153,17 @@ def find_rival(client: MlflowClient, name: str, version: str | None) -> MlflowVe
     champion = find_champion(client, name)
     if champion is None or str(champion.version) != version:
         return champion
-    return _find_by_alias(client, name, PREVIOUS)
+    return find_by_alias(client, name, PREVIOUS)
 
 
 def find_registered(client: MlflowClient, name: str, key: str) -> MlflowVersion | None:
     """Return the version that an attempt at the registration ``key`` created; None where none did."""
-    found = client.search_model_versions(f"name = '{name}' and tags.`{REGISTER_TAG}` = '{key}'", max_results=1)
+    found = client.search_model_versions(f"{_name_filter(name)} and tags.`{REGISTER_TAG}` = '{key}'", max_results=1)
     return found[0] if found else None
 
 
-def _find_by_alias(client: MlflowClient, name: str, alias: str) -> MlflowVersion | None:
+def find_by_alias(client: MlflowClient, name: str, alias: str) -> MlflowVersion | None:
+    """Return the version that an alias names; None where the model or the alias does not exist."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -161,6 +184,13 @@ def _all_pages(search: Callable[..., Any]) -> list[Any]:
         token = page.token
         if not token:
             return found
+
+
+def _name_filter(name: str) -> str:
+    """Return MLflow's filter of a model's name, which has no escapes: a name may have one kind of quotation mark."""
+    if "'" in name and '"' in name:
+        raise RegistryError(f"{name}: MLflow cannot search a name with both kinds of quotation marks: rename the model")
+    return f'name = "{name}"' if "'" in name else f"name = '{name}'"
 
 
 def _parse(uri: str) -> tuple[str, str, str]:

@@ -23,7 +23,15 @@ from flows.registry import tracking
 from flows.registry.candidate import Candidate, Registrable
 from flows.registry.champion import BUNDLE, EVALUATION_TAG
 from flows.registry.decision import Decision, ask_gate, settle
-from flows.registry.models import GATE_TAG, METRICS_TAG, PIPELINE_FACT, REGISTER_TAG, TAG_PREFIX, find_registered
+from flows.registry.models import (
+    GATE_TAG,
+    METRICS_TAG,
+    PIPELINE_FACT,
+    REGISTER_TAG,
+    TAG_PREFIX,
+    find_by_alias,
+    find_registered,
+)
 from flows.registry.run_logger import CURVES, RUN_TAG, complete_run
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Figures, Record
@@ -37,6 +45,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CARD = "card.md"
+"""File of the version's card beside the report."""
 REPORT, REPORT_FOLDER = "report", "evaluation"
 """Name of the evaluation's output that is logged to the run, and the folder of all evaluations among its artifacts."""
 
@@ -69,7 +79,7 @@ def register_stage(
         return _register(config, candidate, attempt)
 
     def is_registered(record: Record[RegistrationFigures]) -> bool:
-        return _is_registered(record.figures, root)
+        return _is_registered(record, root)
 
     return Stage("register", identity, tuple(inputs), compute, RegistrationFigures, is_registered, uses_gpu=True)
 
@@ -149,11 +159,21 @@ def _log_decision(
 ) -> None:
     """Write the decision into the version's tags and card, and what it rests on beside the report."""
     said = f"{decision.alias}: {decision.reason}"
-    client.set_model_version_tag(name, version, GATE_TAG, said)
-    client.update_model_version(name, version, f"{candidate.build_card()}\n\nAt registration: {said}.")
+    card = f"{candidate.build_card()}\n\nAt registration: {said}."
+    client.log_text(run_id, card, f"{_report_folder(candidate.evaluation)}/{CARD}")
+    client.set_model_version_tag(name, version, GATE_TAG, _shortened(said, "..."))
+    client.update_model_version(
+        name, version, _shortened(card, f"\n\nCut: the whole card is {CARD} beside the report.")
+    )
     for output in attempt.outputs:
         with storage.local_file(attempt.output(output)) as file:
             client.log_artifact(run_id, str(file), _report_folder(candidate.evaluation))
+
+
+def _shortened(text: str, end: str) -> str:
+    """Cut a text that MLflow's database does not hold: a card of a hundred classes."""
+    length = tracking.MAX_TAG_LENGTH
+    return text if len(text) <= length else text[: length - len(end)] + end
 
 
 def _report_folder(evaluation: Record[EvaluationFigures]) -> str:
@@ -259,10 +279,26 @@ def _log_dataset(client: MlflowClient, run_id: str, shards: Record[ShardFigures]
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
-def _is_registered(figures: RegistrationFigures, root: str) -> bool:
+def figures_today(figures: RegistrationFigures, root: str) -> RegistrationFigures:
+    """Return the figures of a registration that was found done: its alias may name another version by now."""
+    name, version = figures.model_name, figures.model_version
+    holder = find_by_alias(tracking.connect(root), name, figures.alias)
+    if holder is not None and int(holder.version) == version:
+        return figures
+    now = "no version" if holder is None else f"version {holder.version}"
+    reason = f"{figures.alias} at registration, which is {now} now: {figures.reason}"
+    return figures.model_copy(update={"model_uri": f"models:/{name}/{version}", "alias": "", "reason": reason})
+
+
+def _is_registered(record: Record[RegistrationFigures], root: str) -> bool:
+    """Tell whether the recorded version exists; a registry that was begun anew has others of the same numbers."""
+    name, number = record.figures.model_name, str(record.figures.model_version)
     try:
-        tracking.connect(root).get_model_version(figures.model_name, str(figures.model_version))
+        version = tracking.connect(root).get_model_version(name, number)
     except Exception as error:  # whatever the server says: without the version, the stage has to run
         logger.warning("register: the recorded model version is not in the registry (%s); the stage runs again", error)
         return False
-    return True
+    if version.tags.get(REGISTER_TAG) == record.key:
+        return True
+    logger.warning("register: version %s of %s is of another registration by now; the stage runs again", number, name)
+    return False

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from data_pipelines import storage
-from flows.config.locations import state_folder
+from data_pipelines.errors import RegistryError
+from flows.config.locations import named_tracking_uri, state_folder
 from flows.metrics import parse_metric_name
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ PARAMETERS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000
 
 def tracking_uri(root: str) -> str:
     """Return ``MLFLOW_TRACKING_URI``, else SQLite below the storage (below the user's state for remote storage)."""
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+    if uri := named_tracking_uri():
         return uri
     folder = storage.local_path(root) if storage.is_local(root) else state_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +70,11 @@ def use_server(uri: str) -> MlflowClient:
 def open_run(client: MlflowClient, experiment: str, stage_key: str, name: str) -> str:
     """Return the id of the run that belongs to a stage key; the run is created where there is none yet."""
     found = client.get_experiment_by_name(experiment)
+    if found is not None and found.lifecycle_stage != "active":
+        raise RegistryError(
+            f"experiment {experiment} was deleted in MLflow: `mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}` brings it back, or set registry.experiment to another name"
+        )
     experiment_id = client.create_experiment(experiment) if found is None else found.experiment_id
     runs = client.search_runs([experiment_id], f"tags.`{STAGE_KEY_TAG}` = '{stage_key}'", max_results=1)
     if runs:

@@ -18,7 +18,7 @@ from flows.cluster.jobs_api import jobs_address
 from flows.config.pipeline import PipelineConfig
 from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
 from flows.pipelines.catalog import pipeline_of
-from flows.registry.register import RegistrationFigures
+from flows.registry.register import RegistrationFigures, figures_today
 from flows.running.placement import run_or_submit
 from flows.stages.pipeline import Step, branch_key
 from flows.stages.record import EvaluationFigures, Figures, Record
@@ -198,11 +198,11 @@ def _plan_chain(
 def summarise(config: PipelineConfig, done: Mapping[str, Done[Figures]], seconds: float) -> RunSummary:
     """Build the final record from what each step came to, by its name."""
     records = [each.record for each in done.values()]
-    registered = _record_with(RegistrationFigures, records)
+    registered = _registration(config, done)
     evaluated = _record_with(EvaluationFigures, records)
     sharded = _record_with(ShardFigures, records)
     shared = set(RunSummary.model_fields) - {"run_id"}  # of the registration it is MLflow's
-    registration = registered.figures.model_dump(include=shared) if registered else {}
+    registration = registered.model_dump(include=shared) if registered else {}
     return RunSummary(
         pipeline=config.pipeline,
         run_id=current_run_id(),
@@ -223,6 +223,14 @@ def summarise(config: PipelineConfig, done: Mapping[str, Done[Figures]], seconds
             for name, each in done.items()
         ),
     )
+
+
+def _registration(config: PipelineConfig, done: Mapping[str, Done[Figures]]) -> RegistrationFigures | None:
+    """Return the figures of the last registration as they are now."""
+    for each in reversed(list(done.values())):
+        if isinstance(each.record.figures, RegistrationFigures):
+            return figures_today(each.record.figures, config.storage_uri) if each.cached else each.record.figures
+    return None
 
 
 def _record_with(figures: type[F], records: Sequence[Record[Any]]) -> Record[F] | None:

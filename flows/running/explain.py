@@ -44,10 +44,21 @@ def explain(model_uri: str, source: str, output: str, class_name: str | None, ro
     plan = plan_items(source, folder, takes_prompts=takes_prompts, naming=Naming.of(version.metadata))
     for path, reason in plan.skipped.items():
         logger.warning("explain: %s is skipped: %s", path, reason)
+    _check_folders(plan.items)
     with temporary_folder("explain") as temporary:
         explainer = _load(version, temporary, class_name)
         files, failures = _explain_all(explainer, plan.items, folder)
     return ExplanationSummary(model_uri=version.uri, output=str(folder), files=tuple(files), failures=failures)
+
+
+def _check_folders(items: Sequence[Item]) -> None:
+    """Raise InputError where the pictures of two inputs would have one folder."""
+    owners: dict[str, Item] = {}
+    for item in items:
+        name = strip_suffix(Path(item.output).name)
+        if (other := owners.setdefault(name.casefold(), item)) is not item:
+            inputs = " and ".join(str((each.files or [Path(each.output)])[0]) for each in (other, item))
+            raise InputError(f"{inputs}: their pictures would lie in one folder, {name}; explain them one by one")
 
 
 def _load(version: ModelVersion, folder: Path, class_name: str | None) -> Explainer:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from data_pipelines.errors import ConfigError
 from flows.cluster.job import OWNER_TAG, RUN_TAG, STAGE_TAG, JobRequest, Relay, ensure_job, follow, require_success
 from flows.cluster.jobs_api import connect, jobs_address
-from flows.cluster.package import CONFIG, packed
+from flows.cluster.package import CONFIG, INSTALL_VARIABLE, packed
 from flows.config.pipeline import PipelineConfig
 from flows.config.run_id import RUN_ID_VARIABLE, current_run_id
 from flows.pipelines.catalog import pipeline_of
@@ -46,12 +46,22 @@ def run_as_job(stage: Stage[F], config: PipelineConfig, address: str, owner: str
         entrypoint=f"python -m {entry_module} stage {stage.name} {CONFIG}",
         metadata={STAGE_TAG: stage.name, OWNER_TAG: owner, RUN_TAG: current_run_id()},
         variables={RUN_ID_VARIABLE: current_run_id()},
+        install=bool(os.environ.get(INSTALL_VARIABLE)),
         grace_seconds=config.compute.stop_grace_seconds,
     )
     with packed(config, entry_module) as folder:
         job_id, new = ensure_job(client, request, folder)
     logger.info("%s: job %s %s", stage.name, job_id, "submitted" if new else "exists already, following it")
-    require_success(follow(client, job_id, Relay()))
+    try:
+        require_success(follow(client, job_id, Relay()))
+    except (KeyboardInterrupt, SystemExit):
+        logger.warning(
+            "%s: job %s continues on the cluster: the same command follows it, `unetflow cancel %s` stops it",
+            stage.name,
+            job_id,
+            job_id,
+        )
+        raise
     if (record := find_record(stage, root)) is None:
         raise ConfigError(
             f"job {job_id} succeeded, but {stage.uri(root)} holds no record of it: name a storage that "

@@ -6,6 +6,7 @@ python -m flows.running.schedule    creates the automation for runs whose proces
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -32,6 +33,7 @@ def serve(configs: Sequence[PipelineConfig], *, cron: str | None, interval: floa
             f"serve: --interval {interval:g} must be positive: it is the time between two runs in seconds"
         )
     _check_timezone(timezone)
+    _check_names(configs)
     from flows.running.prefect_flow import FLOWS  # isort: skip - before Prefect: it sets what Prefect reads at import
     from prefect import serve as serve_deployments
     from prefect.deployments.runner import EntrypointType
@@ -56,6 +58,16 @@ def serve(configs: Sequence[PipelineConfig], *, cron: str | None, interval: floa
     ]
     ensure_automation()
     serve_deployments(*deployments)
+
+
+def _check_names(configs: Sequence[PipelineConfig]) -> None:
+    """Raise ConfigError where two configurations would be one deployment: Prefect keeps the last one alone."""
+    names = Counter((config.pipeline, config.registry.name) for config in configs)
+    if twice := [f"{pipeline}/{name}" for (pipeline, name), number in names.items() if number > 1]:
+        raise ConfigError(
+            f"serve: {', '.join(twice)} is the name of several of these configurations, and a deployment has one: give "
+            "each a registry.name of its own"
+        )
 
 
 def _check_timezone(name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +27,7 @@ from flows.cluster.job import (
     stop_seconds,
 )
 from flows.cluster.jobs_api import AUTO, connect, is_loopback
-from flows.cluster.package import CONFIG, CREDENTIALS, folder_digest, packed
+from flows.cluster.package import CONFIG, CREDENTIALS, INSTALL_VARIABLE, folder_digest, packed
 from flows.config.pipeline import PipelineConfig
 from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
 from flows.doctor.servers import require_servers
@@ -82,7 +82,8 @@ def submit_pipeline(
             name=f"{config.registry.name}-{folder_digest(folder)[:10]}",
             entrypoint=f"python -m {entry_module} run {CONFIG} --json",
             metadata={PIPELINE_TAG: config.registry.name, RUN_TAG: run_id},
-            variables={"UNETFLOW_JOBS_ADDRESS": AUTO, RUN_ID_VARIABLE: run_id},
+            variables={"UNETFLOW_JOBS_ADDRESS": AUTO, RUN_ID_VARIABLE: run_id}
+            | ({INSTALL_VARIABLE: "1"} if install else {}),
             install=install,
         )
         return client, *ensure_job(client, request, folder)
@@ -98,6 +99,9 @@ def list_jobs(client: JobSubmissionClient, job_id: str | None = None) -> list[Jo
     for pipeline in sorted(pipelines, key=lambda job: -(job.start_time or 0)):
         stages = [job for job in jobs.values() if job.metadata.get(OWNER_TAG) == pipeline.submission_id]
         rows += [_row(job) for job in (pipeline, *sorted(stages, key=lambda job: job.start_time or 0))]
+    if job_id is None:  # of `unetflow run` or a flow run somewhere else
+        others = [job for job in jobs.values() if STAGE_TAG in job.metadata and not job.metadata.get(OWNER_TAG)]
+        rows += [_row(job) for job in others if not job.status.is_terminal()]
     return rows
 
 
@@ -108,7 +112,16 @@ def cancel_pipeline(client: JobSubmissionClient, job_id: str) -> list[str]:
     """
     job_info(client, job_id)
     stopped = _stop(client, [job_id])  # first, and until it has ended: it may be about to start a stage
-    return stopped + _stop(client, [row.job_id for row in list_jobs(client, job_id)])
+    return stopped + _stop(client, list(_stage_ids(client, job_id)))
+
+
+def _stage_ids(client: JobSubmissionClient, job_id: str) -> Iterator[str]:
+    """Yield the jobs of a pipeline's stages: it follows those that an attempt which died has started."""
+    base = job_id.rpartition("-")[0]
+    for job in client.list_jobs():
+        owner = (job.metadata or {}).get(OWNER_TAG, "")
+        if job.submission_id and owner and owner.rpartition("-")[0] == base:
+            yield job.submission_id
 
 
 def _stop(client: JobSubmissionClient, ids: Iterable[str]) -> list[str]:

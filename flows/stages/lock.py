@@ -55,7 +55,7 @@ def try_lock(uri: str) -> Iterator[bool]:
 def _flock(folder: Path, *, wait: bool) -> IO[str] | None:
     """Return the locked file; None where the file system has no locks. Without ``wait``, may raise BlockingIOError."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / FILE).open("w")
+    lock = _open(folder / FILE)
     try:
         _take(lock, folder, wait=wait)
     except BaseException as error:
@@ -65,6 +65,16 @@ def _flock(folder: Path, *, wait: bool) -> IO[str] | None:
             return None
         raise
     return lock
+
+
+def _open(path: Path) -> IO[str]:
+    """Open the file of a lock: to read where it is another user's, or the disk is read-only. It does to lock."""
+    try:
+        return path.open("w")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not path.exists():
+            raise
+        return path.open()
 
 
 def _take(lock: IO[str], folder: Path, *, wait: bool) -> None:

@@ -58,8 +58,9 @@ def _describe(who: str, error: Exception) -> str:
     if memory := _OUT_OF_MEMORY.search(text):
         node, used, total = memory.groups()
         return (
-            f"{who} was killed: out of memory (its node {node} used {used} of {total} GB); lower "
-            "train.micro_batch_size, compute.num_workers or compute.loader_processes, or use nodes with more memory"
+            f"{who} was killed: out of memory (its node {node} used {used} of {total} GB); use nodes "
+            "with more memory, or lower compute.num_workers or compute.loader_processes, and it goes on from the last "
+            "checkpoint; a lower train.micro_batch_size is another training, from its start"
         )
     if not is_death(error):
         return f"{who} failed: {type(error).__name__}: {(text or 'no message').splitlines()[0]}"

@@ -20,6 +20,7 @@ from flows.cluster.connection import connect_workers, import_tune
 from flows.config.specs import ComputeSpec
 from flows.metrics import parse_metric_name
 from flows.training.task import TrainingTask
+from flows.tuning.fit import fit_trials
 from flows.tuning.space import Space, Values, draw
 from flows.tuning.spec import SearchSpec
 from flows.tuning.trial import Trial, TrialJob, worst_score
@@ -193,4 +194,4 @@ class _Phase:
                 ),
                 run_config=tune.RunConfig(storage_path=str(folder), name="trials", verbose=0, callbacks=[listener]),
             )
-            tuner.fit()
+            fit_trials(tuner)

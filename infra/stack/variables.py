@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+
+from data_pipelines.atomic import atomic_file
 
 LOOPBACK = "127.0.0.1"
 PORTS = {
@@ -31,10 +32,10 @@ def write_secrets(folder: Path) -> dict[str, str]:
 
 
 def write_environment(path: Path, values: Mapping[str, str]) -> None:
-    """``export NAME=value`` lines that nobody else may read."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.writelines(f"export {name}='{value}'\n" for name, value in values.items())
+    """``export NAME=value`` lines that nobody else may read; a full disk leaves the file that there was."""
+    with atomic_file(path) as partial:
+        partial.touch(0o600)
+        partial.write_text("".join(f"export {name}='{value}'\n" for name, value in values.items()))
 
 
 def read_environment(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,20 +82,26 @@ def plan_items(
 def _prompts(path: Path, folder: Path) -> list[Item]:
     """Read one prompt per line (``.txt``), or rows with a ``prompt`` column and options (``.jsonl``, ``.csv``)."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")  # as Excel writes it, too
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: no readable file of prompts ({error}); give a .txt, .jsonl or .csv") from None
     rows = [_prompt(path, number, row) for number, row in enumerate(_rows(text, path.suffix))]
     width = len(str(len(rows)))
     return [
-        Item(prompt.model_dump(exclude_none=True, by_alias=True), str(folder / f"{number:0{width}d}.png"))
+        Item(
+            prompt.model_dump(exclude_none=True, by_alias=True),
+            str(folder / f"{number:0{width}d}.png"),
+            [Path(prompt.image)] if prompt.image else [],
+        )
         for number, prompt in enumerate(rows)
     ]
 
 
 def _prompt(path: Path, number: int, row: Any) -> Prompt:
+    if isinstance(row, dict) and None in row:
+        raise InputError(f"{path}: row {number + 1} has more cells than the header; quote prompts that hold commas")
     try:
-        return Prompt.model_validate({"seed": number} | row if isinstance(row, dict) else row)
+        prompt = Prompt.model_validate({"seed": number} | row if isinstance(row, dict) else row)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the row"
@@ -102,13 +109,17 @@ def _prompt(path: Path, number: int, row: Any) -> Prompt:
             f"{path}: row {number + 1}: {where}: {first['msg']}; a row may have "
             f"{', '.join(info.alias or name for name, info in Prompt.model_fields.items())}"
         ) from None
+    if prompt.image:  # a worker on another machine has another working folder
+        prompt = prompt.model_copy(update={"image": str(Path(prompt.image).expanduser().absolute())})
+    return prompt
 
 
 def _rows(text: str, suffix: str) -> list[Any]:
     """Parse the file without validating it; a line that is not JSON stays text."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if suffix == ".csv":
-        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(text.splitlines())]
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        return [{name: value for name, value in row.items() if value} for row in rows]
+    lines = [line.strip() for line in io.StringIO(text) if line.strip()]  # splitlines() would also cut at U+2028
     if suffix == ".jsonl":
         return [_parse(line) for line in lines]
     return [{"prompt": line} for line in lines]

@@ -15,8 +15,11 @@ from data_pipelines.volumes.files import source_files
 from flows.pipelines.segmentation.maps import MAPS, MapName, map_path
 from flows.registry.models import ModelVersion
 from flows.running.prediction.items import Item
+from flows.stages.lock import hold_lock
 
 MANIFEST = "predictions.json"
+PATH_COLUMNS = ("path", "image")
+"""Columns of a row that name the files of its item."""
 
 
 class Manifest(Spec):
@@ -32,17 +35,27 @@ class Manifest(Spec):
 def claim_folder(folder: Path, version: ModelVersion, items: Sequence[Item]) -> None:
     """Write down which version predicts what into the folder; predictions of changed inputs are removed.
 
-    An input has changed where its row or the content of its files has. Raises ConfigError for a folder of another
-    version's predictions, and where a file that this command did not write would be taken for a prediction.
+    An input has changed where its row or the content of its files has. Commands that predict into one folder at once
+    take turns here. Raises ConfigError for a folder of another version's predictions, and where a file that this
+    command did not write would be taken for a prediction.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    inputs = input_digests(items)  # of volumes, this takes minutes: before the lock
+    with hold_lock(str(folder)):
+        _claim(folder, version, inputs)
+
+
+def _claim(folder: Path, version: ModelVersion, inputs: dict[str, str]) -> None:
     path = folder / MANIFEST
-    known = _read_manifest(path) if path.exists() else Manifest(model_uri=version.uri)
+    known = _read_manifest(path) if path.exists() else Manifest(model_uri=version.uri, lineage=version.tags)
     if known.model_uri != version.uri:
         raise ConfigError(
             f"{folder} holds predictions of {known.model_uri}, this is {version.uri}: name another output folder"
         )
-    inputs = input_digests(items)
+    if known.lineage != version.tags:  # a registry that was begun anew counts its versions from 1 again
+        raise ConfigError(
+            f"{folder} holds predictions of another {known.model_uri}: this one was made by other trainings or in "
+            "another registry; name another output folder"
+        )
     new = [file.name for name in inputs.keys() - known.inputs.keys() for file in output_files(name, MAPS)]
     if foreign := [name for name in new if (folder / name).exists()]:
         raise ConfigError(f"{folder / min(foreign)} exists and is no prediction of ours: name another output folder")
@@ -60,20 +73,32 @@ def output_files(output: str | Path, maps: Sequence[MapName]) -> list[Path]:
 
 
 def check_distinct(items: Sequence[Item], maps: Sequence[MapName]) -> None:
-    """Raise InputError where the map of one image would be the label map of another."""
-    outputs = {Path(item.output).name.casefold() for item in items}
+    """Raise InputError where a map of one image would be the label map or a map of another."""
+    owners = {Path(item.output).name.casefold(): item for item in items}
     for item in items:
         for file in output_files(item.output, maps)[1:]:
-            if file.name.casefold() in outputs:
-                raise InputError(f"{file} would be a map of {Path(item.output).name} and a prediction: rename an input")
+            other = owners.setdefault(file.name.casefold(), item)
+            if other is not item:
+                raise InputError(
+                    f"{file} would be a map of {Path(item.output).name} and of {Path(other.output).name}, or that "
+                    "itself: rename an input, or predict them into different folders"
+                )
 
 
 def input_digests(items: Sequence[Item]) -> dict[str, str]:
-    """Compute the digest of each item's row and of the content of its files, by the name of its output."""
+    """Compute the digest of each item's row and of the content of its files, by the name of its output.
+
+    Where an image lies is no part of it: a folder that moved has the same content.
+    """
     files = {item.output: [file for path in item.files for file in source_files(path)] for item in items}
     digests = uri_digests(str(file) for paths in files.values() for file in paths)
     return {
-        Path(item.output).name: digest_of([item.row, [digests.get(str(file), "") for file in files[item.output]]])
+        Path(item.output).name: digest_of(
+            [
+                {name: value for name, value in item.row.items() if name not in PATH_COLUMNS},
+                [digests.get(str(file), "") for file in files[item.output]],
+            ]
+        )
         for item in items
     }
 

@@ -31,7 +31,10 @@ def plan_pictures(source: str, folder: Path) -> tuple[list[Item], dict[str, str]
         entries = [path]
     else:
         entries = [Path(match).absolute() for match in glob.glob(str(path), recursive=True)]
-    entries = [entry for entry in entries if not entry.is_relative_to(folder)]  # earlier results are no input
+    if path == folder:
+        raise InputError(f"{source}: predictions would lie among their inputs; name another output folder")
+    if not path.is_relative_to(folder):
+        entries = [entry for entry in entries if not entry.is_relative_to(folder)]  # earlier results are no input
     visible = sorted(entry for entry in entries if not _is_hidden(entry, root))
     items, skipped = _plan(visible, root, folder), {str(e): "is no image" for e in visible if not is_image(e.name)}
     if not items:

@@ -42,6 +42,10 @@ class SearchFigures(Figures):
     """Trials that could not be trained, or exceed a limit."""
 
 
+UNUSED_FIELDS = {"init", "keep_checkpoints", "log_every_steps"}
+"""Settings of a training that no trial has."""
+
+
 def search_stage(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> Stage[SearchFigures]:
     """Plan the stage: its key holds the search, the training's settings and the shards."""
     search = config.search
@@ -50,7 +54,8 @@ def search_stage(config: SegmentationConfig, shards: Record[VolumeShardFigures])
     def compute(attempt: Attempt) -> SearchFigures:
         return _search(config, search, shards, attempt)
 
-    identity = {"search": search.model_dump(mode="json"), "train": config.train.model_dump(mode="json")}
+    train = config.train.model_dump(mode="json", exclude=UNUSED_FIELDS)
+    identity = {"search": search.model_dump(mode="json"), "train": train}
     return Stage("search", identity, (shards,), compute, SearchFigures, uses_gpu=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from flows.cleanup import collect
 from flows.cleanup.collect import find_rubbish, registered_keys, remove_all
 from flows.cleanup.rubbish import Rubbish
 from flows.registry.models import ModelVersion
+from flows.stages.record import RECORD
 
 
 def test_the_keys_of_registered_versions_are_those_of_their_lineage(
@@ -40,6 +42,20 @@ def test_what_only_its_age_tells_is_kept_for_a_day(tmp_path: Path, monkeypatch: 
     for keep_days in (0, 2):
         assert find_rubbish(str(tmp_path), keep_days) == []
     assert asked == [1_000_000.0 - 86400] * 2 + [1_000_000.0 - 2 * 86400] * 2
+
+
+def test_what_a_record_names_since_it_was_found_stays(tmp_path: Path) -> None:
+    stage, attempt = tmp_path / "train" / "key", "20260101-000000-abcdef"
+    (stage / attempt / "step-7").mkdir(parents=True)
+    rubbish = [Rubbish("checkpoint", str(stage / attempt / "step-7"), 1), Rubbish("attempt", str(stage / attempt), 1)]
+    (stage / RECORD).write_text(json.dumps({"outputs": {"weights": f"{attempt}/step-7/model"}, "figures": {}}))
+    removed: list[Rubbish] = []
+    assert remove_all(rubbish, removed.append) == 0
+    assert removed == []
+    assert (stage / attempt / "step-7").is_dir()
+    (stage / RECORD).unlink()
+    remove_all(rubbish, removed.append)
+    assert removed == rubbish
 
 
 def test_what_is_found_is_removed_but_for_what_runs_again(tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ def test_only_named_variables_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "SOMETHING_SECRET" not in forwarded_variables()
 
 
+def test_a_database_below_the_working_folder_does_not_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    with pytest.raises(
+        ConfigError, match=r"MLFLOW_TRACKING_URI=sqlite:///mlflow\.db is a file below the working folder"
+    ):
+        forwarded_variables()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////shared/mlflow.db")
+    assert "MLFLOW_TRACKING_URI" in forwarded_variables()
+
+
 def test_no_credentials_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the name says: Ray would log them, and show them on its dashboard."""
     for name in CREDENTIALS:

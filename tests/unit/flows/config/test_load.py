@@ -63,6 +63,21 @@ def test_mistakes_are_named(tmp_path: Path, override: str, named: str) -> None:
     assert str(path) in str(caught.value) or override in str(caught.value)
 
 
+def test_an_anchor_that_two_groups_share_is_overridden_in_one(tmp_path: Path) -> None:
+    text = "pipeline: diffusion\ntrain_clip: {optimizer: &o {learning_rate: 0.1}}\ntrain_autoencoder: {optimizer: *o}"
+    path = written(tmp_path, text)
+    config = read_config(path, ["train_autoencoder.optimizer.learning_rate=0.5"], MODELS)
+    assert isinstance(config, DiffusionConfig)
+    assert config.train_autoencoder.optimizer.learning_rate == 0.5
+    assert config.train_clip.optimizer.learning_rate == 0.1
+
+
+@pytest.mark.parametrize("override", ["registry.name=#x", "registry.name= # x"])
+def test_a_value_that_yaml_takes_for_a_comment_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match="the value is a comment in YAML"):
+        read_config(written(tmp_path, ""), [override], MODELS)
+
+
 def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
     path = written(tmp_path, "train: {num_steps: 0, num_stepz: 1}\nregistry: {compare_metric: sparkle}")
     with pytest.raises(ConfigError) as caught:
@@ -76,6 +91,8 @@ def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
     ("text", "named"),
     [
         ("a: [1", "is not valid YAML in UTF-8"),
+        ("data: {classes: {tumour: 1, edema: 2, tumour: 3}}", "tumour is here for the second time"),
+        ("train: {num_steps: 9}\ntrain: {seed: 1}", "train is here for the second time"),
         ("[1, 2]", "must hold fields such as `data:` and `train:`, found a list"),
         ("pipeline: video", "pipeline: there is no 'video'; choose segmentation or diffusion"),
         (

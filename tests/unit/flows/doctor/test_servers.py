@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import ray
 
-from data_pipelines.errors import ServerError
+from data_pipelines.errors import ConfigError, ServerError
 from flows.doctor import servers
 from flows.pipelines.segmentation.config import SegmentationConfig
 from tests.support.findings import states, the_bad
@@ -101,6 +101,15 @@ def test_a_server_that_is_down(serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
         servers.require_servers()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     servers.require_login()
+
+
+@pytest.mark.parametrize("uri", ["localhost:5000", "127.0.0.1:5000", "./mlruns", "file:///tmp/mlruns"])
+def test_an_address_of_mlflow_that_is_none(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    found = the_bad(servers.check_mlflow())
+    assert f"MLFLOW_TRACKING_URI={uri} is neither a server nor a database" in found.text
+    with pytest.raises(ConfigError, match="write http://HOST:PORT of a server"):
+        servers.require_servers()
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from data_pipelines.errors import ConfigError
+from flows.config.pipeline import PipelineConfig
 from flows.running.schedule import serve
+
+
+def test_two_configurations_of_one_name_are_not_one_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    configs = [PipelineConfig(pipeline="segmentation")] * 2
+    with pytest.raises(ConfigError, match="segmentation/unetflow is the name of several of these configurations"):
+        serve(configs, cron="0 2 * * *", interval=None, timezone="UTC")
 
 
 def test_a_schedule_needs_a_server_and_one_way_to_say_when(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from data_pipelines.errors import ConfigError
 from flows.cluster.job import OWNER_TAG, PIPELINE_TAG, PREDICTION_TAG, STAGE_TAG
 from flows.config.pipeline import PipelineConfig
 from flows.running import submit
-from flows.running.submit import list_jobs, submit_pipeline
+from flows.running.submit import cancel_pipeline, list_jobs, submit_pipeline
 
 
 def job(job_id: str, start: int, state: str = "RUNNING", **metadata: str) -> Any:
@@ -54,6 +54,43 @@ def test_pipelines_are_listed_newest_first_with_their_stages_in_order() -> None:
     assert [row.job_id for row in list_jobs(client, "old-1")] == ["old-1", "shard-1", "train-1"]
     with pytest.raises(ConfigError, match="none-1: the cluster has no such job"):
         list_jobs(client, "none-1")
+
+
+class Stopping(Cluster):
+    """Ends the jobs that it is told to stop."""
+
+    def __init__(self, *jobs: Any) -> None:
+        self.jobs, self.stopped = {each.submission_id: each for each in jobs}, list[str]()
+
+    def list_jobs(self) -> list[Any]:
+        return list(self.jobs.values())
+
+    def get_job_info(self, job_id: str) -> Any:
+        return SimpleNamespace(runtime_env={})
+
+    def get_job_status(self, job_id: str) -> Any:
+        is_over = job_id in self.stopped or self.jobs[job_id].status.value == "FAILED"
+        return SimpleNamespace(is_terminal=lambda: is_over)
+
+    def stop_job(self, job_id: str) -> None:
+        self.stopped.append(job_id)
+
+
+def test_a_stage_that_an_attempt_which_died_had_started_is_cancelled_with_the_next() -> None:
+    client: Any = Stopping(
+        job("m-0123-1", 1, "FAILED", **{PIPELINE_TAG: "m"}),
+        job("m-0123-2", 3, **{PIPELINE_TAG: "m"}),
+        job("train-1", 2, **{STAGE_TAG: "train", OWNER_TAG: "m-0123-1"}),
+        job("train-2", 2, **{STAGE_TAG: "train", OWNER_TAG: "other-1"}),
+    )
+    assert cancel_pipeline(client, "m-0123-2") == ["m-0123-2", "train-1"]
+
+
+def test_a_stage_of_no_pipeline_job_is_listed_while_it_runs() -> None:
+    running, ended = job("train-1", 2, **{STAGE_TAG: "train", OWNER_TAG: ""}), job("shard-1", 1, **{STAGE_TAG: "shard"})
+    running.status.is_terminal, ended.status.is_terminal = (lambda: False), (lambda: True)
+    client: Any = Stopping(running, ended)
+    assert [row.job_id for row in list_jobs(client)] == ["train-1"]
 
 
 def test_a_folder_of_this_machine_is_refused_for_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,27 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock.fcntl, "flock", refuse)
 
 
+class ReadOnly:
+    """A path on a disk that is mounted read-only. (Root may write to what is merely of another mode.)"""
+
+    def __init__(self, path: Path) -> None:
+        self.exists, self.path = path.exists, path
+
+    def open(self, mode: str = "r") -> Any:
+        if mode == "w":
+            raise OSError(errno.EROFS, "Read-only file system")
+        return self.path.open(mode)
+
+
+def test_a_lock_that_cannot_be_written_to_is_opened_to_read(tmp_path: Path) -> None:
+    path: Any = ReadOnly(tmp_path / ".lock")
+    with pytest.raises(OSError, match="Read-only file system"):
+        lock._open(path)
+    (tmp_path / ".lock").touch()
+    with lock._open(path) as file:
+        assert file.mode == "r"
+
+
 @pytest.mark.usefixtures("_file_system")
 def test_a_lock_that_is_held_is_not_free(tmp_path: Path) -> None:
     with hold_lock(str(tmp_path)) as require:

@@ -37,6 +37,32 @@ def test_prompts_of_three_kinds_of_file(tmp_path: Path) -> None:
     assert rows["jsonl"] == rows["csv"] == [("a red circle", 7, "0.png"), ("a blue square", 1, "1.png")]
 
 
+def test_prompts_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    """Byte order mark, a line break and a comma in quotes; U+2028 cuts no line."""
+    (tmp_path / "a.csv").write_text('prompt,seed\n"a circle,\nred",7\n', encoding="utf-8-sig")
+    (item,) = plan_items(str(tmp_path / "a.csv"), tmp_path, takes_prompts=True).items
+    assert item.row == {"prompt": "a circle,\nred", "seed": 7}
+    (tmp_path / "a.txt").write_text("a\u2028b\n", encoding="utf-8-sig")
+    (item,) = plan_items(str(tmp_path / "a.txt"), tmp_path, takes_prompts=True).items
+    assert item.row["prompt"] == "a\u2028b"
+    (tmp_path / "b.csv").write_text("prompt,seed\na circle, red,7\n")
+    with pytest.raises(InputError, match=r"b\.csv: row 1 has more cells than the header; quote"):
+        plan_items(str(tmp_path / "b.csv"), tmp_path, takes_prompts=True)
+
+
+def test_pictures_beside_or_below_their_predictions(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    with pytest.raises(InputError, match="predictions would lie among their inputs"):
+        plan_items(str(tmp_path / "photos"), tmp_path / "photos", takes_prompts=False, takes_pictures=True)
+    above = plan_items(str(tmp_path / "photos"), tmp_path, takes_prompts=False, takes_pictures=True)
+    assert [Path(item.output).name for item in above.items] == ["a.png"]
+    (tmp_path / "photos" / "out").mkdir()
+    (tmp_path / "photos" / "out" / "a.png").touch()
+    below = plan_items(str(tmp_path / "photos"), tmp_path / "photos" / "out", takes_prompts=False, takes_pictures=True)
+    assert [item.row["path"] for item in below.items] == [str(tmp_path / "photos" / "a.png")]
+
+
 def test_outputs_of_prompts_sort_as_their_rows(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a circle\n" * 11)
     names = [Path(item.output).name for item in plan_items(str(tmp_path / "a.txt"), tmp_path, takes_prompts=True).items]
@@ -90,7 +116,7 @@ def test_rows_of_conditions_are_columns_of_the_model(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"class": "cat", "image": "a.png"}\n{"prompt": "x", "seed": 7}\n')
     found = plan_items(str(tmp_path / "a.jsonl"), tmp_path, takes_prompts=True)
     assert [item.row for item in found.items] == [
-        {"class": "cat", "image": "a.png", "seed": 0},
+        {"class": "cat", "image": str(Path("a.png").absolute()), "seed": 0},
         {"prompt": "x", "seed": 7},
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -104,14 +105,59 @@ def test_maps_belong_to_their_label_map(tmp_path: Path, scans: Path) -> None:
         (folder / name).touch()
     (scans / "a.nii").write_bytes(b"other")
     claim_folder(folder, version_of("1"), items)
-    assert [path.name for path in sorted(folder.iterdir())] == ["b.probabilities.nii.gz", "predictions.json"]
+    assert [path.name for path in sorted(folder.iterdir()) if path.name != ".lock"] == [
+        "b.probabilities.nii.gz",
+        "predictions.json",
+    ]
 
 
 def test_a_map_that_would_be_another_images_label_map_is_refused(tmp_path: Path) -> None:
     items = [Item({}, str(tmp_path / name)) for name in ("a.nii.gz", "a.Uncertainty.nii.gz")]
     check_distinct(items, Options(probabilities=True).maps)
-    with pytest.raises(InputError, match=r"a\.uncertainty\.nii\.gz would be a map of a\.nii\.gz and a prediction"):
+    with pytest.raises(InputError, match=r"a\.uncertainty\.nii\.gz would be a map of a\.nii\.gz and of a\.Uncert"):
         check_distinct(items, Options(uncertainty=True).maps)
+
+
+def test_maps_of_two_formats_of_one_name_are_refused(tmp_path: Path) -> None:
+    items = [Item({}, str(tmp_path / name)) for name in ("a.nii.gz", "a.nrrd")]
+    check_distinct(items, ())
+    with pytest.raises(InputError, match=r"a\.probabilities\.nii\.gz would be a map of a\.nrrd and of a\.nii\.gz"):
+        check_distinct(items, Options(probabilities=True).maps)
+
+
+def test_a_version_of_a_registry_that_was_begun_anew_is_another_model(tmp_path: Path, scans: Path) -> None:
+    folder = tmp_path / "out"
+    items = plan_items(str(scans), folder, takes_prompts=False).items
+    claim_folder(folder, version_of("1"), items)
+    other = replace(version_of("1"), tags={"unetflow.train_key": "other"})
+    with pytest.raises(ConfigError, match="holds predictions of another models:/"):
+        claim_folder(folder, other, items)
+
+
+def test_inputs_that_moved_are_not_due_again(tmp_path: Path, scans: Path) -> None:
+    folder = tmp_path / "out"
+    claim_folder(folder, version_of("1"), plan_items(str(scans), folder, takes_prompts=False).items)
+    (folder / "a.nii.gz").touch()
+    moved = scans.rename(tmp_path / "moved")
+    claim_folder(folder, version_of("1"), plan_items(str(moved), folder, takes_prompts=False).items)
+    assert (folder / "a.nii.gz").exists()
+
+
+def test_an_image_beside_a_prompt_is_a_file_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    folder, sketch, prompts = tmp_path / "out", tmp_path / "sketch.png", tmp_path / "a.jsonl"
+    sketch.write_bytes(b"one")
+    prompts.write_text('{"prompt": "x", "image": "sketch.png"}\n')
+    (item,) = plan_items(str(prompts), folder, takes_prompts=True).items
+    assert item.row["image"] == str(sketch)
+    claim_folder(folder, version_of("1"), [item])
+    Path(item.output).touch()
+    claim_folder(folder, version_of("1"), [item])
+    assert Path(item.output).exists()
+    sketch.write_bytes(b"two")
+    claim_folder(folder, version_of("1"), [item])
+    assert not Path(item.output).exists()
 
 
 def test_options_that_are_set_are_parameters() -> None:
@@ -143,7 +189,7 @@ def test_an_input_that_has_changed_is_due_again(tmp_path: Path) -> None:
     for name in ("0.png", "1.png"):
         (folder / name).touch()
     claim("prompt,width\na circle,32\na square,64\n")
-    assert [path.name for path in sorted(folder.iterdir())] == ["0.png", "predictions.json"]
+    assert [path.name for path in sorted(folder.iterdir()) if path.name != ".lock"] == ["0.png", "predictions.json"]
     claim("prompt,width\na circle,32\n")
     assert (folder / "0.png").exists()
     with pytest.raises(ConfigError, match="holds predictions of models:/m/1, this is models:/m/2"):
