@@ -44,7 +44,7 @@ MAX_EXAMPLES_PER_SHARD = 1000
 """A few seconds of work: what an interrupted run loses, and the unit that is handed to one core of many."""
 UNKNOWN_MEGABYTES = 0.8
 """Size that an image is taken to have before it is read: 512 pixels squared."""
-DUPLICATE = "duplicate"
+DUPLICATE, OTHER_CLASS = "duplicate", "duplicate of an image of another class"
 """Reason of examples that are skipped for having the pixels of an earlier one."""
 
 
@@ -124,7 +124,8 @@ def shard_examples(examples: Examples, spec: ImageSpec, shards_uri: str, digests
     sharded = shard_missing(chosen, shards_uri, plan, _shard_text, "images", is_usable)
     left_out = Counter(reason for reason in reasons.values() if reason is not None)
     classes = {example_id: example.class_name for example_id, example in wanted.items() if example.class_name}
-    rows = [row | {"class_name": classes.get(row["case_id"])} for row in _kept(sharded.rows, spec, left_out)]
+    named = (row | {"class_name": classes.get(row["case_id"])} for row in sharded.rows)
+    rows = _kept(named, spec, left_out)
     problems = [*examples.problems, *sharded.problems]
     return ShardedExamples(rows, problems, sharded.num_new, dict(left_out), _count_changes(rows, spec))
 
@@ -132,8 +133,9 @@ def shard_examples(examples: Examples, spec: ImageSpec, shards_uri: str, digests
 def _kept(rows: Iterable[Row], spec: ImageSpec, left_out: Counter[str]) -> list[Row]:
     """Return the rows that no filter skips, with their ``bucket`` and ``captions``; ``left_out`` counts the others.
 
-    Of rows with equal pixels the first is kept, with the captions and the ids (``copies``) of all. Frames of clips are
-    all kept: a scene that stands still is part of its clip.
+    Of rows with equal pixels the first is kept, with the captions and the ids (``copies``) of all; of those of another
+    class it takes no captions, and they are counted as such. Frames of clips are all kept: a scene that stands still is
+    part of its clip.
     """
     kept: list[Row] = []
     is_deduplicated = spec.deduplicate and not spec.clips
@@ -149,8 +151,11 @@ def _kept(rows: Iterable[Row], spec: ImageSpec, left_out: Counter[str]) -> list[
         if first is found:
             kept.append(found)
         else:
-            left_out[DUPLICATE] += 1
             first["copies"] = [*first.get("copies", ()), row["case_id"]]
+            if row["class_name"] != first["class_name"]:
+                left_out[OTHER_CLASS] += 1
+                continue
+            left_out[DUPLICATE] += 1
             first["captions"] = list(dict.fromkeys([*first["captions"], *captions]))
     return kept
 

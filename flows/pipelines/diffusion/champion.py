@@ -14,7 +14,13 @@ from data_pipelines.errors import InputError
 from data_pipelines.temporary import temporary_folder
 from flows.metrics import parse_metric_name
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.evaluate import GenerationScores, draw_parts, evaluation_digest, read_samples
+from flows.pipelines.diffusion.evaluate import (
+    GenerationScores,
+    condition_names,
+    draw_parts,
+    evaluation_digest,
+    read_samples,
+)
 from flows.pipelines.diffusion.evaluation.parts import Part
 from flows.pipelines.diffusion.evaluation.plan import plan_parts
 from flows.pipelines.diffusion.evaluation.units import (
@@ -85,7 +91,7 @@ def _compute(config: DiffusionConfig, trained: Trained, champion: Champion, atte
         files = champion.fetch_bundle(folder)
         with readable_bundle():
             bundle = Bundle.model_validate_json((files / BUNDLE).read_text())
-        check_fits(files, bundle, config.data.resolution)
+        check_fits(files, bundle, config)
         storage.copy_folder(str(files), attempt.uri("model"))
     guidance = bundle.sample.guidance_scale
     plan = plan_parts(config, read_samples(trained))
@@ -95,8 +101,27 @@ def _compute(config: DiffusionConfig, trained: Trained, champion: Champion, atte
     return GenerationScores(metrics={}, num_images=sum(part.num_images for part in parts))
 
 
-def check_fits(folder: Path, bundle: Bundle, resolution: int) -> None:
-    """Raise InputError where a model draws images of another size."""
+def check_fits(folder: Path, bundle: Bundle, config: DiffusionConfig) -> None:
+    """Raise InputError where a model draws images of another size, or under other conditions: it would be asked for
+    something else."""
+    from unet_models.formats.denoiser_folder import load_denoiser
+
+    train, network = config.train, load_denoiser(folder / "unet").spec
+    wanted = condition_names(
+        takes_text=train.model.context_dim is not None,
+        takes_classes=train.model.num_class_embeds is not None,
+        image=train.image_condition.kind,
+    )
+    found = condition_names(
+        takes_text=network.context_dim is not None,
+        takes_classes=bool(bundle.classes),
+        image=bundle.image_condition.kind,
+    )
+    if found != wanted:
+        raise InputError(
+            f"its conditions are {', '.join(found) or 'none'}, those of this model {', '.join(wanted) or 'none'}"
+        )
+    resolution = config.data.resolution
     blocks = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
     side = bundle.latent_shape[-1] * 2 ** (len(blocks) - 1)
     if side != resolution:

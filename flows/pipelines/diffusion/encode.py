@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import DataError, WeightsError, broken_rule
+from data_pipelines.errors import ConfigError, DataError, Problem, WeightsError
 from data_pipelines.images.buckets import bucket_size
 from data_pipelines.shards.incremental import Actors, Task, group_by_size, shard_missing
 from data_pipelines.shards.index import Row, build_index, read_table
@@ -88,8 +89,8 @@ def _encode(
     pool = Actors(ShardEncoder, compute.max_workers, compute.threads_per_worker, 1 if compute.use_gpu else 0)
     with use_workers(compute):
         sharded = shard_missing(digests, uri, plan, pool, "images", verb="encode")
-    if sharded.problems:
-        raise DataError(sharded.problems)
+    if sharded.problems:  # without their cases, which data.on_error=quarantine leaves out of shards, not of latents
+        raise DataError([replace(problem, case_id="") for problem in sharded.problems])
     copied = ("pixel_sha256", "class_name")
     encoded = [row | {name: rows[row["case_id"]].get(name) for name in copied} for row in sharded.rows]
     latents = build_index(encoded, {case_id: row["split"] for case_id, row in rows.items()})
@@ -107,22 +108,38 @@ def _encode(
         latent_shape=square_latent_shape(first, rows[first["case_id"]], config.data.resolution),
         caption_tokens=len(empty_prompt),
         num_cut_captions=num_cut,
-        classes=class_names(latents.to_pylist()),
+        classes=class_names(latents.to_pylist())[0],
     )
 
 
-def class_names(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the classes of the training images, sorted; none where the data have none.
+def class_names(rows: Sequence[Row]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the classes of the training images, sorted, none where the data have none; and those that held-out images
+    alone have, each with one of them."""
+    train = {row["class_name"] for row in rows if row["split"] == "train"} - {None}
+    held_out = {row["class_name"]: row["case_id"] for row in rows if row["split"] == "val"}
+    return tuple(sorted(train)), {name: held_out[name] for name in sorted(held_out.keys() - train - {None})}
 
-    Raises DataError where a held-out image has a class that no training image has.
-    """
-    classes = {side: {row["class_name"] for row in rows if row["split"] == side} - {None} for side in ("train", "val")}
-    for name in sorted(classes["val"] - classes["train"]):
-        row = next(row for row in rows if row["class_name"] == name)
-        message = f"its class {name!r} has no training image"
-        remedy = "add images of it, leave it out, or draw another split (data.split_seed)"
-        raise broken_rule("held-out-class", row["case_id"], message, remedy, row["case_id"])
-    return tuple(sorted(classes["train"]))
+
+def check_classes(config: DiffusionConfig, shards: Record[ImageShardFigures]) -> None:
+    """Raise ConfigError where the network takes another number of classes than the training images have, and DataError
+    where a held-out image has a class that no training image has: before anything is trained."""
+    number = config.train.model.num_class_embeds
+    if number is None:
+        return
+    rows = read_table(shards.output("index"), columns=["case_id", "class_name", "split"]).to_pylist()
+    classes, lost = class_names(rows)
+    remedy = "add images of it, leave it out, or draw another split (data.split_seed)"
+    if problems := [
+        Problem("held-out-class", case_id, f"its class {name!r} has no training image", remedy)
+        for name, case_id in lost.items()
+    ]:
+        raise DataError(problems)
+    if number != len(classes) + 1:
+        shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+        raise ConfigError(
+            f"train.model.num_class_embeds ({number}) must be {len(classes) + 1}: the training images have "
+            f"{len(classes)} classes ({shown}), and one more label stands for no class"
+        )
 
 
 def square_latent_shape(latents: Row, image: Row, resolution: int) -> tuple[int, int, int]:

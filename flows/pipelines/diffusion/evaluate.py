@@ -120,10 +120,22 @@ def draw_parts(
 
 def evaluation_digest(config: DiffusionConfig, trained: Trained) -> str:
     """Compute the digest of what metrics depend on: distances are to the training images, in the space of that very
-    CLIP, and depend on N and the seed."""
-    weights, spec = config.evaluate.inception_weights, config.evaluate
+    CLIP, and depend on N, the seed, and what is asked for, which the conditions decide."""
+    weights, spec, train = config.evaluate.inception_weights, config.evaluate, config.train
     file_digest = storage.digest(weights) if weights else ""
-    return digest_of([trained.shards.digest, trained.clip.digest, spec.num_images, spec.seed, file_digest])
+    conditions = condition_names(
+        takes_text=train.model.context_dim is not None,
+        takes_classes=train.model.num_class_embeds is not None,
+        image=train.image_condition.kind,
+    )
+    data = [trained.shards.digest, trained.clip.digest, spec.num_images, spec.seed, file_digest]
+    return digest_of([FORMAT, *data, conditions])
+
+
+def condition_names(*, takes_text: bool, takes_classes: bool, image: str) -> list[str]:
+    """Name the conditions of a network."""
+    found = {"text": takes_text, "class": takes_classes, f"{image} image": image != "none"}
+    return [name for name, is_taken in found.items() if is_taken]
 
 
 def _run(job_uri: str, parts: Sequence[Part], config: DiffusionConfig) -> list[Result]:

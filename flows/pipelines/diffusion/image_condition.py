@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from data_pipelines.errors import DataError, InputError
 from data_pipelines.images.changes import CHANGES
@@ -63,13 +64,23 @@ class ImageConditioner:
         return known_part(latents, hole_in_latents(hole, self.factor))
 
     def _resized(self, image: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Resize to ``size`` (width, height): colours (1, 3, H, W) uint8, grey in the hole; the hole (1, 1, H, W)."""
-        colours = np.asarray(Image.fromarray(image[..., :3]).resize(size, Image.Resampling.BICUBIC))
-        alpha = np.full(image.shape[:2], 255, np.uint8) if image.shape[2] == 3 else image[..., 3]
-        hole = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.NEAREST)) < OPAQUE
-        filled = np.where(hole[..., None], np.uint8(127), colours)
-        tensors = torch.from_numpy(filled).permute(2, 0, 1)[None], torch.from_numpy(hole)[None, None].float()
-        return tensors[0].to(self.device), tensors[1].to(self.device)
+        """Resize to ``size`` (width, height): colours (1, 3, H, W) uint8, grey in the hole; the hole (1, 1, H, W).
+
+        A pixel is in the hole where any that it is made of is. Colours beside it are means of what is known alone.
+        """
+        opacity = np.full(image.shape[:2], 255, np.uint8) if image.shape[2] == 3 else image[..., 3]
+        is_known = opacity >= OPAQUE
+        share = _resize(is_known.astype(np.float32), size)
+        sums = np.dstack([_resize(image[..., i] * is_known.astype(np.float32), size) for i in range(3)])
+        colours = (sums / np.maximum(share, 0.1)[..., None]).round().clip(0, 255).astype(np.uint8)
+        hole = functional.adaptive_max_pool2d(torch.from_numpy(~is_known)[None, None].float(), size[::-1])
+        filled = np.where(hole[0, 0, ..., None].bool().numpy(), np.uint8(127), colours)
+        return torch.from_numpy(filled).permute(2, 0, 1)[None].to(self.device), hole.to(self.device)
+
+
+def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W) float32 to ``size`` (width, height): bicubic, antialiased."""
+    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))
 
 
 def check_image(image: np.ndarray, *, needs_alpha: bool) -> None:

@@ -34,9 +34,11 @@ def plan_shard(config: DiffusionConfig, done: Records) -> Stage[ImageShardFigure
 
 
 def plan_clip(config: DiffusionConfig, done: Records) -> Stage[Any]:
-    """Plan training the small CLIP, or adopting the given one."""
+    """Plan training the small CLIP, or adopting the given one. Raises where the classes do not fit the network."""
+    from flows.pipelines.diffusion.encode import check_classes
     from flows.pipelines.diffusion.encoders.stages import clip_stage
 
+    check_classes(config, done["shard"])
     return clip_stage(config, done["shard"])
 
 

@@ -17,6 +17,8 @@ def read_request(row: Mapping[str, Any], model: TextToImage) -> ImageRequest:
     if ("prompt" in row) != model.takes_text:
         rule = "each row needs `prompt`" if model.takes_text else "the model takes no `prompt`, it has no text"
         raise InputError(f"{rule}; got columns {sorted(row)}")
+    if row.get("negative_prompt") and not model.takes_text:
+        raise InputError("the model takes no `negative_prompt`, it has no text")
     return ImageRequest(
         prompt=str(row.get("prompt", "")),
         class_name=str(row.get("class", "")),
@@ -33,6 +35,7 @@ def whole_number(row: Mapping[str, Any], name: str, default: T) -> int | T:
     row has none. Raises InputError for a fraction."""
     if name not in row:
         return default
-    if float(row[name]) != int(row[name]):
-        raise InputError(f"{name} must be a whole number, got {row[name]}")
-    return int(row[name])
+    value = row[name]
+    if not isinstance(value, str) and int(value) != value:  # compared as it is: a double has 53 bits of a seed
+        raise InputError(f"{name} must be a whole number, got {value}")
+    return int(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.errors import ConfigError
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.encode import LatentFigures
 from flows.pipelines.diffusion.encoders.given import network_digest
@@ -24,11 +23,8 @@ if TYPE_CHECKING:
 def train_stage(
     config: DiffusionConfig, latents: Record[LatentFigures], clip: Record[Figures], autoencoder: Record[Figures]
 ) -> Stage[TrainingFigures]:
-    """Plan the stage. The weights are bound to both encoders and to the noise process.
-
-    Raises ConfigError where the network has another number of classes than the data.
-    """
-    classes = _classes(config, latents.figures)
+    """Plan the stage. The weights are bound to both encoders and to the noise process."""
+    classes = latents.figures.classes if config.train.model.num_class_embeds is not None else ()
 
     def build_task(attempt: Attempt) -> TrainingTask:
         from flows.pipelines.diffusion.task import DiffusionTask
@@ -45,7 +41,10 @@ def train_stage(
     meaning = Meaning(
         classes=classes,
         bound_to=_bound_to(config, clip, autoencoder),
-        made_for=prefixed("train.model", config.train.model.model_dump(mode="json")),
+        made_for={
+            **prefixed("train.model", config.train.model.model_dump(mode="json")),
+            **_scale(latents.figures.scaling_factor),
+        },
     )
     return training_stage(
         "train", config, config.train, (latents,), build_task, meaning=meaning, describe=describe_bundle
@@ -54,21 +53,16 @@ def train_stage(
 
 def describe_bundle(bundle: Mapping[str, Any]) -> Meaning:
     """Read from the file beside a text-to-image model's weights what they stand for; it does not name the encoders."""
-    return Meaning(classes=tuple(bundle["classes"]), bound_to=prefixed("train.noise", bundle["noise"]))
+    return Meaning(
+        classes=tuple(bundle["classes"]),
+        bound_to=prefixed("train.noise", bundle["noise"]),
+        made_for=_scale(bundle["scaling_factor"]),
+    )
 
 
-def _classes(config: DiffusionConfig, latents: LatentFigures) -> tuple[str, ...]:
-    """Return the names of the classes that the network is conditioned on; none where it is not."""
-    number, classes = config.train.model.num_class_embeds, latents.classes
-    if number is None:
-        return ()
-    if number != len(classes) + 1:
-        shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-        raise ConfigError(
-            f"train.model.num_class_embeds ({number}) must be {len(classes) + 1}: the training images have "
-            f"{len(classes)} classes ({shown}), and one more label stands for no class"
-        )
-    return classes
+def _scale(factor: float) -> dict[str, str]:
+    """Return the scale of the latents, which is measured and not set: another one is another size of all inputs."""
+    return {"scaling factor of the latents": f"{factor:.2g}"}
 
 
 def _bound_to(config: DiffusionConfig, clip: Record[Figures], autoencoder: Record[Figures]) -> dict[str, Any]:

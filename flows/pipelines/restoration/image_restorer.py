@@ -117,6 +117,8 @@ class ImageRestorer:
 
     def _find_holes(self, path: str, data: bytes, mask: str, spec: ImageSpec) -> np.ndarray | None:
         if not isinstance(self.bundle.task, InpaintingSpec):
+            if mask:
+                raise self._takes_no_mask()
             return None
         if mask:
             return self._read_mask(mask, spec)
@@ -139,11 +141,14 @@ class ImageRestorer:
             )
         return holes
 
+    def _takes_no_mask(self) -> InputError:
+        return InputError(f"mask: task {self.bundle.task.name} fills no holes; leave it out")
+
     def _check_holes(self, holes: np.ndarray | None, size: tuple[int, ...]) -> torch.Tensor | None:
         if holes is None:
             return None
         if not isinstance(self.bundle.task, InpaintingSpec):
-            raise InputError(f"mask: task {self.bundle.task.name} fills no holes; leave it out")
+            raise self._takes_no_mask()
         if holes.shape != size:
             raise InputError(f"mask: has shape {holes.shape}, the image {size}; give one value per pixel")
         return torch.from_numpy(holes != 0)[None, None].float()

@@ -40,6 +40,8 @@ class RegisteredRestorer(mlflow.pyfunc.PythonModel):
         output, mask = given.get("output", ""), given.get("mask", "")
         if "path" in given:
             path = given["path"]
+            if not isinstance(mask, str):
+                raise InputError("mask: must be a path where the image is one; give both as arrays, or both as paths")
             return (
                 self.restorer.restore_to_file(path, output, mask) if output else self.restorer.restore_file(path, mask)
             )

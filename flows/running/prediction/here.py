@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from data_pipelines.errors import ConfigError
 from flows.config.specs import ComputeSpec
 
 Item = dict[str, Any]
@@ -19,12 +20,22 @@ def runs_here(compute: ComputeSpec) -> bool:
     return compute.max_workers == 1 and not os.environ.get("RAY_ADDRESS")
 
 
+def require_gpu() -> None:
+    """Raise ConfigError where this process has no GPU that torch can use: the CPU would take over without a word."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError("--gpu: torch finds no GPU here; leave it out, or see `unetflow doctor`")
+
+
 def map_here(call: Callable[[Item], Item], items: Sequence[Item], compute: ComputeSpec, calls: int) -> Iterator[Item]:
     """Yield ``call(item)`` for each item, as it completes, from up to ``calls`` threads. ``call`` must not raise.
 
     The threads do not keep the process alive: a command that is stopped ends at once.
     """
-    if not compute.use_gpu:
+    if compute.use_gpu:
+        require_gpu()
+    else:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as Ray does for a worker without one
     due: queue.SimpleQueue[Item] = queue.SimpleQueue()
     done: queue.SimpleQueue[Item] = queue.SimpleQueue()

@@ -145,7 +145,7 @@ def _check_clip_config(config: DiffusionConfig) -> None:
     folder, wanted = config.encode.clip, config.train.model.context_dim
     found = _named("encode.clip", Path(folder), read_clip_config)
     width = text_config(found).hidden_size
-    if width != wanted:
+    if wanted not in (None, width):  # without text, the CLIP is what images are compared by
         raise ConfigError(f"train.model.context_dim is {wanted}, the states of encode.clip are {width} wide")
     if not has_images(found) and not config.evaluate.inception_weights:
         raise ConfigError(
@@ -160,10 +160,10 @@ def _check_autoencoder_config(config: DiffusionConfig) -> None:
     model = config.train.model
     found = _named("encode.autoencoder", Path(config.encode.autoencoder), read_autoencoder_config)
     channels, factor = found.get("latent_channels", 4), 2 ** (len(found.get("block_out_channels", [0])) - 1)
-    if {model.in_channels, model.out_channels} != {channels}:
+    if model.out_channels != channels:  # those that go in are checked beside it: an image may be among them
         raise ConfigError(
-            f"train.model.in_channels and out_channels are {model.in_channels} and {model.out_channels}, "
-            f"the latents of encode.autoencoder have {channels} channels"
+            f"train.model.out_channels is {model.out_channels}, the latents of encode.autoencoder have {channels} "
+            "channels"
         )
     try:
         config.check_sides(factor, "encode.autoencoder")

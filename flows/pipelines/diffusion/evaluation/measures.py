@@ -83,7 +83,7 @@ def _distances(extractor: str, features: Mapping[str, np.ndarray]) -> dict[str, 
         chosen[f"n={count}]/{part}"] = _spaced(features[name], count)
     metrics: dict[str, float] = {}
     for suffix, found in chosen.items():
-        if len(found) > 1:
+        if min(len(found), len(features["train"])) > 1:
             metrics |= _distance(extractor, suffix, found, features["train"])
     return metrics
 

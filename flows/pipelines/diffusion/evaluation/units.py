@@ -67,6 +67,8 @@ def statistic(name: str, units: Units, train: Units) -> Callable[[Counts], NDArr
         extractor = "inception" if base == "fid" else parsed.extractor or "clip"
         if f"generated/{extractor}" not in units or f"train/{extractor}" not in train:
             return None
+        if len(train[f"train/{extractor}"]) < 2:
+            return None
         return _distance(units[f"generated/{extractor}"], train[f"train/{extractor}"])
     if base == "alignment" and "alignment" in units:
         return _ratio(units["alignment"], np.ones_like(units["alignment"]))

@@ -65,18 +65,22 @@ def import_results(
     bundle = bundle.model_copy(update={"predict": bundle.predict.model_copy(update={"precision": precision})})
     weights = member_weights(bundle, [each.weights for each in checkpoints])
     logger.info("%s: %s, folds %s", folder, configuration, ", ".join(paths))
-    key = digest_of([bundle.model_dump(mode="json"), uri_digests(map(str, paths.values()))])
+    digests = uri_digests(map(str, paths.values()))
+    key = digest_of([bundle.model_dump(mode="json"), {fold: digests[str(path)] for fold, path in paths.items()}])
     version = _register(bundle, weights, name, root, key, f"nnU-Net, {configuration}, folds {', '.join(paths)}")
     return Imported(f"models:/{name}/{version}", configuration, tuple(paths))
 
 
 def find_checkpoints(folder: Path, folds: Sequence[str] = ()) -> dict[str, Path]:
-    """Find the checkpoint of each fold, by its name. Raises WeightsError where there are none, or one is missing."""
+    """Find the checkpoint of each fold, by its name; of all where none is named, without that of ``fold_all`` beside
+    others, as nnU-Net predicts. Raises WeightsError where there are none, or one is missing."""
     found = {path.parent.name.removeprefix("fold_"): path for path in sorted(folder.glob(f"fold_*/{CHECKPOINT}"))}
     if not found:
         raise WeightsError(f"{folder}: there is no fold_*/{CHECKPOINT}; name a folder TRAINER__PLANS__CONFIGURATION")
     if missing := [fold for fold in folds if fold not in found]:
         raise WeightsError(f"{folder}: there is no fold {missing[0]}; there are {', '.join(found)}")
+    if not folds and len(found) > 1 and found.pop("all", None):
+        logger.warning("%s: fold_all is left out, as by nnU-Net; name it with --fold to import it", folder)
     return {fold: found[fold] for fold in folds} if folds else found
 
 

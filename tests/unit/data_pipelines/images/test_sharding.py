@@ -294,6 +294,16 @@ def test_of_equal_pixels_the_first_stays(tmp_path: Path) -> None:
     assert (ids(sharded), sharded.left_out) == (["b", "c"], {"duplicate": 1})
 
 
+def test_of_equal_pixels_in_two_classes_the_first_keeps_its_captions(tmp_path: Path) -> None:
+    images = {"cat/a.png": picture(0), "cat/b.png": picture(0), "dog/a.png": picture(0), "dog/b.png": picture(1)}
+    sharded = shard(write_folder(tmp_path / "raw", images), tmp_path, class_from="folder")
+    assert [(row["class_name"], row["captions"]) for row in sharded.rows] == [
+        ("cat", ["cat/a.png", "cat/b.png"]),
+        ("dog", ["dog/b.png"]),
+    ]
+    assert sharded.left_out == {"duplicate": 1, "duplicate of an image of another class": 1}
+
+
 def test_frames_of_a_clip_are_kept_where_nothing_moves(tmp_path: Path) -> None:
     images = {"clip1_a.png": picture(0), "clip1_b.png": picture(0), "clip2_a.png": picture(1)}
     sharded = shard(write_folder(tmp_path / "raw", images), tmp_path, clip_pattern="clip[0-9]")

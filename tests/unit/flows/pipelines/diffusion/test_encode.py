@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from data_pipelines.errors import DataError
-from flows.pipelines.diffusion.encode import class_names, scaling_factor, square_latent_shape
+from data_pipelines.errors import ConfigError, DataError
+from data_pipelines.shards.index import write_table
+from flows.pipelines.diffusion.encode import check_classes, class_names, scaling_factor, square_latent_shape
+from tests.support.diffusion import SHARDS, diffusion_config
+from tests.support.records import finished
 
 
 def test_scaling_factor_makes_latents_of_unit_variance() -> None:
@@ -30,7 +36,27 @@ def test_classes_are_those_of_the_training_images_in_order() -> None:
         {"case_id": str(i), "class_name": name, "split": split}
         for i, (name, split) in enumerate([("b", "train"), ("a", "train"), ("b", "val")])
     ]
-    assert class_names(rows) == ("a", "b")
-    assert class_names([row | {"class_name": None} for row in rows]) == ()
-    with pytest.raises(DataError, match="its class 'c' has no training image"):
-        class_names([*rows, {"case_id": "3", "class_name": "c", "split": "val"}])
+    assert class_names(rows) == (("a", "b"), {})
+    assert class_names([row | {"class_name": None} for row in rows]) == ((), {})
+    assert class_names([*rows, {"case_id": "3", "class_name": "c", "split": "val"}]) == (("a", "b"), {"c": "3"})
+
+
+def test_classes_are_checked_before_anything_is_trained(tmp_path: Path) -> None:
+    rows = [("0", "b", "train"), ("1", "a", "train"), ("2", "b", "val")]
+
+    def check(number: int | None, *more: tuple[str, str, str]) -> None:
+        columns = dict(zip(("case_id", "class_name", "split"), zip(*rows, *more, strict=True), strict=True))
+        write_table(str(tmp_path / "index.parquet"), pa.table(columns))
+        data = {"layout": "shapes", "class_from": "shape"}
+        config = diffusion_config(data=data, train={"model": {"context_dim": 128, "num_class_embeds": number}})
+        check_classes(config, finished("shard", SHARDS, index=str(tmp_path / "index.parquet")))
+
+    check(3)
+    with pytest.raises(
+        ConfigError, match=r"num_class_embeds \(4\) must be 3: the training images have 2 classes \(a, b"
+    ):
+        check(4)
+    with pytest.raises(DataError, match="its class 'c' has no training image") as caught:
+        check(3, ("3", "c", "val"))
+    assert "quarantine" not in str(caught.value), "no image is left out of what is drawn by class"
+    check(None, ("3", "c", "val"))

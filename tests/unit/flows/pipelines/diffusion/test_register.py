@@ -50,6 +50,12 @@ def test_it_is_compared_in_the_space_of_its_extractor(monkeypatch: pytest.Monkey
     assert inception.default_metric == "fid"
     others = [candidate_of(monkeypatch, num_images=9), candidate_of(monkeypatch, seed=1), inception]
     assert len({each.evaluation_data for each in [own, *others]}) == 4, "each would be another yardstick"
+    for train in (
+        {"model": {"context_dim": 128, "num_class_embeds": 4}},
+        {"model": {"context_dim": 128, "in_channels": 9}, "image_condition": {"kind": "masked"}},
+    ):
+        other = candidate_of(monkeypatch, {"train": train, "data": {"layout": "shapes", "class_from": "shape"}})
+        assert other.evaluation_data != own.evaluation_data, "it is asked for something else"
     weights.write_bytes(b"others")
     assert candidate_of(monkeypatch, inception_weights=str(weights)).evaluation_data != inception.evaluation_data
 

@@ -183,6 +183,19 @@ def test_what_is_known_of_an_image_is_its_latents_outside_the_hole(encoders: tup
     torch.testing.assert_close(known[1:, 1:], latents[:, 1:])
 
 
+def test_thin_holes_survive_and_nothing_under_them_is_known(encoders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of an image eight times as large, transparent strokes of three pixels over black."""
+    model = conditioned(encoders, tmp_path)
+    image = np.full((128, 128, 4), 200, np.uint8)
+    for row in (3, 45, 77, 120):
+        image[row : row + 3] = 0
+    pixels, hole = model.conditioner._resized(image, (16, 16))
+    assert hole[0, 0, :, 0].nonzero().flatten().tolist() == [0, 5, 9, 15]
+    assert hole.eq(hole[..., :1]).all()
+    known = pixels.float().mean(1, keepdim=True)[hole == 0]
+    assert (known.min(), known.max()) == (200, 200)
+
+
 def test_a_small_image_is_enlarged_to_the_size_that_is_drawn(encoders: tuple[Path, Path], tmp_path: Path) -> None:
     model = conditioned(encoders, tmp_path, kind="low_resolution")
     (known,) = model.conditioner.known([np.zeros((4, 6, 3), np.uint8)], (4, 6, 4))  # type: ignore[misc]
@@ -287,3 +300,6 @@ def test_rows_become_requests(encoders: tuple[Path, Path], tmp_path: Path) -> No
     assert read_request({"class": "cat"}, without).class_name == "cat"
     with pytest.raises(InputError, match="the model takes no `prompt`"):
         read_request({"prompt": "a"}, without)
+    with pytest.raises(InputError, match="the model takes no `negative_prompt`"):
+        read_request({"class": "cat", "negative_prompt": "a"}, without)
+    assert read_request({"class": "cat", "seed": np.int64(2**53 + 1)}, without).seed == 2**53 + 1

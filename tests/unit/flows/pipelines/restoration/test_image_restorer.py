@@ -147,6 +147,8 @@ def test_holes_are_transparent_pixels_or_a_mask(tmp_path: Path) -> None:
         restorer.restore_file(str(tmp_path / "whole.png"))
     with pytest.raises(InputError, match=r"mask: has shape \(3, 3\), the image \(20, 24\)"):
         restorer.restore(image, np.ones((3, 3)))
+    with pytest.raises(InputError, match="mask: task denoising fills no holes; leave it out"):
+        restorer_in(tmp_path, DenoisingSpec()).restore_file(str(tmp_path / "whole.png"), str(tmp_path / "mask.png"))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

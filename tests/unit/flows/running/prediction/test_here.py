@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from data_pipelines.errors import ConfigError
 from flows.config.specs import ComputeSpec
 from flows.running.prediction.here import map_here, runs_here
 
@@ -62,6 +63,13 @@ def test_nothing_more_is_begun_where_the_caller_stops() -> None:
     assert len(begun) <= 2
 
 
-def test_a_gpu_that_was_asked_for_stays_visible() -> None:
+def test_a_gpu_that_is_not_there_is_not_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="--gpu: torch finds no GPU here"):
+        list(map_here(lambda item: item, [{"a": 1}], ComputeSpec(num_workers=1, use_gpu=True), 1))
+
+
+def test_a_gpu_that_was_asked_for_stays_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert list(map_here(lambda item: item, [{"a": 1}], ComputeSpec(num_workers=1, use_gpu=True), 2)) == [{"a": 1}]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"

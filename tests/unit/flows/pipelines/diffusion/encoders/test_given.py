@@ -86,7 +86,7 @@ def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
     [
         ({"encode": {"clip": "CLIP"}}, "context_dim is 128, the states of encode.clip are 32 wide"),
         ({"encode": {"clip": "TEXT"}}, "has no image tower"),
-        ({"encode": {"autoencoder": "VAE"}}, "in_channels and out_channels are 4 and 4, the latents .* have 16"),
+        ({"encode": {"autoencoder": "VAE"}}, "train.model.out_channels is 4, the latents .* have 16"),
         ({"data": {"resolution": 12}, "encode": {"autoencoder": "HALVES", "clip": "GOOD"}}, "multiple of 8: .* by 2"),
         (
             {
@@ -115,6 +115,26 @@ def test_given_networks_must_fit_before_anything_runs(
     data = {"layout": "shapes"} | changes.get("data", {})
     with pytest.raises(UserError, match=message):
         check_given_networks(diffusion_config(**{**changes, "encode": encode, "data": data}))
+
+
+def test_a_given_network_fits_other_conditions(tmp_path: Path) -> None:
+    """Without text the CLIP is what images are compared by; an image that is drawn from is among the channels."""
+    for name, described in (
+        ("clip", {"model_type": "clip", "text_config": {"hidden_size": 32}}),
+        ("vae", {"_class_name": "AutoencoderKL", "latent_channels": 4, "block_out_channels": [8]}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(described))
+    model = {"context_dim": None, "in_channels": 9, "out_channels": 4}
+    train = {"model": model, "image_condition": {"kind": "masked"}}
+    config = diffusion_config(
+        encode={"clip": str(tmp_path / "clip"), "autoencoder": str(tmp_path / "vae")},
+        train=train,
+        data={"layout": "shapes"},
+        evaluate={"num_explained": 0},
+    )
+    given._check_clip_config(config)
+    given._check_autoencoder_config(config)
 
 
 def test_given_networks_are_loaded_completely_once(
