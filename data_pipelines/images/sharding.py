@@ -59,7 +59,8 @@ class ShardedExamples:
     num_new: int
     """Number of examples read by this run; the others were cache hits."""
     left_out: dict[str, int]
-    """Number of skipped examples by the field of the spec that skips them (``min_side``, ...), or ``duplicate``."""
+    """Number of skipped examples by the field of the spec that skips them (``min_side``, ...), ``DUPLICATE`` or
+    ``OTHER_CLASS``."""
     changes: dict[str, int] = field(default_factory=dict)
     """Name of a change, see ``changes``, to the number of images that it was made in."""
 

@@ -52,8 +52,8 @@ class ImageSpec(Spec):
     """Where the class of an image is named: ``folder``, the name of the folder that it lies in (of a tar: that of its
     key); or a column of metadata.jsonl, metadata.csv or Parquet files. Empty (default): images have no classes."""
     deduplicate: bool = True
-    """Keep only the first of several images with the same pixels, and skip the others; it gets their captions, too.
-    Frames of clips are all kept."""
+    """Keep only the first of several images with the same pixels, and skip the others; it gets their captions, too,
+    where they have its class. Frames of clips are all kept."""
     on_error: Literal["stop", "quarantine"] = "stop"
     """On bad input: list every problem and stop, or skip the bad images and list them in the report."""
     max_pixels: int = Field(default=1 << 26, gt=0)

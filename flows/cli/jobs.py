@@ -64,7 +64,8 @@ def status(
     from flows.running.status import join_progress, list_local, list_schedules
     from flows.running.submit import list_jobs
 
-    is_named = follow or job_id or address.startswith(("http://", "https://"))  # others are a Ray that is joined
+    is_joined = address == os.environ.get("RAY_ADDRESS") and not address.startswith(("http://", "https://"))
+    is_named = follow or job_id or (address and not is_joined)
     client = connect(_require(address)) if is_named else None
     if follow:
         if job_id is None:

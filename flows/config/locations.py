@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError
 from data_pipelines.storage import home_folder
 
@@ -29,6 +33,16 @@ def writable_folder(folder: Path, variables: str) -> Path:
     if not is_writable:
         raise ConfigError(f"{folder} cannot be written to: set {variables} to a folder that can")
     return folder
+
+
+@contextmanager
+def process_lock(kind: str, name: str) -> Iterator[None]:
+    """Let one process of this user and machine at a time into the block; locks are named by kind and name."""
+    path = state_folder() / kind / f"{digest_of(name)[:16]}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def private_folder(folder: Path) -> Path:

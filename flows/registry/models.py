@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError, RegistryError
-from flows.config.locations import state_folder
+from flows.config.locations import process_lock
 from flows.registry import tracking
 from flows.registry.gate import CHAMPION
 
@@ -121,14 +119,9 @@ def set_champion(root: str, name: str, version: str | None = None) -> ModelVersi
     return find_version(f"models:/{name}@{CHAMPION}", root)
 
 
-@contextmanager
-def promotion_lock(server: str, name: str) -> Iterator[None]:
+def promotion_lock(server: str, name: str) -> AbstractContextManager[None]:
     """Let one process of this machine at a time look who is champion and replace it. (MLflow has no such lock.)"""
-    path = state_folder() / "promotion" / f"{digest_of([server, name])[:16]}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return process_lock("promotion", f"{server} {name}")
 
 
 def promote(client: MlflowClient, name: str, version: str) -> None:

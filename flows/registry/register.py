@@ -57,9 +57,9 @@ class RegistrationFigures(Figures):
     model_name: str
     model_version: int
     model_uri: str
-    """``models:/NAME@ALIAS``."""
+    """``models:/NAME@ALIAS``; ``models:/NAME/VERSION`` where the alias has moved since."""
     alias: str
-    """``champion`` or ``challenger``."""
+    """``champion`` or ``challenger``; empty where it has moved since."""
     reason: str
     """Reason of the gate's decision."""
     run_id: str
@@ -298,7 +298,7 @@ def _is_registered(record: Record[RegistrationFigures], root: str) -> bool:
     except Exception as error:  # whatever the server says: without the version, the stage has to run
         logger.warning("register: the recorded model version is not in the registry (%s); the stage runs again", error)
         return False
-    if version.tags.get(REGISTER_TAG) == record.key:
+    if version.tags.get(REGISTER_TAG, record.key) == record.key:  # versions of earlier releases have no tag
         return True
     logger.warning("register: version %s of %s is of another registration by now; the stage runs again", number, name)
     return False

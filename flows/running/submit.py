@@ -116,12 +116,18 @@ def cancel_pipeline(client: JobSubmissionClient, job_id: str) -> list[str]:
 
 
 def _stage_ids(client: JobSubmissionClient, job_id: str) -> Iterator[str]:
-    """Yield the jobs of a pipeline's stages: it follows those that an attempt which died has started."""
-    base = job_id.rpartition("-")[0]
+    """Yield the jobs of a pipeline's stages: it follows those that an earlier attempt, which died, has started."""
+    base, attempt = _attempt(job_id)
     for job in client.list_jobs():
-        owner = (job.metadata or {}).get(OWNER_TAG, "")
-        if job.submission_id and owner and owner.rpartition("-")[0] == base:
+        owner, number = _attempt((job.metadata or {}).get(OWNER_TAG, ""))
+        if job.submission_id and owner and owner == base and number <= attempt:
             yield job.submission_id
+
+
+def _attempt(job_id: str) -> tuple[str, int]:
+    """Split a job's id into its name and the number of the attempt."""
+    name, _, number = job_id.rpartition("-")
+    return (name, int(number)) if number.isdigit() else (job_id, 0)
 
 
 def _stop(client: JobSubmissionClient, ids: Iterable[str]) -> list[str]:
@@ -144,7 +150,7 @@ def _row(job: JobDetails) -> JobRow:
     return JobRow(
         job_id=str(job.submission_id),
         what=f"pipeline {metadata[PIPELINE_TAG]}" if PIPELINE_TAG in metadata else metadata[STAGE_TAG],
-        owner=metadata.get(OWNER_TAG, str(job.submission_id)),
+        owner=metadata.get(OWNER_TAG) or str(job.submission_id),
         state=job.status.value.lower(),
         seconds=max(0.0, (end - (job.start_time or end)) / 1000),
         message=(job.message or "").split("\n")[0],

@@ -26,6 +26,8 @@ class TrialListener(Callback):
         self._shown = -1
         self._began = time.monotonic()
         self._num_ended = 0
+        self.is_closed = False
+        """Whether what ends now is no result: the search was stopped, and what its trials need is taken away."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Keep the trial's last report, and tell the score of one that trained to its end."""
@@ -49,6 +51,8 @@ class TrialListener(Callback):
 
     def _keep(self, number: int, outcome: Outcome) -> Trial:
         ended = Trial(number=number, values=dict(self._values[number]), outcome=outcome)
+        if self.is_closed:
+            return ended
         storage.write_bytes(storage.join(self._uri, f"{number:05d}.json"), ended.model_dump_json().encode())
         return ended
 

@@ -194,4 +194,8 @@ class _Phase:
                 ),
                 run_config=tune.RunConfig(storage_path=str(folder), name="trials", verbose=0, callbacks=[listener]),
             )
-            fit_trials(tuner)
+            try:
+                fit_trials(tuner)
+            except BaseException:
+                listener.is_closed = True
+                raise

@@ -12,10 +12,10 @@ from data_pipelines.digests import digest_of, uri_digests
 from data_pipelines.errors import ConfigError, InputError
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.files import source_files
+from flows.config.locations import process_lock
 from flows.pipelines.segmentation.maps import MAPS, MapName, map_path
 from flows.registry.models import ModelVersion
 from flows.running.prediction.items import Item
-from flows.stages.lock import hold_lock
 
 MANIFEST = "predictions.json"
 PATH_COLUMNS = ("path", "image")
@@ -40,7 +40,7 @@ def claim_folder(folder: Path, version: ModelVersion, items: Sequence[Item]) -> 
     command did not write would be taken for a prediction.
     """
     inputs = input_digests(items)  # of volumes, this takes minutes: before the lock
-    with hold_lock(str(folder)):
+    with process_lock("predictions", str(folder)):
         _claim(folder, version, inputs)
 
 
@@ -88,7 +88,7 @@ def check_distinct(items: Sequence[Item], maps: Sequence[MapName]) -> None:
 def input_digests(items: Sequence[Item]) -> dict[str, str]:
     """Compute the digest of each item's row and of the content of its files, by the name of its output.
 
-    Where an image lies is no part of it: a folder that moved has the same content.
+    Where an image lies is no part of it, if it can be read here: a folder that moved has the same content.
     """
     files = {item.output: [file for path in item.files for file in source_files(path)] for item in items}
     digests = uri_digests(str(file) for paths in files.values() for file in paths)
@@ -96,7 +96,7 @@ def input_digests(items: Sequence[Item]) -> dict[str, str]:
         Path(item.output).name: digest_of(
             [
                 {name: value for name, value in item.row.items() if name not in PATH_COLUMNS},
-                [digests.get(str(file), "") for file in files[item.output]],
+                [digests.get(str(file), str(file)) for file in files[item.output]],
             ]
         )
         for item in items

@@ -31,7 +31,7 @@ def plan_pictures(source: str, folder: Path) -> tuple[list[Item], dict[str, str]
         entries = [path]
     else:
         entries = [Path(match).absolute() for match in glob.glob(str(path), recursive=True)]
-    if path == folder:
+    if root == folder and not path.is_file():  # a folder, or a glob of its images
         raise InputError(f"{source}: predictions would lie among their inputs; name another output folder")
     if not path.is_relative_to(folder):
         entries = [entry for entry in entries if not entry.is_relative_to(folder)]  # earlier results are no input

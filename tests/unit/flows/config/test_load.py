@@ -63,6 +63,14 @@ def test_mistakes_are_named(tmp_path: Path, override: str, named: str) -> None:
     assert str(path) in str(caught.value) or override in str(caught.value)
 
 
+def test_what_is_merged_may_be_overridden(tmp_path: Path) -> None:
+    merged = "pipeline: diffusion\ntrain: {optimizer: &o {learning_rate: 0.1, name: adamw}}\n"
+    merged += "train_clip: {optimizer: &c {<<: *o, learning_rate: 0.2}}\ntrain_autoencoder: {optimizer: {<<: *c}}"
+    config = read_config(written(tmp_path, merged), [], MODELS)
+    assert isinstance(config, DiffusionConfig)
+    assert config.train_autoencoder.optimizer.learning_rate == 0.2
+
+
 def test_an_anchor_that_two_groups_share_is_overridden_in_one(tmp_path: Path) -> None:
     text = "pipeline: diffusion\ntrain_clip: {optimizer: &o {learning_rate: 0.1}}\ntrain_autoencoder: {optimizer: *o}"
     path = written(tmp_path, text)

@@ -82,6 +82,7 @@ def test_a_stage_that_an_attempt_which_died_had_started_is_cancelled_with_the_ne
         job("m-0123-2", 3, **{PIPELINE_TAG: "m"}),
         job("train-1", 2, **{STAGE_TAG: "train", OWNER_TAG: "m-0123-1"}),
         job("train-2", 2, **{STAGE_TAG: "train", OWNER_TAG: "other-1"}),
+        job("train-3", 4, **{STAGE_TAG: "train", OWNER_TAG: "m-0123-3"}),
     )
     assert cancel_pipeline(client, "m-0123-2") == ["m-0123-2", "train-1"]
 
@@ -90,7 +91,7 @@ def test_a_stage_of_no_pipeline_job_is_listed_while_it_runs() -> None:
     running, ended = job("train-1", 2, **{STAGE_TAG: "train", OWNER_TAG: ""}), job("shard-1", 1, **{STAGE_TAG: "shard"})
     running.status.is_terminal, ended.status.is_terminal = (lambda: False), (lambda: True)
     client: Any = Stopping(running, ended)
-    assert [row.job_id for row in list_jobs(client)] == ["train-1"]
+    assert [(row.job_id, row.owner) for row in list_jobs(client)] == [("train-1", "train-1")]
 
 
 def test_a_folder_of_this_machine_is_refused_for_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,8 @@ def test_pictures_beside_or_below_their_predictions(tmp_path: Path) -> None:
     (tmp_path / "photos" / "a.png").touch()
     with pytest.raises(InputError, match="predictions would lie among their inputs"):
         plan_items(str(tmp_path / "photos"), tmp_path / "photos", takes_prompts=False, takes_pictures=True)
+    with pytest.raises(InputError, match="predictions would lie among their inputs"):
+        plan_items(str(tmp_path / "photos" / "*"), tmp_path / "photos", takes_prompts=False, takes_pictures=True)
     above = plan_items(str(tmp_path / "photos"), tmp_path, takes_prompts=False, takes_pictures=True)
     assert [Path(item.output).name for item in above.items] == ["a.png"]
     (tmp_path / "photos" / "out").mkdir()
