@@ -17,6 +17,7 @@ from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.pipelines.diffusion.evaluate import (
     GenerationScores,
     condition_names,
+    conditions_of,
     draw_parts,
     evaluation_digest,
     read_samples,
@@ -106,12 +107,7 @@ def check_fits(folder: Path, bundle: Bundle, config: DiffusionConfig) -> None:
     something else."""
     from unet_models.formats.denoiser_folder import load_denoiser
 
-    train, network = config.train, load_denoiser(folder / "unet").spec
-    wanted = condition_names(
-        takes_text=train.model.context_dim is not None,
-        takes_classes=train.model.num_class_embeds is not None,
-        image=train.image_condition.kind,
-    )
+    network, wanted = load_denoiser(folder / "unet").spec, conditions_of(config)
     found = condition_names(
         takes_text=network.context_dim is not None,
         takes_classes=bool(bundle.classes),

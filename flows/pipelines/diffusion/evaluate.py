@@ -121,15 +121,20 @@ def draw_parts(
 def evaluation_digest(config: DiffusionConfig, trained: Trained) -> str:
     """Compute the digest of what metrics depend on: distances are to the training images, in the space of that very
     CLIP, and depend on N, the seed, and what is asked for, which the conditions decide."""
-    weights, spec, train = config.evaluate.inception_weights, config.evaluate, config.train
+    weights, spec = config.evaluate.inception_weights, config.evaluate
     file_digest = storage.digest(weights) if weights else ""
-    conditions = condition_names(
+    data = [trained.shards.digest, trained.clip.digest, spec.num_images, spec.seed, file_digest]
+    return digest_of([FORMAT, *data, conditions_of(config)])
+
+
+def conditions_of(config: DiffusionConfig) -> list[str]:
+    """Name the conditions of the network that is trained."""
+    train = config.train
+    return condition_names(
         takes_text=train.model.context_dim is not None,
         takes_classes=train.model.num_class_embeds is not None,
         image=train.image_condition.kind,
     )
-    data = [trained.shards.digest, trained.clip.digest, spec.num_images, spec.seed, file_digest]
-    return digest_of([FORMAT, *data, conditions])
 
 
 def condition_names(*, takes_text: bool, takes_classes: bool, image: str) -> list[str]:
