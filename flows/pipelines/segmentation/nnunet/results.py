@@ -79,7 +79,8 @@ def find_checkpoints(folder: Path, folds: Sequence[str] = ()) -> dict[str, Path]
         raise WeightsError(f"{folder}: there is no fold_*/{CHECKPOINT}; name a folder TRAINER__PLANS__CONFIGURATION")
     if missing := [fold for fold in folds if fold not in found]:
         raise WeightsError(f"{folder}: there is no fold {missing[0]}; there are {', '.join(found)}")
-    if not folds and len(found) > 1 and found.pop("all", None):
+    if not folds and len(found) > 1 and "all" in found:
+        del found["all"]
         logger.warning("%s: fold_all is left out, as by nnU-Net; name it with --fold to import it", folder)
     return {fold: found[fold] for fold in folds} if folds else found
 
