@@ -41,8 +41,9 @@ def lost(text: str) -> Exception:
     [
         (
             died(OUT_OF_MEMORY),
-            "training worker 1 was killed: out of memory (its node 192.0.2.2 used 8.10 of 23.54 GB); lower "
-            "train.micro_batch_size, compute.num_workers or compute.loader_processes, or use nodes with more memory",
+            "training worker 1 was killed: out of memory (its node 192.0.2.2 used 8.10 of 23.54 GB); use "
+            "nodes with more memory, or lower compute.num_workers or compute.loader_processes, and it goes on from the "
+            "last checkpoint; a lower train.micro_batch_size is another training, from its start",
         ),
         (lost(KILLED), "training worker 1 was killed, or crashed"),
         (lost("The actor died because its node has died."), "training worker 1 was lost with its node"),
