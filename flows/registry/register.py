@@ -161,19 +161,12 @@ def _log_decision(
     said = f"{decision.alias}: {decision.reason}"
     card = f"{candidate.build_card()}\n\nAt registration: {said}."
     client.log_text(run_id, card, f"{_report_folder(candidate.evaluation)}/{CARD}")
-    client.set_model_version_tag(name, version, GATE_TAG, _shortened(said, "..."))
-    client.update_model_version(
-        name, version, _shortened(card, f"\n\nCut: the whole card is {CARD} beside the report.")
-    )
+    client.set_model_version_tag(name, version, GATE_TAG, tracking.shortened(said, "..."))
+    cut = f"\n\nCut: the whole card is {CARD} beside the report."
+    client.update_model_version(name, version, tracking.shortened(card, cut))
     for output in attempt.outputs:
         with storage.local_file(attempt.output(output)) as file:
             client.log_artifact(run_id, str(file), _report_folder(candidate.evaluation))
-
-
-def _shortened(text: str, end: str) -> str:
-    """Cut a text that MLflow's database does not hold: a card of a hundred classes."""
-    length = tracking.MAX_TAG_LENGTH
-    return text if len(text) <= length else text[: length - len(end)] + end
 
 
 def _report_folder(evaluation: Record[EvaluationFigures]) -> str:
@@ -280,7 +273,7 @@ def _log_dataset(client: MlflowClient, run_id: str, shards: Record[ShardFigures]
 
 
 def figures_today(figures: RegistrationFigures, root: str) -> RegistrationFigures:
-    """Return the figures of a registration that was found done: its alias may name another version by now."""
+    """Return the figures of a registration that is a cache hit: its alias may name another version by now."""
     name, version = figures.model_name, figures.model_version
     holder = find_by_alias(tracking.connect(root), name, figures.alias)
     if holder is not None and int(holder.version) == version:

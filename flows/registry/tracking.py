@@ -82,6 +82,11 @@ def open_run(client: MlflowClient, experiment: str, stage_key: str, name: str) -
     return str(client.create_run(experiment_id, run_name=name, tags={STAGE_KEY_TAG: stage_key}).info.run_id)
 
 
+def shortened(text: str, end: str) -> str:
+    """Cut a tag or description that MLflow's database does not hold, such as a card of a hundred classes."""
+    return text if len(text) <= MAX_TAG_LENGTH else text[: MAX_TAG_LENGTH - len(end)] + end
+
+
 def log_parameters(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
     """Log the resolved configuration, flattened to ``a.b.c``."""
     from mlflow.entities import Param

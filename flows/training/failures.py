@@ -59,7 +59,7 @@ def _describe(who: str, error: Exception) -> str:
         node, used, total = memory.groups()
         return (
             f"{who} was killed: out of memory (its node {node} used {used} of {total} GB); use nodes "
-            "with more memory, or lower compute.num_workers or compute.loader_processes, and it goes on from the last "
+            "with more memory, or lower compute.num_workers or compute.loader_processes, and it resumes from the last "
             "checkpoint; a lower train.micro_batch_size is another training, from its start"
         )
     if not is_death(error):

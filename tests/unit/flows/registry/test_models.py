@@ -12,7 +12,7 @@ import pytest
 from data_pipelines.errors import RegistryError
 from flows.registry import tracking
 from flows.registry.models import PREVIOUS, REGISTER_TAG, _all_pages, list_versions, set_champion
-from flows.registry.register import RegistrationFigures, _is_registered, _shortened, figures_today
+from flows.registry.register import RegistrationFigures, _is_registered, figures_today
 from tests.support.records import finished
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ def test_quotation_marks_in_the_names_of_others(client: MlflowClient, storage: s
 
 
 def test_a_card_is_as_long_as_the_database_takes() -> None:
-    assert _shortened("card", "cut") == "card"
-    assert len(_shortened("x" * 6000, "cut")) == 5000
-    assert _shortened("x" * 6000, "cut").endswith("xcut")
+    assert tracking.shortened("card", "cut") == "card"
+    assert len(tracking.shortened("x" * 6000, "cut")) == 5000
+    assert tracking.shortened("x" * 6000, "cut").endswith("xcut")
 
 
 class Page(list[Any]):

@@ -42,7 +42,7 @@ def lost(text: str) -> Exception:
         (
             died(OUT_OF_MEMORY),
             "training worker 1 was killed: out of memory (its node 192.0.2.2 used 8.10 of 23.54 GB); use "
-            "nodes with more memory, or lower compute.num_workers or compute.loader_processes, and it goes on from the "
+            "nodes with more memory, or lower compute.num_workers or compute.loader_processes, and it resumes from the "
             "last checkpoint; a lower train.micro_batch_size is another training, from its start",
         ),
         (lost(KILLED), "training worker 1 was killed, or crashed"),
