@@ -54,6 +54,11 @@ class TrainingDiverged(Exception):  # noqa: N818 - an outcome, and what people c
     """The loss became NaN or infinite. The same training diverges again, so it is not retried."""
 
 
+def printable(text: str) -> str:
+    """Write bytes that are not UTF-8 as \\udcXX, so that the text can be shown and stored."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One broken rule: which file, which rule, what was found there, and what to do about it."""
@@ -68,6 +73,10 @@ class Problem:
     """Remedy, in one sentence."""
     case_id: str = ""
     """Case that the problem belongs to; empty where it is the data set's."""
+
+    def __post_init__(self) -> None:
+        for name in ("path", "message", "case_id"):  # which may hold names of files, and are written as UTF-8
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
 
 class DataError(UserError):

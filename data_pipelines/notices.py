@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_pipelines.errors import printable
 from data_pipelines.specs import Spec
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Notice(Spec):
 
 def notice(rule: str, path: str | Path, message: str) -> Notice:
     """Build the notice about one file."""
-    return Notice(rule=rule, path=str(path), message=message)
+    return Notice(rule=rule, path=printable(str(path)), message=printable(message))
 
 
 def of_case(notices: Iterable[Notice], case_id: str) -> tuple[Notice, ...]:

@@ -199,7 +199,7 @@ def segment(bundle_folder, image_path, output_path):
     labels = np.array([values[0] for values in bundle["labels"]["values"]])[numbers]
     kinds = (np.iinfo(kind) for kind in (np.uint8, np.int16, np.uint16, np.int32))
     kind = next(kind for kind in kinds if kind.min <= labels.min() and labels.max() <= kind.max)
-    written = nibabel.Nifti1Image(labels.astype(kind.dtype), file.affine)
+    written = type(file)(labels.astype(kind.dtype), file.affine)  # NIfTI-1 or NIfTI-2
     written.header.set_xyzt_units(*file.header.get_xyzt_units())
     nibabel.save(written, output_path)
 

@@ -48,7 +48,7 @@ def class_text(value: object) -> str:
 def _with_class(example: Example, class_from: str, columns: Mapping[str, list[object]]) -> Example:
     """Return the example with its class. Raises DataError where it has none."""
     if class_from == FOLDER:
-        name = posixpath.basename(posixpath.dirname(example.example_id))
+        name = _folder_name(example)
     elif isinstance(example.part, int):
         name = class_text(columns[example.image][example.part])
     else:
@@ -56,6 +56,16 @@ def _with_class(example: Example, class_from: str, columns: Mapping[str, list[ob
     if not name:
         raise _no_class(example, class_from)
     return replace(example, class_name=name)
+
+
+def _folder_name(example: Example) -> str:
+    """Return the name of the folder that an image lies in, within a tar where it is in one; empty: it lies in none."""
+    inside = example.example_id
+    if isinstance(example.part, str):  # a tar's own name and folder say nothing of the class
+        inside = posixpath.normpath(example.part)
+    elif example.part is not None:
+        inside = posixpath.dirname(example.example_id)  # of a row: FILE/ROW
+    return posixpath.basename(posixpath.dirname(inside))
 
 
 def _no_class(example: Example, class_from: str) -> DataError:

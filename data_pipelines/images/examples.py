@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_pipelines.errors import DataError, Problem, ProblemList, broken_rule
+from data_pipelines.errors import DataError, Problem, ProblemList, broken_rule, printable
 
 CAPTION_COLUMNS = ("caption", "text", "TEXT")
 """Columns that may hold the caption; the first that is present is used."""
@@ -64,11 +64,6 @@ def where_of(path: str, part: int | str | None) -> str:
     if part is None:
         return path
     return f"{path}: row {part}" if isinstance(part, int) else f"{path}: {part}"
-
-
-def printable(text: str) -> str:
-    """Write bytes that are not UTF-8 as \\udcXX, so that the text can be shown and stored."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_caption(value: object, where: str, example_id: str) -> str:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.errors import ProblemList, broken_rule
+from data_pipelines.errors import ProblemList, broken_rule, printable
 from data_pipelines.images.classes import class_text
-from data_pipelines.images.examples import Examples, assemble, column_captions, printable
+from data_pipelines.images.examples import Examples, assemble, column_captions
 from data_pipelines.images.kinds import IMAGE_SUFFIXES, foreign_format, is_image, not_supported
 from data_pipelines.images.lines import csv_lines, json_lines
 from data_pipelines.images.loose import foreign_problems, loose_example, no_caption, one_form, strip_suffix

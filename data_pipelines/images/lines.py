@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.errors import broken_rule
-from data_pipelines.images.examples import CAPTION_COLUMNS, printable
+from data_pipelines.errors import broken_rule, printable
+from data_pipelines.images.examples import CAPTION_COLUMNS
 
 Line = tuple[int, dict[str, Any], str]
 """Line number, column to value, and reason why the line cannot be parsed: empty where it can."""

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
-from data_pipelines.errors import DataError, ProblemList, broken_rule
-from data_pipelines.images.examples import Example, printable
+from data_pipelines.errors import DataError, ProblemList, broken_rule, printable
+from data_pipelines.images.examples import Example
 from data_pipelines.images.kinds import foreign_format, is_image, not_supported
 
 

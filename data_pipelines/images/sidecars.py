@@ -6,14 +6,13 @@ import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from data_pipelines.errors import broken_rule
+from data_pipelines.errors import broken_rule, printable
 from data_pipelines.images.examples import (
     CAPTION_EXTENSIONS,
     MAX_CAPTION_BYTES,
     Examples,
     assemble,
     file_captions,
-    printable,
 )
 from data_pipelines.images.kinds import foreign_format, is_image
 from data_pipelines.images.loose import foreign_problems, loose_example, no_caption, one_form, strip_suffix

@@ -68,14 +68,14 @@ class ImageSpec(Spec):
     """Regular expression that finds the clip in an image's id: its first group, or all of its match, such as
     ``clip[0-9]+``. Frames of one clip stay on one side of a drawn split. Default: each image is for itself, and with
     ``frames: all`` each file."""
-    split_seed: int = 0
+    split_seed: int = Field(default=0, ge=0)
     """Seed of the choice of held-out images."""
     shard_megabytes: float = Field(default=256, gt=0)
     """Maximum size of a shard in MB, an image being counted as its raw pixels at ``resolution``, or
     as 0.8 MB where it keeps its size."""
     num_shapes: int = Field(default=4000, ge=16)
     """Number of generated images; ``layout: shapes`` only."""
-    shapes_seed: int = 0
+    shapes_seed: int = Field(default=0, ge=0)
     """Seed of the generated images; ``layout: shapes`` only."""
 
     @property

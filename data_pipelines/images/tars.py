@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from data_pipelines.errors import DataError, ProblemList, broken_rule
+from data_pipelines.errors import DataError, ProblemList, broken_rule, printable
 from data_pipelines.images.examples import (
     CAPTION_EXTENSIONS,
     MAX_CAPTION_BYTES,
@@ -20,7 +20,6 @@ from data_pipelines.images.examples import (
     Examples,
     assemble,
     file_captions,
-    printable,
     unreadable_archive,
     where_of,
 )

@@ -56,7 +56,7 @@ class VolumePatches:
 
     def __call__(self, rows: Sequence[int], positions: Sequence[int], step: int) -> VolumeBatch:
         """Build the batch of the samples ``rows`` at ``positions`` of the global batch of ``step``."""
-        first_forced = round(self.global_batch_size * (1 - self.foreground_fraction))
+        first_forced = self._first_forced(step)
         margins = (self.margin,) * len(self.read_size) if isinstance(self.margin, int) else self.margin
         kept = [size - 2 * margin for size, margin in zip(self.read_size, margins, strict=True)]
         kept = kept if self.patch_at is None else list(self.patch_at(step))
@@ -81,6 +81,13 @@ class VolumePatches:
             step=step,
             **self._modalities(rows),
         )
+
+    def _first_forced(self, step: int) -> int:
+        """Return the first position that is centred on foreground, as nnU-Net rounds; a batch of one takes turns."""
+        fraction = self.foreground_fraction
+        if self.global_batch_size > 1:
+            return round(self.global_batch_size * (1 - fraction))
+        return 1 - (math.floor((step + 1) * fraction) - math.floor(step * fraction))
 
     def _centres(self, row: int, *, is_forced: bool) -> np.ndarray | None:
         """Return classes and voxels that the patch may be centred on; None: it may lie anywhere."""

@@ -13,6 +13,8 @@ from data_pipelines.specs import Spec
 
 BACKGROUND, IGNORE = "background", "ignore"
 """Names with a meaning: the class of everything else, and voxels that nobody has annotated."""
+MEAN = "mean"
+"""Name that no class or region may have: scores under it are the mean over all of them."""
 _BLOCK_VOXELS = 1 << 20
 """Voxels looked up at a time: wide integers of a whole volume would take several times its size."""
 

@@ -21,12 +21,15 @@ from data_pipelines.volumes.contours import fill_polygon
 from data_pipelines.volumes.formats.base import Geometry, check_voxels
 from data_pipelines.volumes.formats.frames import SEGMENTATIONS, frame_header
 from data_pipelines.volumes.formats.slices import read_dataset, unit_directions
+from data_pipelines.volumes.labels import ignored_voxels
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 SUFFIX = ".dcm"
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+"""Types of contours that have an inside (PS3.3 C.8.8.6.1), spelled as there."""
 _LPS = np.diag([-1.0, -1.0, 1.0])
 Drawn = tuple[str, np.ndarray]
 """Name of a segment or structure, and indices (N, 3) of voxels that are drawn as it."""
@@ -61,7 +64,7 @@ def read_dicom_label(
 
     Segments and structures are classes by their names, whatever the case of letters; others are left out and named.
     Frames and contours may lie ``tolerance`` voxels off the grid. Raises DataError where none is a class, two classes
-    overlap, or the grid is another one.
+    overlap, all voxels are ignored, or the grid is another one.
     """
     with named_errors(path):
         dataset = read_dataset(path)
@@ -85,7 +88,7 @@ def read_dicom_label(
         found = ", ".join(f"{name} ({count} voxels)" for name, count in overlaps.items())
         remedy = "draw each voxel as one class"
         raise unreadable("overlapping-segments", path, f"classes overlap with others: {found}", remedy)
-    return canvas.numbers, tuple(notices)
+    return canvas.numbers, (*notices, *ignored_voxels(str(path), canvas.numbers, labels))
 
 
 def _left_out(path: Path, names: dict[int, str], canvas: _Canvas) -> Iterator[Notice]:
@@ -139,7 +142,7 @@ def _segments(
             name = names.get(number, "")
             if _plain(name) not in canvas.known:
                 continue
-            mask = stored == number if kind == "LABELMAP" else 2 * stored.astype(np.float32) > full
+            mask = stored == number if kind == "LABELMAP" else 2 * stored.astype(np.float32) >= full
             rows, columns = np.nonzero(mask)
             yield name, np.stack([columns, rows, np.ones_like(rows)], axis=1) @ to_voxels
 
@@ -219,7 +222,7 @@ def _polygons(path: Path, name: str, structure: Any, notices: list[Notice]) -> I
     others: Counter[str] = Counter()
     for contour in structure.get("ContourSequence") or ():
         kind = str(contour.ContourGeometricType)
-        if kind.startswith("CLOSED_PLANAR"):
+        if kind.startswith(_CLOSED):
             yield np.reshape(np.array(contour.ContourData, dtype=np.float64), (-1, 3))
         else:
             others[kind] += 1

@@ -32,6 +32,7 @@ from data_pipelines.volumes.formats.base import (
     LabelKind,
     Volume,
 )
+from data_pipelines.volumes.formats.slices import list_slices
 from data_pipelines.volumes.specs import SLICE_TOLERANCE_MM
 
 
@@ -54,7 +55,7 @@ def source_files(path: Path) -> list[Path]:
     They are the slices of a folder, the voxels beside a detached header, the spacing beside a TIFF stack.
     """
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file())
+        return list_slices(path)
     if path.name.lower().endswith(TIFF_SUFFIXES):
         spacing = tiff.sidecar(path)
         return [path] if spacing is None else [path, spacing]

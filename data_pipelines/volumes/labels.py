@@ -24,10 +24,10 @@ def check_label(path: str, volume: Volume, labels: Labels) -> tuple[np.ndarray, 
     numbers = labels.read(array)
     if (undeclared := numbers > labels.ignored_number).any():
         raise _undeclared_values(path, array[undeclared], labels)
-    return numbers, (*notices, *_ignored(path, numbers, labels))
+    return numbers, (*notices, *ignored_voxels(path, numbers, labels))
 
 
-def _ignored(path: str, numbers: np.ndarray, labels: Labels) -> tuple[Notice, ...]:
+def ignored_voxels(path: str, numbers: np.ndarray, labels: Labels) -> tuple[Notice, ...]:
     """Count the voxels that are ignored. Raises DataError where no others are left."""
     count = int((numbers == labels.ignored_number).sum()) if labels.ignored else 0
     if count == numbers.size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.errors import broken_rule
+from data_pipelines.errors import DataError, broken_rule
+from data_pipelines.files.reading import named_errors
 from data_pipelines.notices import Notice, log_notices, notice
 from data_pipelines.shards.index import SOUND, TEXT
 from data_pipelines.shards.reader import ShardReader
@@ -20,6 +22,8 @@ SAMPLE_RATE = 16_000
 """Samples per second that every sound is converted to."""
 MAX_TEXT_BYTES = 10_000
 MAX_SECONDS = 600.0
+_MAX_OTHER_BYTES = 1 << 24
+"""Maximum size of what a WAV file holds beside its samples: names, markers, a picture."""
 
 StrPath = str | Path
 
@@ -42,14 +46,18 @@ NOTHING = Sizes()
 
 
 def read_text(path: StrPath) -> str:
-    """Read a text, without white space around it. Raises DataError where it is empty, too long or no UTF-8."""
-    size = Path(path).stat().st_size
-    if size > MAX_TEXT_BYTES:
-        raise broken_rule("text-length", path, f"{size} bytes, allowed are {MAX_TEXT_BYTES}", "shorten the text")
-    try:
-        text = Path(path).read_text("utf-8-sig").strip()
-    except UnicodeDecodeError:
-        raise broken_rule("text-encoding", path, "is not UTF-8", "save it as UTF-8") from None
+    """Read a text, without white space around it.
+
+    Raises DataError where it cannot be read, is empty, too long or no UTF-8.
+    """
+    with named_errors(Path(path)):
+        size = Path(path).stat().st_size
+        if size > MAX_TEXT_BYTES:
+            raise broken_rule("text-length", path, f"{size} bytes, allowed are {MAX_TEXT_BYTES}", "shorten the text")
+        try:
+            text = Path(path).read_text("utf-8-sig").strip()
+        except UnicodeDecodeError:
+            raise broken_rule("text-encoding", path, "is not UTF-8", "save it as UTF-8") from None
     if not text or "\0" in text:
         what = "is empty" if not text else "holds a zero byte"
         raise broken_rule("text-encoding", path, what, "write a text, or remove the file: a case may have none")
@@ -59,24 +67,57 @@ def read_text(path: StrPath) -> str:
 def read_sound(path: StrPath) -> tuple[np.ndarray, tuple[Notice, ...]]:
     """Read a WAV file: (T,) float32 in -1..1, one channel at ``SAMPLE_RATE``, and a notice where it was converted.
 
-    Raises DataError where it is none, is empty, too long or not finite.
+    Raises DataError where it is none, is empty, too long or not finite, and where it cannot be read.
+    """
+    with named_errors(Path(path)):
+        rate, stored = _read_wav(Path(path))
+        if not len(stored) or len(stored) > MAX_SECONDS * rate:
+            raise _bad_length(Path(path), len(stored) / rate)
+        sound = _scaled(stored)
+        if not np.isfinite(sound).all():
+            raise broken_rule("sound-format", path, "holds values that are not finite", "write it again")
+        mono = sound if sound.ndim == 1 else sound.mean(axis=1)
+        common = math.gcd(rate, SAMPLE_RATE)
+        converted = mono if rate == SAMPLE_RATE else _resample(mono, SAMPLE_RATE // common, rate // common)
+    return converted.astype(np.float32), tuple(_conversions(path, rate, sound))
+
+
+def _read_wav(path: Path) -> tuple[int, np.ndarray]:
+    """Return samples per second and the samples as stored, (T,) or (T, channels).
+
+    Raises DataError where it is no WAV, or far longer than is allowed: of that one only the header is read.
     """
     from scipy.io import wavfile
 
     try:
-        rate, stored = wavfile.read(path)
+        rate, bytes_at_once = _stated_format(path)
+        if not rate or not bytes_at_once:
+            raise ValueError(f"it states {rate} samples per second of {bytes_at_once} bytes")
+        if (size := path.stat().st_size) > MAX_SECONDS * rate * bytes_at_once + _MAX_OTHER_BYTES:
+            raise _bad_length(path, size / (rate * bytes_at_once))
+        return wavfile.read(path)
     except _NO_WAV as error:
         raise broken_rule("sound-format", path, f"no WAV file of PCM or float ({error})", "convert it to WAV") from None
-    if not len(stored) or len(stored) > MAX_SECONDS * rate:
-        seconds = len(stored) / rate
-        raise broken_rule("sound-length", path, f"{seconds:g} s, allowed are up to {MAX_SECONDS:g} s", "cut it")
-    sound = _scaled(stored)
-    if not np.isfinite(sound).all():
-        raise broken_rule("sound-format", path, "holds values that are not finite", "write it again")
-    mono = sound if sound.ndim == 1 else sound.mean(axis=1)
-    common = math.gcd(rate, SAMPLE_RATE)
-    converted = mono if rate == SAMPLE_RATE else _resample(mono, SAMPLE_RATE // common, rate // common)
-    return converted.astype(np.float32), tuple(_conversions(path, rate, sound))
+
+
+def _stated_format(path: Path) -> tuple[int, int]:
+    """Read from the header samples per second, and the bytes of one sample of all channels.
+
+    Raises struct.error or ValueError where the file has no such header.
+    """
+    with path.open("rb") as file:
+        kind = file.read(12)
+        order = ">" if kind[:4] == b"RIFX" else "<"
+        if kind[:4] not in (b"RIFF", b"RIFX", b"RF64") or kind[8:] != b"WAVE":
+            raise ValueError("it does not begin as one")
+        while (chunk := struct.unpack(f"{order}4sI", file.read(8)))[0] != b"fmt ":
+            file.seek(chunk[1] + chunk[1] % 2, os.SEEK_CUR)
+        _, _, rate, _, bytes_at_once = struct.unpack(f"{order}HHIIH", file.read(14))
+    return rate, bytes_at_once
+
+
+def _bad_length(path: Path, seconds: float) -> DataError:
+    return broken_rule("sound-length", path, f"{seconds:g} s, allowed are up to {MAX_SECONDS:g} s", "cut it")
 
 
 def _scaled(stored: np.ndarray) -> np.ndarray:

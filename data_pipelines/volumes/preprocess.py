@@ -194,6 +194,14 @@ def canonical_axes(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...
     return tuple(axes), tuple(bool(orientation[axis, 1] < 0) for axis in axes)
 
 
+def has_canonical_axes(done: Preprocessing, geometry: Geometry) -> bool:
+    """Tell whether the prepared axes of a volume run right, anterior, superior; without an affine nobody knows.
+
+    ``data.preprocess`` may ask for others. Those of 2-D images have no such directions.
+    """
+    return geometry.affine is not None and (done.axes, done.flips) == canonical_axes(geometry)
+
+
 def normalise(image: np.ndarray, spec: PreprocessSpec, inside: np.ndarray | None = None) -> np.ndarray:
     """Normalise the intensities of an image (C, *spatial) per channel, as float32; statistics are float64.
 

@@ -86,10 +86,9 @@ def target_spacing(dataset: Dataset, spec: DataSpec) -> Spacing | None:
         return spec.preprocess.spacing
     spacings = []
     for case in dataset.cases:
-        try:
-            geometry = _read_geometry(case, spec)
-        except DataError:
-            continue  # found again, and reported, when the case is read
+        geometry = _read_geometry(case, spec)
+        if geometry is None:
+            continue
         axes, _ = canonical_axes(geometry)
         spacings.append([geometry.spacing[axis] for axis in axes])
     if not spacings:
@@ -130,26 +129,28 @@ def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
     def samples() -> Iterator[Sample]:
         for case, digest in zip(work.cases, work.digests, strict=True):
             with problems.collecting(case.case_id):
-                yield _build_sample(check_case(case, work.dataset, work.spec), digest, work)
+                yield _build_sample(case, digest, work)
 
     rows = write_shard(work.uri, samples())
     return rows, problems
 
 
-def _build_sample(checked: CheckedCase, digest: str, work: Work) -> Sample:
-    """Preprocess a case and build its index row and parts."""
-    prepared = prepare(
-        checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label, checked.case_id
-    )
+def _build_sample(case: Case, digest: str, work: Work) -> Sample:
+    """Check and preprocess a case and build its index row and parts."""
+    checked, path = check_case(case, work.dataset, work.spec), case.paths[0]
+    prepared = prepare(checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label, path)
     assert prepared.mask is not None
     row = _index_row(checked, prepared.done, work.dataset, digest)
-    notices = [*checked.notices, *vanished_classes(checked, prepared.mask, work.dataset.labels.numbers)]
+    notices = [*checked.notices, *vanished_classes(checked, path, prepared.mask, work.dataset.labels.numbers)]
     row["notices"] = json.dumps([one.model_dump() for one in notices])
     return row, sample_parts(checked, prepared.image, prepared.mask, prepared.done, work.dataset.labels.num_classes)
 
 
-def vanished_classes(checked: CheckedCase, mask: np.ndarray, classes: Mapping[str, int]) -> list[Notice]:
-    """Build a notice for each class that the label has and the prepared mask (*spatial) has no voxel of any more."""
+def vanished_classes(checked: CheckedCase, path: str, mask: np.ndarray, classes: Mapping[str, int]) -> list[Notice]:
+    """Build a notice for each class that the label has and the prepared mask (*spatial) has no voxel of any more.
+
+    They name the file ``path``.
+    """
     before = np.bincount(checked.label.ravel(), minlength=len(classes))
     after = np.bincount(mask.ravel(), minlength=len(classes))
     messages = [
@@ -157,7 +158,7 @@ def vanished_classes(checked: CheckedCase, mask: np.ndarray, classes: Mapping[st
         for name, value in classes.items()
         if before[value] and not after[value]
     ]
-    return list(of_case((notice("vanished-class", checked.case_id, message) for message in messages), checked.case_id))
+    return list(of_case((notice("vanished-class", path, message) for message in messages), checked.case_id))
 
 
 def read_notices(rows: Iterable[Row]) -> list[Notice]:
@@ -247,17 +248,23 @@ def _plan(
     return tasks
 
 
-def _read_geometry(case: Case, spec: DataSpec) -> Geometry:
-    """Read the geometry of a case's sample from its header: of an image that is stored as one slice, the two axes."""
-    geometry = read_geometry(case.images[0], spec.max_voxels, spec.slice_tolerance_mm)
-    return geometry.without_slice_axis() if spec.ndim == 2 else geometry
+def _read_geometry(case: Case, spec: DataSpec) -> Geometry | None:
+    """Read the geometry of a case's sample from its header: of an image that is stored as one slice, the two axes.
+
+    None where it cannot be read or has another number of axes: found again, and reported, when the case is checked.
+    """
+    try:
+        geometry = read_geometry(case.images[0], spec.max_voxels, spec.slice_tolerance_mm)
+    except DataError:
+        return None
+    geometry = geometry.without_slice_axis() if spec.ndim == 2 else geometry
+    return geometry if geometry.ndim == spec.ndim else None
 
 
 def _expected_megabytes(case: Case, dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> float:
-    try:
-        geometry = _read_geometry(case, spec)
-    except DataError:
-        return 0.0  # found again, and reported, when the case is read
+    geometry = _read_geometry(case, spec)
+    if geometry is None:
+        return 0.0
     voxels = float(np.prod(geometry.shape))
     if spacing is not None:
         axes, _ = sample_axes(geometry, spec.preprocess)

@@ -172,7 +172,7 @@ class DataSpec(InputSpec):
     """Maximum size of a shard, in MB of preprocessed data; a larger case is a shard alone."""
     num_phantoms: int = Field(default=24, ge=4)
     """Number of generated cases; read where ``layout`` generates them."""
-    phantom_seed: int = 0
+    phantom_seed: int = Field(default=0, ge=0)
     """Seed of the generated cases; read where ``layout`` generates them."""
     preprocess: PreprocessSpec = PreprocessSpec()
     """Preprocessing of a raw case to a training sample."""

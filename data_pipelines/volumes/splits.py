@@ -164,7 +164,7 @@ def _draw_split(dataset: Dataset, spec: DataSpec) -> Splits:
         raise ConfigError(f"data.fold: {fold} is out of range; data.num_folds is {spec.num_folds}")
     held_out = draw_held_out({case.subject for case in dataset.cases}, fold, spec.num_folds, spec.split_seed)
     sides: dict[str, Side] = {case.case_id: "val" if case.subject in held_out else "train" for case in dataset.cases}
-    remedy = "choose another data.fold or fewer data.num_folds"
+    remedy = "choose another data.fold or fewer data.num_folds (of all folds: another data.num_folds)"
     _check_both_sides(sides, f"fold {fold} of {spec.num_folds}", remedy)
     return Splits(sides)
 
@@ -201,7 +201,10 @@ def check_classes_are_trained(absent: Sequence[str], dataset: Dataset) -> None:
     """Raise DataError where no training case shows a class: ``absent`` names them."""
     if absent:
         message = f"no training case of this fold shows class {', '.join(absent)}: the model could never learn it"
-        remedy = "choose another data.fold, add cases that show it, or take it out of the declaration"
+        remedy = (
+            "choose another data.fold (of all: another data.num_folds), add cases that show it, or take it out of the "
+            "declaration"
+        )
         raise broken_rule("class-not-trained", Path(dataset.cases[0].label).parent, message, remedy)
 
 

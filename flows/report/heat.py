@@ -18,15 +18,21 @@ GAP = 4
 
 
 def draw_heat(
-    image: np.ndarray, weights: NDArray[np.float32], spacing: Sequence[float], longest_side: int = 400
+    image: np.ndarray,
+    weights: NDArray[np.float32],
+    spacing: Sequence[float],
+    longest_side: int = 400,
+    *,
+    is_canonical: bool = True,
 ) -> bytes:
     """Draw the planes of an image (C, *spatial) under weights (*spatial) in 0..1, side by side in one PNG.
 
     The planes are those of ``overlay_planes``, through the slices with the largest sum of weights. ``spacing``: in mm.
+    ``is_canonical``: as there.
     """
     channels = shown_channels(image, weights.ndim)
     levels = window(channels, weights.ndim)
-    slices = choose_slices([weights], spacing, longest_side)
+    slices = choose_slices([weights], spacing, longest_side, is_canonical=is_canonical)
     return to_png(
         _side_by_side(
             [

@@ -74,7 +74,9 @@ def _cells(row: Sequence[CellLike]) -> list[Cell]:
 
 def _sort_value(cell: Cell) -> str:
     """Return the key by which the script sorts a numeric cell; empty for NaN, which goes last either way."""
-    return "" if cell.number is None or math.isnan(cell.number) else repr(cell.number)
+    if cell.number is None or math.isnan(cell.number):
+        return ""
+    return repr(cell.number).replace("inf", "Infinity")  # as JavaScript spells it
 
 
 def _breakable(text: str) -> Markup:

@@ -20,6 +20,8 @@ def overlay_planes(
     prediction: NDArray[np.integer],
     spacing: Sequence[float],
     longest_side: int = 400,
+    *,
+    is_canonical: bool = True,
 ) -> list[Plane]:
     """Draw the axial, coronal and sagittal plane of a volume, or the one plane of a 2-D image.
 
@@ -35,6 +37,7 @@ def overlay_planes(
         truth, prediction: ``(*spatial)`` label values, 0 background.
         spacing: Millimetres per voxel along each spatial axis.
         longest_side: Pixels of the case's longest side.
+        is_canonical: Whether a volume lies in RAS+ axes; the axes of others are numbered, and shown as they run.
 
     Raises:
         ValueError: Shapes disagree, or the labels are neither 2-D nor 3-D.
@@ -43,7 +46,7 @@ def overlay_planes(
     channels = shown_channels(image, truth.ndim)
     levels = window(channels, truth.ndim)
     planes = []
-    for chosen in choose_slices([truth > 0, prediction > 0], spacing, longest_side):
+    for chosen in choose_slices([truth > 0, prediction > 0], spacing, longest_side, is_canonical=is_canonical):
         grey = to_bytes(chosen.of(channels), levels)
         png = _draw(grey, chosen.of(truth), chosen.of(prediction), chosen.pixels_per_voxel)
         planes.append(Plane(chosen.name, png))

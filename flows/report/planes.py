@@ -32,18 +32,24 @@ class Slice:
     name: str
     pixels_per_voxel: tuple[float, float]
     """Down and to the right."""
+    is_canonical: bool = True
+    """Whether the axes of the volume run right, anterior, superior; of others none is reversed."""
 
     def of(self, array: np.ndarray) -> np.ndarray:
         """Cut it from an array, rows from the top, columns from the left."""
-        return array if self.axis is None else as_seen(array, self.index, self.axis)
+        if self.axis is None:
+            return array
+        return as_seen(array, self.index, self.axis) if self.is_canonical else np.take(array, self.index, self.axis).T
 
 
-def choose_slices(weights: Sequence[np.ndarray], spacing: Sequence[float], longest_side: int) -> list[Slice]:
+def choose_slices(
+    weights: Sequence[np.ndarray], spacing: Sequence[float], longest_side: int, *, is_canonical: bool = True
+) -> list[Slice]:
     """Choose the axial, coronal and sagittal slice with most weight, or the one slice of a 2-D image.
 
     ``weights`` are arrays (*spatial) of numbers above 0 in what matters; the first one that has any decides, the middle
     slice where none has. ``spacing`` is in mm; the longest side of the image becomes ``longest_side`` pixels, and all
-    slices have one scale.
+    slices have one scale. Axes that are not ``is_canonical`` have numbers instead of names.
     """
     shape = weights[0].shape
     scale = longest_side / max(size * mm for size, mm in zip(shape, spacing, strict=True))
@@ -53,8 +59,9 @@ def choose_slices(weights: Sequence[np.ndarray], spacing: Sequence[float], longe
     for axis in (2, 1, 0):
         index = _fullest_slice(weights, axis)
         across, up = (mm * scale for other, mm in enumerate(spacing) if other != axis)
-        name = f"{PLANE_NAMES[axis]}, slice {index + 1} of {shape[axis]}"
-        slices.append(Slice(axis, index, name, (up, across)))
+        plane = PLANE_NAMES[axis] if is_canonical else f"across axis {axis}"
+        name = f"{plane}, slice {index + 1} of {shape[axis]}"
+        slices.append(Slice(axis, index, name, (up, across), is_canonical))
     return slices
 
 

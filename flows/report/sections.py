@@ -30,11 +30,11 @@ from flows.report.curves import Curves, curve_figures
 
 
 def quarantine_items(problems: Sequence[Problem]) -> list[KeyValue]:
-    """Return the headline's count of quarantined input files; nothing where there are none."""
+    """Return the headline's count of quarantined input; nothing where there is none."""
     if not problems:
         return []
-    files = len({problem.path for problem in problems})
-    return [KeyValue("Set aside", f"{files:,}", "input files, listed below")]
+    count = len({problem.case_id or problem.path for problem in problems})  # problems of a list share its path
+    return [KeyValue("Set aside", f"{count:,}", "cases or files, listed below")]
 
 
 def training_section(stages: Mapping[str, Curves], examples: str = "cases", remark: str = "") -> Section:

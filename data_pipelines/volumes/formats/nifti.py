@@ -25,8 +25,8 @@ _MAX_GZIP_RATIO = 1032
 """Deflate cannot do better (RFC 1951), so a shorter file cannot hold what its header promises."""
 _MAX_VOXEL_OFFSET = 1 << 24
 """Maximum byte at which voxels may start: NIfTI extensions before them are kilobytes, a hostile offset is not."""
-_FIRST_VOXEL = 352
-"""Byte at which voxels start behind a header without extensions."""
+_MAX_NIFTI1_SIDE = 32_767
+"""Longest side of an image that the 16 bits of NIfTI-1 hold; NIfTI-2 has 64."""
 _UNIT_MASK = 0x07
 """Bits of ``xyzt_units`` that name the unit of length; the others name that of time."""
 _UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
@@ -76,7 +76,7 @@ def write_nifti(
 
     ``affine`` is in mm; the header states it in the unit of ``unit_mm`` mm, as the file did that it comes from, where
     NIfTI has that unit. The same input gives the same bytes (no time stamp). bool becomes uint8, 64-bit numbers become
-    32-bit. Raises ValueError for integers beyond 32 bits.
+    32-bit. An image with a side above 32,767 becomes NIfTI-2. Raises ValueError for integers beyond 32 bits.
     """
     path = Path(path)
     payload = _nifti_image(storable(np.asarray(array)), np.asarray(affine, dtype=np.float64), unit_mm).to_bytes()
@@ -90,17 +90,18 @@ def nifti_header(shape: tuple[int, ...], dtype: type[np.generic], geometry: Geom
     """Build what stands before the voxels, in Fortran order, of an image with the geometry of another."""
     voxels = np.broadcast_to(np.zeros((), dtype), shape)
     header = _nifti_image(voxels, geometry.affine_array(), geometry.unit_mm).header
-    header.set_data_offset(_FIRST_VOXEL)
+    header.set_data_offset(header.single_vox_offset)  # behind a header without extensions
     buffer = io.BytesIO()
     header.write_to(buffer)
-    return buffer.getvalue().ljust(_FIRST_VOXEL, b"\0")
+    return buffer.getvalue().ljust(header.single_vox_offset, b"\0")
 
 
 def _nifti_image(voxels: np.ndarray, affine: np.ndarray, unit_mm: float) -> Any:
     import nibabel as nib
 
     unit_mm = unit_mm if unit_mm in _UNITS_MM.values() else 1.0
-    image = nib.Nifti1Image(voxels, affine / [[unit_mm], [unit_mm], [unit_mm], [1.0]])
+    image_class = nib.Nifti1Image if max(voxels.shape) <= _MAX_NIFTI1_SIDE else nib.Nifti2Image
+    image = image_class(voxels, affine / [[unit_mm], [unit_mm], [unit_mm], [1.0]])
     image.header["xyzt_units"] = next(code for code, length in _UNITS_MM.items() if length == unit_mm)
     return image
 

@@ -50,6 +50,8 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda image: image[:, ::-1].swapaxes(0, 1),
 }
 """EXIF orientation to the function that turns an image (row, column, ...) upright."""
+_ALPHA = (1, 2)
+"""Values of ExtraSamples that are transparency (TIFF 6.0, section 18); 0 is whatever else was measured."""
 _LOSSY = {"JPEG", "OJPEG", "JPEGXL", "JPEGXR", "JPEG_2000_LOSSY", "WEBP", "JPEG_LOSSY"}
 
 
@@ -67,7 +69,8 @@ def needs_tifffile(path: Path) -> bool:
         is_grey = "S" not in series.axes and file.pages[0].photometric.name == "MINISBLACK"
         is_plain = series.dtype in (np.uint8, np.bool_) or (is_grey and series.dtype in (np.uint16, np.float32))
         is_garbled = is_sideways(_orientation(file)) and file.pages[0].compression.name == "NONE"  # by Pillow 12 and 13
-        return len(sizes) > 2 or not is_plain or is_garbled
+        has_more = any(kind not in _ALPHA for kind in file.pages[0].extrasamples)  # of which Pillow reads none
+        return len(sizes) > 2 or not is_plain or is_garbled or has_more
 
 
 def is_lossy(path: Path) -> bool:
@@ -87,7 +90,7 @@ def read_num_channels(path: Path, max_voxels: int) -> int:
     """Read the number of values per voxel from the header; transparency is none of them."""
     with _open_tiff(path) as (file, series):
         _check_header(path, file, series, max_voxels)
-        return _num_channels(file, series)
+        return len(_channels(file, series))
 
 
 def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
@@ -96,10 +99,10 @@ def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
         _check_header(path, file, series, max_voxels)
         geometry = _geometry(path, file, series)
         array = _arranged(_decode(path, file, series, label), series, geometry.ndim)
-        num_channels, orientation = _num_channels(file, series), _orientation(file)
+        channels, orientation = _channels(file, series), _orientation(file)
     array = _UPRIGHT[orientation](array)
     if array.ndim > geometry.ndim:
-        array = array[..., :num_channels] if num_channels > 1 else array[..., 0]
+        array = array[..., channels] if len(channels) > 1 else array[..., channels[0]]
     return Volume(scaled(array, None, None), geometry, orientation, _notices(path, geometry))
 
 
@@ -188,9 +191,12 @@ def _arranged(stored: np.ndarray, series: TiffPageSeries, ndim: int) -> np.ndarr
     return array.transpose([axes.index(axis) for axis in order])
 
 
-def _num_channels(file: TiffFile, series: TiffPageSeries) -> int:
-    sizes = [size for axis, size in zip(series.axes, series.shape, strict=True) if axis in _CHANNEL_AXES]
-    return max(math.prod(sizes) - (len(file.pages[0].extrasamples) if "S" in series.axes else 0), 1)
+def _channels(file: TiffFile, series: TiffPageSeries) -> list[int]:
+    """Return the places of the values of a voxel that are no transparency."""
+    count = math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis in _CHANNEL_AXES)
+    extra = tuple(file.pages[0].extrasamples) if "S" in series.axes else ()
+    first = count - len(extra)
+    return [place for place in range(count) if place < first or extra[place - first] not in _ALPHA] or [0]
 
 
 # --- voxel size ------------------------------------------------------------------------------------------------------
@@ -259,4 +265,8 @@ def _ome_spacing(text: str) -> tuple[float, float, float] | None:
 def _notices(path: Path, geometry: Geometry) -> tuple[Notice, ...]:
     if geometry.ndim == 2 or geometry.has_spacing:
         return ()
-    return (notice("spacing-unstated", path, "the stack states no voxel size of all three axes: taken as 1 mm each"),)
+    message = (
+        "the stack states no voxel size of all three axes: taken as 1 mm each, so distances in mm are in pixels, and "
+        "volumes in voxels"
+    )
+    return (notice("spacing-unstated", path, message),)

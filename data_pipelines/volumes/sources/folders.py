@@ -19,8 +19,10 @@ from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import read_num_channels
 from data_pipelines.volumes.sources.labels import read_labels
 from data_pipelines.volumes.sources.names import (
+    SKIPPED_FOLDER,
     check_not_empty,
     find_splits,
+    folders_within,
     list_volumes,
     normal,
     pair_ids,
@@ -78,12 +80,18 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
 
 def _files_beside(folder: Path, ending: str) -> dict[str, str]:
     """Return case id to file, of the files of an ending in a folder; none where there is no folder."""
-    return {normal(path.stem): str(path) for path in sorted(folder.glob("*")) if path.suffix.lower() == ending}
+    files = (path for path in sorted(folder.glob("*")) if path.suffix.lower() == ending and path.is_file())
+    return {normal(path.stem): str(path) for path in files}
 
 
 def _missing_beside(root: Path, beside: dict[str, dict[str, str]], ids: Sequence[str]) -> Iterator[Notice]:
-    """Yield a notice for each case without a text or sound where others have one, and for each that has no case."""
+    """Yield a notice for each case without a text or sound where others have one, and for each that has no case.
+
+    Folders beside them are noticed, too.
+    """
     for name, files in beside.items():
+        for folder in folders_within(root / name):
+            yield notice("skipped-file", folder, SKIPPED_FOLDER)
         for case_id in sorted(set(ids) - files.keys() if files else ()):
             yield notice("missing-modality", root / name, f"{case_id} has none: it counts as absent")
         for case_id in sorted(files.keys() - set(ids)):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_pipelines.errors import DataError, broken_rule
-from data_pipelines.volumes.classes import BACKGROUND, IGNORE, Labels
+from data_pipelines.volumes.classes import BACKGROUND, IGNORE, MEAN, Labels
 
 MAX_VALUE = (1 << 24) - 1
 """Largest value of a class, in either direction: that of the colour white."""
@@ -17,6 +17,7 @@ _REMEDY = (
     'give each class its value, or a list of them: {"background": 0, "liver": 1}; of colours {"road": "#ff00ff"}; '
     '"ignore" names the value of voxels without annotation'
 )
+_RENAME = "give it another name"
 
 Where = str | Path
 """File, or field of the configuration, that declares something."""
@@ -43,6 +44,8 @@ def read_values(declared: object, where: Where) -> dict[str, tuple[int, ...]]:
     """Read the values of each name, in order; colours as one number. Raises DataError for names without any."""
     if not isinstance(declared, Mapping) or not all(isinstance(name, str) and name for name in declared):
         raise _bad(where, f"expected class names and values, got {declared!r:.200}")
+    if MEAN in declared:
+        raise _bad(where, f"no class or region can be named {MEAN}: scores under it are the mean over all", _RENAME)
     found = {name: tuple(_value_of(value, where) for value in _listed(given)) for name, given in declared.items()}
     if empty := [name for name, values in found.items() if not values]:
         raise _bad(where, f"class {empty[0]} has no value")
@@ -80,5 +83,5 @@ def _check_distinct(values: Sequence[Sequence[int]], where: Where) -> None:
         raise _bad(where, f"a value stands for one class alone (data.regions overlap), given twice: {twice}")
 
 
-def _bad(where: Where, message: str) -> DataError:
-    return broken_rule("bad-classes", where, message, _REMEDY)
+def _bad(where: Where, message: str, remedy: str = _REMEDY) -> DataError:
+    return broken_rule("bad-classes", where, message, remedy)

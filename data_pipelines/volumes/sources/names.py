@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.errors import ProblemList, broken_rule
+from data_pipelines.errors import ProblemList, broken_rule, printable
 from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.files import is_volume_name, source_files, strip_suffix
 from data_pipelines.volumes.formats.base import ALL_SUFFIXES
@@ -25,6 +25,7 @@ knows. Dots within an id are fine, sharding escapes them."""
 _BAD_IN_ID = re.compile(r"[/\\:*?\"<>|\x00-\x1f\x7f]")
 _MAX_JSON_BYTES = 1 << 28
 _BIDS_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
+SKIPPED_FOLDER = "is a folder: what is in it is not read"
 _ORPHAN = "add the missing file under the same name, or move this one out of the folder"
 
 
@@ -49,17 +50,18 @@ def skipped_files(*folders: Path) -> tuple[Notice, ...]:
     return tuple(
         notice("skipped-file", path, _reason(path))
         for folder in folders
-        for path in (*unread_files(folder), *_within(folder))
+        for path in (*unread_files(folder), *folders_within(folder))
     )
 
 
 def _reason(path: Path) -> str:
     if path.is_dir():
-        return "is a folder: what is in it is not read"
+        return SKIPPED_FOLDER
     return f"{ending_of(path)} is no supported format: the file is not read"
 
 
-def _within(folder: Path) -> list[Path]:
+def folders_within(folder: Path) -> list[Path]:
+    """List the folders in ``folder``, sorted by name, hidden ones skipped."""
     if not folder.is_dir():
         return []
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -125,6 +127,7 @@ def check_unique(paths: Sequence[Path]) -> None:
 
 def check_id(case_id: str, path: Path) -> None:
     """Raise DataError where ``case_id`` cannot be the key of a tar member."""
+    check_name(case_id, path)
     reason = ""
     if not case_id.strip():
         reason = "is empty"
@@ -132,11 +135,17 @@ def check_id(case_id: str, path: Path) -> None:
         reason = "begins with '.', '-' or '~', or begins or ends with a space"
     elif match := _BAD_IN_ID.search(case_id):
         reason = f"holds {match.group()!r}; path separators, wildcards and control characters are not allowed"
-    elif len(case_id.encode("utf-8", "surrogateescape")) > MAX_ID_BYTES:
+    elif len(case_id.encode()) > MAX_ID_BYTES:
         reason = f"is longer than {MAX_ID_BYTES} bytes"
     if reason:
         remedy = "rename the files of the case (letters, digits, '_' and '-')"
         raise broken_rule("bad-case-id", path, f"the case id {case_id!r} {reason}", remedy)
+
+
+def check_name(name: str, path: Path) -> None:
+    """Raise DataError where a name is not UTF-8: neither an index nor a record can hold it."""
+    if printable(name) != name:
+        raise broken_rule("bad-name", path, "the name is not UTF-8", "rename the file (UTF-8)")
 
 
 def pair_ids(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from data_pipelines.errors import DataError, broken_rule
-from data_pipelines.volumes.classes import BACKGROUND, IGNORE, Labels, Region
+from data_pipelines.volumes.classes import BACKGROUND, IGNORE, MEAN, Labels, Region
 from data_pipelines.volumes.sources.labels import Where, read_labels, read_values
 from data_pipelines.volumes.specs import DataSpec
 
 _MEMBERS = "give it the names or values of its classes"
 _ORDER = "give regions_class_order one class per region, in their order"
+_RENAME = "give it another name"
 _LARGER_FIRST = "name larger regions first, or write each as a class of its own (regions_class_order)"
 
 
@@ -22,6 +23,8 @@ def with_regions(
     ``order`` names, for each region, the class that it is written as (nnU-Net's ``regions_class_order``); by default
     the first class that no later region has. Raises DataError where they are unusable.
     """
+    if MEAN in regions:
+        raise _bad(where, f"no region can be named {MEAN}: scores under it are the mean over the regions", _RENAME)
     sets = {name: _classes_of(labels, name, members, where) for name, members in regions.items()}
     if missing := set(range(1, labels.num_classes)).difference(*sets.values()):
         names = ", ".join(labels.names[number] for number in sorted(missing))

@@ -24,3 +24,8 @@ def test_one_line_is_logged_per_rule(caplog: pytest.LogCaptureFixture) -> None:
         "label-rounded (1): a.nii: rounded",
         "unit-unstated (5): 0.nii: taken as mm; 1.nii: taken as mm; 2.nii: taken as mm; and 2 more",
     ]
+
+
+def test_a_name_that_is_not_utf8_can_be_stored() -> None:
+    one = notice("skipped-file", "caf\udce9.txt", ".t\udce9t is no supported format")
+    assert (one.path, one.message) == ("caf\\udce9.txt", ".t\\udce9t is no supported format")

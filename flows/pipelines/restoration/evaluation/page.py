@@ -130,7 +130,7 @@ def _scores(page: RestorationPage) -> Section:
 def _distribution(page: RestorationPage) -> Section:
     anchors = _anchors(page)
     charts = {
-        title: [Dot(row["case_id"], row[name], f"#{anchors[row['case_id']]}") for row in page.rows if name in row]
+        title: [Dot(row["case_id"], row[name], _link(anchors, row["case_id"])) for row in page.rows if name in row]
         for title, name in (("Model", page.metric), ("Baseline", baseline_of(page.metric)))
     }
     intro = (
@@ -143,13 +143,12 @@ def _distribution(page: RestorationPage) -> Section:
 def _per_image(page: RestorationPage) -> Section:
     anchors = _anchors(page)
     metrics = [METRICS[summary.metric] for summary in page.summaries]
-    ranked = sorted(page.rows, key=lambda row: row.get(page.metric, float("inf")))[:MAX_ROWS]
     rows: list[list[CellLike]] = [
         [
             Cell(row["case_id"], anchor=anchors[row["case_id"]]),
             *(value_cell(m, row.get(m.name, float("nan"))) for m in metrics),
         ]
-        for row in ranked
+        for row in _listed(page)
     ]
     table = Table(["Image", *(metric.titled for metric in metrics)], rows, sortable=True)
     intro = "The image with the lowest score comes first. Click on a column's title to sort by it."
@@ -158,8 +157,19 @@ def _per_image(page: RestorationPage) -> Section:
     return Section("Every image", intro, [table])
 
 
+def _listed(page: RestorationPage) -> list[ImageRow]:
+    """Return the rows of the table, lowest score first."""
+    return sorted(page.rows, key=lambda row: row.get(page.metric, float("inf")))[:MAX_ROWS]
+
+
 def _anchors(page: RestorationPage) -> dict[str, str]:
-    return unique_anchors([row["case_id"] for row in page.rows], prefix="image-")
+    """Name the places of the images that the table lists."""
+    return unique_anchors([row["case_id"] for row in _listed(page)], prefix="image-")
+
+
+def _link(anchors: Mapping[str, str], case_id: str) -> str:
+    """Return the link to an image's row; empty where the table does not list it."""
+    return f"#{anchors[case_id]}" if case_id in anchors else ""
 
 
 def _title(metric: str) -> str:

@@ -33,6 +33,19 @@ def test_folders_name_classes_in_every_layout(tmp_path: Path) -> None:
     assert classes(find(tmp_path / "tars", "")) == {"0/cat/1": ""}
 
 
+def test_a_class_is_never_the_name_of_an_archive(tmp_path: Path) -> None:
+    members = {"1.png": b"x", "1.txt": b"t", "./dog/2.png": b"x", "./dog/2.txt": b"t"}
+    write_tar(tmp_path / "tars" / "cat" / "0.tar", members)
+    found = find(tmp_path / "tars", "folder")
+    assert classes(found) == {"cat/0/dog/2": "dog"}
+    assert listed(found) == {"cat/0/1": "class-missing"}
+    for name in ("cow/p", "q"):
+        write_parquet(tmp_path / "rows" / f"{name}.parquet", image=[b"x"], text=["t"])
+    found = find(tmp_path / "rows", "folder")
+    assert classes(found) == {"cow/p/000000": "cow"}
+    assert listed(found) == {"q/000000": "class-missing"}
+
+
 def test_a_column_names_classes(tmp_path: Path) -> None:
     entries = [{"file_name": f"{i}.png", "text": "t", "kind": kind} for i, kind in enumerate([" cat ", 7, None, True])]
     found = find(imagefolder(tmp_path / "a", *entries, images=("0.png", "1.png", "2.png", "3.png")), "kind")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,16 @@ def patches(
     shards: ShardReader, fraction: float = 1 / 3, batch: int = GLOBAL_BATCH, margin: int | tuple[int, ...] = 0
 ) -> VolumePatches:
     return VolumePatches(shards, READ_SIZE, 0, batch, fraction, margin)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "forced"), [(0.0, []), (1 / 3, [2, 5, 8]), (0.5, [1, 3, 5, 7]), (1.0, [*range(9)])]
+)
+def test_batches_of_one_take_turns_with_the_foreground(
+    shards: ShardReader, fraction: float, forced: Sequence[int]
+) -> None:
+    built = patches(shards, fraction, batch=1)
+    assert [step for step in range(9) if built._first_forced(step) == 0] == [*forced]
 
 
 def batches_of(shards: ShardReader, rank: int = 0, world_size: int = 1) -> StepBatches:

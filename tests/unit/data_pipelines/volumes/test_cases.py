@@ -49,6 +49,18 @@ def test_case_digest_covers_every_slice_of_a_series(files: list[Path]) -> None:
     assert case_digests([case])["one"] != before
 
 
+def test_case_digest_leaves_out_what_is_no_slice(files: list[Path]) -> None:
+    folder = files[0].parent
+    label = folder.with_name("label")
+    label.write_bytes(b"label")
+    case = Case("one", (str(folder),), str(label), "one")
+    (folder / "nested").mkdir()
+    for name in ("._a", "DICOMDIR", "nested/c"):
+        (folder / name).write_bytes(b"x")
+    expected = digest_of([sha256(path) for path in (*files, label)])
+    assert case_digests([case])["one"] == expected
+
+
 def test_case_digest_covers_the_voxels_of_a_detached_header(files: list[Path]) -> None:
     header, voxels = files[0].with_name("a.mhd"), files[0].with_name("a.raw")
     header.write_text("ElementDataFile = a.raw\n")

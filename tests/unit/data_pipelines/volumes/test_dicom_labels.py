@@ -46,8 +46,13 @@ def grid(series: Path) -> Geometry:
     return read_volume(series, LIMIT).geometry
 
 
-def write_seg(path: Path, series: Path, kind: str = "BINARY", names: Sequence[str] = tuple(NAMES.values())) -> Path:
-    """Write the numbers by highdicom alone; sources in the reverse order of their places."""
+def write_seg(
+    path: Path, series: Path, kind: str = "BINARY", names: Sequence[str] = tuple(NAMES.values()), share: float = 0.9
+) -> Path:
+    """Write the numbers by highdicom alone; sources in the reverse order of their places.
+
+    ``share`` is the value of fractional segments, of 100.
+    """
     files = sorted(series.iterdir(), key=lambda file: -float(NORMAL @ pydicom.dcmread(file).ImagePositionPatient))
     descriptions = [
         highdicom.seg.SegmentDescription(
@@ -60,7 +65,7 @@ def write_seg(path: Path, series: Path, kind: str = "BINARY", names: Sequence[st
         for number, name in enumerate(names, start=1)
     ]
     planes = NUMBERS.transpose(2, 1, 0)[::-1]
-    pixels = np.stack([planes == number for number in (1, 2)], axis=-1) * 0.9 if kind == "FRACTIONAL" else planes
+    pixels = np.stack([planes == number for number in (1, 2)], axis=-1) * share if kind == "FRACTIONAL" else planes
     found = highdicom.seg.Segmentation(
         [pydicom.dcmread(file) for file in files],
         np.ascontiguousarray(pixels),
@@ -74,6 +79,7 @@ def write_seg(path: Path, series: Path, kind: str = "BINARY", names: Sequence[st
         "model",
         "1",
         "1",
+        max_fractional_value=100,
     )
     found.save_as(path)
     return path
@@ -84,6 +90,25 @@ def test_segments_of_highdicom_are_classes_by_name(tmp_path: Path, series: Path,
     found, notices = read_dicom_label(write_seg(tmp_path / "label.dcm", series, kind), grid, LABELS, 0.05)
     np.testing.assert_array_equal(found, NUMBERS)
     assert notices == ()
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, NUMBERS), (0.49, np.zeros_like(NUMBERS))])
+def test_a_fraction_counts_from_one_half_on(
+    tmp_path: Path, series: Path, grid: Geometry, share: float, expected: np.ndarray
+) -> None:
+    path = write_seg(tmp_path / "label.dcm", series, "FRACTIONAL", share=share)
+    np.testing.assert_array_equal(read_dicom_label(path, grid, LABELS, 0.05)[0], expected)
+
+
+def test_ignored_voxels_are_counted_as_in_other_formats(tmp_path: Path, series: Path, grid: Geometry) -> None:
+    labels = LABELS.model_copy(update={"ignored": (9,)})
+    path = write_seg(tmp_path / "label.dcm", series, names=("liver", "ignore"))
+    found, (one,) = read_dicom_label(path, grid, labels, 0.05)
+    assert (one.rule, (found == 3).sum()) == ("ignored-voxels", (NUMBERS == 2).sum())
+    whole = np.array([[-1.0, -1.0], [9.0, -1.0], [9.0, 7.0], [-1.0, 7.0]])
+    write_structures(path, ignore=[contour(whole, plane) for plane in range(5)])
+    with pytest.raises(DataError, match="nothing-annotated"):
+        read_dicom_label(path, grid, labels, 0.05)
 
 
 def test_names_that_are_no_class_are_left_out_and_named(tmp_path: Path, series: Path, grid: Geometry) -> None:
@@ -170,6 +195,14 @@ def test_contours_within_contours_leave_holes(tmp_path: Path, grid: Geometry) ->
         "1 names are no class and not read: body",
         "LIVER: 1 contours of type POINT are not read",
     ]
+
+
+def test_contours_of_type_xor_are_drawn(tmp_path: Path, grid: Geometry) -> None:
+    contours = [contour(points, 1, "CLOSEDPLANAR_XOR") for points in (OUTER, INNER)]
+    found, notices = read_dicom_label(write_structures(tmp_path / "label.dcm", liver=contours), grid, LABELS, 0.05)
+    outer, inner = (polygon2mask(SHAPE[:2], points) for points in (OUTER, INNER))
+    np.testing.assert_array_equal(found[:, :, 1], outer & ~inner)
+    assert notices == ()
 
 
 def test_slices_without_a_contour_are_said(tmp_path: Path, grid: Geometry) -> None:

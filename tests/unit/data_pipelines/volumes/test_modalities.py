@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,40 @@ def test_unusable_texts_are_refused(tmp_path: Path, content: bytes, rule: str) -
     assert caught.value.problems[0].rule == rule
 
 
+def wav(rate: int, block: int = 2, chunks: bytes = b"") -> bytes:
+    """Build a WAV of two samples of 16 bits that states this rate and these bytes at a time."""
+    stated = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate * block, block, 16)
+    body = b"WAVE" + chunks + stated + struct.pack("<4sI2h", b"data", 4, 100, -100)
+    return struct.pack("<4sI", b"RIFF", len(body)) + body
+
+
+def test_a_sound_that_is_far_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wavfile, "read", lambda path: pytest.fail("read whole"))
+    (tmp_path / "a.wav").write_bytes(wav(8_000, chunks=b"abcd\3\0\0\0xyz\0"))
+    with (tmp_path / "a.wav").open("r+b") as file:
+        file.truncate(32_000_000)  # 2,000 s at 16,000 bytes per second
+    with pytest.raises(DataError, match="2000 s, allowed are up to 600 s"):
+        read_sound(tmp_path / "a.wav")
+
+
+def test_a_sound_without_a_rate_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ok.wav").write_bytes(wav(SAMPLE_RATE))
+    assert read_sound(tmp_path / "ok.wav")[0].tolist() == [100 / 32768, -100 / 32768]
+    (tmp_path / "a.wav").write_bytes(wav(0))
+    with pytest.raises(DataError, match=r"sound-format[^+]*states 0 samples per second"):
+        read_sound(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("read", [read_text, read_sound])
+def test_what_the_system_refuses_names_the_file(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    (tmp_path / "folder").mkdir()
+    for name, rule in (("folder", "unreadable"), ("absent", "file-missing")):
+        with pytest.raises(DataError) as caught:
+            read(tmp_path / name)
+        (problem,) = caught.value.problems
+        assert (problem.rule, problem.path, bool(problem.remedy)) == (rule, str(tmp_path / name), True)
+
+
 def test_lengths_are_those_of_the_network_and_absence_is_marked() -> None:
     assert text_bytes("\u00fcb", 4).tolist() == [0xC3, 0xBC, ord("b"), 0]
     assert text_bytes("abc", 2).tolist() == [97, 98]
@@ -96,9 +132,11 @@ def test_files_beside_the_images_belong_to_cases(tmp_path: Path) -> None:
         (tmp_path / "masks" / f"{case}.png").touch()
     (tmp_path / "texts" / "a.TXT").write_text("the disc")
     (tmp_path / "texts" / "c.txt").write_text("nobody's")
+    (tmp_path / "texts" / "b.txt").mkdir()
     found = find_cases(tmp_path, DataSpec(ndim=2, channels=("grey",)))
     assert [(Path(case.text).name, case.sound) for case in found.cases] == [("a.TXT", ""), ("", "")]
     assert [(one.rule, one.message.split()[0]) for one in found.notices] == [
+        ("skipped-file", "is"),
         ("missing-modality", "b"),
         ("skipped-file", "there"),
     ]

@@ -216,3 +216,33 @@ def test_slices_with_a_third_axis_are_images(tmp_path: Path, spacing: Any) -> No
     dataset = find_cases(spec)
     assert sharding.target_spacing(dataset, spec) == (1.0, 1.5)
     assert sharding._expected_megabytes(dataset.cases[0], dataset, spec, (1.0, 1.5)) == pytest.approx(600e-6)
+
+
+@pytest.mark.parametrize("spacing", ["median", (1.0, 1.0, 2.0)])
+def test_a_case_of_another_dimension_is_planned_for_and_named(tmp_path: Path, spacing: Any) -> None:
+    root = write_dataset(tmp_path / "raw", "a", "b")
+    write(image_path(root, "b"), image_of("b")[:, :, 0])
+    spec = DataSpec(root=str(root), preprocess=PreprocessSpec(spacing=spacing))
+    dataset = find_cases(spec)
+    assert target_spacing(dataset, spec) == (1.0, 1.0, 2.0)
+    assert sharding._expected_megabytes(dataset.cases[1], dataset, spec, (1.0, 1.0, 2.0)) == 0.0
+    _, problems = shard_one(work_of(tmp_path, (1.0, 1.0, 2.0)))
+    assert {(problem.case_id, problem.rule) for problem in problems} >= {("b", "wrong-ndim")}
+
+
+def test_values_that_overflow_and_classes_that_vanish_name_a_file(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "raw", "a")
+    image, label = image_of("a").astype(np.float32), np.zeros((12, 12, 12), np.uint8)
+    label[6, 6, 6] = 2
+    write_nifti(root / "labelsTr" / "a.nii.gz", label, AFFINE)
+    (row,), _ = shard_one(work_of(tmp_path, (3.0, 3.0, 6.0)))
+    assert [one.path for one in read_notices([row]) if one.rule == "vanished-class"] == [str(image_path(root, "a"))]
+    image[0] = 3e38
+    write(image_path(root, "a"), image)
+    known = {"low": -3e38, "high": 3e38, "mean": 0, "std": 0.1}
+    overflowing = PreprocessSpec.model_validate({"normalise": "intensities", "intensities": [known]})
+    work = work_of(tmp_path)
+    spec = work.spec.model_copy(update={"preprocess": overflowing})
+    with np.errstate(over="ignore"):
+        _, (problem,) = shard_one(work.model_copy(update={"spec": spec}))
+    assert (problem.rule, problem.path, problem.case_id) == ("non-finite", str(image_path(root, "a")), "a")

@@ -80,6 +80,12 @@ def test_tables_sort_by_numbers_and_call_nan_absent() -> None:
     assert "absent" in page.sections["section-s"]
 
 
+def test_infinite_numbers_are_spelled_as_the_script_reads_them() -> None:
+    rows = [["a", math.inf], ["b", -math.inf]]
+    page = Page(render("t", "", [Section("s", "", [Table(["case", "psnr"], rows)])]))
+    assert page.values("data-v") == ["Infinity", "-Infinity"]
+
+
 def test_same_input_same_bytes() -> None:
     assert render("t", "s", every_block("x")) == render("t", "s", every_block("x"))
 

@@ -40,6 +40,13 @@ def test_quarantined_input_is_counted_by_file_and_listed_with_its_remedy() -> No
     assert "Every input file passed every check." in quarantine_section([]).intro
 
 
+def test_problems_of_one_list_are_counted_by_case_and_of_a_file_once() -> None:
+    left_out = [Problem("split-left-out", "splits_final.json", "m", "r", case_id) for case_id in "abcde"]
+    of_files = [Problem("bad-json", path, "m", "r") for path in ("x.json", "x.json")]
+    (item,) = quarantine_items([*left_out, *of_files])
+    assert (item.value, item.note) == ("6", "cases or files, listed below")
+
+
 def test_trainings_without_curves_are_left_out() -> None:
     curves = {"train/loss": [(1, 1.0), (2, 0.5)]}
     section = training_section({"clip": curves, "text": {}}, "images", "One more remark.")

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as npst
 
 from data_pipelines.errors import DataError
 from data_pipelines.volumes.files import read_geometry, read_num_channels, read_volume
+from data_pipelines.volumes.formats.maps import write_map
 from data_pipelines.volumes.formats.nifti import write_nifti
 from tests.support.volumes import LIMIT, rule_of
 
@@ -122,6 +123,20 @@ def test_write_is_repeatable_and_narrows(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="32 bits"):
         write_nifti(tmp_path / "c.nii.gz", np.array([[[1 << 40]]]), AFFINE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nii.gz", "b.nii.gz"]
+
+
+def test_sides_beyond_16_bits_are_written_as_nifti_2(tmp_path: Path) -> None:
+    array = np.arange(80_000, dtype=np.int32).reshape(2, 40_000, 1)
+    write_nifti(tmp_path / "a.nii.gz", array, AFFINE, unit_mm=0.001)
+    volume = read_volume(tmp_path / "a.nii.gz", LIMIT)
+    np.testing.assert_array_equal(volume.array, array)
+    np.testing.assert_allclose(volume.geometry.affine_array(), AFFINE)
+    assert volume.geometry.unit_mm == 0.001
+    write_map(tmp_path / "b.nii", [array.astype(np.float32)], array.shape, volume.geometry)
+    payload = (tmp_path / "b.nii").read_bytes()
+    assert (int.from_bytes(payload[:4], "little"), len(payload)) == (540, 544 + 4 * 80_000)
+    np.testing.assert_array_equal(read_volume(tmp_path / "b.nii", LIMIT).array, array)
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "b.nii").dataobj), array)
 
 
 def test_truncated_gzip_at_any_place_is_named(tmp_path: Path) -> None:

@@ -68,6 +68,25 @@ def test_channels_are_the_last_axis(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_volume(tmp_path / "b.tif", LIMIT).array, colours[..., :3])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_extra_samples_are_channels_unless_they_are_transparency(tmp_path: Path, dtype: type[Any]) -> None:
+    image = np.arange(4 * 7 * 5).reshape(4, 7, 5).astype(dtype)
+    for name, kind, extra, kept in [
+        ("grey", "minisblack", [0, 0, 0, 0], [0, 1, 2, 3, 4]),
+        ("infrared", "rgb", [0], [0, 1, 2, 3]),
+        ("both", "rgb", [1, 0], [0, 1, 2, 4]),
+        ("alpha", "rgb", [2], [0, 1, 2]),
+        ("masked", "minisblack", [2], [0]),
+    ]:
+        stored = image[..., : len(extra) + (3 if kind == "rgb" else 1)]
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif", stored, photometric=kind, planarconfig="contig", extrasamples=extra, metadata=None
+        )
+        expected = image[..., kept] if len(kept) > 1 else image[..., 0]
+        np.testing.assert_array_equal(read_volume(tmp_path / f"{name}.tif", LIMIT).array, expected, name)
+        assert read_num_channels(tmp_path / f"{name}.tif", LIMIT) == len(kept)
+
+
 def test_low_values_that_are_white_are_inverted(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", STACK, photometric="miniswhite")
     np.testing.assert_array_equal(read_volume(tmp_path / "a.tif", LIMIT).array, 65535 - STACK.transpose(2, 1, 0))

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from data_pipelines.errors import DataError
+from data_pipelines.volumes.classes import MEAN
 from data_pipelines.volumes.sources.labels import read_labels
+from unet_models.metrics.summary import MEAN_CLASS
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,9 @@ def test_unusable_declarations(declared: Any) -> None:
         read_labels(declared, "here")
     (problem,) = caught.value.problems
     assert (problem.rule, problem.path) == ("bad-classes", "here")
+
+
+def test_no_class_is_named_as_the_mean_of_all() -> None:
+    assert MEAN == MEAN_CLASS
+    with pytest.raises(DataError, match=r"bad-classes[^+]*no class or region can be named mean[^+]*another name"):
+        read_labels({"background": 0, "mean": 1}, "here")

@@ -79,3 +79,8 @@ def test_what_a_configuration_may_say() -> None:
         DataSpec.model_validate({"classes": {"background": 0, "a": "red"}})
     with pytest.raises(ValidationError, match=r"regions_class_order: give data\.regions, too"):
         DataSpec.model_validate({"regions_class_order": [1]})
+
+
+def test_no_region_is_named_as_the_mean_of_all() -> None:
+    with pytest.raises(DataError, match=r"bad-regions[^+]*no region can be named mean"):
+        with_regions(BRATS, {"mean": [1, 2, 3]}, None, "here")
