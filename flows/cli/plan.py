@@ -97,7 +97,7 @@ def planned_yaml(data: Path, options: PlanOptions = PlanOptions()) -> str:
     if wishes.is_slow:
         found = in_order_of_choice(found, surveyed.num_held_out, wishes.within_seconds or 0)
     chosen, *others = found
-    settings = plan_settings(surveyed, chosen, others, wishes)
+    settings = plan_settings(surveyed, chosen, others, wishes, found if options.candidates else ())
     if not options.candidates:
         return plan_yaml(str(root), settings, others)
     for other in others:

@@ -191,10 +191,14 @@ def _tags(config: PipelineConfig, candidate: Candidate) -> dict[str, str]:
 
 
 def _cost(candidate: Candidate) -> dict[str, float]:
-    """Return the CPU- and GPU-seconds of all stages that the version was made by, whichever run computed them."""
+    """Return the CPU- and GPU-seconds of all stages that the version was made by, whichever run computed them.
+
+    Several of its networks may share a stage, which counts once.
+    """
+    records = {record.key: record for record in candidate.lineage}.values()
     return {
-        f"{TAG_PREFIX}cpu_seconds": sum(record.cpu_seconds for record in candidate.lineage),
-        f"{TAG_PREFIX}gpu_seconds": sum(record.gpu_seconds for record in candidate.lineage),
+        f"{TAG_PREFIX}cpu_seconds": sum(record.cpu_seconds for record in records),
+        f"{TAG_PREFIX}gpu_seconds": sum(record.gpu_seconds for record in records),
     }
 
 

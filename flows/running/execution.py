@@ -112,25 +112,31 @@ def run_steps(
 def _run_branches(
     config: PipelineConfig, configs: Mapping[str, PipelineConfig], run: RunStage, until: str | None
 ) -> dict[str, dict[str, Done[Figures]]]:
-    """Run the branches: side by side as jobs of a cluster, else one after the other. Those come last that wait."""
+    """Run the branches: side by side as jobs of a cluster, else one after the other. Those come last that wait.
+
+    One after the other, the first step of all comes first: data that make one impossible cost no training of another.
+    """
     pipeline = pipeline_of(config)
     assert pipeline.branches is not None
     chains, waits_for = pipeline.chains(config, until), pipeline.branches.waits_for(config)
     numbers = {title: number for number, title in enumerate(chains, start=1)}
 
-    def run_one(title: str) -> dict[str, Done[Figures]]:
+    def run_one(title: str, done: Mapping[str, Done[Figures]]) -> dict[str, Done[Figures]]:
         logger.info("%s: run %d of %d", title, numbers[title], len(chains))
-        pipeline.check(configs[title])
-        return _run_chain(chains[title], configs[title], run, {})
+        return {**done, **_run_chain(chains[title][len(done) :], configs[title], run, done)}
 
+    for title in chains:
+        pipeline.check(configs[title])
     if jobs_address() is None:
-        return {title: run_one(title) for title in chains}
+        first = {title: [step for step in steps[:1] if not step.waits] for title, steps in chains.items()}
+        begun = {title: _run_chain(steps, configs[title], run, {}) for title, steps in first.items()}
+        return {title: run_one(title, done) for title, done in begun.items()}
     found: dict[str, dict[str, Done[Figures]]] = {}
     with ThreadPoolExecutor(len(chains), "branch") as pool:
         for waits in (False, True):
             # Prefect finds its flow, and tags theirs, in the context of whoever calls.
             titles = [title for title in chains if (title in waits_for) == waits]
-            futures = {title: pool.submit(copy_context().run, run_one, title) for title in titles}
+            futures = {title: pool.submit(copy_context().run, run_one, title, {}) for title in titles}
             found |= {title: future.result() for title, future in futures.items()}
     return found
 

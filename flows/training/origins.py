@@ -48,10 +48,10 @@ def find_origin(
         if champion is None:
             return None
         wanted = f"models:/{name}/{champion.version}"
-        origin = _of_version(find_version(wanted, root), root, inputs, describe, is_own=True)
+        origin = _of_version(find_version(wanted, root), root, inputs, meaning, describe, is_own=True)
     elif wanted.startswith("models:/"):
         is_own = wanted == f"models:/{name}@{CHAMPION}"
-        origin = _of_version(find_version(wanted, root), root, inputs, describe, is_own=is_own)
+        origin = _of_version(find_version(wanted, root), root, inputs, meaning, describe, is_own=is_own)
     elif wanted.startswith(FROM_REGISTRY):
         tracking.connect(root)
         origin = _of_registry(wanted, describe)
@@ -114,11 +114,18 @@ def _check_unchanged(origin: Origin, path: Path) -> None:
 
 
 def _of_version(
-    version: ModelVersion, root: str, inputs: Sequence[Record[Figures]], describe: Describe, *, is_own: bool
+    version: ModelVersion,
+    root: str,
+    inputs: Sequence[Record[Figures]],
+    meaning: Meaning,
+    describe: Describe,
+    *,
+    is_own: bool,
 ) -> Origin | None:
     """Describe a version's weights: by the records of its trainings where they are in this storage, else its files.
 
-    Of several networks, one for each fold, the one that was trained on none of the samples that are held out now.
+    Of several networks, one for each fold, one that was trained on none of the samples that are held out now; of a pair
+    or a cascade, whose networks differ, one that was made for what ``meaning`` says.
     """
     trainings = dict(iter_trainings(version.tags, root))
     if not trainings:
@@ -132,7 +139,9 @@ def _of_version(
         if is_own and _is_of(version, suffix, inputs):
             return record.figures.init.origin if record.figures.init else None
     origins = [_of_record(record, version.uri, len(trainings) > 1) for record in trainings.values()]
-    return next((each for each in origins[:-1] if _is_disjoint(each, inputs)), origins[-1])
+    disjoint = [each for each in origins if _is_disjoint(each, inputs)]
+    alike = [each for each in disjoint if each.meaning and each.meaning.made_for == meaning.made_for]
+    return [*alike, *disjoint, origins[-1]][0]
 
 
 def _is_of(version: ModelVersion, suffix: str, inputs: Sequence[Record[Figures]]) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,13 @@ from torch import Tensor, nn
 from unet_models.networks.layers import SegmentationNetwork
 from unet_models.networks.unet import UNet
 from unet_models.sampling.probabilities import calibrated_probabilities, disagreement
+
+AVERAGE_COPIES = 7
+"""Logits of a batch of windows that exist at once, at most, while an ensemble averages its members one by one: a
+member's, two sums, and temporary ones."""
+DISAGREEMENT_COPIES = 4
+"""Logits of a batch of windows that exist at once for each member while their disagreement is computed: as predicted,
+scaled, as log-probabilities, and as probabilities."""
 
 
 class Ensemble(SegmentationNetwork):
@@ -32,7 +40,7 @@ class Ensemble(SegmentationNetwork):
 
     def forward(self, images: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch classes *spatial"]:
         """Compute logits, as the members do in evaluation mode."""
-        return self.average(self.predict_members(images))
+        return self.average(member(images).float() for member in self.members)  # one by one: each takes memory
 
     def predict_members(
         self, images: Float[Tensor, "batch channels *spatial"]
@@ -41,15 +49,26 @@ class Ensemble(SegmentationNetwork):
         return torch.stack([member(images).float() for member in self.members])
 
     def average(
-        self, logits: Float[Tensor, "members batch classes *spatial"]
+        self, logits: Iterable[Float[Tensor, "batch classes *spatial"]]
     ) -> Float[Tensor, "batch classes *spatial"]:
-        """Compute the logits of the average."""
+        """Compute the logits of the average of the members' logits."""
         if self.averages_logits:
-            return logits.mean(dim=0)
+            return reduce(torch.add, logits) / len(self.members)
         if self.is_exclusive:
-            return torch.logsumexp(F.log_softmax(logits, dim=2), dim=0) - math.log(len(self.members))
-        # The logit of a mean probability: log p - log (1 - p), each without a difference of close numbers.
-        return torch.logsumexp(F.logsigmoid(logits), dim=0) - torch.logsumexp(F.logsigmoid(-logits), dim=0)
+            return reduce(_log_add_exp, (F.log_softmax(each, dim=1) for each in logits)) - math.log(len(self.members))
+        # The logit of a mean probability: log p - log (1 - p), each without a difference of close numbers. Written as
+        # softplus, since the log-sigmoid of ONNX is infinite below -100.
+        inside, outside = reduce(_add_sides, ((-F.softplus(-each), -F.softplus(each)) for each in logits))
+        return inside - outside
+
+
+def _log_add_exp(first: Tensor, second: Tensor) -> Tensor:
+    """Compute log(exp(first) + exp(second)). ``torch.logaddexp`` becomes infinite in ONNX where both are below -100."""
+    return torch.maximum(first, second) + F.softplus(-(first - second).abs())
+
+
+def _add_sides(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return _log_add_exp(first[0], second[0]), _log_add_exp(first[1], second[1])
 
 
 class Disagreement(nn.Module):

@@ -38,11 +38,13 @@ def plan_sweep(
     batch_size: int,
     limit_gb: float,
     num_planes: int = NUM_PLANES,
+    num_copies: int = 1,
 ) -> Sweep:
     """Choose the sweep of an image of ``shape``, whose labels are resampled to ``restored``, within ``limit_gb`` GB.
 
-    ``num_planes`` planes of all classes exist at once on the grid of the labels. Fewer windows at a time cost nothing,
-    strips cost time: those come last. Where nothing stays within the limit, it is the sweep that needs least.
+    ``num_planes`` planes of all classes exist at once on the grid of the labels, ``num_copies`` times the logits of a
+    batch of windows. Fewer windows at a time cost nothing, strips cost time: those come last. Where nothing stays
+    within the limit, it is the sweep that needs least.
     """
     padded = [max(n, p) for n, p in zip(shape, patch_size, strict=True)]
     axis = min(range(len(shape)), key=lambda a: (patch_size[a] / padded[a], a))
@@ -53,7 +55,8 @@ def plan_sweep(
     def candidate(batch: int, num_strips: int) -> Sweep:
         sums = patch_size[axis] * planes * (classes + 1) * 4
         resampled = num_planes * restored_planes * classes * 4
-        return Sweep(axis, num_strips, batch, (fixed + window * (1 + batch) + (sums + resampled) / num_strips) / 1e9)
+        windows = window * (1 + batch * num_copies)
+        return Sweep(axis, num_strips, batch, (fixed + windows + (sums + resampled) / num_strips) / 1e9)
 
     most = max(n // p for a, (n, p) in enumerate(zip(padded, patch_size, strict=True)) if a != axis)
     found = [candidate(batch_size, 1), *(candidate(1, number) for number in range(1, most + 1))]

@@ -7,7 +7,7 @@ stands for, since probabilities are to be the frequencies of real images, not of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,7 @@ class VoxelSampler:
     def __init__(self, truth: np.ndarray, done: Preprocessing, labels: Labels, size: int, row: int) -> None:
         """Prepare to draw ``size`` voxels per stratum of the case in ``row``, whose truth is (*stored)."""
         self.truth = crop_stored(truth[None], done)[0]
-        self.labels, self.size = labels, size
+        self.labels, self.size, self.row = labels, size, row
         self.members = _membership(labels)
         self.random = numpy_generator(SEED, Stream.CALIBRATION, row)
         self.counts = np.zeros(2 * labels.num_classes, np.int64)
@@ -85,6 +85,7 @@ class VoxelSampler:
                 "logits": torch.from_numpy(self.logits),
                 "truth": self.members[torch.from_numpy(self.numbers)],
                 "weights": torch.from_numpy(weights),
+                "rows": torch.full((len(weights),), self.row),
             }
         )
 
@@ -127,9 +128,17 @@ def read_voxels(parts: Sequence[bytes]) -> Voxels:
     return Voxels(**{name: torch.cat([each[name] for each in tensors]) for name in ("logits", "truth", "weights")})
 
 
-def write_voxels(voxels: Voxels) -> bytes:
-    """Invert ``read_voxels``."""
-    return save({"logits": voxels.logits, "truth": voxels.truth, "weights": voxels.weights})
+def join_voxels(parts: Sequence[bytes]) -> bytes:
+    """Join the voxels that samplers have drawn; each keeps the row of its case."""
+    tensors = [load(part) for part in parts]
+    return save({name: torch.cat([each[name] for each in tensors]) for name in tensors[0]})
+
+
+def select_voxels(voxels: bytes, rows: Collection[int]) -> bytes:
+    """Return the voxels of the cases in these rows of the index alone."""
+    tensors = load(voxels)
+    chosen = torch.isin(tensors["rows"], torch.tensor(sorted(rows), dtype=torch.int64))
+    return save({name: tensor[chosen] for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_pipelines.errors import ConfigError
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.folds import Fold, find_done
+from flows.pipelines.segmentation.folds import Fold, find_done, list_cases
 from flows.pipelines.segmentation.mirroring import Variant, choose_variant, measure_variant
 from flows.stages.pipeline import Records
 from flows.stages.record import Record
@@ -125,8 +125,8 @@ def _check_cases(candidates: Mapping[str, TrainedCandidate]) -> None:
     for name, found in cases.items():
         if lacking := sorted(set().union(*cases.values()) - found):
             raise ConfigError(
-                f"candidates: {name} was not scored on {', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}, "
-                "which others were: what one leaves out, all must; give them the same data.preprocess"
+                f"candidates: {name} was not scored on {list_cases(lacking)}, which others were: what one leaves "
+                "out, all must; give them the same data.preprocess"
             )
 
 

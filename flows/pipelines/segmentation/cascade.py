@@ -6,11 +6,11 @@ network learns from errs as it will on new cases. The shards hold copies of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import ConfigError, DataError, Problem
+from data_pipelines.errors import ConfigError, DataError, Problem, ProblemList
 from data_pipelines.shards.incremental import Task, group_by_size, shard_missing
 from data_pipelines.shards.index import IMAGE, PART_COLUMNS, Row, build_index, places_of, read_rows
 from data_pipelines.shards.reader import ShardReader
@@ -21,8 +21,9 @@ from data_pipelines.volumes.preprocess import Prepared, with_labels
 from data_pipelines.volumes.sharding import MAX_CASES_PER_SHARD
 from flows.cluster.connection import use_ray
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.evaluation.scoring import read_prediction, read_stored_geometry
-from flows.pipelines.segmentation.folds import Fold
+from flows.pipelines.segmentation.evaluation.label_maps import read_map
+from flows.pipelines.segmentation.evaluation.scoring import read_stored_geometry
+from flows.pipelines.segmentation.folds import Fold, explain_trained, list_cases
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
@@ -71,34 +72,33 @@ def cascade_stage(
 def _add_labels(
     config: SegmentationConfig, shards: Record[VolumeShardFigures], previous: Sequence[Fold], attempt: Attempt
 ) -> VolumeShardFigures:
-    index = {row["key"]: row for row in read_rows(shards.output("index"))}
+    index = {row["case_id"]: row for row in read_rows(shards.output("index"))}
     folds = {score.case_id: fold for fold in previous for score in fold.scores}  # that held each case out
     if lacking := sorted(index.keys() - folds.keys()):
-        raise ConfigError(
-            f"previous: {config.previous} predicted no label map of {', '.join(lacking[:3])}"
-            f"{', ...' if len(lacking) > 3 else ''}: what one candidate leaves out, all must"
-        )
-    numbers = {key: number for number, key in enumerate(index)}
+        known = {row["case_id"] for fold in previous for row in read_rows(fold.shards.output("index"))}
+        raise ConfigError(f"previous: {explain_lacking(str(config.previous), lacking, known)}")
+    numbers = {case_id: number for number, case_id in enumerate(index)}
     digests = {
-        key: digest_of([FORMAT, row["digest"], folds[key].evaluation.key, folds[key].tta]) for key, row in index.items()
+        case_id: digest_of([FORMAT, row["digest"], folds[case_id].evaluation.key, folds[case_id].tta])
+        for case_id, row in index.items()
     }
     # Of all folds' runs, which differ in their splits alone, one folder: the first run writes the samples.
     origin = [shards.figures.shards, *((fold.evaluation.key, fold.tta) for fold in previous)]
     folder = f"shards/{digest_of([FORMAT, *origin])[:12]}"
     uri = storage.join(shards.root, folder)
-    labels, sizes = shards.figures.labels, {key: places_of(row)[IMAGE].size / 1e6 for key, row in index.items()}
+    labels, sizes = shards.figures.labels, {each: places_of(row)[IMAGE].size / 1e6 for each, row in index.items()}
 
     def plan(missing: list[str]) -> list[Task]:
         tasks = []
         for group in group_by_size(missing, sizes.__getitem__, config.data.shard_megabytes, MAX_CASES_PER_SHARD):
-            chosen = tuple(digests[key] for key in group)
+            chosen = tuple(digests[case_id] for case_id in group)
             work = Work(
                 uri=storage.join(uri, shard_name(chosen)),
                 index_uri=shards.output("index"),
                 shards_uri=shards_uri(shards),
-                rows=tuple(numbers[key] for key in group),
+                rows=tuple(numbers[case_id] for case_id in group),
                 digests=chosen,
-                predictions=tuple(folds[key].predictions_uri for key in group),
+                predictions=tuple(folds[case_id].predictions_uri for case_id in group),
                 labels=labels,
             )
             tasks.append(Task(text=work.model_dump_json(), num_samples=len(group)))
@@ -109,13 +109,23 @@ def _add_labels(
     if sharded.problems:
         raise DataError(sharded.problems)
     # Samples keep the digests of what they were made from: by these held-out cases are known, of whatever candidate.
-    rows = [row | {"digest": index[row["key"]]["digest"]} for row in sharded.rows]
-    splits = {row["case_id"]: row["split"] for row in index.values()}
+    rows = [row | {"digest": index[row["case_id"]]["digest"]} for row in sharded.rows]
+    splits = {case_id: row["split"] for case_id, row in index.items()}
     counts = add_index(attempt, build_index(rows, splits), shards.root, folder)
     for name in KEPT:
         attempt.add(name, shards.output(name))
     changes = {**counts, "num_new": sharded.num_new, "num_previous": labels.num_classes - 1}
     return shards.figures.model_copy(update=changes)
+
+
+def explain_lacking(previous: str, lacking: Sequence[str], known: Collection[str]) -> str:
+    """Say why no network of ``previous`` has segmented some cases, and what to do; ``known`` are those of its folds."""
+    if trained := [case_id for case_id in lacking if case_id in known]:
+        return explain_trained(previous, trained)
+    return (
+        f"{previous} has left out {list_cases(lacking)}: what one candidate leaves out, all must; give them the same "
+        "data.preprocess"
+    )
 
 
 def _shard_text(text: str) -> tuple[list[Row], list[Problem]]:
@@ -124,18 +134,21 @@ def _shard_text(text: str) -> tuple[list[Row], list[Problem]]:
 
 def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
     """Write some samples with their label maps as one shard; the body of a cluster task."""
-    return write_shard(work.uri, _samples(work)), []
+    problems = ProblemList()
+    rows = write_shard(work.uri, _samples(work, problems))
+    return rows, problems
 
 
-def _samples(work: Work) -> Iterator[Sample]:
+def _samples(work: Work, problems: ProblemList) -> Iterator[Sample]:
     rows, reader = read_rows(work.index_uri), ShardReader.from_uri(work.index_uri, work.shards_uri)
     for number, digest, predictions in zip(work.rows, work.digests, work.predictions, strict=True):
         row = rows[number]
-        done = read_stored_geometry(reader, number)
-        prediction = read_prediction(predictions, row["key"], work.labels, done)
-        sample = with_labels(Prepared(reader.array(number, IMAGE), None, done), prediction)
-        parts = {part: bytes(reader.read(number, part)) for part in places_of(row)}
-        yield _described(row, digest), parts | {IMAGE: npy_bytes(sample.image)}
+        with problems.collecting():
+            done = read_stored_geometry(reader, number)
+            prediction = read_map(predictions, row["case_id"], work.labels, done)
+            sample = with_labels(Prepared(reader.array(number, IMAGE), None, done), prediction)
+            parts = {part: bytes(reader.read(number, part)) for part in places_of(row)}
+            yield _described(row, digest), parts | {IMAGE: npy_bytes(sample.image)}
 
 
 def _described(row: Row, digest: str) -> Row:

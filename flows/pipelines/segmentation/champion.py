@@ -56,7 +56,8 @@ def compare_rows(
     evaluation: Record[EvaluationFigures], champions: Record[EvaluationFigures], metric: str, registry: RegistrySpec
 ) -> Compared:
     """Compare two evaluations of the same cases, case by case."""
-    ours, theirs_rows = _rows(evaluation), _rows(champions)
+    ours = _rows(evaluation)
+    theirs_rows = _named_alike(_rows(champions), ours)
     parsed = parse_metric_name(metric)
     classes = [parsed.part] if parsed.part else sorted({row["class_name"] for row in ours})
     tables = [_table(rows, classes, parsed.metric.name) for rows in (ours, theirs_rows)]
@@ -120,6 +121,13 @@ def _rows(record: Record[EvaluationFigures]) -> Rows:
     """Read the scores, cases in one order."""
     rows: Rows = read_table(record.output(CASES)).to_pylist()
     return sorted(rows, key=lambda row: row["case_id"])
+
+
+def _named_alike(theirs: Rows, ours: Rows) -> Rows:
+    """Name cases as in our scores: earlier versions wrote the keys of their samples instead of their names."""
+    names = {sample_key(row["case_id"]): row["case_id"] for row in ours}
+    renamed = [row | {"case_id": names.get(row["case_id"], row["case_id"])} for row in theirs]
+    return sorted(renamed, key=lambda row: row["case_id"])
 
 
 def _table(rows: Rows, classes: list[str], metric: str) -> NDArray[np.float64]:

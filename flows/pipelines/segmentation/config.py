@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from data_pipelines.specs import Spec
 from data_pipelines.volumes.specs import DataSpec
 from flows.config.pipeline import PipelineConfig
 from flows.tuning.spec import SearchSpec
+from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec, TrainSpec
 
 
@@ -61,8 +63,7 @@ class SegmentationConfig(PipelineConfig):
 
     def _changed(self, name: str) -> SegmentationConfig:
         """Return the configuration of a candidate. Raises ValidationError."""
-        base = self.model_dump(exclude={"candidates"})
-        changed = SegmentationConfig.model_validate(_merged(base, self.candidates[name]))
+        changed = SegmentationConfig.model_validate(_merged(self._alone, self.candidates[name]))
         if changed.previous is None:
             return changed
         previous = self._changed(changed.previous) if changed.previous in self.candidates else self._alone
@@ -87,6 +88,8 @@ class SegmentationConfig(PipelineConfig):
                 )
             if name in ("", BASE):
                 raise ValueError(f"{name!r} is no name of a candidate: {BASE!r} is this configuration itself")
+            if "+" in name:
+                raise ValueError(f"{name!r} is no name of a candidate: A+B is the pair of A and B; leave out the +")
         return candidates
 
     @model_validator(mode="after")
@@ -104,6 +107,7 @@ class SegmentationConfig(PipelineConfig):
                 "evaluate.exit_confidence and exit_thresholds need heads to leave at: set train.model.deep_supervision "
                 f"to 1 or more, with decoder unet (got {self.train.model.deep_supervision}, {self.train.model.decoder})"
             )
+        self._check_search(exits=bool(exits))
         self._check_members()
         spacing = self.data.preprocess.spacing
         if isinstance(spacing, tuple) and len(spacing) != self.data.ndim:
@@ -111,13 +115,26 @@ class SegmentationConfig(PipelineConfig):
         self.check_batch("train", self.train.global_batch_size)
         for name in self.candidates:
             try:
-                self._changed(name)
+                changed = self._changed(name)
             except ValidationError as error:
                 found = error.errors()[0]
                 where = ".".join(str(part) for part in found["loc"])
                 raise ValueError(f"candidates.{name}{where and '.'}{where}: {found['msg']}") from None
+            changed._check_member("candidates")
         self._check_cascades()
         return self
+
+    def _check_search(self, *, exits: bool) -> None:
+        """Refuse a search whose trials could not be compared, or could choose a network without heads to leave at."""
+        if self.search is None:
+            return
+        if not self.train.validate_cases:
+            raise ValueError("search: its trials are compared by validation; set train.validate_cases to 1 or more")
+        if exits and (not self.search.over or "depth" in self.search.over):
+            raise ValueError(
+                "evaluate.exit_confidence and exit_thresholds: a search may choose a network of two stages, which has "
+                "no heads to leave at; leave depth out of search.over"
+            )
 
     def _check_cascades(self) -> None:
         """Refuse a previous network that is not there, or that has a previous one itself."""
@@ -141,7 +158,10 @@ class SegmentationConfig(PipelineConfig):
         """Refuse what members of an ensemble, and candidates, cannot have."""
         if isinstance(self.data.fold, int) and not self.candidates:
             return
-        cause = "candidates" if self.candidates else "data.fold"
+        self._check_member("candidates" if self.candidates else "data.fold")
+
+    def _check_member(self, cause: str) -> None:
+        """Refuse what one member cannot have; ``cause`` names the setting that makes several."""
         parts = {
             "search": self.search is not None,
             "train.model.fusion": self.train.model.fusion is not None,
@@ -154,11 +174,15 @@ class SegmentationConfig(PipelineConfig):
                 )
 
 
-def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with those of ``changes``, group by group; a group of other choices is replaced as a whole."""
-    merged = dict(values)
+def _merged(base: Spec, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those of ``changes``, group by group; any other value, a mapping too, is replaced."""
+    merged = base.model_dump()
     for name, change in changes.items():
-        before = merged.get(name)
-        is_group = isinstance(before, dict) and isinstance(change, Mapping)
-        merged[name] = _merged(before, change) if is_group and before else change
+        before = getattr(base, name, None)
+        if isinstance(before, Spec) and isinstance(change, Mapping):
+            # A preset gives the defaults of fields that are not set: in the base's dump all are.
+            has_preset = isinstance(before, UNetSpec) and change.get("preset") is not None
+            merged[name] = dict(change) if has_preset else _merged(before, change)
+        else:
+            merged[name] = change
     return merged

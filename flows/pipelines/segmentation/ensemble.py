@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,11 @@ from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import InputError
 from data_pipelines.shards.index import write_table
-from data_pipelines.volumes.formats.nifti import write_nifti
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import CASES, EnsembleScores, build_bundle, evaluation_digest, flat_metrics
+from flows.pipelines.segmentation.evaluation.label_maps import FOLDER, write_map
 from flows.pipelines.segmentation.evaluation.scoring import ClassScore
 from flows.pipelines.segmentation.folds import Fold
 from flows.pipelines.segmentation.postprocess import Choice, choose_postprocessing
@@ -66,13 +67,14 @@ def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) 
     summaries = summarise(rows)
     dice = {number: flat_metrics(summarise([score.to_row() for score in found])) for number, found in scores.items()}
     calibration = calibrate(read_voxels([fold.read_voxels() for fold in folds]), folds[0].shards.figures.labels)
-    write_ensemble_report(attempt, config, comparison, scores, summaries, choice, calibration)
+    fold_dice = {number: each.get("dice", math.nan) for number, each in dice.items()}
+    write_ensemble_report(attempt, config, comparison, scores, summaries, choice, calibration, fold_dice)
     return EnsembleScores(
         metrics=flat_metrics(summaries) | (calibration.metrics if calibration else {}),
         num_cases=num_cases,
         folds=tuple(scores),
         step=sum(fold.training.figures.step for fold in _all_folds(comparison)),
-        fold_dice=tuple(each.get("dice", float("nan")) for each in dice.values()),
+        fold_dice=tuple(fold_dice.values()),
         postprocessing=choice.kept,
         tta=folds[0].tta,
         temperatures=calibration.temperatures if calibration else (),
@@ -84,6 +86,12 @@ def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) 
 def _all_folds(comparison: Comparison) -> list[Fold]:
     """List the folds of every network that the best candidate predicts with."""
     return [fold for each in comparison.networks(comparison.best).values() for fold in each.folds]
+
+
+def lineage_of(comparison: Comparison) -> tuple[Record[Any], ...]:
+    """List the records of all that led to the best candidate."""
+    compared = comparison.more if comparison.best.partner is not None else ()  # of a pair: its own predictions
+    return (*(record for fold in _all_folds(comparison) for record in fold.lineage), *compared)
 
 
 def _postprocessed(
@@ -100,8 +108,7 @@ def _postprocessed(
     for (case_id, row), fold in _places(held_out):
         case = fold.load_case(case_id, row)
         numbers = choice.kept.apply(case.prediction, case.spacing)
-        with storage.local_copy_of(attempt.uri("predictions", f"{case_id}.nii.gz")) as path:
-            write_nifti(path, labels.write_numbers(numbers), fold.affine(row))
+        write_map(attempt.uri(FOLDER), case_id, numbers, labels, fold.stored(row))
         found = score_case(
             numbers, case.truth, labels.targets, labels.num_classes, case.spacing, config.evaluate.tolerance_mm
         )
@@ -183,7 +190,7 @@ def register_ensemble(comparison: Comparison, ensemble: Record[EnsembleScores]) 
         write_files=lambda folder: write_model(folder, config, bundle, ensemble.output("weights")),
         card=_describe(ensemble.figures),
         evaluation_data=digest,
-        lineage=(*(record for fold in _all_folds(comparison) for record in fold.records), ensemble),
+        lineage=(*lineage_of(comparison), ensemble),
         run_key=ensemble.key,
         step=ensemble.figures.step,
         compare=compare,

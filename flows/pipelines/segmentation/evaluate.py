@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
@@ -16,6 +16,7 @@ from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import BASE, SegmentationConfig
 from flows.pipelines.segmentation.evaluation.exits import ExitScore
 from flows.pipelines.segmentation.evaluation.held_out import Scored, score_cases
+from flows.pipelines.segmentation.evaluation.label_maps import FOLDER, LIST, MAPS, maps_exist
 from flows.pipelines.segmentation.evaluation.scoring import (
     ClassScore,
     subset_dice,
@@ -45,7 +46,7 @@ CASES = "cases"
 """Output: one row per held-out case and class, with its scores."""
 VOXELS = "voxels"
 """Output: voxels of the held-out cases, from which calibration is fitted."""
-FORMAT = 2
+FORMAT = 3
 """Part of the stage's key; raised when its outputs change for the same specification."""
 
 
@@ -66,13 +67,15 @@ class SegmentationScores(EvaluationFigures):
 class EnsembleScores(EvaluationFigures):
     """Figures of an ensemble: the mean over all cases, each scored by the member that was not trained on it."""
 
+    model_config = ConfigDict(ser_json_inf_nan="strings")  # a record takes no constants
+
     num_cases: int
     folds: tuple[int, ...]
     """Fold of each member."""
     step: int
     """Training steps of all members together."""
     fold_dice: tuple[float, ...]
-    """Mean Dice of each member on its held-out cases."""
+    """Mean Dice of each member on its held-out cases; NaN where earlier folds hold them all out, too."""
     postprocessing: Postprocessing = Postprocessing()
     """Steps that raise the mean Dice over all cases; the scores are with them."""
     tta: bool
@@ -107,7 +110,7 @@ def evaluate_stage(
         return _evaluate(config, shards, training, attempt)
 
     identity = config.evaluate.model_dump(mode="json") | {"format": FORMAT}
-    return Stage("evaluate", identity, (shards, training), compute, SegmentationScores, uses_gpu=True)
+    return Stage("evaluate", identity, (shards, training), compute, SegmentationScores, maps_exist, uses_gpu=True)
 
 
 def build_bundle(config: SegmentationConfig, shards: VolumeShardFigures) -> Bundle:
@@ -148,7 +151,7 @@ def _evaluate(
     summaries = summarise([score.to_row() for score in scored.scores])
     calibration = calibrate(read_voxels(scored.voxels), bundle.labels)
     bundle = bundle.with_choices(tta=chosen.tta)
-    found = Evaluation(bundle, summaries, scored.scores, tried[0][1].exits, variants, chosen, calibration)
+    found = Evaluation(bundle, summaries, scored.scores, scored.exits, variants, chosen, calibration)
     write_report(attempt, config, shards, training, found)
     subsets = {f"dice[{name}]": dice for name, dice in subset_dice(scored.scores).items()}
     return SegmentationScores(
@@ -168,16 +171,17 @@ def _predict(
     bundle: Bundle,
     folder: Folder,
 ) -> tuple[Variant, Scored]:
-    """Predict the held-out cases as a bundle says; scores and voxels become outputs of the attempt."""
-    from flows.pipelines.segmentation.calibration import read_voxels, write_voxels
+    """Predict the held-out cases as a bundle says; scores, voxels and label maps become outputs of the attempt."""
+    from flows.pipelines.segmentation.calibration import join_voxels
 
     tta = bool(bundle.predict.tta)
     scored = score_cases(config, shards, attempt, bundle, training.output("weights"), folder=folder, is_own=True)
     attempt.add(variant_output(CASES, tta=tta), attempt.uri(*folder, "cases.parquet"))
-    voxels = write_voxels(read_voxels(scored.voxels))
+    attempt.add(variant_output(MAPS, tta=tta), attempt.uri(*folder, LIST))
+    voxels = join_voxels(scored.voxels)
     attempt.write(variant_output(VOXELS, tta=tta), "/".join([*folder, "voxels.safetensors"]), voxels)
     rows = [score.to_row() for score in scored.scores]
-    return measure_variant(tta, rows, scored.seconds, storage.join(attempt.name, *folder, "predictions")), scored
+    return measure_variant(tta, rows, scored.seconds, storage.join(attempt.name, *folder, FOLDER)), scored
 
 
 def evaluation_digest(config: SegmentationConfig, shards: Record[VolumeShardFigures]) -> str:

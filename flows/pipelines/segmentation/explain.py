@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from data_pipelines.errors import InputError
-from data_pipelines.volumes.preprocess import Prepared
+from data_pipelines.volumes.preprocess import Prepared, has_canonical_axes
 from flows.pipelines.segmentation.reading import read_files
 from flows.pipelines.segmentation.segmenter import Segmenter
 from flows.report.heat import draw_heat
@@ -38,12 +38,14 @@ class SegmentationExplainer:
 
     def __call__(self, row: Mapping[str, Any], folder: Path) -> list[Path]:
         """Write the pictures of one image, ``row["path"]`` as ``predict`` takes it, to ``folder``; return the files."""
-        prepared = self.segmenter.complete(read_files(self.segmenter.bundle, row["path"].split("|")).sample)
+        ready = read_files(self.segmenter.bundle, row["path"].split("|"))
+        prepared = self.segmenter.complete(ready.sample)
+        is_canonical = has_canonical_axes(prepared.done, ready.geometry)
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, weights in self.maps(prepared):
             path = folder / f"{name.replace('/', '%2F')}.png"  # names of classes may hold one
-            path.write_bytes(draw_heat(prepared.image, weights, prepared.done.spacing))
+            path.write_bytes(draw_heat(prepared.image, weights, prepared.done.spacing, is_canonical=is_canonical))
             written.append(path)
         return written
 

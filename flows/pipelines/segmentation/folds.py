@@ -6,22 +6,18 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
 from data_pipelines.shards.index import read_table
 from data_pipelines.shards.reader import ShardReader
+from data_pipelines.volumes.preprocess import StoredGeometry
 from data_pipelines.volumes.sources.find import find_cases
-from data_pipelines.volumes.splits import find_folds
+from data_pipelines.volumes.sources.names import normal, read_json
+from data_pipelines.volumes.splits import find_folds, find_splits_file
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import CASES, VOXELS, SegmentationScores
-from flows.pipelines.segmentation.evaluation.scoring import (
-    ClassScore,
-    read_prediction,
-    read_stored_geometry,
-    stored_truth,
-)
+from flows.pipelines.segmentation.evaluation.label_maps import read_map
+from flows.pipelines.segmentation.evaluation.scoring import ClassScore, read_stored_geometry, stored_truth
 from flows.pipelines.segmentation.mirroring import Variant, variant_output
 from flows.pipelines.segmentation.postprocess import Case
 from flows.pipelines.segmentation.shard import VolumeShardFigures
@@ -62,6 +58,13 @@ class Fold:
         return self.shards, self.training, self.evaluation
 
     @property
+    def lineage(self) -> tuple[Record[Any], ...]:
+        """Records of all stages that led to its network: of a cascade the samples without label maps, too."""
+        done, place = self.origin
+        shards = done[branch_key("shard", place)]
+        return self.records if shards is self.shards else (shards, *self.records)
+
+    @property
     def predictions_uri(self) -> str:
         """Folder of the label maps of its held-out cases."""
         return storage.join(self.evaluation.uri, self.variant.predictions)
@@ -91,18 +94,24 @@ class Fold:
         return self.evaluation.output(variant_output(CASES, tta=self.tta))
 
     def read_voxels(self) -> bytes:
-        """Read the voxels of its held-out cases, from which calibration is fitted."""
-        return storage.read_bytes(self.evaluation.output(variant_output(VOXELS, tta=self.tta)))
+        """Read the voxels, from which calibration is fitted, of the cases that it has the scores of."""
+        from flows.pipelines.segmentation.calibration import select_voxels
+
+        return select_voxels(storage.read_bytes(self._voxels_uri), {score.row for score in self.scores})
+
+    @property
+    def _voxels_uri(self) -> str:
+        return self.evaluation.output(variant_output(VOXELS, tta=self.tta))
 
     def load_case(self, case_id: str, row: int) -> Case:
         """Read prediction and truth of a held-out case, in its original geometry."""
-        done = read_stored_geometry(self.reader, row)
-        prediction = read_prediction(self.predictions_uri, case_id, self.shards.figures.labels, done)
+        done = self.stored(row)
+        prediction = read_map(self.predictions_uri, case_id, self.shards.figures.labels, done)
         return Case(prediction, stored_truth(self.reader, row, done), done.stored_spacing)
 
-    def affine(self, row: int) -> np.ndarray:
-        """Return the affine of a case as stored."""
-        return read_stored_geometry(self.reader, row).geometry.affine_array()
+    def stored(self, row: int) -> StoredGeometry:
+        """Return the geometry of a case as stored."""
+        return read_stored_geometry(self.reader, row)
 
 
 def samples_of(done: Records, place: int) -> Record[VolumeShardFigures]:
@@ -114,9 +123,10 @@ def samples_of(done: Records, place: int) -> Record[VolumeShardFigures]:
 def split_runs(config: SegmentationConfig) -> dict[str, SegmentationConfig]:
     """Return the configuration of each candidate's run of each fold, by its title.
 
-    Raises ConfigError for folds that do not exist.
+    Raises ConfigError for folds that do not exist, and for a cascade of cases that none of them holds out.
     """
     folds = _numbers(config)
+    _check_previous(config)
     runs = {}
     for name, candidate in config.candidate_configs.items():
         for fold in folds:
@@ -124,6 +134,40 @@ def split_runs(config: SegmentationConfig) -> dict[str, SegmentationConfig]:
                 update={"data": candidate.data.model_copy(update={"fold": fold})}
             )
     return runs
+
+
+def _check_previous(config: SegmentationConfig) -> None:
+    """Refuse a cascade where a case is to be segmented that all previous networks are trained on."""
+    previous = next((changes["previous"] for changes in config.candidates.values() if changes.get("previous")), None)
+    if previous is None:
+        return
+    dataset = find_cases(config.data, storage.cache_folder() / "generated")
+    if (path := find_splits_file(dataset, config.data)) is None:
+        return  # drawn splits hold out each case
+    held_out, trained = (_named_in(read_json(path), side) for side in ("val", "train"))
+    known = {case.case_id for case in dataset.cases} - {problem.case_id for problem in dataset.problems}
+    if never := sorted((trained - held_out) & known):
+        raise ConfigError(f"{path}: {explain_trained(previous, never)}")
+
+
+def _named_in(folds: Any, side: str) -> set[str]:
+    """Return the cases that folds of a splits file name on a side; what else is wrong with the file, sharding says."""
+    lists = [fold.get(side) for fold in folds if isinstance(fold, dict)]
+    return {normal(str(case_id)) for each in lists if isinstance(each, list) for case_id in each}
+
+
+def explain_trained(previous: str, case_ids: Sequence[str]) -> str:
+    """Say why cases that no fold holds out cannot be part of a cascade, and what to do."""
+    return (
+        f"no fold holds out {list_cases(case_ids)}: all networks of {previous} are trained on them, and segment them "
+        "better than new cases; name each case in val of one fold of the splits file, or leave the cascade out of "
+        "candidates"
+    )
+
+
+def list_cases(case_ids: Sequence[str]) -> str:
+    """Name the first cases of many."""
+    return f"{', '.join(case_ids[:3])}{', ...' if len(case_ids) > 3 else ''}"
 
 
 def _title(config: SegmentationConfig, name: str, fold: int) -> str:

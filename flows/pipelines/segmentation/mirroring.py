@@ -23,7 +23,7 @@ Folder = tuple[str, ...]
 class Variant(Spec):
     """Predictions of the held-out cases, with or without test-time mirroring."""
 
-    model_config = ConfigDict(ser_json_inf_nan="constants")
+    model_config = ConfigDict(ser_json_inf_nan="strings")  # a record takes no constants
 
     tta: bool
     dice: float

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from itertools import combinations
 
-from pydantic import ConfigDict
-
 from data_pipelines import storage
 from data_pipelines.specs import Spec
 from flows.pipelines.segmentation.bundle import Bundle
@@ -14,6 +12,7 @@ from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import build_bundle
 from flows.pipelines.segmentation.evaluation.held_out import score_cases
+from flows.pipelines.segmentation.evaluation.label_maps import FOLDER, LIST, MAPS, maps_exist
 from flows.pipelines.segmentation.folds import Fold
 from flows.pipelines.segmentation.mirroring import Variant, measure_variant
 from flows.stages.attempt import Attempt
@@ -29,7 +28,6 @@ LEAST_GAIN = 1e-3
 class PairRun(Spec):
     """Predictions of one fold's held-out cases by a pair."""
 
-    model_config = ConfigDict(ser_json_inf_nan="constants")
     names: tuple[str, str]
     """Candidates, in their order."""
     fold: int
@@ -59,7 +57,7 @@ def pair_stage(config: SegmentationConfig, comparison: Comparison) -> Stage[Pair
         ]
         return PairFigures(runs=tuple(runs))
 
-    return Stage("pair", identity, comparison.records, compute, PairFigures, uses_gpu=True)
+    return Stage("pair", identity, comparison.records, compute, PairFigures, maps_exist, uses_gpu=True)
 
 
 def pair_bundle(first: TrainedCandidate, second: TrainedCandidate, place: int) -> Bundle:
@@ -74,11 +72,11 @@ def pair_bundle(first: TrainedCandidate, second: TrainedCandidate, place: int) -
 def _score(
     attempt: Attempt, comparison: Comparison, names: tuple[str, str], place: int, folder: tuple[str, ...]
 ) -> PairRun:
-    """Predict and score the held-out cases of a fold; scores and voxels become outputs of the attempt."""
+    """Predict and score the held-out cases of a fold; scores, voxels and label maps become outputs of the attempt."""
     from safetensors.torch import load, save
 
     from flows.pipelines.segmentation.averaging import join_weights
-    from flows.pipelines.segmentation.calibration import read_voxels, write_voxels
+    from flows.pipelines.segmentation.calibration import join_voxels
 
     logger.info("pair: %s, fold %d", pair_name(names), comparison.folds[place].number)
     first, second = (comparison.candidates[name] for name in names)
@@ -99,10 +97,11 @@ def _score(
     )
     storage.delete(attempt.uri(*folder, "weights.safetensors"))
     attempt.add(_output("cases", names, folds[0].number), attempt.uri(*folder, "cases.parquet"))
-    voxels = write_voxels(read_voxels(scored.voxels))
+    attempt.add(_output(MAPS, names, folds[0].number), attempt.uri(*folder, LIST))
+    voxels = join_voxels(scored.voxels)
     attempt.write(_output("voxels", names, folds[0].number), "/".join([*folder, "voxels.safetensors"]), voxels)
     rows = [score.to_row() for score in scored.scores]
-    predictions = storage.join(attempt.name, *folder, "predictions")
+    predictions = storage.join(attempt.name, *folder, FOLDER)
     variant = measure_variant(first.tta or second.tta, rows, scored.seconds, predictions)
     return PairRun(names=names, fold=folds[0].number, variant=variant)
 
@@ -133,9 +132,9 @@ class PairFold(Fold):
     def _scores_uri(self) -> str:
         return self.record.output(_output("cases", self.run.names, self.number))
 
-    def read_voxels(self) -> bytes:
-        """Read the voxels of its held-out cases, from which calibration is fitted."""
-        return storage.read_bytes(self.record.output(_output("voxels", self.run.names, self.number)))
+    @property
+    def _voxels_uri(self) -> str:
+        return self.record.output(_output("voxels", self.run.names, self.number))
 
 
 def with_pairs(comparison: Comparison, record: Record[PairFigures]) -> Comparison:

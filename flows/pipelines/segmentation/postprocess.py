@@ -12,12 +12,13 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
 from data_pipelines.specs import Spec
 from data_pipelines.volumes.classes import Labels
-from unet_models.metrics.overlap import target_dice
+from unet_models.metrics.overlap import confusion_matrix, dice, without_ignored
 from unet_models.metrics.summary import mean_of_class_means
 
 Step = Literal["largest_component", "smallest_component", "fill_holes"]
@@ -58,6 +59,11 @@ class Postprocessing(Spec):
     def is_part_of(self, other: Postprocessing) -> bool:
         """Tell whether all steps are among those of another."""
         return other.joined(self).counts() == other.counts()
+
+    @property
+    def numbers(self) -> set[int]:
+        """Classes of all steps."""
+        return {*self.largest_component, *self.smallest_component, *self.fill_holes}
 
     def counts(self) -> tuple[int, ...]:
         """Count the classes of each step."""
@@ -153,14 +159,39 @@ def _trials(smallest: Mapping[int, float], labels: Labels) -> Iterator[Trial]:
 def _mean_dice(cases: Sequence[Load], variants: Sequence[Postprocessing], labels: Labels) -> list[float]:
     """Compute the mean Dice over the cases, then over the targets, of each variant."""
     targets = list(labels.targets.values())
-    rows = []
-    for load in cases:
-        case = load()
-        processed = (each.apply(case.prediction, case.spacing) for each in variants)
-        rows.append([target_dice(prediction, case.truth, targets, labels.num_classes) for prediction in processed])
+    rows = [[dice(counts, targets) for counts in _count(load(), variants, labels.num_classes)] for load in cases]
     table = np.array(rows)  # (cases, variants, targets)
     every = np.ones((1, len(cases)))
     return [float(mean_of_class_means(every, table[:, place])[0]) for place in range(len(variants))]
+
+
+def _count(case: Case, variants: Sequence[Postprocessing], num_classes: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the confusion matrix of a case after the steps of each variant, ignored voxels left out.
+
+    Steps change voxels within the bounding box of their classes alone: the rest of a volume is counted once.
+    """
+    whole = confusion_matrix(*without_ignored(case.prediction, case.truth, num_classes), num_classes)
+    boxes = ndimage.find_objects(case.prediction, num_classes - 1)
+    for steps in variants:
+        box = _around([found for number in steps.numbers if (found := boxes[number - 1]) is not None])
+        if box is None:
+            yield whole
+            continue
+        before, truth = case.prediction[box], case.truth[box]
+        after = steps.apply(before, case.spacing)
+        changed = (after != before) & (truth < num_classes)
+        there = truth[changed][None]
+        less, more = (confusion_matrix(each[changed][None], there, num_classes) for each in (before, after))
+        yield whole - less + more
+
+
+def _around(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...] | None:
+    """Return the bounding box of several ones; None of none."""
+    if not boxes:
+        return None
+    return tuple(
+        slice(min(part.start for part in along), max(part.stop for part in along)) for along in zip(*boxes, strict=True)
+    )
 
 
 def _smallest_true(cases: Sequence[Load], labels: Labels) -> Mapping[int, float]:
@@ -168,8 +199,9 @@ def _smallest_true(cases: Sequence[Load], labels: Labels) -> Mapping[int, float]
     found: dict[int, float] = {}
     for load in cases:
         case = load()
-        for number in range(1, labels.num_classes):
-            for _, sizes in _components(case.truth, number):
+        boxes = ndimage.find_objects(case.truth, labels.num_classes - 1)
+        for number, box in enumerate(boxes, start=1):
+            for _, sizes in _components(case.truth[box], number) if box is not None else ():
                 size = float(sizes.min()) * math.prod(case.spacing)
                 found[number] = min(found.get(number, math.inf), size)
     return found

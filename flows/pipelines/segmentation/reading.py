@@ -52,7 +52,7 @@ def read_files(bundle: Bundle, paths: Sequence[str]) -> Ready:
     """
     checked = check_image(paths, bundle.channels, len(bundle.patch_size), bundle.limits)
     log_notices([*checked.notices, *_find_outside(bundle, paths[0], checked.image, checked.geometry)])
-    return _ready(bundle, checked.image, checked.geometry, checked.stored_shape)
+    return Ready(_sample(bundle, checked.image, checked.geometry, paths[0]), checked.geometry, checked.stored_shape)
 
 
 def read_array(bundle: Bundle, image: np.ndarray, geometry: Geometry | None = None) -> Ready:
@@ -71,7 +71,7 @@ def read_array(bundle: Bundle, image: np.ndarray, geometry: Geometry | None = No
     if geometry is not None:
         log_notices(_find_outside(bundle, ARRAY, image, geometry))
     geometry = geometry or _assumed_geometry(bundle, image)
-    return _ready(bundle, image, geometry, geometry.shape)
+    return Ready(_sample(bundle, image, geometry, ARRAY), geometry, geometry.shape)
 
 
 def _find_outside(bundle: Bundle, path: str, image: np.ndarray, geometry: Geometry) -> list[Notice]:
@@ -89,13 +89,10 @@ def _assumed_geometry(bundle: Bundle, image: np.ndarray) -> Geometry:
     return Geometry(shape, tuple(spacing))
 
 
-def _ready(bundle: Bundle, image: np.ndarray, geometry: Geometry, stored_shape: tuple[int, ...]) -> Ready:
-    return Ready(_sample(bundle, image, geometry), geometry, stored_shape)
-
-
-def _sample(bundle: Bundle, image: np.ndarray, geometry: Geometry) -> Sample:
-    prepared = prepare(image, geometry, bundle.preprocess, bundle.spacing)
+def _sample(bundle: Bundle, image: np.ndarray, geometry: Geometry, name: str) -> Sample:
+    """Preprocess an image, which messages call ``name``."""
+    prepared = prepare(image, geometry, bundle.preprocess, bundle.spacing, name=name)
     partner, previous = (
-        None if each is None else _sample(each, image, geometry) for each in (bundle.partner, bundle.previous)
+        None if each is None else _sample(each, image, geometry, name) for each in (bundle.partner, bundle.previous)
     )
     return Sample(prepared, partner, previous)

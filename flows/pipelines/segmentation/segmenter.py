@@ -33,7 +33,7 @@ from flows.pipelines.segmentation.reading import Ready, Sample, read_array, read
 from flows.registry.bundle import WEIGHTS, read_bundle
 from unet_models.networks.build import build_network
 from unet_models.networks.early_exit import EarlyExit
-from unet_models.networks.ensemble import Disagreement, Ensemble
+from unet_models.networks.ensemble import AVERAGE_COPIES, DISAGREEMENT_COPIES, Disagreement, Ensemble
 from unet_models.networks.layers import SegmentationNetwork
 from unet_models.networks.slices import Slicewise
 from unet_models.networks.unet import UNet
@@ -115,7 +115,7 @@ class Segmenter:
         """
         maps = watch if isinstance(watch, Maps) else None
         predictor = self.predictor
-        if maps and "disagreement" in maps.names:
+        if _has_disagreement(maps):
             assert isinstance(self.model, Ensemble)
             predictor = Disagreement(self.model, self.bundle.temperatures)
         model = with_modalities(predictor, self.bundle.model, given, self.device)
@@ -156,10 +156,11 @@ class Segmenter:
         """Choose the order of a prediction by its memory; warn where none stays within the limit."""
         bundle, limit = self.bundle, self.bundle.predict.memory_gb
         channels, *shape = prepared.shape
-        num_outputs = bundle.labels.num_outputs + (maps is not None and "disagreement" in maps.names)
+        num_outputs = bundle.labels.num_outputs + _has_disagreement(maps)
         sizes = channels, num_outputs, bundle.predict.batch_size
         num_planes = NUM_PLANES + (NUM_MAP_PLANES if maps else 0)
-        sweep = plan_sweep(shape, done.cropped_shape, bundle.patch_size, *sizes, limit, num_planes)
+        copies = self._num_copies(maps)
+        sweep = plan_sweep(shape, done.cropped_shape, bundle.patch_size, *sizes, limit, num_planes, copies)
         if sweep.gigabytes > limit:
             grid = "x".join(map(str, shape))
             logger.warning(
@@ -170,6 +171,12 @@ class Segmenter:
                 limit,
             )
         return sweep
+
+    def _num_copies(self, maps: Maps | None) -> int:
+        """Return how many logits of a batch of windows exist at once."""
+        if not isinstance(self.predictor, Ensemble):
+            return 1
+        return DISAGREEMENT_COPIES * len(self.predictor.members) if _has_disagreement(maps) else AVERAGE_COPIES
 
     def _planes(
         self,
@@ -244,6 +251,11 @@ class Segmenter:
         else:
             write_labels(output, labels.write_numbers(numbers), geometry)
         return output
+
+
+def _has_disagreement(maps: Maps | None) -> bool:
+    """Tell whether the disagreement of the members is asked for."""
+    return maps is not None and "disagreement" in maps.names
 
 
 def _build(bundle: Bundle) -> SegmentationNetwork:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import TypedDict
 
@@ -12,7 +13,7 @@ from pydantic import Field
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError, DataError
-from data_pipelines.notices import Notice
+from data_pipelines.notices import Notice, log_notices
 from data_pipelines.shards.incremental import Sharded
 from data_pipelines.shards.index import Row, build_index
 from data_pipelines.volumes.cases import Dataset
@@ -41,7 +42,9 @@ from data_pipelines.volumes.splits import (
 )
 from data_pipelines.volumes.trained_range import TrainedRange
 from flows.cluster.connection import use_ray
+from flows.config.run_id import current_run_id
 from flows.stages.attempt import Attempt
+from flows.stages.record import Record
 from flows.stages.shards import ShardFigures, add_index, add_notices, add_problems, shards_exist
 from flows.stages.stage import Stage
 
@@ -114,7 +117,19 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
             notices=notices,
         )
 
-    return Stage("shard", identity, (), compute, VolumeShardFigures, shards_exist)
+    def is_valid(record: Record[VolumeShardFigures]) -> bool:
+        if not shards_exist(record):
+            return False
+        _log_once(current_run_id(), dataset.notices)  # of a stage that runs it is ``add_notices`` that logs them
+        return True
+
+    return Stage("shard", identity, (), compute, VolumeShardFigures, is_valid)
+
+
+@lru_cache(maxsize=1)
+def _log_once(run_id: str, notices: tuple[Notice, ...]) -> None:
+    """Log what was skipped or assumed while cases were looked for: once in a run, of which each fold looks for them."""
+    log_notices(notices)
 
 
 class _Naming(TypedDict):

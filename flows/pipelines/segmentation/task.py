@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from data_pipelines.loading.loader import VolumePatches
-from data_pipelines.shards.index import IMAGE, MASK
+from data_pipelines.shards.index import IMAGE, MASK, read_table
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.modalities import Modalities
@@ -82,8 +82,15 @@ class SegmentationTask(TrainingTask):
             model=self.build_model(),
             objective=Segmentation(spec, self.targets, self.num_previous),
             batches=shards.batches(patches, spec, rank),
-            validate=_MeanDice(self, shards.reader, shards.val_share(spec.validate_cases, rank), device),
+            validate=_MeanDice(self, shards.reader, self._validated(shards, rank), device),
         )
+
+    def _validated(self, shards: SplitShards, rank: int) -> list[int]:
+        """Return this rank's validation cases, of those that show any foreground: others have no Dice."""
+        voxels = read_table(self.index_uri, ["class_voxels"])["class_voxels"].to_pylist()
+        shown = [row for row in shards.val_rows.tolist() if any(voxels[row][1 : self.labels.num_classes])]
+        scored = replace(shards, val_rows=np.array(shown)) if shown else shards
+        return scored.val_share(self.spec.validate_cases, rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ class _MeanDice:
         means = dict(zip(names, (totals / counts).tolist(), strict=True))
         present = {name: mean for name, mean in means.items() if math.isfinite(mean)}
         metrics = {f"val/dice/{name}": mean for name, mean in present.items()}
-        return metrics | {"val/dice": float(np.mean(list(present.values()))) if present else 0.0}
+        return metrics | ({"val/dice": float(np.mean(list(present.values())))} if present else {})
 
     def _dice(self, model: nn.Module, row: int) -> torch.Tensor:
         spec = self.task.spec

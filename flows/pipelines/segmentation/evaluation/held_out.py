@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from data_pipelines import storage
@@ -17,11 +16,13 @@ from flows.cluster.actors import map_on_actors
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluation.exits import ExitScore
+from flows.pipelines.segmentation.evaluation.label_maps import FOLDER, LIST, write_list
 from flows.pipelines.segmentation.evaluation.scoring import (
     CaseScorer,
     ClassScore,
     ScoringJob,
     read_exits,
+    read_label_map,
     read_scores,
 )
 from flows.pipelines.segmentation.mirroring import (
@@ -58,15 +59,15 @@ def score_cases(
     folder: Folder = (),
     is_own: bool = False,
 ) -> Scored:
-    """Predict and score every held-out case, and write ``cases.parquet``, in a ``folder`` of the attempt.
+    """Predict and score every held-out case; write ``cases.parquet`` and ``LIST`` in a ``folder`` of the attempt.
 
     Of a model that the configuration describes (``is_own``) also compare early exits, where thresholds are given, and
     draw the voxels of its calibration. ``raw_images`` maps a key to the files of its case, for a model that does not
     take the shards' preprocessed images; ``partner`` has those that the bundle's partner takes.
     """
-    index = read_table(shards.output("index"))
-    rows = np.flatnonzero(np.array(index["split"].to_pylist()) == "val")
-    if not len(rows):
+    index = read_table(shards.output("index"), columns=["case_id", "split"]).to_pylist()
+    case_ids = {row: each["case_id"] for row, each in enumerate(index) if each["split"] == "val"}
+    if not case_ids:
         raise ConfigError("the split holds no validation cases: nothing to evaluate (data.fold, data.splits)")
     from flows.pipelines.segmentation.calibration import voxels_per_stratum
     from flows.pipelines.segmentation.modalities import subsets_of
@@ -78,26 +79,27 @@ def score_cases(
         shards_uri=shards_uri(shards),
         raw_images=raw_images,
         partner_uris=(partner.output("index"), shards_uri(partner)) if partner else None,
-        predictions_uri=attempt.uri(*folder, "predictions"),
+        predictions_uri=attempt.uri(*folder, FOLDER),
         tolerance_mm=config.evaluate.tolerance_mm,
         exit_thresholds=config.evaluate.exit_thresholds if is_own else (),
         threads=config.compute.threads_per_worker,
         use_gpu=config.compute.use_gpu,
-        voxels_per_stratum=voxels_per_stratum(len(rows), bundle.labels.num_classes) if is_own else 0,
+        voxels_per_stratum=voxels_per_stratum(len(case_ids), bundle.labels.num_classes) if is_own else 0,
         subsets=tuple(subsets_of(bundle.model.fusion)),
     )
     job_uri = attempt.uri(*folder, "job.json")
     storage.write_bytes(job_uri, job.model_dump_json(indent=1).encode())
-    results = sorted(_score_all(job_uri, rows.tolist(), config), key=lambda result: result["row"])
+    results = sorted(_score_all(job_uri, case_ids, config), key=lambda result: result["row"])
     scores = sorted((score for result in results for score in read_scores(result)), key=lambda score: score.case_id)
     write_table(attempt.uri(*folder, "cases.parquet"), pa.Table.from_pylist([score.to_row() for score in scores]))
+    storage.write_bytes(attempt.uri(*folder, LIST), write_list([read_label_map(result) for result in results]))
     exits = [score for result in results for score in read_exits(result)]
     voxels = [result["voxels"] for result in results if result["voxels"]]
     return Scored(scores, exits, voxels, [result["seconds"] for result in results])
 
 
-def _score_all(job_uri: str, rows: Sequence[int], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
-    """Yield what ``CaseScorer`` returns for every case."""
-    items = [{"row": row, "job": job_uri} for row in rows]
+def _score_all(job_uri: str, case_ids: Mapping[int, str], config: SegmentationConfig) -> Iterator[dict[str, Any]]:
+    """Yield what ``CaseScorer`` returns for every case, given by its row of the index."""
+    items = [{"row": row, "case_id": case_id, "job": job_uri} for row, case_id in case_ids.items()]
     finished = ((1, result) for result in map_on_actors(CaseScorer, items, config.compute))
-    yield from track(finished, "evaluate", "cases", len(rows))
+    yield from track(finished, "evaluate", "cases", len(items))

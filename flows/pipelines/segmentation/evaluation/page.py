@@ -250,7 +250,7 @@ def _pictures(views: Sequence[CaseView], cases: Cases, class_labels: Mapping[str
         "outline. Each plane goes through the slice with most of the truth in it. All planes of a case have the same "
         "scale in millimetres."
     )
-    if any(len(view.planes) > 1 for view in views):
+    if any(len(view.planes) > 1 and view.is_canonical for view in views):
         intro += " In axial and coronal planes the patient's right is on the left; in sagittal ones anterior is."
     return Section("Cases in pictures", intro, blocks)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,13 +12,14 @@ from data_pipelines import storage
 from data_pipelines.shards.index import IMAGE, MASK
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.volumes.classes import Labels
-from data_pipelines.volumes.preprocess import prepare_labels
+from data_pipelines.volumes.preprocess import StoredGeometry, has_canonical_axes, prepare_labels
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.config import SegmentationConfig
-from flows.pipelines.segmentation.evaluation.cases import CaseView, Role, choose_cases, mean_dice
+from flows.pipelines.segmentation.evaluation.cases import CaseView, Role, choose_cases
 from flows.pipelines.segmentation.evaluation.choices import CandidateScore, MemberScore
+from flows.pipelines.segmentation.evaluation.label_maps import FOLDER, read_map
 from flows.pipelines.segmentation.evaluation.page import SegmentationPage, segmentation_page
-from flows.pipelines.segmentation.evaluation.scoring import ClassScore, read_prediction, read_stored_geometry
+from flows.pipelines.segmentation.evaluation.scoring import ClassScore, read_stored_geometry
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.report.heat import draw_heat
 from flows.report.overlays import overlay_planes
@@ -82,12 +82,13 @@ def write_ensemble_report(
     summaries: Sequence[MetricSummary],
     choice: Choice,
     calibration: Calibration | None,
+    fold_dice: Mapping[int, float],
 ) -> None:
     """Write the report of several folds: scores of all cases, those of each fold, candidates, postprocessing."""
     folds = comparison.folds
     labels, names = folds[0].shards.figures.labels, {fold.number: f"fold {fold.number}" for fold in folds}
     sources = {
-        fold.number: _Source(fold.shards, attempt.uri("predictions") if choice.kept else fold.predictions_uri, labels)
+        fold.number: _Source(fold.shards, attempt.uri(FOLDER) if choice.kept else fold.predictions_uri, labels)
         for fold in folds
     }
     held_out = {score.case_id: number for number, found in scores.items() for score in found}
@@ -118,7 +119,7 @@ def write_ensemble_report(
         calibration=calibration,
         variants=comparison.variants,
         members=[
-            MemberScore(names[number], len(mean_dice(found)), _mean(mean_dice(found).values()))
+            MemberScore(names[number], len({score.case_id for score in found}), fold_dice[number])
             for number, found in scores.items()
         ]
         if len(folds) > 1
@@ -126,11 +127,6 @@ def write_ensemble_report(
         candidates=_compared(comparison),
     )
     _write(attempt, page)
-
-
-def _mean(values: Collection[float]) -> float:
-    """Average over cases; NaN of none: all that the fold holds out may be scored in others."""
-    return float(np.nanmean(list(values))) if values else math.nan
 
 
 def _networks(comparison: Comparison) -> dict[str, Fold]:
@@ -215,15 +211,20 @@ def _views(scores: Sequence[ClassScore], find_source: Callable[[str], _Source]) 
 def _view(source: _Source, role: Role, case_id: str, dice: float, row: int) -> CaseView:
     reader = ShardReader.from_uri(source.shards.output("index"), shards_uri(source.shards))
     done, segmenter = read_stored_geometry(reader, row), source.segmenter
-    prediction = prepare_labels(read_prediction(source.predictions_uri, case_id, source.labels, done), done)
+    prediction = prepare_labels(read_map(source.predictions_uri, case_id, source.labels, done), done)
     mask = reader.array(row, MASK)
     truth = np.where(mask < source.labels.num_classes, mask, 0)  # no outline around what is ignored
-    planes = overlay_planes(reader.array(row, IMAGE), truth, prediction, done.spacing)
-    gates = _draw_gates(segmenter, reader.array(row, IMAGE), done.spacing) if segmenter is not None else {}
-    return CaseView(case_id, role, dice, planes, gates)
+    image, is_canonical = reader.array(row, IMAGE), has_canonical_axes(done, done.geometry)
+    planes = overlay_planes(image, truth, prediction, done.spacing, is_canonical=is_canonical)
+    gates = _draw_gates(segmenter, image, done) if segmenter is not None else {}
+    return CaseView(case_id, role, dice, planes, gates, is_canonical)
 
 
-def _draw_gates(segmenter: Segmenter, image: np.ndarray, spacing: Sequence[float]) -> dict[str, bytes]:
+def _draw_gates(segmenter: Segmenter, image: np.ndarray, done: StoredGeometry) -> dict[str, bytes]:
     from flows.pipelines.segmentation.explain import gate_maps
 
-    return {name: draw_heat(image, weights, spacing) for name, weights in gate_maps(segmenter, image).items()}
+    is_canonical = has_canonical_axes(done, done.geometry)
+    return {
+        name: draw_heat(image, weights, done.spacing, is_canonical=is_canonical)
+        for name, weights in gate_maps(segmenter, image).items()
+    }

@@ -14,19 +14,15 @@ from data_pipelines import storage
 from data_pipelines.shards.index import GEOMETRY, IMAGE, MASK, TRUTH
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.specs import Spec
-from data_pipelines.volumes.classes import Labels
-from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.modalities import IMAGE_ALONE, Modalities
 from data_pipelines.volumes.preprocess import Prepared, Preprocessing, StoredGeometry, restore_mask
 from flows.pipelines.segmentation.bundle import Bundle
 from flows.pipelines.segmentation.evaluation.exits import ExitScore, compare_exits
+from flows.pipelines.segmentation.evaluation.label_maps import LabelMap, write_map
 from flows.pipelines.segmentation.reading import Sample
 
 if TYPE_CHECKING:
     from data_pipelines.volumes.restore import Watch
-
-NO_LIMIT = 1 << 40
-"""Voxels: the label maps are our own."""
 
 
 class ScoringJob(Spec):
@@ -81,6 +77,11 @@ class ClassScore(Spec):
 _SCORES, _EXITS = TypeAdapter(list[ClassScore]), TypeAdapter(list[ExitScore])
 
 
+def read_label_map(item: dict[str, Any]) -> LabelMap:
+    """Read where ``CaseScorer`` has written the label map of one case."""
+    return LabelMap.model_validate_json(item["label_map"])
+
+
 def read_scores(item: dict[str, Any]) -> list[ClassScore]:
     """Read what ``CaseScorer`` returned for one case."""
     return _SCORES.validate_json(item["scores"])
@@ -123,8 +124,7 @@ class CaseScorer:
         return job
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Score the case in ``row`` of the job at ``job``; the result holds the JSON of its ``ClassScore`` list."""
-        from data_pipelines.volumes.formats.nifti import write_nifti
+        """Score the case ``case_id`` in ``row`` of the job at ``job``; scores are JSON of a ``ClassScore`` list."""
         from flows.pipelines.segmentation.calibration import VoxelSampler
         from unet_models.metrics.summary import score_case
 
@@ -139,13 +139,11 @@ class CaseScorer:
         seconds = time.perf_counter() - started
         spacing = stored.stored_spacing
         scores = score_case(prediction, truth, labels.targets, labels.num_classes, spacing, job.tolerance_mm)
-        key = self.reader.key(row)
-        with storage.local_copy_of(storage.join(job.predictions_uri, f"{key}.nii.gz")) as path:
-            write_nifti(path, labels.write_numbers(prediction), stored.geometry.affine_array())
+        label_map = write_map(job.predictions_uri, item["case_id"], prediction, labels, stored)
         subsets = {each: self._dice(row, stored, given.only(each.split(",")), truth) for each in job.subsets}
         found = [
             ClassScore(
-                case_id=key,
+                case_id=item["case_id"],
                 row=row,
                 class_name=name,
                 metrics=values,
@@ -156,6 +154,7 @@ class CaseScorer:
         return {
             "row": row,
             "seconds": seconds,
+            "label_map": label_map.model_dump_json(),
             "scores": _SCORES.dump_json(found).decode(),
             "exits": _EXITS.dump_json(self._exits(row)).decode(),
             "voxels": sampler.finish() if sampler is not None else b"",
@@ -197,13 +196,6 @@ class CaseScorer:
 def read_stored_geometry(reader: ShardReader, row: int) -> StoredGeometry:
     """Read the stored geometry and the preprocessing of a sample."""
     return StoredGeometry.model_validate_json(bytes(reader.read(row, GEOMETRY)))
-
-
-def read_prediction(predictions_uri: str, case_id: str, labels: Labels, done: Preprocessing) -> np.ndarray:
-    """Read the numbers of classes (*stored) that a case was predicted to have."""
-    with storage.local_file(storage.join(predictions_uri, f"{case_id}.nii.gz")) as path:
-        written = np.asarray(read_volume(path, NO_LIMIT).array)
-    return labels.read_numbers(written).reshape(done.stored_shape)
 
 
 def stored_truth(reader: ShardReader, row: int, done: Preprocessing) -> np.ndarray:

@@ -34,13 +34,25 @@ RESOLUTIONS = {
 }
 
 
-def plan_settings(survey: Survey, candidate: Candidate, others: Sequence[Candidate], wishes: Wishes) -> list[Setting]:
-    """Return the settings that differ from the defaults, or that somebody would ask about."""
+def plan_settings(
+    survey: Survey,
+    candidate: Candidate,
+    others: Sequence[Candidate],
+    wishes: Wishes,
+    trained: Sequence[Candidate] = (),
+) -> list[Setting]:
+    """Return the settings that differ from the defaults, or that somebody would ask about.
+
+    ``trained`` are all planned candidates where others than ``candidate`` are trained, too: how they are validated and
+    evaluated is decided by the slowest.
+    """
+    efforts = [Effort(_as_volume(each, trained), survey.num_held_out) for each in trained or [candidate]]
+    slowest = max(efforts, key=lambda effort: effort.seconds)
     return [
         *_data(survey, wishes),
         *_preprocessing(survey, candidate, others, wishes),
-        *_training(survey, candidate, wishes),
-        *_evaluation(survey, candidate, wishes),
+        *_training(survey, candidate, slowest, wishes),
+        *_evaluation(survey, slowest, wishes),
         *_compute(candidate.sizes, wishes),
     ]
 
@@ -49,15 +61,14 @@ def plan_candidate(survey: Survey, planned: Sequence[Candidate], other: Candidat
     """Return one of the planned candidates as what it changes of the settings of the first one, all being 3-D."""
     chosen, full = planned[0], next(each for each in planned if each.name == "3d_fullres")
     changes: dict[str, Any] = {}
-    if len(other.spacing) < len(full.spacing):
+    patches = _as_volume(other, planned)
+    if patches is not other:
         axis = planning_order(full.spacing)[0]
         mirrored = [each for each in _mirrored(survey) if each != axis]
         reason = f"Slices across axis {axis}: a 2-D network that sees one at a time."
-        patches = other.thickened(axis, full)
         changes = {"train.augment.mirror_axes": mirrored, "train.augment.coarse_axis": axis}
     else:
         reason = f"{RESOLUTIONS[other.name]} Voxels of {_mm(other.spacing)}."
-        patches = other
     if patches.spacing != chosen.spacing:
         changes["data.preprocess.spacing"] = list(patches.spacing)
     sizes = patches.sizes
@@ -68,6 +79,14 @@ def plan_candidate(survey: Survey, planned: Sequence[Candidate], other: Candidat
         Setting(f"candidates.{other.name}.{path}", value, why)
         for (path, value), why in zip(changes.items(), reasons, strict=True)
     ]
+
+
+def _as_volume(candidate: Candidate, planned: Sequence[Candidate]) -> Candidate:
+    """Return slices of volumes as patches of one voxel across them; any other candidate as it is."""
+    full = next((each for each in planned if each.name == "3d_fullres"), candidate)
+    if len(candidate.spacing) == len(full.spacing):
+        return candidate
+    return candidate.thickened(planning_order(full.spacing)[0], full)
 
 
 def plan_cascade(survey: Survey, planned: Sequence[Candidate], wishes: Wishes) -> list[Setting]:
@@ -174,7 +193,7 @@ def _normalisation(survey: Survey) -> Iterator[Setting]:
     yield Setting("data.preprocess.intensities", rounded, reason)
 
 
-def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
+def _training(survey: Survey, candidate: Candidate, slowest: Effort, wishes: Wishes) -> Iterator[Setting]:
     sizes, shape = candidate.sizes, candidate.shape
     patch = sizes.topology.patch_size
     covered = 100 * math.prod(min(1.0, size / whole) for size, whole in zip(patch, shape, strict=True))
@@ -200,34 +219,34 @@ def _training(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[
     if wishes.within_seconds is not None:
         text = duration_text(wishes.within_seconds)
         yield Setting("train.within", text, "As asked: the pace is measured first, the schedule ends on time.")
-        yield from _validation(survey, candidate, wishes)
+        yield from _validation(survey, slowest, wishes)
     if survey.ndim == 2:
         yield Setting("train.loss.batch_dice", True, "Small patches: Dice over the whole batch is steadier.")
 
 
-def _validation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
+def _validation(survey: Survey, slowest: Effort, wishes: Wishes) -> Iterator[Setting]:
     """Validate on fewer cases where the usual number takes much of the training time."""
     if wishes.is_slow:
         seconds = VALIDATION_SHARE * (wishes.within_seconds or 0)
-        cases = max(1, int(seconds * Effort(candidate, survey.num_held_out).num_validated))
+        cases = max(1, int(seconds * slowest.num_validated))
         if cases < min(LoopSpec().validate_cases, survey.num_held_out):
             reason = f"As many as one validation predicts in {100 * VALIDATION_SHARE:g} % of the time, at least one."
             yield Setting("train.validate_cases", cases, reason)
 
 
-def _evaluation(survey: Survey, candidate: Candidate, wishes: Wishes) -> Iterator[Setting]:
+def _evaluation(survey: Survey, slowest: Effort, wishes: Wishes) -> Iterator[Setting]:
     """Leave out test-time mirroring where it takes long beside training; with all folds, let them decide."""
     chosen = Setting("evaluate.tta", "auto", "Mirroring stays where it raises the cross-validated Dice.")
     if not wishes.is_slow:
         if wishes.folds:
             yield chosen
         return
-    effort, axes = Effort(candidate, survey.num_held_out), len(_mirrored(survey))
-    seconds = effort.evaluation_seconds(axes)
+    axes = len(_mirrored(survey))
+    seconds = slowest.evaluation_seconds(axes)
     if seconds > MIRRORING_SHARE * (wishes.within_seconds or 0):
         reason = (
             f"Mirrored along {axes} axes, {survey.num_held_out} held-out cases would take {seconds / 60:.0f} minutes "
-            f"without a GPU; as they are, {effort.evaluation_seconds(0) / 60:.1f}."
+            f"without a GPU; as they are, {slowest.evaluation_seconds(0) / 60:.1f}."
         )
         yield Setting("evaluate.tta", False, reason)
     elif wishes.folds:

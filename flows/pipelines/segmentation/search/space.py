@@ -24,7 +24,10 @@ SKIPS = ("concat", "add", "gated", "none")
 
 
 def choices(spec: TrainSpec) -> dict[str, Sequence[Any]]:
-    """Return names to choices: ``width`` (channels at full resolution), ``depth`` (stages), and fields of the model."""
+    """Return names to choices: ``width`` (channels at full resolution), ``depth`` (stages), and fields of the model.
+
+    ``depth`` has none where no axis of the patch can be halved.
+    """
     deepest = 1 + max(num_halvings(size) for size in spec.patch_size)
     return {
         "width": WIDTHS,

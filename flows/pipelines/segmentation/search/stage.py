@@ -100,7 +100,7 @@ def _search(
         logger.warning("search: trials begin with random weights; train.init is for the training that follows")
     searched = run_search(task, SEGMENTATION_SPACE, search, config.compute, attempt.stage_uri)
     figures = _figures(searched, task.score, config)
-    settings = overrides(config, apply_search(config, figures))
+    settings = ["search=null", *overrides(config, apply_search(config, figures))]
     attempt.write("report", "report.html", search_page(config, searched, figures.values, settings).encode())
     logger.info(
         "search: %d trials, %d to their end: %s (Dice %.4f, as configured %.4f); report %s",

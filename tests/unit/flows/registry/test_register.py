@@ -65,7 +65,8 @@ def test_another_gate_or_another_registry_is_another_registration(
 def test_a_version_says_what_it_cost_and_which_run_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages that were cache hits are part of the cost."""
     cost = {"cpu_seconds": 120.4, "gpu_seconds": 30.2}
-    lineage = (EVALUATION.model_copy(update=cost), EVALUATION.model_copy(update=cost), EVALUATION)
+    first, second = (EVALUATION.model_copy(update=cost | {"key": key}) for key in "ab")
+    lineage = (first, second, second, EVALUATION)  # networks that share a stage list it each
     monkeypatch.setenv(RUN_ID_VARIABLE, "run-7")
     tags = _tags(PipelineConfig(pipeline="p"), replace(CANDIDATE, lineage=lineage))
     assert tags["unetflow.cpu_seconds"] == "241"

@@ -289,4 +289,20 @@ def test_what_failed_in_one_run_is_all_that_runs_again(branched: NumbersConfig) 
     with pytest.raises(OSError, match="killed"):
         run_pipeline(branched, fail_once)
     cached = {stage.name: stage.cached for stage in run_pipeline(branched, run_here).stages}
-    assert [name for name, was in cached.items() if was] == ["first.0", "middle.0", "last.0", "first.1"]
+    assert [name for name, was in cached.items() if was] == ["first.0", "middle.0", "last.0", "first.1", "first.2"]
+
+
+def test_a_run_that_cannot_begin_costs_no_other(branched: NumbersConfig) -> None:
+    """As a fold without training cases of a class, which its sharding finds."""
+    ran: list[tuple[str, int]] = []
+
+    def fail_third(stage: Stage[Any], config: PipelineConfig) -> Done[Any]:
+        number: int = config.first  # type: ignore[attr-defined]
+        ran.append((stage.name, number))
+        if (stage.name, number) == ("first", 3):
+            raise ConfigError("no such fold")
+        return run_here(stage, config)
+
+    with pytest.raises(ConfigError, match="no such fold"):
+        run_pipeline(branched, fail_third)
+    assert ran == [("first", 1), ("first", 2), ("first", 3)]

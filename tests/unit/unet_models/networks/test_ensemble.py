@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from unet_models.formats.trace import trace_unet
 from unet_models.networks.build import build_network
-from unet_models.networks.ensemble import Ensemble
+from unet_models.networks.ensemble import Disagreement, Ensemble
 from unet_models.specs.networks import UNetSpec
 
 
@@ -39,6 +41,23 @@ def test_certain_members_stay_finite() -> None:
         member.decoder.heads[0].weight.data *= 1e4  # type: ignore[union-attr, operator, index]
     assert network(images).isfinite().all()
     assert network(images).abs().max() > 100
+
+
+@pytest.mark.parametrize("is_exclusive", [True, False])
+def test_members_are_averaged_one_by_one(is_exclusive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of all members at once would take the memory of as many; disagreement alone needs them."""
+    network, images = ensemble(is_exclusive=is_exclusive), torch.randn(2, 1, 8, 8)
+    together = network.average(network.predict_members(images))
+    torch.testing.assert_close(Disagreement(network)(images)[:, :3], together)
+    monkeypatch.setattr(Ensemble, "predict_members", lambda *_: pytest.fail("all members at once"))
+    torch.testing.assert_close(network(images), together)
+
+
+def test_unlikely_classes_have_their_logarithm() -> None:
+    """Log-probabilities of -300: as exponentials they are 0 in float32."""
+    logits = torch.tensor([[[[0.0], [-300.0]]], [[[0.0], [-310.0]]]])
+    found = Ensemble(list(ensemble().members)[:2]).average(logits)  # type: ignore[arg-type]
+    torch.testing.assert_close(found[0, 1], torch.tensor([-300.0 - math.log(2) + math.log1p(math.exp(-10))]))
 
 
 def test_an_ensemble_is_exported_as_one_graph() -> None:

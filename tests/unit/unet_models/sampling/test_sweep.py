@@ -9,8 +9,10 @@ from unet_models.sampling.sweep import Sweep, plan_sweep
 CUBE, PATCH = (512, 512, 512), (128, 128, 128)
 
 
-def plan(limit_gb: float, shape: tuple[int, ...] = CUBE, patch: tuple[int, ...] = PATCH) -> Sweep:
-    return plan_sweep(shape, shape, patch, channels=1, classes=32, batch_size=4, limit_gb=limit_gb)
+def plan(limit_gb: float, shape: tuple[int, ...] = CUBE, patch: tuple[int, ...] = PATCH, num_copies: int = 1) -> Sweep:
+    return plan_sweep(
+        shape, shape, patch, channels=1, classes=32, batch_size=4, limit_gb=limit_gb, num_copies=num_copies
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,10 @@ def test_sums_are_counted_by_hand() -> None:
     fixed = 0.7e9 + 512**3 * 4 + 2 * 512**3
     windows, planes = (1 + 4) * 32 * 128**3 * 4, 6 * 512 * 512 * 32 * 4
     assert plan(100.0).gigabytes == pytest.approx((sums + fixed + windows + planes) / 1e9)
+
+
+def test_logits_of_several_members_are_counted() -> None:
+    """Of a batch of 4 windows, 20 times instead of once."""
+    more = plan(100.0, num_copies=20).gigabytes - plan(100.0).gigabytes
+    assert more == pytest.approx(4 * 19 * 32 * 128**3 * 4 / 1e9)
+    assert plan(12.0, num_copies=20).batch_size == 1

@@ -15,9 +15,10 @@ from flows.pipelines.segmentation.calibration import (
     MAX_VOXELS,
     VoxelSampler,
     calibrate,
+    join_voxels,
     read_voxels,
+    select_voxels,
     voxels_per_stratum,
-    write_voxels,
 )
 from tests.support.reports import segmentation_report
 from tests.support.volumes import numbered
@@ -38,11 +39,15 @@ def case(labels: Labels = LABELS) -> tuple[torch.Tensor, Preprocessing]:
     return logits, done
 
 
-def draw(size: int, labels: Labels = LABELS, axis: int = 0, row: int = 5) -> Voxels:
+def draw_bytes(size: int, labels: Labels = LABELS, axis: int = 0, row: int = 5) -> bytes:
     logits, done = case(labels)
     sampler = VoxelSampler(TRUTH, done, labels, size, row)
     restore_labels(lambda box: logits[(slice(None), *box)].unbind(1 + axis), done, labels, axis, 2, sampler)
-    return read_voxels([sampler.finish()])
+    return sampler.finish()
+
+
+def draw(size: int, labels: Labels = LABELS, axis: int = 0, row: int = 5) -> Voxels:
+    return read_voxels([draw_bytes(size, labels, axis, row)])
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -97,8 +102,16 @@ def test_the_sample_is_bounded() -> None:
         assert 1 <= voxels_per_stratum(cases, 3) <= max(MAX_VOXELS / (6 * cases), 1)
 
 
+def test_voxels_of_one_case_are_taken_out_of_several() -> None:
+    joined = join_voxels([draw_bytes(4, row=row) for row in (2, 5, 7)])
+    alone = draw(4, row=5)
+    assert len(read_voxels([joined]).weights) == 3 * len(alone.weights)
+    torch.testing.assert_close(read_voxels([select_voxels(joined, {5})]).logits, alone.logits)
+    assert len(read_voxels([select_voxels(joined, set())]).weights) == 0
+
+
 def test_the_report_shows_temperatures_and_diagrams() -> None:
-    voxels = read_voxels([write_voxels(draw(10_000))])
+    voxels = draw(10_000)
     calibration = calibrate(voxels, LABELS)
     assert calibration is not None
     assert calibration.likelihoods[1] < calibration.likelihoods[0]

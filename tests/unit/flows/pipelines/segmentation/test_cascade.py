@@ -12,8 +12,10 @@ from torch import Tensor
 
 from data_pipelines.volumes.preprocess import prepare_labels
 from data_pipelines.volumes.specs import PreprocessSpec
+from flows.pipelines.segmentation import cascade
 from flows.pipelines.segmentation.averaging import join_weights
 from flows.pipelines.segmentation.bundle import Bundle
+from flows.pipelines.segmentation.cascade import Work, explain_lacking, shard_one
 from flows.pipelines.segmentation.explain import SegmentationExplainer
 from flows.pipelines.segmentation.reading import read_files
 from flows.pipelines.segmentation.segmenter import Segmenter
@@ -85,3 +87,22 @@ def test_the_network_is_given_what_the_previous_one_segmented(tmp_path: Path, im
     assert limited.previous.bundle.predict.memory_gb == 2
     written = SegmentationExplainer(tmp_path / "whole", "left")({"path": image}, tmp_path / "maps")
     assert {path.stem for path in written} >= {"gates-mean", "saliency-left-stage1"}
+
+
+def test_it_is_said_why_a_case_has_no_label_map() -> None:
+    never = explain_lacking("low", ["a", "b"], {"a", "c"})
+    assert never.startswith("no fold holds out a: all networks of low are trained on them")
+    assert "name each case in val of one fold of the splits file" in never
+    left_out = explain_lacking("low", ["a", "b", "c", "d"], {"e"})
+    assert left_out.startswith("low has left out a, b, c, ...: what one candidate leaves out, all must")
+
+
+def test_a_lost_label_map_is_named_with_its_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cascade, "read_rows", lambda uri: [{"case_id": "pat 1.2"}])
+    monkeypatch.setattr(cascade.ShardReader, "from_uri", lambda *uris: None)
+    monkeypatch.setattr(cascade, "read_stored_geometry", lambda reader, row: None)
+    uris = {name: str(tmp_path / name) for name in ("uri", "index_uri", "shards_uri")}
+    work = Work(rows=(0,), digests=("d",), predictions=(str(tmp_path),), labels=LABELS, **uris)
+    rows, (problem,) = shard_one(work)
+    assert rows == []
+    assert (problem.rule, problem.path) == ("lost-label-map", str(tmp_path / "pat%201%2E2.nii.gz"))

@@ -72,3 +72,19 @@ def test_a_champion_of_candidates_has_its_scores_in_their_ensemble() -> None:
             nothing = cast("Any", None)
             module.compare_with_champion(SegmentationConfig(), nothing, nothing, Asked("m", "1", "s", tags), "dice")
     assert asked == ["evaluate", "ensemble"]
+
+
+def test_scores_of_earlier_versions_name_cases_by_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their order is another one, and each case is compared with itself all the same."""
+    ours = [row | {"case_id": name} for name, row in zip(("a-b", "a.b"), rows(x=0.9, y=0.5), strict=True)]
+    theirs = [row | {"case_id": name} for name, row in zip(("a%2Eb", "a-b"), rows(x=0.4, y=0.8), strict=True)]
+    monkeypatch.setattr(module, "_rows", lambda record: {"ours": ours, "theirs": theirs}[record])
+    registry = SegmentationConfig().registry
+    compared = module.compare_rows(cast("Any", "ours"), cast("Any", "theirs"), "dice", registry)
+    assert compared.rows is not None
+    assert compared.rows.select(["case", "dice", "champion dice"]).to_pylist() == [
+        {"case": "a-b", "dice": 0.9, "champion dice": 0.8},
+        {"case": "a.b", "dice": 0.5, "champion dice": 0.4},
+    ]
+    assert isinstance(compared.outcome, Comparison)
+    assert compared.outcome.lower_bound > 0, "better in each case by 0.1"

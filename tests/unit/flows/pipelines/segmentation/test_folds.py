@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
+from safetensors.torch import load, save
 
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
+from data_pipelines.volumes.sources.find import find_cases
 from flows.pipelines.catalog import PIPELINES
 from flows.pipelines.segmentation.candidates import summarise_folds
 from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.evaluate import EnsembleScores
 from flows.pipelines.segmentation.folds import Fold, split_runs
+from flows.stages.record import read_record, write_record
+from tests.support.records import finished
+from unet_models.specs.networks import UNetSpec
 
 
 def config_of(fold: Any) -> SegmentationConfig:
@@ -47,9 +57,26 @@ def test_a_candidate_changes_what_it_names_alone() -> None:
     assert (other.data.preprocess.spacing, other.data.preprocess.normalise) == ((2.0, 2.0, 2.0), "none")
 
 
+def test_a_preset_of_a_candidate_is_not_beaten_by_the_base() -> None:
+    other = candidates({"train": {"model": {"preset": "attention_unet", "norm": "group"}}}).candidate_configs["other"]
+    assert other.train.model == UNetSpec.model_validate({"preset": "attention_unet", "norm": "group"})
+    assert other.train.patch_size == (16, 16, 16)
+
+
+def test_mappings_of_a_candidate_replace_those_of_the_base() -> None:
+    train = {"loss": {"terms": {"cross_entropy": 1, "dice": 1}, "batch_dice": True}, "class_weights": {"organ": 2}}
+    changes = {"train": {"loss": {"terms": {"focal": 1}}, "class_weights": {"lesion": 3}}}
+    config = SegmentationConfig.model_validate({"train": train, "candidates": {"other": changes}})
+    other = config.candidate_configs["other"].train
+    assert other.loss.terms == {"focal": 1}
+    assert other.loss.batch_dice
+    assert other.class_weights == {"lesion": 3}
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"train": {"model": {"fusion": {}}}}, r"candidates: what becomes one model has no train.model.fusion"),
         ({"data": {"root": "elsewhere"}}, r"other: it may change train and data.preprocess, .* not data.root"),
         ({"evaluate": {"overlap": 0.1}}, r"not evaluate"),
         ({"train": {"patch_size": [16, 16]}}, r"candidates.other: .*train.patch_size has 2 numbers"),
@@ -59,6 +86,11 @@ def test_a_candidate_changes_what_it_names_alone() -> None:
 def test_candidates_that_cannot_be_compared_are_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         candidates(changes)
+
+
+def test_names_of_pairs_are_no_names_of_candidates() -> None:
+    with pytest.raises(ValidationError, match=r"'base\+low' is no name of a candidate: A\+B is the pair of A and B"):
+        SegmentationConfig.model_validate({"candidates": {"base+low": {}}})
 
 
 def cascade(**settings: Any) -> SegmentationConfig:
@@ -89,6 +121,22 @@ def test_runs_of_a_cascade_come_after_those_that_they_wait_for(tmp_path: Path, m
     previous = SegmentationConfig.model_validate(again.previous_settings)
     assert previous == split_runs(cascade())["low, fold 0"].model_copy(update={"data": previous.data})
     assert previous.data.fold == "all"
+
+
+def test_a_cascade_of_cases_that_are_never_held_out_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is trained; drawn splits hold out every case."""
+    monkeypatch.setattr(storage, "cache_folder", lambda: tmp_path)
+    names = [case.case_id for case in find_cases(cascade().data, tmp_path / "generated").cases]
+    never, *others = names
+    file = tmp_path / "splits.json"
+    folds = [{"train": [each for each in names if each != out], "val": [out]} for out in others]
+    file.write_text(json.dumps(folds))
+    data = cascade().data.model_dump() | {"splits": str(file)}
+    told = rf"splits\.json: no fold holds out {never}: all networks of low are trained on them"
+    with pytest.raises(ConfigError, match=told):
+        split_runs(cascade(data=data))
+    file.write_text(json.dumps([*folds, {"train": others, "val": [never]}]))
+    assert len(split_runs(cascade(data=data))) == 3 * len(names)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +171,9 @@ class _Scored(Fold):
         self.cases, self.earlier = cases, earlier
 
     def _read_scores(self) -> list[dict[str, Any]]:
-        return [{"case_id": case, "row": 0, "class_name": "organ", "dice": 0.5} for case in self.cases]
+        return [
+            {"case_id": case, "row": row, "class_name": "organ", "dice": 0.5} for row, case in enumerate(self.cases)
+        ]
 
 
 def test_a_case_that_two_folds_hold_out_counts_once() -> None:
@@ -134,3 +184,25 @@ def test_a_case_that_two_folds_hold_out_counts_once() -> None:
     assert [[score.case_id for score in fold.scores] for fold in (first, second, third)] == [["a", "b"], ["c"], []]
     assert sorted(third.held_out) == ["a", "c"]
     assert summarise_folds([first, second, third]).num_cases == 3
+
+
+def test_voxels_of_a_case_that_two_folds_hold_out_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the second fold the case in row 0 is scored by the first, and so is what is drawn of it."""
+    values = {"logits": torch.tensor([[1.0], [2.0], [3.0]]), "rows": torch.tensor([0, 1, 1])}
+    (tmp_path / "voxels").write_bytes(save(values))
+    monkeypatch.setattr(_Scored, "_voxels_uri", str(tmp_path / "voxels"))
+    second = _Scored("b", "c", earlier=(_Scored("a", "b"),))
+    assert load(second.read_voxels())["logits"].flatten().tolist() == [2.0, 3.0]
+
+
+def test_the_scores_of_folds_without_a_case_of_their_own_are_read_again(tmp_path: Path) -> None:
+    """Where all that a fold holds out is scored in earlier ones, its Dice is undefined."""
+    dice, candidate_dice = (0.5, math.nan), {"base": math.nan}
+    figures = EnsembleScores(
+        metrics={}, num_cases=1, folds=(0, 1), step=2, fold_dice=dice, candidate_dice=candidate_dice, tta=False
+    )
+    write_record(finished("ensemble", figures, uri=str(tmp_path)))
+    record = read_record(str(tmp_path), EnsembleScores)
+    assert record is not None
+    np.testing.assert_equal(record.figures.fold_dice, dice)
+    np.testing.assert_equal(record.figures.candidate_dice, candidate_dice)

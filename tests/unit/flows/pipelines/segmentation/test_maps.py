@@ -25,6 +25,7 @@ from flows.pipelines.segmentation.segmenter import Segmenter
 from flows.registry.bundle import WEIGHTS, write_bundle
 from tests.support.volumes import numbered
 from unet_models.networks.build import build_network
+from unet_models.sampling.sweep import Sweep, plan_sweep
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import PredictSpec
 
@@ -102,6 +103,22 @@ def test_disagreement_is_the_mutual_information_of_the_members(tmp_path: Path) -
     np.testing.assert_array_equal(found["labels"], model.segment(IMAGE[..., 0]))
     same = segmenter(tmp_path, num_members=2, same=True)
     assert same.segment_with_maps(ready, EVERY)["disagreement"].max() == 0
+
+
+def test_memory_is_planned_for_the_logits_of_all_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disagreement needs those of all at once; labels are averaged one by one."""
+    copies: list[int] = []
+
+    def watched(*given: Any) -> Sweep:
+        copies.append(given[-1])
+        return plan_sweep(*given)
+
+    monkeypatch.setattr("flows.pipelines.segmentation.segmenter.plan_sweep", watched)
+    for num_members in (1, 3):
+        model = segmenter(tmp_path, num_members=num_members)
+        model.segment(IMAGE[..., 0])
+    model.segment_with_maps(read_array(model.bundle, IMAGE[..., 0]), EVERY)
+    assert copies == [1, 7, 12]
 
 
 def test_maps_lie_where_the_image_lies(tmp_path: Path) -> None:

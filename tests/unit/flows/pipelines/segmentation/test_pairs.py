@@ -10,6 +10,7 @@ import pytest
 from flows.pipelines.segmentation import pairs
 from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate
 from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.ensemble import lineage_of
 from flows.pipelines.segmentation.folds import Fold
 from flows.pipelines.segmentation.mirroring import Variant
 from flows.pipelines.segmentation.pairs import PairFigures, PairRun, with_pairs
@@ -83,3 +84,31 @@ def test_a_model_has_the_networks_that_it_averages_and_those_before_them() -> No
     assert list(found.networks(pair)) == ["base", "cascade", "low"]
     assert list(found.networks(alone["cascade"])) == ["cascade", "low"]
     assert list(found.networks(alone["low"])) == ["low"]
+
+
+class _Done(Fold):
+    """A fold whose records are names."""
+
+    def __init__(self, name: str, *, is_cascade: bool = False) -> None:
+        self.origin = ({"shard.0": cast("Any", f"{name} shard")}, 0)
+        self.shards = cast("Any", f"{name} cascade") if is_cascade else self.origin[0]["shard.0"]
+        self.training, self.evaluation = cast("Any", f"{name} train"), cast("Any", f"{name} evaluate")
+
+
+def test_the_lineage_of_a_pair_holds_all_that_led_to_it() -> None:
+    """Its own predictions, and of a cascade the shards that its samples were made from."""
+    folds = {"base": _Done("base"), "cascade": _Done("cascade", is_cascade=True), "low": _Done("low")}
+    alone = {
+        name: TrainedCandidate(
+            SegmentationConfig(previous="low" if name == "cascade" else None), [fold], [], summary(0.8)
+        )
+        for name, fold in folds.items()
+    }
+    pair = TrainedCandidate(alone["base"].config, alone["base"].folds, [], summary(0.9), alone["cascade"])
+    names = {"base": ["shard", "train", "evaluate"], "cascade": ["shard", "cascade", "train", "evaluate"]}
+    names["low"] = names["base"]
+    expected = [f"{candidate} {stage}" for candidate, stages in names.items() for stage in stages]
+    compared = alone | {"base+cascade": pair}
+    more = (cast("Any", "pair"),)
+    assert list(lineage_of(Comparison(compared, "base+cascade", more))) == [*expected, "pair"]
+    assert list(lineage_of(Comparison(compared, "low", more))) == ["low shard", "low train", "low evaluate"]

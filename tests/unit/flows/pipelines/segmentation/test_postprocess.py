@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import ndimage
 
 from flows.pipelines.segmentation.postprocess import Case, Load, Postprocessing, choose_postprocessing
 from tests.support.volumes import numbered
+from unet_models.metrics.overlap import target_dice
 
 LABELS = numbered("background", "organ", "vessel")
 ORGAN = numbered("background", "organ")
@@ -119,3 +121,32 @@ def test_steps_that_do_not_help_together_are_not_kept_together() -> None:
     assert choice.after == pytest.approx(choice.before + helping["fill_holes"])
     dice = [2 * 441 / (441 + 468), 2 * 343 / (343 + 463)]
     assert choice.before == pytest.approx(np.mean(dice))
+
+
+def test_a_step_is_tried_within_the_box_of_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the Dice is that of whole volumes, ignored voxels and cases without a class included."""
+    random = np.random.default_rng(0)
+    truth = organ()
+    truth[:, :, 15] = LABELS.num_classes  # ignored
+    noisy = np.where(random.random(truth.shape) < 0.02, random.integers(0, 3, truth.shape), organ()).astype(np.uint8)
+    empty = np.zeros_like(truth)
+    pairs = [(with_speck(organ()), truth), (noisy, truth), (empty, truth)]
+    shapes: list[tuple[int, ...]] = []
+    apply = Postprocessing.apply
+
+    def watched(steps: Postprocessing, numbers: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        shapes.append(numbers.shape)
+        return apply(steps, numbers, spacing)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Postprocessing, "apply", watched)
+        choose_postprocessing(loads(pairs[0]), LABELS)
+    assert set(shapes) == {(12, 7, 7), (7, 2, 8)}, "of the organ with its speck, and of the vessels"
+    choice = choose_postprocessing(loads(*pairs), LABELS)
+    for each in choice.tried:
+        whole = [apply(each.trial.steps, prediction, (1.0, 1.0, 1.0)) for prediction, _ in pairs]
+        scores = [
+            target_dice(prediction, true, [[1], [2]], LABELS.num_classes)
+            for prediction, (_, true) in zip(whole, pairs, strict=True)
+        ]
+        assert each.after == pytest.approx(np.mean(np.mean(scores, axis=0)), rel=1e-12)

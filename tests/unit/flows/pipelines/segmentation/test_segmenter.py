@@ -88,6 +88,16 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) ->
     assert rules_of(Threshold(), write(tmp_path / "b.nii.gz", np.zeros_like(IMAGE))) == [("constant-image", "b.nii.gz")]
 
 
+def test_the_file_is_named_that_overflows_in_preprocessing(tmp_path: Path) -> None:
+    segmenter = Threshold()
+    known = {"low": -3e38, "high": 3e38, "mean": 0, "std": 0.1}
+    preprocess = PreprocessSpec.model_validate({"normalise": "intensities", "intensities": [known]})
+    segmenter.bundle = segmenter.bundle.model_copy(update={"preprocess": preprocess})
+    image = np.where(IMAGE > 100, np.float32(3e38), np.float32(1))
+    with np.errstate(over="ignore"):
+        assert rules_of(segmenter, write(tmp_path / "a.nii.gz", image)) == [("non-finite", "a.nii.gz")]
+
+
 def test_label_maps_have_the_values_of_label_files(tmp_path: Path) -> None:
     segmenter = Threshold(labels=Labels(names=("background", "organ"), values=((3, 0), (700, 1))))
     path, bright = write(tmp_path / "a.nii.gz", IMAGE), np.where(IMAGE.mean() < IMAGE, 700, 3)

@@ -21,8 +21,10 @@ from flows.cli.plan import PlanOptions, planned_yaml
 from flows.config.locations import state_folder
 from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.planning.candidates import Candidate, plan_candidates
 from flows.pipelines.segmentation.planning.masks import guess_classes
-from flows.pipelines.segmentation.planning.rules import is_ct
+from flows.pipelines.segmentation.planning.rules import is_ct, plan_settings
+from flows.pipelines.segmentation.planning.survey import survey
 from flows.pipelines.segmentation.planning.wishes import Wishes
 
 CLASSES = {"background": 0, "a": 1, "b": 2}
@@ -315,6 +317,24 @@ def test_large_volumes_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyP
 )
 def test_without_a_gpu_a_short_training_has_smaller_patches(wishes: Wishes, memory_gb: float) -> None:
     assert wishes.patch_memory_gb == pytest.approx(memory_gb)
+
+
+def test_the_slowest_candidate_decides_what_holds_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a low resolution alone all cases can be mirrored in time; of the full one beside it they cannot."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("flows.pipelines.segmentation.planning.effort.CPU_VOXELS_PER_SECOND", 300_000)
+    write_volumes(tmp_path / "x", [2.0] * 6, CLASSES, "MR", (96, 80, 64))
+    wishes, surveyed = Wishes(60, 8.0), survey(tmp_path / "x")
+    found = plan_candidates(surveyed.images(), wishes.patch_memory_gb)
+    (low,) = (each for each in found if each.name == "3d_lowres")
+    ordered = [low, *(each for each in found if each is not low)]
+
+    def decided(trained: list[Candidate]) -> dict[str, Any]:
+        settings = plan_settings(surveyed, low, ordered[1:], wishes, trained)
+        return {each.path: each.value for each in settings if each.path in ("evaluate.tta", "train.validate_cases")}
+
+    assert decided([]) == decided([low]) == {}
+    assert decided(ordered) == {"evaluate.tta": False, "train.validate_cases": 1}
 
 
 def test_folds_decide_about_mirroring(tmp_path: Path) -> None:

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.search.page import search_page
 from flows.pipelines.segmentation.search.stage import _figures, apply_search, overrides
@@ -62,3 +67,19 @@ def test_the_report_names_every_trial() -> None:
     assert "width 8, depth 3, skip add" in text
     assert "9 parameters, more than <search>" in text
     assert "--set train.num_steps=40" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"validate_cases": 0}}, "search: its trials are compared by validation"),
+        ({"evaluate": {"exit_confidence": 0.9}}, r"leave depth out of search\.over"),
+        ({"evaluate": {"exit_thresholds": [0.9]}, "search": {"over": ["depth"]}}, r"leave depth out of search\.over"),
+    ],
+)
+def test_searches_that_would_fail_at_their_end_are_refused(values: dict[str, Any], message: str) -> None:
+    base: dict[str, Any] = {"search": {"over": ["width"]}, "train": {"model": {"deep_supervision": 1}}}
+    SegmentationConfig.model_validate(base | {"evaluate": {"exit_confidence": 0.9}})
+    train = base["train"] | values.get("train", {})
+    with pytest.raises(ValidationError, match=message):
+        SegmentationConfig.model_validate({"search": {}} | values | {"train": train})

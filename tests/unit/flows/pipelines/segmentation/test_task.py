@@ -1,0 +1,42 @@
+"""Validation during training: of cases that have a Dice, and no figure where none has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from data_pipelines.shards.index import write_table
+from data_pipelines.shards.reader import ShardReader
+from flows.pipelines.segmentation.task import SegmentationTask, _MeanDice
+from flows.training.held_out import SplitShards
+from tests.support.volumes import numbered
+from unet_models.specs.segmentation import TrainSpec
+
+SHOWN = [[90, 10], [100, 0], [95, 5], [100, 0], [99, 1]]
+"""Voxels of background and organ in five cases."""
+
+
+def task_of(folder: Path, voxels: list[list[int]]) -> SegmentationTask:
+    write_table(str(folder / "index.parquet"), pa.table({"class_voxels": voxels}))
+    spec = TrainSpec(patch_size=(8, 8), validate_cases=2)
+    labels = numbered("background", "organ")
+    uri = str(folder / "index.parquet")
+    return SegmentationTask(spec=spec, index_uri=uri, shards_uri="", num_channels=1, labels=labels)
+
+
+@pytest.mark.parametrize(("voxels", "rows"), [(SHOWN, [2, 4]), ([[100, 0]] * 5, [1, 4])])
+def test_cases_that_show_a_class_are_validated(tmp_path: Path, voxels: list[list[int]], rows: list[int]) -> None:
+    """Where none does, any."""
+    shards = SplitShards(cast("ShardReader", None), np.array([0]), np.array([1, 2, 3, 4]), np.zeros(5, int))
+    assert task_of(tmp_path, voxels)._validated(shards, rank=0) == rows
+
+
+def test_without_a_case_that_shows_a_class_there_is_no_dice(tmp_path: Path) -> None:
+    """Nothing there and nothing predicted is right, and not a Dice of 0."""
+    measure = _MeanDice(task_of(tmp_path, SHOWN), cast("ShardReader", None), [], torch.device("cpu"))
+    assert measure(torch.nn.Identity()) == {}
