@@ -124,6 +124,11 @@ def check_comparable(config: PipelineConfig) -> None:
             f"ablate: each variant is one training, and this configuration asks for {len(runs)} ({', '.join(runs)}); "
             "set data.fold to a number, without candidates"
         )
+    if getattr(config, "search", None) is not None:
+        raise ConfigError(
+            "ablate: a search would choose another network for each variant; set search to null (its report lists the "
+            "settings that it chose)"
+        )
     spec = config.train  # type: ignore[attr-defined]  # ablations are of pipelines that train
     if not spec.validate_cases:
         raise ConfigError("ablate: it compares validation step by step; set train.validate_cases above 0")

@@ -56,6 +56,11 @@ def iter_checkpoints(stage_uri: str) -> Iterator[tuple[int, str, str]]:
                 yield int(match[1]), attempt, name
 
 
+def count_checkpoints(attempt_uri: str) -> int:
+    """Return how many folders of an attempt are named like a checkpoint."""
+    return sum(bool(_NAME.fullmatch(name)) for name in storage.list_names(attempt_uri))
+
+
 def read_checkpoint(uri: str, step: int) -> CheckpointMarker:
     """Read the marker of the checkpoint after ``step`` steps. Raises WeightsError, which says what is wrong with it."""
     with storage.local_folder(uri) as folder:

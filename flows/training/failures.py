@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from data_pipelines.errors import NOT_RETRYABLE
+from data_pipelines.errors import NOT_RETRYABLE, ConfigError
 from flows.cluster.folders import log_folder
 from flows.training.space import is_full
 
@@ -19,8 +19,28 @@ class WorkersLostError(ChildProcessError):
 
 
 def final_error(failures: Iterable[Exception]) -> Exception | None:
-    """Return the failure that a restart would only repeat, if any: a user's mistake, a divergence, a full disk."""
-    return next((each for each in failures if isinstance(each, NOT_RETRYABLE) or is_full(each)), None)
+    """Return the failure that a restart would only repeat, if any.
+
+    These are a user's mistake, a divergence, a full disk, and too little memory of a GPU, which is a ConfigError.
+    """
+    for each in failures:
+        if isinstance(each, NOT_RETRYABLE) or is_full(each):
+            return each
+        if _fills_gpu(each):
+            return ConfigError(
+                f"the memory of a GPU is too small for this training: {_first_line(each)} Lower its micro_batch_size, "
+                "patch_size or global_batch_size, set its precision to bf16, or use larger GPUs"
+            )
+    return None
+
+
+def _fills_gpu(error: Exception) -> bool:
+    """Tell whether torch found no memory on a GPU. (Ray's error of this name is of a node's memory.)"""
+    return type(error).__name__ == "OutOfMemoryError" and type(error).__module__.partition(".")[0] == "torch"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or "no message").splitlines()[0]
 
 
 def explain(error: Exception) -> Exception:
@@ -38,7 +58,8 @@ def explain(error: Exception) -> Exception:
 
 def is_death(error: Exception) -> bool:
     """Tell whether a process ended, rather than its code failed."""
-    return type(_cause(error)).__name__ in _DEATHS
+    kind = type(_cause(error))
+    return kind.__name__ in _DEATHS and kind.__module__.partition(".")[0] == "ray"
 
 
 def describe_failures(failures: Mapping[int, Exception]) -> list[str]:
@@ -63,7 +84,7 @@ def _describe(who: str, error: Exception) -> str:
             "checkpoint; a lower train.micro_batch_size is another training, from its start"
         )
     if not is_death(error):
-        return f"{who} failed: {type(error).__name__}: {(text or 'no message').splitlines()[0]}"
+        return f"{who} failed: {type(error).__name__}: {_first_line(error)}"
     if _NODE_LOST.search(text):
         return f"{who} was lost with its node"
     return f"{who} was killed, or crashed"

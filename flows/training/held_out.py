@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from data_pipelines.batches import Batch
-from data_pipelines.loading.loader import StepBatches
+from data_pipelines.loading.loader import Assemble, StepBatches
 from data_pipelines.loading.order import BucketOrder, SampleOrder, evenly_spaced, group_alike
 from data_pipelines.shards.index import read_table
 from data_pipelines.shards.reader import ShardReader
@@ -21,10 +19,7 @@ from unet_models.specs.loop import LoopSpec
 from unet_models.training.objectives import Objective
 
 VALIDATION_BATCH = 32
-"""Held-out samples in one forward pass."""
-
-Assemble = Callable[[Sequence[int], Sequence[int], int], Batch]
-"""Makes a batch of index rows, their positions in the global batch, and the step."""
+"""Held-out samples in one forward pass, where ``micro_batch_size`` is not less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +57,7 @@ class SplitShards:
         """Return this rank's rows of at most ``count`` held-out samples, evenly spaced over the split."""
         return evenly_spaced(self.val_rows.tolist(), count)[rank :: world_size()]
 
-    def in_batches(self, rows: list[int], size: int = VALIDATION_BATCH) -> list[list[int]]:
+    def in_batches(self, rows: list[int], size: int) -> list[list[int]]:
         """Group rows into batches of at most ``size``, each of one bucket."""
         buckets = [int(self.bucket_of[row]) for row in rows]
         return [[rows[place] for place in batch] for batch in group_alike(buckets, size)]
@@ -75,6 +70,11 @@ class SplitShards:
         """Split rows by shard, over all shards with training samples: of one bucket, some shards have none."""
         shards = self.reader.shard_of
         return [rows[shards[rows] == shard] for shard in np.unique(shards[self.train_rows])]
+
+
+def validation_batch(spec: LoopSpec) -> int:
+    """Return how many held-out samples one forward pass takes."""
+    return min(VALIDATION_BATCH, spec.micro_batch_size or VALIDATION_BATCH)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,17 +72,22 @@ class Start(Spec):
         before = f"; {self.precision_before} before step {self.step}" if changes else ""
         return f"trains in {self.precision}{reason}{before}"
 
-    def describe_pace(self) -> str:
-        """Return the line for people where the number of steps was counted."""
+    def describe_pace(self, name: str) -> str:
+        """Return the line for people where the number of steps of the training ``name`` was counted."""
+        if self.num_steps <= 1:
+            return (
+                "no more than one step fits into the time beside measuring and validation, of "
+                f"{self.seconds_per_step:.3g} s: one is trained; raise {name}.within"
+            )
         found = (
-            f"{self.num_steps} steps, at {self.seconds_per_step:.3g} s each, fit into the time (train.within; "
-            "train.num_steps is not used)"
+            f"{self.num_steps} steps, at {self.seconds_per_step:.3g} s each, fit into the time ({name}.within; "
+            f"{name}.num_steps is not used)"
         )
         if self.validating_seconds <= self.num_steps * self.seconds_per_step:
             return found
         return (
-            f"{found}; more of it, {self.validating_seconds:.0f} s, goes into validations: lower train.validate_cases "
-            "or raise train.within"
+            f"{found}; more of it, {self.validating_seconds:.0f} s, goes into validations: lower "
+            f"{name}.validate_cases or raise {name}.within"
         )
 
 

@@ -91,7 +91,7 @@ class Listener:
         if start.precision:
             logger.info("%s: %s", self.name, start.describe_precision())
         if start.seconds_per_step:
-            logger.info("%s: %s", self.name, start.describe_pace())
+            logger.info("%s: %s", self.name, start.describe_pace(self.name))
         if resume := self.history.start(start):
             logger.warning("%s: %s", self.name, resume.describe())
             self.run.tag(resume_tags(self.history.resumes))

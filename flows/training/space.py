@@ -16,10 +16,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = ("No space left on device", "Disk quota exceeded")
 
 
-def num_checkpoints(spec: LoopSpec, step: int) -> int:
-    """Return how many checkpoints lie in the storage at once: those that are kept, and the one being written."""
+def num_checkpoints(spec: LoopSpec, step: int, num_there: int = 0) -> int:
+    """Return for how many more checkpoints the storage needs room: those that are kept, and the one being written.
+
+    ``num_there`` of this attempt are there already: Ray Train deletes them in turn.
+    """
     to_come = math.ceil((spec.num_steps - step) / spec.checkpoint_every_steps)
-    return min(spec.keep_checkpoints + 1, to_come)
+    return min(max(spec.keep_checkpoints + 1 - num_there, 1), to_come)
 
 
 def check_space(storage_uri: str, checkpoint_bytes: int, number: int) -> None:

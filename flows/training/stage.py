@@ -34,6 +34,8 @@ OBSERVING_FIELDS = {
     "log_every_steps",
 }
 """Fields that observe or save a training without changing its weights (unless the best checkpoint is selected)."""
+TIMED_FIELDS = {"validate_every_steps", "validate_cases"}
+"""Those that change how many steps fit into ``within``."""
 
 
 def add_nothing(attempt: Attempt) -> None:
@@ -64,6 +66,8 @@ def training_stage(
     changes the weights and is neither in ``spec`` nor of an input.
     """
     ignored = {"init"} | (OBSERVING_FIELDS if spec.select == "last" else set())
+    if spec.within is not None:
+        ignored = ignored - TIMED_FIELDS | {"num_steps"}
     identity = spec.model_dump(mode="json", exclude=ignored) | dict(more_identity)
     wanted = spec.init if isinstance(spec, ModelTrainSpec) else ""
     origin = find_origin(config, wanted, inputs, meaning, describe) if wanted else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_pipelines.errors import TrainingDiverged
 from data_pipelines.temporary import remove_leftovers, temporary_folder
 from flows.cluster.connection import connect_workers
 from flows.cluster.local_ray import LocalRayLostError, require_local_ray
@@ -90,15 +91,17 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
                 remove_leftovers()  # of the workers, which Ray kills
                 if isinstance(error, RayActorError):
                     free_reservations()  # of the controller
-                raise _explain(error, attempt, task, listener.start) from None
+                raise _explain(error, name, attempt, task, listener.start) from None
     logger.info("%s: %s", name, history.times.describe())
     times, earlier = history.times, history.earlier.times.wall
     return Trained(listener.run.run_id, history.resumes, times, earlier, listener.start.num_steps)
 
 
-def _explain(error: Exception, attempt: Attempt, task: TrainingTask, start: Start) -> Exception:
+def _explain(error: Exception, name: str, attempt: Attempt, task: TrainingTask, start: Start) -> Exception:
     """Return what the user is told."""
     found = explain(error)
+    if isinstance(found, TrainingDiverged):
+        return TrainingDiverged(f"{found}, in {name}")
     if is_full(found):
         spec = task.spec.model_copy(update={"num_steps": start.num_steps})
         return full_disk(found, attempt.stage_uri, start.checkpoint_bytes, num_checkpoints(spec, start.step))

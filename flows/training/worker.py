@@ -9,8 +9,10 @@ import ray.train
 import ray.train.torch
 import torch
 
+from data_pipelines import storage
 from data_pipelines.specs import Spec
 from data_pipelines.temporary import remove_leftovers
+from flows.training.checkpoints import count_checkpoints
 from flows.training.schedule import plan_steps, read_steps
 from flows.training.space import check_space, num_checkpoints
 from flows.training.stop import Stopped, StopReason
@@ -67,11 +69,14 @@ def train_worker(config: WorkerConfig) -> str | None:
         load_initial(training.model, task.initial_uri)
     state = build_state(training.model, spec, device)
     resume(newest, schedule, state, has_bf16=has_bf16)
-    hooks = RayHooks(spec, training.validate, rank, newest.curves)
+    score = task.score if spec.validate_cases else ""
+    hooks = RayHooks(spec, training.validate, rank, score, newest.curves)
     if state.step == spec.num_steps:  # an earlier attempt's last checkpoint is complete: the stage finds it
         return None
     if rank == 0:
-        check_space(job.stage_uri, estimate_bytes(state, spec.optimizer), num_checkpoints(spec, state.step))
+        attempt_uri = storage.join(job.stage_uri, ray.train.get_context().get_experiment_name())
+        number = num_checkpoints(spec, state.step, count_checkpoints(attempt_uri))
+        check_space(job.stage_uri, estimate_bytes(state, spec.optimizer), number)
     loader = read_steps(training, range(state.step, spec.num_steps), job.loader_processes, device)
     reason = StopReason(fit(state, training.objective, hooks.clock.waiting(loader), spec, hooks))
     if reason is StopReason.NONE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class RayHooks:
     spec: LoopSpec
     measure: Validate
     rank: int
+    score: str = ""
+    """Validation metric that Ray keeps the best checkpoints by; empty: it keeps the newest."""
     curves: list[CurveRow] = field(default_factory=list)
     clock: LoopClock = field(default_factory=LoopClock)
 
@@ -57,8 +60,11 @@ class RayHooks:
         with self.clock.measure("checkpoint"):
             if self.rank == 0:
                 checkpoint = ray.train.Checkpoint(str(self._save(state, metrics)))
+            row = self._row(state.step, metrics)
+            if self.score:  # one that was not validated is the worst: Ray takes a missing score for the best, if lower
+                row = {self.score: math.nan, **row}  # ones are better
             ray.train.report(
-                self._row(state.step, metrics),
+                row,
                 checkpoint=checkpoint,
                 checkpoint_dir_name=checkpoint_name(state.step),
                 checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,

@@ -46,8 +46,10 @@ def draw(choices: Mapping[str, Sequence[Any]], over: Sequence[str], seed: int, n
         raise ConfigError(f"search.over: there is no {', '.join(sorted(unknown))}; choose of {', '.join(choices)}")
     if number == 0:
         return {}
+    if empty := [name for name in over if not choices[name]]:
+        raise ConfigError(f"search.over: there is nothing to choose for {', '.join(empty)}; leave it out")
     rng = np.random.default_rng([seed, number])
-    names = [name for name in choices if not over or name in over]
+    names = [name for name, values in choices.items() if values and (not over or name in over)]
     changed = [name for name in names if rng.random() < CHANGED] or [str(rng.choice(names))]
     return {name: choices[name][int(rng.integers(len(choices[name])))] for name in changed}
 

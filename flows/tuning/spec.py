@@ -32,7 +32,7 @@ class SearchSpec(Spec):
     """Most parameters that a network may have. None: no limit."""
     max_latency_ms: float | None = Field(default=None, gt=0)
     """Longest time that the forward pass of one window may take on the machine that trains, in ms. None: no limit."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed by which trials are drawn. Which of them are reached, and how far they train, depends on the machine."""
     num_folds: int = Field(default=5, ge=2)
     """One of so many parts of the training cases, by subject, is held out to compare trials; the cases that the final

@@ -156,7 +156,9 @@ class _TuneHooks:
             metrics = self.measure(model)
         seconds = time.monotonic() - self.began
         rung = max(1, self.num_rungs * state.step // self.outcome.num_steps)
-        found = {"score": metrics[self.score], "step": state.step, "rung": rung, "seconds": seconds}
+        # Where nothing held out shows what is scored, every trial is as good as any other.
+        score = metrics.get(self.score, self.outcome.score)
+        found = {"score": score, "step": state.step, "rung": rung, "seconds": seconds}
         self.report(self.outcome.model_copy(update=found))
         return metrics
 

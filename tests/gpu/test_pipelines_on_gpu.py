@@ -15,6 +15,7 @@ CONFIGS = {
     "segmentation": (TINY_PHANTOMS, ["train.precision=auto", "evaluate.precision=bf16"]),
     "compiled": (TINY_PHANTOMS, ["train.precision=auto", "train.compile=true", "train.optimizer.name=muon"]),
     "restoration": (TINY_RESTORATION, ["train.precision=auto"]),
+    "colours": (TINY_RESTORATION, ["train.precision=auto", "task={name: colourisation, output: classes}"]),
     "diffusion": (TINY_SHAPES, ["train.precision=auto"]),
 }
 ON_GPU = "compute={num_workers: 1, use_gpu: true, loader_processes: 2}"

@@ -31,7 +31,7 @@ def build_autoencoder(spec: AutoencoderSpec, resolution: int) -> Any:
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=spec.num_res_blocks,
         latent_channels=spec.latent_channels,
-        norm_num_groups=min(32, spec.channels[0] // 2),
+        norm_num_groups=spec.num_groups,
         sample_size=resolution,
         mid_block_add_attention=False,
     )

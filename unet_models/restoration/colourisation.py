@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -89,9 +89,10 @@ def soft_encode(ab: Float[Tensor, "pixels 2"]) -> tuple[Int[Tensor, "pixels 5"],
 
     Colours are rounded to whole numbers and looked up: a search would take longer than the network.
     """
-    places, shares = _encoding_table()
-    row = (ab.round().clamp(-MAX_AB, MAX_AB).long() + MAX_AB) @ torch.tensor([2 * MAX_AB + 1, 1], device=ab.device)
-    return places.to(ab.device)[row], shares.to(ab.device)[row]
+    places, shares = _encoding_table(ab.device)
+    a, b = (ab.round().clamp(-MAX_AB, MAX_AB).long() + MAX_AB).unbind(dim=1)
+    row = a * (2 * MAX_AB + 1) + b  # CUDA has no product of matrices of integers
+    return places[row], shares[row]
 
 
 def count_colours(images: Images) -> Float[Tensor, " colours"]:
@@ -100,13 +101,14 @@ def count_colours(images: Images) -> Float[Tensor, " colours"]:
     return torch.bincount(soft_encode(ab)[0][:, 0], minlength=len(colour_grid())).double()
 
 
-@lru_cache(maxsize=1)
-def _encoding_table() -> tuple[Int[Tensor, "table 5"], Float[Tensor, "table 5"]]:
+@cache
+def _encoding_table(device: torch.device) -> tuple[Int[Tensor, "table 5"], Float[Tensor, "table 5"]]:
     """Encode every pair of whole numbers a and b, a first."""
     values = torch.arange(-MAX_AB, MAX_AB + 1, dtype=torch.float32)
     distances = torch.cdist(torch.cartesian_prod(values, values), colour_grid())
     nearest, places = distances.topk(NUM_NEIGHBOURS, dim=1, largest=False)
-    return places, F.softmax(-0.5 * (nearest / NEIGHBOUR_SIGMA) ** 2, dim=1)
+    shares = F.softmax(-0.5 * (nearest / NEIGHBOUR_SIGMA) ** 2, dim=1)
+    return places.to(device), shares.to(device)
 
 
 def rebalancing_weights(counts: Float[Tensor, " colours"], uniform: float) -> list[float]:

@@ -25,10 +25,12 @@ class Restorer(nn.Module):
         super().__init__()
         self.network = network
         self.task = task
+        self.reach: int | None = None
+        """Input pixels that the network reads beyond a tile; None: not yet measured."""
 
     @classmethod
     def build(cls, spec: UNetSpec, task: Task) -> Restorer:
-        """Build a network that restores as the baseline does until it is trained: its last convolutions are 0."""
+        """Build a network that predicts 0 until it is trained, and so restores as the baseline of most tasks does."""
         network = build_network(spec, task.in_channels, task.out_channels, ndim=2)
         for head in cast("Iterable[nn.Conv2d]", network.decoder.heads):
             nn.init.zeros_(head.weight)
@@ -41,7 +43,11 @@ class Restorer(nn.Module):
 
     def forward(self, inputs: Inputs) -> Images:
         """Restore; values are clipped to 0..1."""
-        return self.task.restore(self.predict(inputs), inputs).clamp(0, 1)
+        return self.restore(self.predict(inputs), inputs)
+
+    def restore(self, output: Float[Tensor, "batch outputs h w"], inputs: Inputs) -> Images:
+        """Make images of the network's output; values are clipped to 0..1."""
+        return self.task.restore(output, inputs).clamp(0, 1)
 
 
 class TrainableRestorer(nn.Module):

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from data_pipelines.errors import ConfigError
+from unet_models.precision import Precision, autocast
 from unet_models.restoration.restorer import Restorer
 
-MAX_REACH = 512
-"""Pixels: the widest reach that is looked for."""
+MAX_SIDE = 2048
+"""Pixels of the largest image that a network's reach is looked for in."""
 
 
 class Tile(NamedTuple):
@@ -28,23 +30,31 @@ class Tile(NamedTuple):
 
 @torch.inference_mode()
 def restore_in_tiles(
-    restorer: Restorer, inputs: Float[Tensor, "channels h w"], tile: int | None
+    restorer: Restorer, inputs: Float[Tensor, "channels h w"], tile: int | None, precision: Precision = "fp32"
 ) -> Float[Tensor, "3 height width"]:
     """Restore an image of any size in tiles of ``tile`` input pixels; None: at once.
 
     Tiles begin at multiples of the network's total stride and are read with ``find_reach`` more pixels on each side,
-    so that each pixel sees what it sees in the whole image; only the image's own border is padded.
+    so that each pixel sees what it sees in the whole image; only the image's own border is padded. The network alone
+    runs in ``precision``: what it adds to is not rounded.
     """
+
+    def restore(part: Float[Tensor, "channels h w"]) -> Float[Tensor, "3 height width"]:
+        with autocast(precision, part.device):
+            output = restorer.predict(part[None])
+        return restorer.restore(output, part[None])[0]
+
     height, width = inputs.shape[1:]
     if tile is None or max(height, width) <= tile:
-        restored: Tensor = restorer(inputs[None])[0]
-        return restored
-    reach, factor = find_reach(restorer), restorer.task.factor
+        return restore(inputs)
+    if restorer.reach is None:
+        restorer.reach = find_reach(restorer)
+    reach, factor = restorer.reach, restorer.task.factor
     result = inputs.new_empty(3, factor * height, factor * width)
     down, right = restorer.network.divisor
     for rows in _cut(height, tile, reach, down):
         for columns in _cut(width, tile, reach, right):
-            part = restorer(inputs[None, :, rows.read_start : rows.read_end, columns.read_start : columns.read_end])[0]
+            part = restore(inputs[:, rows.read_start : rows.read_end, columns.read_start : columns.read_end])
             inner = part[:, _inside(rows, factor), _inside(columns, factor)]
             top, left = factor * rows.start, factor * columns.start
             result[:, top : top + inner.shape[1], left : left + inner.shape[2]] = inner
@@ -55,12 +65,13 @@ def restore_in_tiles(
 def find_reach(restorer: Restorer) -> int:
     """Measure how many input pixels beyond a block of the total stride the network reads, on either side.
 
-    A block of NaN in the input makes NaN of every output that depends on it. Raises ValueError where the whole image
+    A block of NaN in the input makes NaN of every output that depends on it. Raises ConfigError where the whole image
     does, as with normalisation over the image.
     """
     divisor = math.lcm(*restorer.network.divisor)
     side = 16 * divisor
-    while side <= 4 * max(MAX_REACH, divisor):
+    limit = max(MAX_SIDE, side)
+    while side <= limit:
         start = side // 2 // divisor * divisor
         inputs = next(restorer.parameters()).new_zeros(1, restorer.task.in_channels, side, side)
         inputs[..., start : start + divisor, start : start + divisor] = torch.nan
@@ -71,7 +82,10 @@ def find_reach(restorer: Restorer) -> int:
             # The head of some tasks reads two pixels more: bicubic enlargement.
             return max(start - low, high + 1 - start - divisor) + 2
         side *= 2
-    raise ValueError(f"the network's receptive field is larger than {MAX_REACH} pixels, or the whole image")
+    raise ConfigError(
+        f"evaluate.tile: the network sees more than {limit // 2} pixels to each side, and tiles would overlap by as "
+        "much; set evaluate.tile to null"
+    )
 
 
 def _cut(length: int, tile: int, reach: int, divisor: int) -> Iterator[Tile]:

@@ -7,13 +7,15 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from unet_models.specs.loop import LoopSpec
+from unet_models.specs.networks import Count
 
 
 class AutoencoderSpec(LoopSpec):
     """Training of the image autoencoder: a reconstruction loss, and a KL term that keeps latents near a normal."""
 
-    channels: tuple[int, ...] = (32, 64, 64)
-    """Feature channels of each level; each level but the last halves height and width."""
+    channels: tuple[Count, ...] = Field(default=(32, 64, 64), min_length=1)
+    """Feature channels of each level; each level but the last halves height and width. All are multiples of the groups
+    of the normalisation: half of the first level's, at most 32."""
     num_res_blocks: int = Field(default=1, ge=1)
     """Residual blocks in each level."""
     latent_channels: int = Field(default=4, ge=1)
@@ -25,6 +27,20 @@ class AutoencoderSpec(LoopSpec):
     discriminator."""
     adversarial_start: int = Field(default=0, ge=0)
     """Optimizer step from which the adversarial loss counts; before it reconstructions hardly look like images."""
+
+    @property
+    def num_groups(self) -> int:
+        """Groups of the normalisation, in every level."""
+        return min(32, self.channels[0] // 2)
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if not self.num_groups or any(channels % self.num_groups for channels in self.channels):
+            raise ValueError(
+                "channels: all must be multiples of the groups of the normalisation, half of the first, at most 32 "
+                f"({self.num_groups}); got {list(self.channels)}"
+            )
+        return self
 
 
 class AlignmentSpec(LoopSpec):

@@ -21,6 +21,9 @@ InitialWeights = Annotated[str, AfterValidator(_absolute_init)]
 """Weights that a training starts from; paths become absolute when they are read."""
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerSpec(Spec):
     """Optimizer, learning rate and its schedule, which is a pure function of the step."""
 
@@ -34,7 +37,7 @@ class OptimizerSpec(Spec):
     """Weight decay per step, times the learning rate: decoupled, but for ``sgd`` an L2 penalty."""
     momentum: float | None = Field(default=None, ge=0, lt=1)
     """Nesterov momentum; read by ``sgd`` and ``muon``. None: 0.99 for ``sgd``, 0.95 for ``muon``."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Decay rates of the first and second moments; read by ``adamw`` and ``muon``."""
     schedule: Literal["poly", "cosine", "constant"] = "poly"
     """Learning-rate schedule after the warm-up: ``poly`` is (1 - step/num_steps)^0.9 (nnU-Net), ``cosine`` falls to 0
@@ -60,8 +63,9 @@ class LoopSpec(Spec):
     """Wall time of the training, such as ``30m``, in seconds or as ``1h30m``; where it is set, ``num_steps`` is not
     used. The pace is measured before the training begins, for at most a minute, and sets the number of steps, so that
     the learning-rate schedule ends on time; the record holds the number, and ``num_steps`` of that value trains the
-    same weights. None: ``num_steps`` steps, however long they take."""
-    seed: int = 0
+    same weights. A warm-up of more than a tenth of them is shortened to it, and there is a checkpoint after every tenth
+    at least. None: ``num_steps`` steps, however long they take."""
+    seed: int = Field(default=0, ge=0)
     """Random seed. Batch order and all random numbers are functions of (seed, step, position in the batch) alone."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """Optimizer and learning-rate schedule."""

@@ -87,15 +87,16 @@ class UNetSpec(Spec):
     preset: Preset | None = None
     """Published network whose settings are the defaults of the other fields; docs/networks.md lists them. None: the
     defaults below, the U-Net that nnU-Net plans."""
-    channels: tuple[int, ...] = (32, 64, 128, 256)
+    channels: tuple[Count, ...] = (32, 64, 128, 256)
     """Feature channels of each stage, full resolution first."""
-    strides: tuple[int | tuple[int, ...], ...] | None = None
+    strides: tuple[Count | tuple[Count, ...], ...] | None = None
     """Downsampling factors between stages, one entry fewer than ``channels``; an entry is one factor for all axes, or
     one per axis. None: 2 on every axis."""
     num_blocks: Count | tuple[Count, ...] = 2
     """Blocks in each encoder stage: one number, or one per stage."""
     num_decoder_blocks: Count | tuple[Count, ...] = 2
-    """Blocks in each decoder stage: one number, or one per stage, full resolution first."""
+    """Blocks in each decoder stage: one number, or one per stage, full resolution first. Decoder ``fcn`` has none, and
+    reads neither this nor ``upsample``."""
     block: Block = "plain"
     """Block of the encoder's stages, a file of ``unet_models/networks/blocks``; docs/networks.md describes them."""
     decoder_block: Block | None = None
@@ -137,8 +138,9 @@ class UNetSpec(Spec):
     fusion: FusionSpec | None = None
     """Text and sound as further inputs (multimodal U-Net). None: images alone."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Probability of dropping a channel after each activation during training; 0: no dropout. The dropped channels
-    depend on the number of workers."""
+    """Probability of dropping a channel during training: after each activation of blocks ``plain``, ``residual`` and
+    ``separable``, after the first one of ``residual_encoder``, at the end of others. 0: no dropout. The dropped
+    channels depend on the number of workers."""
 
     @model_validator(mode="before")
     @classmethod
@@ -176,6 +178,12 @@ class UNetSpec(Spec):
         """Return the strides for ``ndim`` axes. Raises ConfigError where an entry has another number of axes."""
         strides = self.strides or (2,) * (len(self.channels) - 1)
         return tuple(per_axis("strides", stride, ndim) for stride in strides)
+
+    def check_axes(self, ndim: int) -> None:
+        """Raise ConfigError where an entry of a field has another number of axes than ``ndim``."""
+        self.strides_per_axis(ndim)
+        for size in _each(self.kernel_size, len(self.channels)):
+            per_axis("kernel_size", size, ndim)
 
     @property
     def encoder_blocks(self) -> tuple[int, ...]:
@@ -218,6 +226,8 @@ class UNetSpec(Spec):
                 f"skip: decoder {self.decoder} takes {' or '.join(sorted(allowed))}, got {self.skip}; set "
                 "skip, or another decoder"
             )
+        if self.decoder == "fcn" and self.decoder_block is not None:
+            raise ValueError("decoder_block: decoder fcn has no blocks; leave it out")
         if self.decoder == "fcn" and self.deep_supervision:
             raise ValueError("deep_supervision: decoder fcn has one output; set deep_supervision to 0")
 

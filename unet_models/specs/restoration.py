@@ -89,7 +89,7 @@ class ColourisationSpec(Spec):
     output: Literal["regression", "classes"] = "regression"
     """``regression``: a and b as numbers, which come out pale where several colours are likely. ``classes``: the
     probabilities of colours on a grid of 10, whose annealed mean is taken."""
-    rebalance: float = Field(default=0.5, ge=0, le=1)
+    rebalance: float = Field(default=0.5, gt=0, le=1)
     """Rebalancing of rare colours in the loss of ``classes``: a colour weighs the inverse of its frequency mixed with
     this share of the uniform distribution. 1: no rebalancing."""
     temperature: float = Field(default=0.38, gt=0, le=1)
@@ -122,6 +122,9 @@ class RestorationLossSpec(Spec):
     def _check_weights(self) -> Self:
         if negative := [name for name, weight in self.terms.items() if weight < 0]:
             raise ValueError(f"terms: weights must be 0 or more, got {negative[0]}: {self.terms[negative[0]]}")
+        compared = [weight for name, weight in self.terms.items() if name != "adversarial"]
+        if compared and not any(compared):
+            raise ValueError(f"terms: one beside adversarial needs a weight above 0, got {self.terms}")
         return self
 
 
@@ -151,10 +154,13 @@ class RestorationSpec(ModelTrainSpec):
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
+        self.model.check_axes(ndim=2)
         if self.model.deep_supervision:
             raise ValueError("model.deep_supervision: images have one output; set it to 0")
-        if self.model.fusion is not None or self.model.padding != "same":
-            raise ValueError("model: fusion and padding: valid are of segmentation; leave them out")
+        if self.model.fusion is not None:
+            raise ValueError("model.fusion: text and sound are inputs of segmentation networks; leave it out")
+        if self.model.padding != "same":
+            raise ValueError("model.padding: restored images keep their size; set it to same")
         return self
 
 

@@ -28,6 +28,12 @@ class LossSpec(Spec):
     focal_gamma: float = Field(default=2.0, ge=0)
     """Focusing exponent of the focal term (Lin 2017); 0 makes it the cross-entropy."""
 
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        if min(self.terms.values(), default=0.0) < 0 or not any(self.terms.values()):
+            raise ValueError(f"terms: weights must be 0 or more, and one above 0, got {self.terms}")
+        return self
+
 
 class TargetSpec(Spec):
     """Meaning of a segmentation network's outputs, and of the numbers in masks."""
@@ -192,6 +198,7 @@ class TrainSpec(ModelTrainSpec):
     def _check_sizes(self) -> Self:
         if any(size < 1 for size in self.patch_size):
             raise ValueError(f"patch_size: sizes must be positive, got {list(self.patch_size)}")
+        self.model.check_axes(len(self.patch_size))
         for axis, (smaller, larger) in find_misfits(self.model, self.patch_size).items():
             raise ValueError(
                 f"patch_size: valid convolutions cannot predict {self.patch_size[axis]} voxels along axis {axis}; "

@@ -4,7 +4,7 @@
     model.safetensors      weights to evaluate (the moving average, where there is one)
     training.safetensors   tensors needed to resume: optimizer moments, and the raw weights beside an average
 
-An incomplete copy has no marker, or one that its files do not match; ``verify`` detects both.
+An incomplete copy has no marker, or one that its files do not match; ``check_checkpoint`` detects both.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def save_checkpoint(
     if state.ema is not None:
         training |= {f"raw/{name}": tensor for name, tensor in weights.items()}
         weights = state.ema.tensors
-    # Contiguous copies: channels-last weights are stored in the order everybody expects.
-    save_file({k: v.contiguous() for k, v in weights.items()}, folder / MODEL, metadata={"format": "pt"})
-    save_file({k: v.contiguous() for k, v in training.items()}, folder / TRAINING, metadata={"format": "pt"})
+    # Contiguous copies: channels-last weights are stored in the order everybody expects. On the CPU: a GPU may be full.
+    save_file({k: v.cpu().contiguous() for k, v in weights.items()}, folder / MODEL, metadata={"format": "pt"})
+    save_file({k: v.cpu().contiguous() for k, v in training.items()}, folder / TRAINING, metadata={"format": "pt"})
     marker = CheckpointMarker(
         step=state.step,
         files={name: FileDigest.of(folder / name) for name in (MODEL, TRAINING)},
@@ -118,14 +118,6 @@ def check_checkpoint(folder: Path) -> CheckpointMarker:
         if damage := _find_damage(folder / name, marker.files.get(name)):
             raise WeightsError(f"{name} {damage}")
     return marker
-
-
-def verify(folder: Path) -> CheckpointMarker | None:
-    """Read the marker of a complete checkpoint; None where it is missing, unreadable or a file does not match it."""
-    try:
-        return check_checkpoint(folder)
-    except WeightsError:
-        return None
 
 
 def load_checkpoint(folder: Path, state: TrainState) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Protocol, TypeVar
 
 import torch
@@ -22,7 +23,6 @@ from unet_models.training.objectives import Objective
 from unet_models.training.optimisation import learning_rate
 from unet_models.training.state import TrainState
 
-_REMEDY = "lower train.optimizer.learning_rate or set train.precision=fp32"
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
@@ -74,10 +74,10 @@ def fit(
         measured: dict[str, float] = {}
         if state.step % spec.validate_every_steps == 0 or is_last:
             measured = hooks.validate(state)
-            check_figures(measured, state.step)
+            check_figures(measured, state.step, spec)
             meter.restart_clock()
         if is_saved:
-            check_weights(state)
+            check_weights(state, spec)
             hooks.checkpoint(state, metrics | measured)
             meter.restart_clock()
         if is_last or reason:
@@ -132,19 +132,24 @@ def _gradient_sync(model: nn.Module, *, enabled: bool) -> AbstractContextManager
     return nullcontext()
 
 
-def check_figures(figures: Mapping[str, float], step: int) -> None:
+def remedy(spec: LoopSpec) -> str:
+    """Return what to do about a training that diverges: fields of its settings."""
+    return "lower optimizer.learning_rate" + (" or set precision=fp32" if spec.precision != "fp32" else "")
+
+
+def check_figures(figures: Mapping[str, float], step: int, spec: LoopSpec) -> None:
     """Raise TrainingDiverged where a validation figure is not finite."""
     for name, value in figures.items():
         if not math.isfinite(value):
-            raise TrainingDiverged(f"{name} is {value} at step {step}: {_REMEDY}")
+            raise TrainingDiverged(f"{name} is {value} at step {step}: {remedy(spec)}")
 
 
-def check_weights(state: TrainState) -> None:
+def check_weights(state: TrainState, spec: LoopSpec) -> None:
     """Raise TrainingDiverged where a weight, or its moving average, is not finite: no checkpoint may hold it."""
-    tensors = state.model.state_dict() | ({} if state.ema is None else state.ema.tensors)
-    for name, tensor in tensors.items():
+    averages = {} if state.ema is None else state.ema.tensors
+    for name, tensor in chain(state.model.state_dict().items(), averages.items()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise TrainingDiverged(f"weight {name} is not finite after step {state.step}: {_REMEDY}")
+            raise TrainingDiverged(f"weight {name} is not finite after step {state.step}: {remedy(spec)}")
 
 
 class _Meter:
@@ -173,7 +178,7 @@ class _Meter:
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"train/loss is {loss} within the {self.num_steps} steps before step {state.step} (last samples: "
-                f"{', '.join(batch.keys)}): {_REMEDY}"
+                f"{', '.join(batch.keys)}): {remedy(spec)}"
             )
         seconds = time.perf_counter() - self.started
         metrics = {

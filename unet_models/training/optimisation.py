@@ -47,7 +47,7 @@ def build_optimizer(
             parameters,
             lr=spec.learning_rate,
             momentum=momentum,
-            nesterov=True,
+            nesterov=momentum > 0,
             weight_decay=spec.weight_decay,
             fused=True,
         )

@@ -34,7 +34,7 @@ class EvaluateImagesSpec(SampleSpec):
 
     num_images: int = Field(default=500, ge=8)
     """Generated images, one per held-out caption in turn; they are compared with up to 5,000 training images."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed: image i is a function of (seed, i), whatever the number of workers."""
     inception_weights: LocalPath = ""
     """File of the FID's Inception weights; empty (default): Fréchet distances on the features of the CLIP's image

@@ -12,7 +12,7 @@ from torch import nn
 from data_pipelines import storage
 from data_pipelines.loading.loader import LatentSamples
 from data_pipelines.shards.index import read_table
-from flows.training.held_out import HeldOutLoss, SplitShards
+from flows.training.held_out import HeldOutLoss, SplitShards, validation_batch
 from flows.training.task import Training, TrainingTask
 from unet_models.networks.build import build_denoiser
 from unet_models.specs.diffusion import DiffusionSpec
@@ -41,7 +41,7 @@ class DiffusionTask(TrainingTask):
         latents = LatentSamples(shards.reader, self.spec.seed, self._labels())
         empty_prompt = np.load(io.BytesIO(storage.read_bytes(self.empty_prompt_uri)), allow_pickle=False)
         objective = NoisePrediction(self.spec, self.scaling_factor, torch.from_numpy(empty_prompt))
-        batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))
+        batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank), validation_batch(self.spec))
         return Training(
             model=self.build_model(),
             objective=objective,

@@ -24,7 +24,7 @@ from unet_models.specs.restoration import (
 class EvaluateRestorationSpec(TileSpec):
     """Restoration of the held-out images, and its scores."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the degradation: that of an image is a function of (seed, its id)."""
     num_shown: int = Field(default=6, ge=0)
     """Images that the report shows beside the worst, the median and the best one."""

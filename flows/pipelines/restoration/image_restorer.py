@@ -21,7 +21,6 @@ from data_pipelines.images.pictures import OPAQUE, LeftOut, read_image_file, rea
 from data_pipelines.images.specs import ImageSpec
 from flows.pipelines.restoration.clips import log_change
 from flows.registry.bundle import WEIGHTS, read_bundle
-from unet_models.precision import autocast
 from unet_models.restoration.build import build_task
 from unet_models.restoration.restorer import Restorer
 from unet_models.restoration.task import Inputs
@@ -64,11 +63,11 @@ class ImageRestorer:
 
     def restore_inputs(self, inputs: Inputs) -> torch.Tensor:
         """Restore the inputs of one image: (3, H, W) float32 in 0..1, on the CPU."""
-        with autocast(self.bundle.predict.precision, self.device):
-            restored = restore_in_tiles(self.model, inputs[0].to(self.device), self.bundle.predict.tile)
+        predict = self.bundle.predict
+        restored = restore_in_tiles(self.model, inputs[0].to(self.device), predict.tile, predict.precision)
         if not bool(torch.isfinite(restored).all()):
             raise WeightsError(
-                f"the network's output is not finite in precision {self.bundle.predict.precision}: its weights are "
+                f"the network's output is not finite in precision {predict.precision}: its weights are "
                 "broken, or the precision is too low (evaluate.precision=fp32)"
             )
         return restored.cpu()
@@ -145,10 +144,12 @@ class ImageRestorer:
         return InputError(f"mask: task {self.bundle.task.name} fills no holes; leave it out")
 
     def _check_holes(self, holes: np.ndarray | None, size: tuple[int, ...]) -> torch.Tensor | None:
-        if holes is None:
-            return None
         if not isinstance(self.bundle.task, InpaintingSpec):
+            if holes is None:
+                return None
             raise self._takes_no_mask()
+        if holes is None or not np.any(holes):
+            raise InputError("mask: marks nothing to fill; give an array (height, width) that is not 0 in the holes")
         if holes.shape != size:
             raise InputError(f"mask: has shape {holes.shape}, the image {size}; give one value per pixel")
         return torch.from_numpy(holes != 0)[None, None].float()

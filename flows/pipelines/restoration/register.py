@@ -20,6 +20,7 @@ from flows.sharding.images import ImageShardFigures
 from flows.stages.record import Record
 from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
+from unet_models.specs.restoration import InpaintingSpec, TaskSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ def register_model(
         if config.registry.export:
             restorer = ImageRestorer.from_folder(folder, device="cpu").model
             write_exports(folder, {"restorer": lambda: trace_restorer(restorer)}, config.registry)
-        return ModelFiles(_signature(), _input_example())
+        return ModelFiles(_signature(), _input_example(config.task))
 
     def compare(champion: Champion, metric: str) -> Compared:
         from flows.pipelines.restoration.champion import compare_with_champion
@@ -116,9 +117,12 @@ def _signature() -> ModelSignature:
     )
 
 
-def _input_example() -> pd.DataFrame:
-    """Build a tiny image: it shows the shape of a request, and MLflow tries the model on it."""
+def _input_example(task: TaskSpec) -> pd.DataFrame:
+    """Build a tiny image, and a hole of it: it shows the shape of a request, and MLflow tries the model on it."""
     import pandas as pd
 
     side = 8
-    return pd.DataFrame({"image": [(np.arange(side * side * 3) % 256).reshape(side, side, 3).tolist()]})
+    example = {"image": [(np.arange(side * side * 3) % 256).reshape(side, side, 3).tolist()]}
+    if isinstance(task, InpaintingSpec):
+        example["mask"] = [np.eye(side, dtype=int).tolist()]
+    return pd.DataFrame(example)

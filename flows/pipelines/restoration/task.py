@@ -13,7 +13,6 @@ from flows.training.held_out import SplitShards
 from flows.training.task import Training, TrainingTask
 from unet_models.distributed import sum_over_ranks
 from unet_models.metrics.images import psnr
-from unet_models.precision import autocast
 from unet_models.restoration.build import build_task
 from unet_models.restoration.held_out import degrade_held_out
 from unet_models.restoration.restorer import Restorer, TrainableRestorer
@@ -66,14 +65,14 @@ class _MeanSignalToNoise:
         if not self.task.spec.validate_cases:
             return {}
         sums = torch.zeros(2, dtype=torch.float64)
-        with autocast(self.task.spec.precision, self.device):
-            for row in self.rows:
-                sums += torch.tensor([self._psnr(model.restorer, row), 1.0])  # type: ignore[arg-type]
+        for row in self.rows:
+            sums += torch.tensor([self._psnr(model.restorer, row), 1.0])  # type: ignore[arg-type]
         total, count = sum_over_ranks(sums, self.device).tolist()
         return {"val/psnr": total / count} if count else {}
 
     def _psnr(self, restorer: Restorer, row: int) -> float:
         image = self.images.pixels([row]).float() / 255
         sample = degrade_held_out(restorer.task, image, self.images.reader.key(row), self.task.degradation_seed)
-        restored = restore_in_tiles(restorer, sample.inputs[0].to(self.device), self.task.tile)
+        inputs = sample.inputs[0].to(self.device)
+        restored = restore_in_tiles(restorer, inputs, self.task.tile, self.task.spec.precision)
         return psnr(restored.cpu(), sample.image, sample.region)

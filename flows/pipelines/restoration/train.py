@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 def train_stage(config: RestorationConfig, shards: Record[ImageShardFigures]) -> Stage[TrainingFigures]:
     """Plan the stage. The weights are made for the task."""
     task = prefixed("task", config.task.model_dump(mode="json"))
+    # The best checkpoint is chosen by images that this seed degrades.
+    chosen_by = {"evaluate.seed": config.evaluate.seed} if config.train.select == "best" else {}
 
     def build_task(attempt: Attempt) -> TrainingTask:
         return plan_task(config, shards)
@@ -38,7 +40,7 @@ def train_stage(config: RestorationConfig, shards: Record[ImageShardFigures]) ->
         build_task,
         meaning=_meaning(task, config.train.model.model_dump(mode="json")),
         describe=describe_bundle,
-        more_identity=task,
+        more_identity={**task, **chosen_by},
     )
 
 

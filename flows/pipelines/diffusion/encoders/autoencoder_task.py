@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from data_pipelines.loading.loader import ImageSamples
-from flows.training.held_out import SplitShards
+from flows.training.held_out import SplitShards, validation_batch
 from flows.training.task import Training, TrainingTask
 from unet_models.distributed import sum_over_ranks
 from unet_models.networks.autoencoder import TrainableAutoencoder
@@ -36,7 +36,7 @@ class AutoencoderTask(TrainingTask):
         """Build the network (not yet on ``device``) and open the data."""
         shards = SplitShards.open(self, bucket="bucket")
         images = ImageSamples(shards.reader)
-        batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank))
+        batches = shards.in_batches(shards.val_share(self.spec.validate_cases, rank), validation_batch(self.spec))
         return Training(
             model=self.build_model(),
             objective=Reconstruction(self.spec),

@@ -15,7 +15,7 @@ from data_pipelines.shards.reader import ShardReader
 from flows.metrics import METRICS
 from flows.pipelines.restoration.config import RestorationConfig
 from flows.pipelines.restoration.evaluation.page import RestorationPage, restoration_page
-from flows.pipelines.restoration.evaluation.scoring import ImageRow
+from flows.pipelines.restoration.evaluation.scoring import ImageRow, file_stem
 from flows.pipelines.restoration.image_restorer import to_bytes
 from flows.report.blocks import Picture, PictureRow
 from flows.report.pictures import mosaic, png_bytes
@@ -99,17 +99,17 @@ def _strips(
     metric: str,
 ) -> list[PictureRow]:
     images = ImageSamples(ShardReader.from_uri(shards.output("index"), shards_uri(shards)))
-    return [_strip(attempt, config, images, title, row, metric) for title, row in chosen.items()]
+    return [draw_strip(attempt, config, images, title, row, metric) for title, row in chosen.items()]
 
 
-def _strip(
+def draw_strip(
     attempt: Attempt, config: RestorationConfig, images: ImageSamples, title: str, row: ImageRow, metric: str
 ) -> PictureRow:
     """Draw input, baseline, restored and true image; the degradation is that of the scores."""
     task = build_task(config.task)
     image = images.pixels([row["row"]]).float() / 255
     sample = degrade_held_out(task, image, row["case_id"], config.evaluate.seed)
-    restored = _read_png(attempt.uri("restored", f"{row['case_id']}.png"))
+    restored = _read_png(attempt.uri("restored", f"{file_stem(row['case_id'])}.png"))
     shown = {
         "input": to_bytes(_visible(sample.inputs[0])),
         "baseline": to_bytes(task.baseline(sample.inputs)[0].clamp(0, 1)),
@@ -118,8 +118,13 @@ def _strip(
     }
     score = f"{METRICS[metric].title} {value_text(METRICS[metric], row[metric])} {METRICS[metric].unit}"
     notes = {"restored": score.strip()}
+    size = restored.shape[0]
     return PictureRow(
-        title, [Picture(png_bytes(_middle(each)), name, notes.get(name, "")) for name, each in shown.items()]
+        title,
+        [
+            Picture(png_bytes(_middle(each, MAX_SHOWN_SIDE * each.shape[0] // size)), name, notes.get(name, ""))
+            for name, each in shown.items()
+        ],
     )
 
 
@@ -128,9 +133,10 @@ def _visible(inputs: torch.Tensor) -> torch.Tensor:
     return inputs[:3].expand(3, -1, -1).clamp(0, 1)
 
 
-def _middle(image: np.ndarray) -> np.ndarray:
-    top, left = (max(size - MAX_SHOWN_SIDE, 0) // 2 for size in image.shape[:2])
-    return image[top : top + MAX_SHOWN_SIDE, left : left + MAX_SHOWN_SIDE]
+def _middle(image: np.ndarray, side: int) -> np.ndarray:
+    """Cut out the middle, ``side`` pixels at most: fewer of an input that is smaller than what is restored of it."""
+    top, left = (max(size - side, 0) // 2 for size in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 def _read_png(uri: str) -> np.ndarray:

@@ -34,6 +34,11 @@ def test_a_variant_is_one_training() -> None:
         check_comparable(config)
 
 
+def test_a_search_would_choose_another_network_for_each_variant() -> None:
+    with pytest.raises(ConfigError, match="set search to null"):
+        check_comparable(SegmentationConfig.model_validate({"search": {}}))
+
+
 @pytest.mark.parametrize(
     ("compute", "num_cpus", "num_workers"),
     [

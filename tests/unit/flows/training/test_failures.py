@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
@@ -62,6 +63,17 @@ def test_errors_of_those_that_talked_with_a_dead_worker_say_nothing_more() -> No
     told = explain(WorkerGroupError("an essay", failures))
     assert isinstance(told, WorkersLostError)
     assert str(told).startswith("training worker 1 was killed, or crashed. Ray's log files: /")
+
+
+def test_a_gpu_whose_memory_is_too_small_is_a_users_mistake() -> None:
+    """Ray's error of the same name is of a node, and says that the process was killed."""
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+    told = explain(WorkerGroupError("an essay", {0: full}))
+    assert isinstance(told, ConfigError)
+    assert str(told).startswith(
+        "the memory of a GPU is too small for this training: CUDA out of memory. Tried to allocate 2.00 GiB. Lower its "
+        "micro_batch_size"
+    )
 
 
 def test_a_dead_controller_is_told_of() -> None:

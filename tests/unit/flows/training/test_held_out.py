@@ -13,7 +13,7 @@ from data_pipelines.batches import ImageBatch
 from data_pipelines.shards.index import index_table, write_table
 from data_pipelines.shards.writer import write_shard
 from flows.pipelines.diffusion.encoders.autoencoder_task import AutoencoderTask
-from flows.training.held_out import HeldOutLoss, SplitShards
+from flows.training.held_out import HeldOutLoss, SplitShards, validation_batch
 from unet_models.specs.encoders import AutoencoderSpec
 from unet_models.specs.loop import LoopSpec
 
@@ -61,11 +61,15 @@ def test_batches_are_of_one_size(tmp_path: Path) -> None:
     sizes = [wide, tall, wide, wide, *[wide, tall, tall, tall] * 5]
     shards = _shards(tmp_path, sizes)
     assert shards.in_batches(shards.val_share(100, rank=0), size=2) == [[0, 2], [3], [1]]
-    assert shards.in_batches([]) == []
+    assert shards.in_batches([], size=2) == []
     batches = shards.batches(_rows_as_images, LoopSpec(global_batch_size=4), rank=0)
     seen = [[int(key) for key in batches[step].keys] for step in range(100)]
     assert all(len({str(sizes[row]) for row in rows}) == 1 for rows in seen)
     assert {row for rows in seen for row in rows} == set(range(4, 24))
+
+
+def test_a_forward_pass_of_validation_is_no_larger_than_one_of_training() -> None:
+    assert [validation_batch(LoopSpec(micro_batch_size=size)) for size in (None, 3, 64)] == [32, 3, 32]
 
 
 def test_without_a_column_of_sizes_all_are_alike(tmp_path: Path) -> None:

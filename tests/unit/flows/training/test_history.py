@@ -110,8 +110,16 @@ def test_the_precision_is_told_with_its_reason(start: Start, line: str) -> None:
 
 def test_it_is_said_where_validations_take_more_time_than_steps() -> None:
     start = Start(step=0, num_steps=10, seconds_per_step=2.0, validating_seconds=20.0)
-    assert start.describe_pace().endswith("train.num_steps is not used)")
+    assert start.describe_pace("train").endswith("(train.within; train.num_steps is not used)")
     start = start.model_copy(update={"validating_seconds": 300.0})
-    assert start.describe_pace().endswith(
+    assert start.describe_pace("train").endswith(
         "; more of it, 300 s, goes into validations: lower train.validate_cases or raise train.within"
+    )
+
+
+def test_it_is_said_where_no_step_fits() -> None:
+    start = Start(step=0, num_steps=1, seconds_per_step=30.0)
+    assert start.describe_pace("train_clip") == (
+        "no more than one step fits into the time beside measuring and validation, of 30 s: one is trained; raise "
+        "train_clip.within"
     )

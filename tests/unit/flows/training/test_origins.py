@@ -100,14 +100,14 @@ def write_weights(path: Path, value: float = 1.0) -> Path:
     return path
 
 
-def write_training(folder: Path, *cases: str, base: Initialisation | None = None) -> Path:
+def write_training(folder: Path, *cases: str, base: Initialisation | None = None, meaning: Meaning = OURS) -> Path:
     """Write the folder of a finished training on these cases."""
     rows = [{"case_id": case, "split": "train"} for case in cases]
     write_table(str(folder / "index"), index_table(rows))
     attempt = Attempt(str(folder), "key", "attempt")
     write_trained_on(attempt, str(folder / "index"))
     attempt.add("weights", str(write_weights(folder / "w.safetensors")))
-    figures = TRAINED.model_copy(update={"meaning": OURS, "init": base})
+    figures = TRAINED.model_copy(update={"meaning": meaning, "init": base})
     record = Record[TrainingFigures](
         stage="train", key="k" * 64, uri=str(folder), outputs=attempt.outputs, figures=figures, seconds=1
     )
@@ -206,6 +206,22 @@ def test_of_several_networks_the_one_that_has_not_seen_what_is_held_out(
         del tags[f"unetflow.train_{number}_key"]
     with pytest.raises(ConfigError, match=r"models:/m/3 was trained on 1 of 1 held-out samples \(b\)"):
         find_origin(config, "models:/m/3", [index], OURS, describe_bundle)
+
+
+def test_of_networks_that_differ_one_of_the_same_architecture_is_preferred(
+    tmp_path: Path, index: Record[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a pair, whose first candidate is another network, and of which fold 0 has seen what is held out."""
+    other = OURS.model_copy(update={"made_for": {**OURS.made_for, "train.model.norm": "batch"}})
+    networks = [("b", other), ("a", other), ("b", OURS), ("a", OURS)]
+    tags = {f"unetflow.train_{number}_key": str(number) * 64 for number in range(len(networks))}
+    for key, (case, meaning) in zip(tags.values(), networks, strict=True):
+        write_training(tmp_path / "train" / key, case, meaning=meaning)
+    version = ModelVersion(name="m", version="3", aliases=(), metrics={}, gate="", tags=tags)
+    monkeypatch.setattr(origins, "find_version", lambda uri, root: version)
+    found = find_origin(SegmentationConfig(storage=str(tmp_path)), "models:/m/3", [index], OURS, describe_bundle)
+    assert found is not None
+    assert Path(found.uri).parent.name == "3" * 64
 
 
 def test_the_key_holds_the_content_and_not_the_name(tmp_path: Path, index: Record[Any]) -> None:

@@ -47,6 +47,12 @@ def test_as_many_checkpoints_as_are_kept_and_one_more(
     assert num_checkpoints(spec, step) == expected
 
 
+def test_checkpoints_of_the_attempt_that_are_there_need_no_room() -> None:
+    spec = SPEC.model_copy(update={"keep_checkpoints": 2, "checkpoint_every_steps": 10, "num_steps": 100})
+    assert [num_checkpoints(spec, 50, num_there) for num_there in range(4)] == [3, 2, 1, 1]
+    assert num_checkpoints(spec, 100, 2) == 0
+
+
 def test_a_storage_that_is_too_small_is_told_before_training(two_disks: Path) -> None:
     check_space(str(two_disks), 8 * MB, number=4)
     with pytest.raises(OSError, match=r"storage has 35.00 MB free, and this training needs 36.00 MB there") as caught:

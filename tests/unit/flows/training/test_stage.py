@@ -49,6 +49,13 @@ def test_what_selects_the_best_checkpoint_counts(change: dict[str, Any]) -> None
     assert key(select="best", **change) != key(select="best") != key()
 
 
+@pytest.mark.parametrize("change", [{"validate_cases": 3}, {"validate_every_steps": 250}])
+def test_what_changes_the_steps_that_fit_into_a_time_counts(change: dict[str, Any]) -> None:
+    assert key(within="5m", **change) != key(within="5m")
+    assert key(within="5m", num_steps=7) == key(within="5m"), "the number of steps is counted"
+    assert key(within="5m", keep_checkpoints=9) == key(within="5m")
+
+
 def test_the_input_counts_and_the_workers_do_not() -> None:
     assert key(inputs="other index") != key()
     assert key(compute={"num_workers": 1, "threads_per_worker": 4}) == key()

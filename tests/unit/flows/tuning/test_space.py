@@ -32,3 +32,11 @@ def test_what_is_not_searched_over_stays() -> None:
     assert draw(CHOICES, ("skip",), seed=0, number=1) == {"skip": "concat"}
     with pytest.raises(ConfigError, match=r"search\.over: there is no depth; choose of width, block, skip"):
         draw(CHOICES, ("skip", "depth"), seed=0, number=1)
+
+
+def test_a_setting_without_choices_is_left_alone() -> None:
+    """No axis of a patch of 45 can be halved: it has no depth to choose."""
+    choices = CHOICES | {"depth": ()}
+    assert not any("depth" in draw(choices, (), seed=0, number=number) for number in range(1, 50))
+    with pytest.raises(ConfigError, match=r"search\.over: there is nothing to choose for depth; leave it out"):
+        draw(choices, ("depth",), seed=0, number=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from data_pipelines.errors import ConfigError
 from unet_models.restoration import tiles
 from unet_models.restoration.build import build_task
 from unet_models.restoration.held_out import degrade_held_out
@@ -89,15 +90,32 @@ def test_tiles_without_their_surroundings_would_show(monkeypatch: pytest.MonkeyP
     restorer = restorer_of(DenoisingSpec())
     inputs = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(4))
     whole = restore_in_tiles(restorer, inputs, None)
-    reach = find_reach(restorer)
-    monkeypatch.setattr(tiles, "find_reach", lambda restorer: reach - 4)
+    restorer.reach = find_reach(restorer) - 4
     assert float((restore_in_tiles(restorer, inputs, 16) - whole).abs().max()) > 1e-4
 
 
+def test_the_reach_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer, measured = restorer_of(DenoisingSpec()), []
+    monkeypatch.setattr(tiles, "find_reach", lambda each: measured.append(each) or 8)
+    for _ in range(2):
+        restore_in_tiles(restorer, torch.rand(3, 40, 40), 16)
+    assert measured == [restorer]
+    assert restorer.reach == 8
+
+
+def test_the_network_alone_is_rounded_to_bf16() -> None:
+    """An untrained network adds nothing, and the bicubic enlargement it adds to keeps float32."""
+    restorer = restorer_of(SuperResolutionSpec(), is_trained=False)
+    inputs = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(5))
+    exact = restore_in_tiles(restorer, inputs, None)
+    for tile in (None, 16):
+        torch.testing.assert_close(restore_in_tiles(restorer, inputs, tile, "bf16"), exact, rtol=0, atol=1e-6)
+
+
 def test_normalisation_over_the_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "MAX_REACH", 16)
+    monkeypatch.setattr(tiles, "MAX_SIDE", 64)
     restorer = restorer_of(DenoisingSpec(), SMALL.model_copy(update={"norm": "instance"}))
-    with pytest.raises(ValueError, match="or the whole image"):
+    with pytest.raises(ConfigError, match=r"more than 32 pixels to each side, .*; set evaluate\.tile to null"):
         restore_in_tiles(restorer, torch.rand(3, 40, 40), 16)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from data_pipelines.errors import ConfigError
 from data_pipelines.specs import Spec
 from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.diffusion import Bundle, DiffusionSpec, ImageRequest, NoiseSpec, SampleSpec
@@ -40,6 +41,9 @@ def test_every_field_is_described(spec: type[Spec]) -> None:
         ({"dropout": 1.0}, "dropout"),
         ({"num_convs": 0}, "num_convs"),
         ({"block": "dense"}, "block"),
+        ({"channels": (0, 8)}, r"channels\.0"),
+        ({"strides": (0, 2, 2)}, r"strides\.0"),
+        ({"decoder": "fcn", "skip": "add", "decoder_block": "plain"}, "decoder fcn has no blocks; leave it out"),
         ({"chanels": (4, 8)}, "chanels"),
     ],
 )
@@ -58,6 +62,32 @@ def test_networks_that_cannot_be_built(fields: dict[str, Any], message: str) -> 
 def test_denoisers_that_cannot_be_built(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DenoisingUNetSpec(**fields)
+
+
+@pytest.mark.parametrize("model", [{"strides": [[2, 2]] * 3}, {"kernel_size": [3, 3, 3, [1, 3]]}])
+def test_entries_have_as_many_axes_as_the_data(model: dict[str, Any]) -> None:
+    TrainSpec.model_validate({"patch_size": (16, 16), "model": model})
+    with pytest.raises(ConfigError, match="each entry needs 3 numbers, one per spatial axis, got"):
+        TrainSpec.model_validate({"patch_size": (16, 16, 16), "model": model})
+
+
+@pytest.mark.parametrize(("channels", "groups"), [((64, 80), "32"), ((48, 64), "24"), ((1, 2), "0")])
+def test_channels_of_an_autoencoder_are_multiples_of_its_groups(channels: tuple[int, ...], groups: str) -> None:
+    assert AutoencoderSpec(channels=(48, 96)).num_groups == 24
+    with pytest.raises(ValidationError, match=rf"at most 32 \({groups}\)"):
+        AutoencoderSpec(channels=channels)
+
+
+@pytest.mark.parametrize("terms", [{}, {"dice": 0.0}, {"dice": 1.0, "focal": -1.0}])
+def test_a_loss_has_a_term_and_none_counts_backwards(terms: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="weights must be 0 or more, and one above 0"):
+        LossSpec.model_validate({"terms": terms})
+
+
+@pytest.mark.parametrize("values", [{"seed": -1}, {"optimizer": {"betas": (0.9, 1.0)}}])
+def test_numbers_that_torch_would_refuse_in_the_worker(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        LoopSpec.model_validate(values)
 
 
 @pytest.mark.parametrize(

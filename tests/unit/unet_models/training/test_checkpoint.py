@@ -28,7 +28,6 @@ from unet_models.training.checkpoint import (
     estimate_bytes,
     load_checkpoint,
     save_checkpoint,
-    verify,
 )
 from unet_models.training.state import TrainState, build_state, evaluation_weights
 
@@ -138,8 +137,7 @@ def test_evaluation_weights_lend_the_average_and_give_the_model_back() -> None:
 
 
 def test_marker_holds_step_and_description_and_nothing_else_is_left(saved: Path) -> None:
-    marker = verify(saved)
-    assert marker is not None
+    marker = check_checkpoint(saved)
     assert marker.step == 2
     assert marker.spec == {"seed": 7, "augment": None}
     assert json.dumps(marker.curves) == '[{"step": 2, "train/loss": 0.5}]'  # a step stays a whole number
@@ -151,8 +149,7 @@ def test_marker_holds_step_and_description_and_nothing_else_is_left(saved: Path)
 def test_saving_again_over_an_older_one(saved: Path) -> None:
     state = stepped(spec_of(), num_steps=3)
     save_checkpoint(saved, state, **NOTHING)
-    marker = verify(saved)
-    assert marker is not None
+    marker = check_checkpoint(saved)
     assert marker.step == 3
 
 
@@ -174,7 +171,6 @@ def test_damaged_tensors_are_found_out(saved: Path, name: str, damage: str, reas
     path.unlink()
     if damage != "missing":
         path.write_bytes({"truncated": data[:-1], "one bit": data, "longer": data + b"\0"}[damage])
-    assert verify(saved) is None
     with pytest.raises(WeightsError, match=f"not a complete checkpoint \\({name} {reason}"):
         load_checkpoint(saved, stepped(spec_of(), num_steps=0))
 
@@ -186,7 +182,8 @@ def test_invalid_marker(saved: Path, marker: str | None) -> None:
     (saved / MARKER).unlink()
     if marker is not None:
         (saved / MARKER).write_bytes(marker.encode(errors="surrogateescape"))
-    assert verify(saved) is None
+    with pytest.raises(WeightsError):
+        check_checkpoint(saved)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -242,13 +239,15 @@ def test_marker_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(CheckpointMarker, "model_dump_json", full)
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(tmp_path, stepped(spec_of()), **NOTHING)
-    assert verify(tmp_path) is None
+    with pytest.raises(WeightsError):
+        check_checkpoint(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {MODEL, TRAINING}
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"files": {}}, {"spec": None}, {"invented": 1}])
 def test_marker_of_another_format_is_invalid(saved: Path, change: dict[str, Any]) -> None:
     marker = json.loads((saved / MARKER).read_text())
-    assert verify(saved) is not None
+    check_checkpoint(saved)
     (saved / MARKER).write_text(json.dumps(marker | change))
-    assert verify(saved) is None
+    with pytest.raises(WeightsError):
+        check_checkpoint(saved)

@@ -158,7 +158,7 @@ def test_loss_that_is_not_finite_stops_with_step_and_samples(bad: float) -> None
     message = str(caught.value)
     assert "step 3" in message
     assert "case-2-0, case-2-1" in message
-    assert "train.optimizer.learning_rate" in message
+    assert message.endswith(": lower optimizer.learning_rate"), "fp32 already"
 
 
 def test_no_checkpoint_is_kept_of_a_loss_that_is_not_finite(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ class BreaksWeights:
 
 def test_a_last_update_that_breaks_the_weights_leaves_no_checkpoint(tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"checkpoint_every_steps": 2, "optimizer": OptimizerSpec(clip_norm=None)})
-    with pytest.raises(TrainingDiverged, match=r"weight .* is not finite after step 5: lower train.optimizer"):
+    with pytest.raises(TrainingDiverged, match=r"weight .* is not finite after step 5: lower optimizer"):
         fit(fresh(spec), BreaksWeights(at_step=4), batches(spec), spec, Recorder(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4"]
 

@@ -39,7 +39,10 @@ def test_a_field_of_the_network_leaves_the_others_at_their_defaults_here(
         ({"task": {"name": "super_resolution", "factor": 3}}, r"\(64\) must be a multiple of task.factor \(3\)"),
         ({"train": {"model": {"norm": "instance"}}}, "set evaluate.tile to null, or train.model.norm to none or batch"),
         ({"train": {"model": {"norm": "none", "deep_supervision": 1}}}, "images have one output; set it to 0"),
-        ({"train": {"model": {"norm": "none", "fusion": {}}}}, "fusion and padding: valid are of segmentation"),
+        ({"train": {"model": {"norm": "none", "fusion": {}}}}, "inputs of segmentation networks; leave it out"),
+        ({"train": {"model": {"preset": "unet_2015"}}}, "restored images keep their size; set it to same"),
+        ({"train": {"loss": {"terms": {"l1": 0.0}}}}, "one beside adversarial needs a weight above 0"),
+        ({"task": {"name": "colourisation", "rebalance": 0}}, "greater than 0"),
         ({"train": {"loss": {"terms": {"adversarial": 1.0}}}}, "denoising takes one or more of charbonnier, l1, l2"),
         (
             {"task": {"name": "colourisation", "output": "classes"}, "train": {"loss": {"terms": {"l1": 1}}}},

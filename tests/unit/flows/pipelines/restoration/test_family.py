@@ -19,7 +19,7 @@ SUPERVISED = (
     ("train: model.deep_supervision: images have one output; set it to 0", "train.model.deep_supervision=0"),
     ("evaluate.tile: with train.model.norm instance every pixel depends on the whole image", "evaluate.tile=null"),
 )
-VALID = (("train: model: fusion and padding: valid are of segmentation", "train.model.padding=same"),)
+VALID = (("train: model.padding: restored images keep their size", "train.model.padding=same"),)
 REFUSED = {
     "unet_2015": VALID,
     **dict.fromkeys(

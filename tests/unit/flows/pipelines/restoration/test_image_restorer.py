@@ -145,6 +145,9 @@ def test_holes_are_transparent_pixels_or_a_mask(tmp_path: Path) -> None:
         restorer.restore_file(str(tmp_path / "whole.png"), str(tmp_path / "ones.png"))
     with pytest.raises(InputError, match="has no transparent pixels to fill"):
         restorer.restore_file(str(tmp_path / "whole.png"))
+    for nothing in (None, np.zeros((20, 24))):
+        with pytest.raises(InputError, match="mask: marks nothing to fill; give an array"):
+            restorer.restore(image, nothing)
     with pytest.raises(InputError, match=r"mask: has shape \(3, 3\), the image \(20, 24\)"):
         restorer.restore(image, np.ones((3, 3)))
     with pytest.raises(InputError, match="mask: task denoising fills no holes; leave it out"):

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from data_pipelines.loading.loader import ImageSamples
 from data_pipelines.shards.index import read_table, write_table
+from flows.pipelines.restoration.config import RestorationConfig
 from flows.pipelines.restoration.evaluate import group_images, score_table, scores_of, summarise_images
+from flows.pipelines.restoration.evaluation import page
 from flows.pipelines.restoration.evaluation.page import RestorationPage, baseline_of, restoration_page
-from flows.pipelines.restoration.evaluation.report import choose_images
+from flows.pipelines.restoration.evaluation.report import choose_images, draw_strip
 from flows.pipelines.restoration.evaluation.scoring import ImageRow, Restored, file_stem, score_change, score_image
+from flows.stages.attempt import Attempt
 from unet_models.restoration.build import build_task
 from unet_models.restoration.held_out import degrade_held_out
 from unet_models.specs.restoration import InpaintingSpec
@@ -82,8 +89,8 @@ def test_worst_median_best_and_others_are_chosen_once_each() -> None:
     assert choose_images([], "psnr", 2) == {}
 
 
-def test_report_says_by_how_much_the_baseline_is_beaten() -> None:
-    page = RestorationPage(
+def page_of_rows() -> RestorationPage:
+    return RestorationPage(
         title="model: data",
         task="Denoising",
         metric="psnr",
@@ -98,7 +105,17 @@ def test_report_says_by_how_much_the_baseline_is_beaten() -> None:
         config={"task": {"name": "denoising"}},
         lineage={"train key": "abc"},
     )
-    text = restoration_page(page)
+
+
+def test_dots_link_to_the_images_that_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MAX_ROWS", 2)
+    text = restoration_page(page_of_rows())
+    links, places = (set(re.findall(rf'{name}="#?(image-[^"]*)"', text)) for name in ("href", "id"))
+    assert links == places == {"image-a", "image-c"}, "the two worst"
+
+
+def test_report_says_by_how_much_the_baseline_is_beaten() -> None:
+    text = restoration_page(page_of_rows())
     for words in ("Denoising, evaluated on 4 images", "32.25", "26.50", "5.75", "min_side", "enlarged", 'id="image-a"'):
         assert words in text
     titles = re.findall(r"Colourfulness error[^<]*", text)
@@ -121,3 +138,18 @@ def test_names_of_files_have_an_end() -> None:
     assert len(file_stem(long)) <= 200
     assert len(file_stem("日" * 200).encode()) <= 200
     assert file_stem(long) != file_stem(other)
+
+
+def test_pictures_of_a_strip_show_the_same_part(tmp_path: Path) -> None:
+    """The id is too long for the name of a file, and the image larger than what is shown of it."""
+    key = "a%2F" * 70
+    image = np.random.default_rng(0).integers(0, 256, (1040, 600, 3), np.uint8)
+    (tmp_path / "restored").mkdir()
+    Image.fromarray(image).save(tmp_path / "restored" / f"{file_stem(key)}.png")
+    attempt = cast("Attempt", SimpleNamespace(uri=lambda *parts: str(tmp_path.joinpath(*parts))))
+    pixels = torch.from_numpy(image).movedim(-1, 0)[None]
+    images = cast("ImageSamples", SimpleNamespace(pixels=lambda rows: pixels))
+    config = RestorationConfig.model_validate({"task": {"name": "super_resolution"}})
+    strip = draw_strip(attempt, config, images, "Worst", row(key, 30.0, 25.0), "psnr")
+    sizes = {picture.caption: picture.size for picture in strip.pictures}
+    assert sizes == {"input": (256, 256), **dict.fromkeys(("baseline", "restored", "truth"), (512, 512))}
