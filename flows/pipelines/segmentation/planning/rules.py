@@ -67,6 +67,7 @@ def plan_candidate(survey: Survey, planned: Sequence[Candidate], other: Candidat
         mirrored = [each for each in _mirrored(survey) if each != axis]
         reason = f"Slices across axis {axis}: a 2-D network that sees one at a time."
         changes = {"train.augment.mirror_axes": mirrored, "train.augment.coarse_axis": axis}
+        changes["train.loss.batch_dice"] = True  # steadier for small patches, as of 2-D data
     else:
         reason = f"{RESOLUTIONS[other.name]} Voxels of {_mm(other.spacing)}."
     if patches.spacing != chosen.spacing:

@@ -266,6 +266,7 @@ def test_slices_beside_the_volume(tmp_path: Path) -> None:
     assert all(stride[2] == 1 for stride in slices.model.strides if isinstance(stride, tuple))
     assert slices.augment.mirror_axes == (1,), "neither right-left nor across slices"
     assert slices.augment.coarse_axis == 2
+    assert (slices.loss.batch_dice, config.train.loss.batch_dice) == (True, False)
     assert slices.model.channels[0] == config.train.model.channels[0]
 
 
