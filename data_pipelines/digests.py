@@ -42,7 +42,7 @@ def uri_digests(uris: Iterable[str], *, trust_stamps: bool = True) -> dict[str, 
     memory is refreshed: this sees changes that keep both, such as damage to a disk.
     """
     uris = list(dict.fromkeys(uris))
-    stamps = _read_stamps(uris)
+    stamps = read_stamps(uris)
     memory = _memory_path(uris)
     remembered = _read_memory(memory)
     unknown = [uri for uri, stamp in stamps.items() if not (trust_stamps and _is_known(uri, stamp, remembered))]
@@ -70,7 +70,7 @@ def _is_known(uri: str, stamp: Stamp, remembered: _Memory) -> bool:
     return stamp[1] > 0 and uri in remembered and remembered[uri][0] == stamp
 
 
-def _read_stamps(uris: Sequence[str]) -> dict[str, Stamp]:
+def read_stamps(uris: Sequence[str]) -> dict[str, Stamp]:
     """Read the stamps of the files that exist, in order; those of remote files in parallel."""
     remote = [uri for uri in uris if not storage.is_local(uri)]
     with ThreadPoolExecutor(MAX_THREADS) as pool:

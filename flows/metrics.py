@@ -337,6 +337,11 @@ class MetricName:
         return f"{self.metric.titled} ({details})" if details else self.metric.titled
 
 
+def worst_score(name: str) -> float:
+    """Return a score that no other is worse than, by the metric's full name; it is finite, as JSON wants."""
+    return 0.0 if parse_metric_name(name).metric.better == "higher" else 1e9
+
+
 def parse_metric_name(name: str) -> MetricName:
     """Take a full name apart. Raises KeyError for a metric that is not in ``METRICS``."""
     match = re.fullmatch(r"(?:(train|val)/)?([^\[\]/]+)(?:\[([^\[\]]*)\])?(?:/(.+))?", name, re.DOTALL)

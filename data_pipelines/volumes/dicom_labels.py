@@ -142,7 +142,7 @@ def _segments(
             name = names.get(number, "")
             if _plain(name) not in canvas.known:
                 continue
-            mask = stored == number if kind == "LABELMAP" else 2 * stored.astype(np.float32) >= full
+            mask = stored == number if kind == "LABELMAP" else 2 * stored.astype(np.float32) > full
             rows, columns = np.nonzero(mask)
             yield name, np.stack([columns, rows, np.ones_like(rows)], axis=1) @ to_voxels
 

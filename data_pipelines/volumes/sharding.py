@@ -29,7 +29,7 @@ from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, can
 from data_pipelines.volumes.spacing import typical_spacing
 from data_pipelines.volumes.specs import DataSpec, Spacing
 
-FORMAT = 3
+FORMAT = 4
 """Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
 MAX_CASES_PER_SHARD = 24
 NUM_FOREGROUND_VOXELS = 2000

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from data_pipelines.errors import ConfigError
 from flows.ablation.run import AblationRun
 from flows.metrics import Metric, parse_metric_name
 from flows.stages.pipeline import Ablation, Estimate
@@ -39,6 +40,11 @@ def summarise_runs(ablation: Ablation, runs: Sequence[AblationRun]) -> list[Vari
     by_name = {name: [run for run in runs if run.variant == name] for name in names}
     curves = {name: mean_curve([_curve(run, ablation.quality) for run in each]) for name, each in by_name.items()}
     metric = parse_metric_name(ablation.quality).metric
+    if not curves[names[0]]:
+        raise ConfigError(
+            f"ablate: no held-out case has {ablation.quality}, by which variants are compared; choose another "
+            "data.fold, or raise train.validate_cases"
+        )
     wanted = wanted_quality(curves[names[0]], metric)
     return [
         VariantSummary(

@@ -128,8 +128,12 @@ def _run_branches(
     for title in chains:
         pipeline.check(configs[title])
     if jobs_address() is None:
-        first = {title: [step for step in steps[:1] if not step.waits] for title, steps in chains.items()}
-        begun = {title: _run_chain(steps, configs[title], run, {}) for title, steps in first.items()}
+        begun = {}
+        for title, steps in chains.items():
+            first = [step for step in steps[:1] if not step.waits]
+            for step in first:
+                logger.info("%s: %s of run %d of %d", title, step.name, numbers[title], len(chains))
+            begun[title] = _run_chain(first, configs[title], run, {})
         return {title: run_one(title, done) for title, done in begun.items()}
     found: dict[str, dict[str, Done[Figures]]] = {}
     with ThreadPoolExecutor(len(chains), "branch") as pool:

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 RECORD = "record.json"
 SEAL = "own_sha256"
 """Entry of a record's file: digest of all others."""
-OBSERVATIONS = {"curves", "checkpoint", "notices"}
+OBSERVATIONS = {"curves", "checkpoint", "notices", "report", "overlay"}
 """Outputs that describe how a stage went, such as the pace of a training; later stages do not depend on them."""
 
 

@@ -11,7 +11,7 @@ from data_pipelines import storage
 from data_pipelines.errors import WeightsError
 from flows.stages.record import RECORD
 from flows.training.history import UnusableCheckpoint
-from unet_models.training.checkpoint import CheckpointMarker, check_checkpoint
+from unet_models.training.checkpoint import MARKER, CheckpointMarker, check_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,9 @@ def iter_checkpoints(stage_uri: str) -> Iterator[tuple[int, str, str]]:
 
 
 def count_checkpoints(attempt_uri: str) -> int:
-    """Return how many folders of an attempt are named like a checkpoint."""
-    return sum(bool(_NAME.fullmatch(name)) for name in storage.list_names(attempt_uri))
+    """Return how many checkpoints of an attempt were written to their end."""
+    names = (name for name in storage.list_names(attempt_uri) if _NAME.fullmatch(name))
+    return sum(storage.size(storage.join(attempt_uri, name, MARKER)) is not None for name in names)
 
 
 def read_checkpoint(uri: str, step: int) -> CheckpointMarker:

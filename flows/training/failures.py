@@ -19,19 +19,8 @@ class WorkersLostError(ChildProcessError):
 
 
 def final_error(failures: Iterable[Exception]) -> Exception | None:
-    """Return the failure that a restart would only repeat, if any.
-
-    These are a user's mistake, a divergence, a full disk, and too little memory of a GPU, which is a ConfigError.
-    """
-    for each in failures:
-        if isinstance(each, NOT_RETRYABLE) or is_full(each):
-            return each
-        if _fills_gpu(each):
-            return ConfigError(
-                f"the memory of a GPU is too small for this training: {_first_line(each)} Lower its micro_batch_size, "
-                "patch_size or global_batch_size, set its precision to bf16, or use larger GPUs"
-            )
-    return None
+    """Return the failure that a restart would only repeat, if any: a user's mistake, a divergence, a full disk."""
+    return next((each for each in failures if isinstance(each, NOT_RETRYABLE) or is_full(each)), None)
 
 
 def _fills_gpu(error: Exception) -> bool:
@@ -44,11 +33,19 @@ def _first_line(error: Exception) -> str:
 
 
 def explain(error: Exception) -> Exception:
-    """Return what Ray Train's error means: a final one of a worker, WorkersLostError, or the error as it is."""
+    """Return what Ray Train's error means: a final one of a worker, WorkersLostError, or the error as it is.
+
+    Too little memory of a GPU, where restarts found no more either, is a ConfigError.
+    """
     failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
     controller: Exception = getattr(error, "controller_failure", error)
     if (final := final_error([controller, *failures.values()])) is not None:
         return final  # keeps its type and words, so that it is not retried
+    if (full := next(filter(_fills_gpu, failures.values()), None)) is not None:
+        return ConfigError(
+            f"the memory of a GPU is too small for this training: {_first_line(full)} Lower its micro_batch_size, "
+            "patch_size or global_batch_size, set its precision to bf16, or use larger GPUs"
+        )
     if lines := [describe_failure(rank, each) for rank, each in failures.items() if is_death(each)]:
         return WorkersLostError(f"{'; '.join(lines)}. Ray's log files: {log_folder()}")
     if is_death(controller):

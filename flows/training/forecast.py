@@ -22,7 +22,8 @@ class Forecast:
     def start(self, step: int, num_steps: int) -> None:
         """Note that workers start after ``step`` of ``num_steps``: their pace is their own."""
         self._recent.clear()
-        self._spec = self._spec.model_copy(update={"num_steps": num_steps})
+        is_counted = self._spec.within is not None
+        self._spec = self._spec.counted(num_steps) if is_counted else self._spec
         self._first_step = step
 
     def add(self, report: LoopReport) -> None:

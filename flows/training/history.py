@@ -57,6 +57,8 @@ class Start(Spec):
     """Time of all validations at the measured pace."""
     measuring_seconds: float = 0.0
     """Time that measuring the pace took."""
+    warmup_steps: int | None = None
+    """Optimizer steps of the warm-up where it was shortened to fit; None: it is as configured."""
     precision: str = ""
     """Numeric precision that is trained in; empty: unknown."""
     precision_before: str = ""
@@ -83,6 +85,8 @@ class Start(Spec):
             f"{self.num_steps} steps, at {self.seconds_per_step:.3g} s each, fit into the time ({name}.within; "
             f"{name}.num_steps is not used)"
         )
+        if self.warmup_steps is not None:
+            found += f"; warm-up of {self.warmup_steps} of them, which is less than {name}.optimizer.warmup_steps"
         if self.validating_seconds <= self.num_steps * self.seconds_per_step:
             return found
         return (

@@ -139,9 +139,8 @@ def _of_version(
         if is_own and _is_of(version, suffix, inputs):
             return record.figures.init.origin if record.figures.init else None
     origins = [_of_record(record, version.uri, len(trainings) > 1) for record in trainings.values()]
-    disjoint = [each for each in origins if _is_disjoint(each, inputs)]
-    alike = [each for each in disjoint if each.meaning and each.meaning.made_for == meaning.made_for]
-    return [*alike, *disjoint, origins[-1]][0]
+    origins.sort(key=lambda each: each.meaning is None or each.meaning.made_for != meaning.made_for)  # alike first
+    return next((each for each in origins[:-1] if _is_disjoint(each, inputs)), origins[-1])
 
 
 def _is_of(version: ModelVersion, suffix: str, inputs: Sequence[Record[Figures]]) -> bool:

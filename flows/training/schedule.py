@@ -13,9 +13,6 @@ from flows.training.task import Training, TrainingTask
 from unet_models.specs.loop import LoopSpec
 from unet_models.training.pace import SHARE, Pace, mean_pace, measure_pace
 
-NUM_PARTS = 10
-"""Parts of a training whose steps were counted: the warm-up takes one at most, and each ends with a checkpoint."""
-
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -48,7 +45,7 @@ def plan_steps(
     if spec.within is None:
         return Schedule(spec)
     if known_steps is not None:
-        return Schedule(with_counted(spec, known_steps))
+        return Schedule(spec.counted(known_steps))
     phases = task.phases()
     pace = mean_pace([_measure(each, len(phases), loader_processes, device, rank) for each in phases])
     if num_validations is None:
@@ -57,24 +54,11 @@ def plan_steps(
         num_steps = pace.count_steps_between(spec.within, num_validations)
         every = -(-num_steps // num_validations)
     return Schedule(
-        with_counted(spec, num_steps).model_copy(update={"validate_every_steps": every}),
+        spec.counted(num_steps).model_copy(update={"validate_every_steps": every}),
         pace.step_seconds,
         pace.validating_seconds(num_steps, every),
         pace.spent_seconds,
     )
-
-
-def with_counted(spec: LoopSpec, num_steps: int) -> LoopSpec:
-    """Return the settings with a counted number of steps, and what was chosen before it was known cut to fit.
-
-    The warm-up takes a tenth of the steps at most. A crash loses a tenth at most: one before the first checkpoint
-    would have the pace measured again, and the time begin anew.
-    """
-    warmup = min(spec.optimizer.warmup_steps, num_steps // NUM_PARTS)
-    changes = {"num_steps": num_steps, "optimizer": spec.optimizer.model_copy(update={"warmup_steps": warmup})}
-    if spec.select == "last":  # the best is chosen among checkpoints that were validated
-        changes["checkpoint_every_steps"] = min(spec.checkpoint_every_steps, max(1, num_steps // NUM_PARTS))
-    return spec.model_copy(update=changes)
 
 
 def _measure(task: TrainingTask, num_phases: int, loader_processes: int, device: torch.device, rank: int) -> Pace:

@@ -103,7 +103,7 @@ def _explain(error: Exception, name: str, attempt: Attempt, task: TrainingTask, 
     if isinstance(found, TrainingDiverged):
         return TrainingDiverged(f"{found}, in {name}")
     if is_full(found):
-        spec = task.spec.model_copy(update={"num_steps": start.num_steps})
+        spec = task.spec if task.spec.within is None else task.spec.counted(start.num_steps)
         return full_disk(found, attempt.stage_uri, start.checkpoint_bytes, num_checkpoints(spec, start.step))
     return found
 

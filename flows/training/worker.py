@@ -60,6 +60,7 @@ def train_worker(config: WorkerConfig) -> str | None:
     has_bf16 = all_compute_bf16(device)
     precision = resolve_precision(task.spec.precision, has_bf16=has_bf16)
     task = task.model_copy(update={"spec": task.spec.model_copy(update={"precision": precision})})
+    wanted = task.spec
     schedule = plan_steps(task, newest.num_steps, job.loader_processes, device, rank)
     task = task.model_copy(update={"spec": schedule.spec})
     spec = task.spec
@@ -68,7 +69,7 @@ def train_worker(config: WorkerConfig) -> str | None:
     if task.initial_uri and not newest.uri:
         load_initial(training.model, task.initial_uri)
     state = build_state(training.model, spec, device)
-    resume(newest, schedule, state, has_bf16=has_bf16)
+    resume(newest, schedule, state, wanted, has_bf16=has_bf16)
     score = task.score if spec.validate_cases else ""
     hooks = RayHooks(spec, training.validate, rank, score, newest.curves)
     if state.step == spec.num_steps:  # an earlier attempt's last checkpoint is complete: the stage finds it

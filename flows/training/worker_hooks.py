@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import ray.train.torch
 import torch
 
 from data_pipelines.temporary import make_folder
-from flows.metrics import check_metric_names
+from flows.metrics import check_metric_names, worst_score
 from flows.training.checkpoints import checkpoint_name
 from flows.training.clock import LoopClock
 from flows.training.curves import CurveRow
@@ -61,8 +60,8 @@ class RayHooks:
             if self.rank == 0:
                 checkpoint = ray.train.Checkpoint(str(self._save(state, metrics)))
             row = self._row(state.step, metrics)
-            if self.score:  # one that was not validated is the worst: Ray takes a missing score for the best, if lower
-                row = {self.score: math.nan, **row}  # ones are better
+            if self.score:  # Ray takes a missing score for minus infinity, which of losses is the best
+                row = {self.score: worst_score(self.score), **row}
             ray.train.report(
                 row,
                 checkpoint=checkpoint,

@@ -54,11 +54,12 @@ def _look_for_newest(stage_uri: str) -> Newest:
     return Newest(uri, tuple(search.unusable), list(marker.curves), saved.num_steps, saved.precision)
 
 
-def resume(newest: Newest, schedule: Schedule, state: TrainState, *, has_bf16: bool) -> None:
-    """Load the newest usable checkpoint, if any, and report where training starts."""
+def resume(newest: Newest, schedule: Schedule, state: TrainState, wanted: LoopSpec, *, has_bf16: bool) -> None:
+    """Load the newest usable checkpoint, if any, and report where training starts, and what differs from ``wanted``."""
     if newest.uri:
         with storage.local_folder(newest.uri) as folder:
             load_checkpoint(folder, state)
+    warmup = schedule.spec.optimizer.warmup_steps
     start = Start(
         step=state.step,
         unusable=newest.unusable,
@@ -68,6 +69,7 @@ def resume(newest: Newest, schedule: Schedule, state: TrainState, *, has_bf16: b
         seconds_per_step=schedule.seconds_per_step,
         validating_seconds=schedule.validating_seconds,
         measuring_seconds=schedule.measuring_seconds,
+        warmup_steps=warmup if warmup < wanted.optimizer.warmup_steps else None,
         precision=schedule.spec.precision,
         precision_before=newest.precision,
         has_bf16=has_bf16,

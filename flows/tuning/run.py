@@ -18,12 +18,12 @@ from data_pipelines.progress import Progress
 from data_pipelines.temporary import temporary_folder
 from flows.cluster.connection import connect_workers, import_tune
 from flows.config.specs import ComputeSpec
-from flows.metrics import parse_metric_name
+from flows.metrics import parse_metric_name, worst_score
 from flows.training.task import TrainingTask
 from flows.tuning.fit import fit_trials
 from flows.tuning.space import Space, Values, draw
 from flows.tuning.spec import SearchSpec
-from flows.tuning.trial import Trial, TrialJob, worst_score
+from flows.tuning.trial import Trial, TrialJob
 from unet_models.specs.loop import LoopSpec
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from torch import nn
 
 from data_pipelines.errors import ConfigError, TrainingDiverged
 from data_pipelines.specs import Spec
-from flows.metrics import parse_metric_name
+from flows.metrics import worst_score
 from flows.training.schedule import plan_steps, read_steps
 from flows.training.task import TrainingTask, Validate
 from flows.tuning.space import Space, Values, changed_task
@@ -177,11 +177,6 @@ class _TuneHooks:
         """Note the time, and return that nobody asked to stop: Tune ends a trial by itself."""
         self.times.append(time.perf_counter())
         return 0
-
-
-def worst_score(name: str) -> float:
-    """Return the score of a trial that cannot be trained, so that no other is worse."""
-    return 0.0 if parse_metric_name(name).metric.better == "higher" else 1e9
 
 
 def over_limit(outcome: Outcome, search: SearchSpec) -> str:

@@ -22,6 +22,10 @@ InitialWeights = Annotated[str, AfterValidator(_absolute_init)]
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+NUM_PARTS = 10
+"""Parts of a training whose steps were counted: the warm-up takes one at most, and each ends with a checkpoint."""
+CHECKPOINT_SECONDS = 60.0
+"""Least time that such a part is meant to take."""
 
 
 class OptimizerSpec(Spec):
@@ -63,8 +67,8 @@ class LoopSpec(Spec):
     """Wall time of the training, such as ``30m``, in seconds or as ``1h30m``; where it is set, ``num_steps`` is not
     used. The pace is measured before the training begins, for at most a minute, and sets the number of steps, so that
     the learning-rate schedule ends on time; the record holds the number, and ``num_steps`` of that value trains the
-    same weights. A warm-up of more than a tenth of them is shortened to it, and there is a checkpoint after every tenth
-    at least. None: ``num_steps`` steps, however long they take."""
+    same weights, with the same warm-up: one of more than a tenth of them is shortened, and said to be. A checkpoint
+    comes after every tenth, or every minute, at least. None: ``num_steps`` steps, however long they take."""
     seed: int = Field(default=0, ge=0)
     """Random seed. Batch order and all random numbers are functions of (seed, step, position in the batch) alone."""
     optimizer: OptimizerSpec = OptimizerSpec()
@@ -100,6 +104,26 @@ class LoopSpec(Spec):
     def work(self, first: int, last: int) -> float:
         """Return the work of steps from ``first`` up to ``last``, exclusive; 1 is that of the very last step."""
         return float(last - first)
+
+    def counted(self, num_steps: int) -> Self:
+        """Return the settings with the number of steps that fits into ``within``.
+
+        What was chosen before it was known is cut to fit. The warm-up takes a tenth of the steps at most. Checkpoints
+        come after every tenth, or every minute: a crash before the first one has the pace measured again, and the time
+        begins anew. With ``select: best`` they come with validations.
+        """
+        warmup = min(self.optimizer.warmup_steps, num_steps // NUM_PARTS)
+        parts = min(NUM_PARTS, max(1, int((self.within or 0) // CHECKPOINT_SECONDS)))
+        every = max(1, num_steps // parts)
+        if self.select == "best":
+            every = max(1, every // self.validate_every_steps) * self.validate_every_steps
+        return self.model_copy(
+            update={
+                "num_steps": num_steps,
+                "optimizer": self.optimizer.model_copy(update={"warmup_steps": warmup}),
+                "checkpoint_every_steps": min(self.checkpoint_every_steps, every),
+            }
+        )
 
     @property
     def selection_remark(self) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_pipelines.errors import ConfigError
 from data_pipelines.specs import Spec
 from unet_models.specs.loop import ModelTrainSpec
 from unet_models.specs.networks import UNetSpec
@@ -154,7 +155,10 @@ class RestorationSpec(ModelTrainSpec):
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
-        self.model.check_axes(ndim=2)
+        try:
+            self.model.check_axes(ndim=2)
+        except ConfigError as error:
+            raise ValueError(f"model.{error}") from None
         if self.model.deep_supervision:
             raise ValueError("model.deep_supervision: images have one output; set it to 0")
         if self.model.fusion is not None:

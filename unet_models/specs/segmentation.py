@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_pipelines.errors import ConfigError
 from data_pipelines.specs import Spec
 from unet_models.specs.loop import ModelTrainSpec
 from unet_models.specs.networks import UNetSpec
@@ -198,7 +199,10 @@ class TrainSpec(ModelTrainSpec):
     def _check_sizes(self) -> Self:
         if any(size < 1 for size in self.patch_size):
             raise ValueError(f"patch_size: sizes must be positive, got {list(self.patch_size)}")
-        self.model.check_axes(len(self.patch_size))
+        try:
+            self.model.check_axes(len(self.patch_size))
+        except ConfigError as error:
+            raise ValueError(f"model.{error}") from None
         for axis, (smaller, larger) in find_misfits(self.model, self.patch_size).items():
             raise ValueError(
                 f"patch_size: valid convolutions cannot predict {self.patch_size[axis]} voxels along axis {axis}; "

@@ -69,7 +69,8 @@ def needs_tifffile(path: Path) -> bool:
         is_grey = "S" not in series.axes and file.pages[0].photometric.name == "MINISBLACK"
         is_plain = series.dtype in (np.uint8, np.bool_) or (is_grey and series.dtype in (np.uint16, np.float32))
         is_garbled = is_sideways(_orientation(file)) and file.pages[0].compression.name == "NONE"  # by Pillow 12 and 13
-        has_more = any(kind not in _ALPHA for kind in file.pages[0].extrasamples)  # of which Pillow reads none
+        is_known = file.pages[0].photometric.name in ("MINISBLACK", "RGB")
+        has_more = is_known and any(kind not in _ALPHA for kind in file.pages[0].extrasamples)  # Pillow reads none
         return len(sizes) > 2 or not is_plain or is_garbled or has_more
 
 
@@ -102,7 +103,12 @@ def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
         channels, orientation = _channels(file, series), _orientation(file)
     array = _UPRIGHT[orientation](array)
     if array.ndim > geometry.ndim:
-        array = array[..., channels] if len(channels) > 1 else array[..., channels[0]]
+        if len(channels) == 1:
+            array = array[..., channels[0]]
+        elif channels == [*range(array.shape[-1])]:
+            pass  # an index would copy it
+        else:
+            array = array[..., channels]
     return Volume(scaled(array, None, None), geometry, orientation, _notices(path, geometry))
 
 

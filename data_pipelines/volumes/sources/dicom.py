@@ -13,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from data_pipelines.errors import ProblemList, broken_rule
+from data_pipelines.files.reading import named_errors
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.formats.slices import list_slices
@@ -78,8 +79,9 @@ def _check_image_folder(folder: Path) -> None:
     if not folder.is_dir():
         remedy = "put the slices of one series there, or move the folder away"
         raise broken_rule("image-missing", folder, "the case has no such folder", remedy)
-    for file in list_slices(folder):
-        check_name(file.name, file)
+    with named_errors(folder):
+        for file in list_slices(folder):
+            check_name(file.name, file)
 
 
 def _check_label(folder: Path) -> None:

@@ -120,7 +120,7 @@ class SegmentationConfig(PipelineConfig):
                 found = error.errors()[0]
                 where = ".".join(str(part) for part in found["loc"])
                 raise ValueError(f"candidates.{name}{where and '.'}{where}: {found['msg']}") from None
-            changed._check_member("candidates")
+            changed._check_member(f"candidates.{name}")
         self._check_cascades()
         return self
 

@@ -139,7 +139,7 @@ def split_runs(config: SegmentationConfig) -> dict[str, SegmentationConfig]:
 def _check_previous(config: SegmentationConfig) -> None:
     """Refuse a cascade where a case is to be segmented that all previous networks are trained on."""
     previous = next((changes["previous"] for changes in config.candidates.values() if changes.get("previous")), None)
-    if previous is None:
+    if previous is None or config.data.on_error == "quarantine":  # which cases there are is known after sharding
         return
     dataset = find_cases(config.data, storage.cache_folder() / "generated")
     if (path := find_splits_file(dataset, config.data)) is None:

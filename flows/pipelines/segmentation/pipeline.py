@@ -62,7 +62,7 @@ def _find_previous(config: SegmentationConfig) -> Sequence[Fold]:
         own: dict[str, Record[Any]] = {}
         for name, plan in (("shard", plan_shard), ("train", plan_train), ("evaluate", plan_evaluate)):
             stage: Stage[Any] = plan(each, own)
-            record = find_record(stage, each.storage_uri)
+            record = find_record(stage, each.storage_uri, check_external=False)  # as it was before this run
             if record is None:
                 raise ConfigError(f"previous: {name} of {config.previous}, {title}, is not done")
             own[name] = record

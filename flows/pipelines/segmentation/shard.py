@@ -120,7 +120,8 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
     def is_valid(record: Record[VolumeShardFigures]) -> bool:
         if not shards_exist(record):
             return False
-        _log_once(current_run_id(), dataset.notices)  # of a stage that runs it is ``add_notices`` that logs them
+        if run_id := current_run_id():  # of a stage that runs it is ``add_notices`` that logs them
+            _log_once(run_id, dataset.notices)
         return True
 
     return Stage("shard", identity, (), compute, VolumeShardFigures, is_valid)

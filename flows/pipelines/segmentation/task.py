@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from data_pipelines.loading.loader import VolumePatches
+from data_pipelines.loading.order import evenly_spaced
 from data_pipelines.shards.index import IMAGE, MASK, read_table
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.volumes.classes import Labels
@@ -18,7 +19,7 @@ from data_pipelines.volumes.modalities import Modalities
 from flows.pipelines.segmentation.modalities import sizes_of, with_modalities
 from flows.training.held_out import SplitShards
 from flows.training.task import Training, TrainingTask
-from unet_models.distributed import sum_over_ranks
+from unet_models.distributed import sum_over_ranks, world_size
 from unet_models.metrics import overlap
 from unet_models.networks.build import build_network
 from unet_models.precision import autocast
@@ -86,11 +87,14 @@ class SegmentationTask(TrainingTask):
         )
 
     def _validated(self, shards: SplitShards, rank: int) -> list[int]:
-        """Return this rank's validation cases, of those that show any foreground: others have no Dice."""
+        """Return this rank's validation cases, one of which shows foreground, where any does: without it is no Dice."""
+        chosen = evenly_spaced(shards.val_rows.tolist(), self.spec.validate_cases)
         voxels = read_table(self.index_uri, ["class_voxels"])["class_voxels"].to_pylist()
-        shown = [row for row in shards.val_rows.tolist() if any(voxels[row][1 : self.labels.num_classes])]
-        scored = replace(shards, val_rows=np.array(shown)) if shown else shards
-        return scored.val_share(self.spec.validate_cases, rank)
+        shows = [any(each[1 : self.labels.num_classes]) for each in voxels]
+        others = [row for row in shards.val_rows.tolist() if shows[row]]
+        if chosen and others and not any(shows[row] for row in chosen):
+            chosen[-1] = others[0]
+        return chosen[rank :: world_size()]
 
 
 @dataclass(frozen=True, slots=True)

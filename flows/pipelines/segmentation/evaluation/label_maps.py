@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from data_pipelines import storage
-from data_pipelines.digests import trusts_stamps, uri_digests
+from data_pipelines.digests import read_stamps, trusts_stamps, uri_digests
 from data_pipelines.errors import DataError, broken_rule
 from data_pipelines.shards.incremental import sample_key
 from data_pipelines.specs import Spec
@@ -86,13 +86,15 @@ def maps_exist(record: Record[Figures]) -> bool:
 
 def _find_lost(folder: str, listed: Mapping[str, LabelMap]) -> str | None:
     """Find a label map that is not as it was written; None where all are."""
-    sizes = {name: stamp[0] for name, stamp in storage.list_stamps(folder).items()}
-    if lost := next((name for name, each in listed.items() if sizes.get(name) != each.size), None):
+    # One by one: object stores list names that are not percent-encoded, as those of files here may be.
+    uris = {name: storage.join(folder, name) for name in listed}
+    stamps = read_stamps(list(uris.values()))
+    if lost := next((name for name, uri in uris.items() if stamps.get(uri, (None,))[0] != listed[name].size), None):
         return lost
     if trusts_stamps():
         return None
-    digests = uri_digests((storage.join(folder, name) for name in listed), trust_stamps=False)
-    return next((n for n, each in listed.items() if digests.get(storage.join(folder, n)) != each.sha256), None)
+    digests = uri_digests(uris.values(), trust_stamps=False)
+    return next((name for name, uri in uris.items() if digests.get(uri) != listed[name].sha256), None)
 
 
 def _file_name(case_id: str) -> str:

@@ -92,8 +92,8 @@ def test_segments_of_highdicom_are_classes_by_name(tmp_path: Path, series: Path,
     assert notices == ()
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.5, NUMBERS), (0.49, np.zeros_like(NUMBERS))])
-def test_a_fraction_counts_from_one_half_on(
+@pytest.mark.parametrize(("share", "expected"), [(0.51, NUMBERS), (0.5, np.zeros_like(NUMBERS))])
+def test_a_fraction_counts_above_one_half(
     tmp_path: Path, series: Path, grid: Geometry, share: float, expected: np.ndarray
 ) -> None:
     path = write_seg(tmp_path / "label.dcm", series, "FRACTIONAL", share=share)

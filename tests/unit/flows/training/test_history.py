@@ -117,6 +117,13 @@ def test_it_is_said_where_validations_take_more_time_than_steps() -> None:
     )
 
 
+def test_a_shortened_warm_up_is_said() -> None:
+    start = Start(step=0, num_steps=300, seconds_per_step=1.0, warmup_steps=30)
+    assert start.describe_pace("train").endswith(
+        "; warm-up of 30 of them, which is less than train.optimizer.warmup_steps"
+    )
+
+
 def test_it_is_said_where_no_step_fits() -> None:
     start = Start(step=0, num_steps=1, seconds_per_step=30.0)
     assert start.describe_pace("train_clip") == (

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 
+from flows.metrics import worst_score
 from flows.tuning.run import (
     Searched,
     _most_trials,
@@ -19,7 +20,7 @@ from flows.tuning.run import (
     read_trials,
 )
 from flows.tuning.spec import SearchSpec
-from flows.tuning.trial import Outcome, Trial, _TuneHooks, over_limit, worst_score
+from flows.tuning.trial import Outcome, Trial, _TuneHooks, over_limit
 from unet_models.specs.loop import LoopSpec
 
 

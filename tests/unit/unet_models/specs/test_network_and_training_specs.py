@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from data_pipelines.errors import ConfigError
 from data_pipelines.specs import Spec
 from unet_models.specs.denoisers import DenoisingUNetSpec
 from unet_models.specs.diffusion import Bundle, DiffusionSpec, ImageRequest, NoiseSpec, SampleSpec
@@ -16,6 +15,7 @@ from unet_models.specs.encoders import AlignmentSpec, AutoencoderSpec
 from unet_models.specs.loop import LoopSpec, OptimizerSpec
 from unet_models.specs.networks import UNetSpec
 from unet_models.specs.segmentation import AugmentSpec, LossSpec, PredictSpec, TrainSpec
+from unet_models.training.optimisation import learning_rate
 
 SPECS: list[type[Spec]] = [
     *(UNetSpec, DenoisingUNetSpec, OptimizerSpec, LoopSpec, LossSpec, AugmentSpec, TrainSpec, PredictSpec),
@@ -67,7 +67,7 @@ def test_denoisers_that_cannot_be_built(fields: dict[str, Any], message: str) ->
 @pytest.mark.parametrize("model", [{"strides": [[2, 2]] * 3}, {"kernel_size": [3, 3, 3, [1, 3]]}])
 def test_entries_have_as_many_axes_as_the_data(model: dict[str, Any]) -> None:
     TrainSpec.model_validate({"patch_size": (16, 16), "model": model})
-    with pytest.raises(ConfigError, match="each entry needs 3 numbers, one per spatial axis, got"):
+    with pytest.raises(ValidationError, match="each entry needs 3 numbers, one per spatial axis, got"):
         TrainSpec.model_validate({"patch_size": (16, 16, 16), "model": model})
 
 
@@ -181,3 +181,26 @@ def test_every_step_has_a_patch_and_the_work_of_its_voxels(growth: int) -> None:
 def test_patches_of_valid_convolutions_do_not_grow() -> None:
     with pytest.raises(ValidationError, match="patch_growth: valid convolutions fit few sizes"):
         TrainSpec(patch_size=(388, 388), patch_growth=2, model=UNetSpec(preset="unet_2015"))
+
+
+@pytest.mark.parametrize(
+    ("within", "num_steps", "warmup", "every"),
+    [(600, 2000, 100, 200), (600, 10_000, 100, 500), (600, 300, 30, 30), (600, 5, 0, 1), (150, 300, 30, 150)],
+)
+def test_settings_are_cut_to_the_steps_that_fit(within: float, num_steps: int, warmup: int, every: int) -> None:
+    """A warm-up of a tenth, a checkpoint after every tenth or every minute."""
+    spec = LoopSpec(within=within, optimizer=OptimizerSpec(warmup_steps=100), checkpoint_every_steps=500)
+    counted = spec.counted(num_steps)
+    found = counted.num_steps, counted.optimizer.warmup_steps, counted.checkpoint_every_steps
+    assert found == (num_steps, warmup, every)
+    rates = [learning_rate(counted.optimizer, step, num_steps) for step in range(num_steps)]
+    assert max(rates) == pytest.approx(spec.optimizer.learning_rate), "the peak is reached"
+    assert rates[-1] < max(rates), "and left again"
+    assert counted.counted(num_steps) == counted, "a resumed training has the same"
+
+
+@pytest.mark.parametrize(("validate", "expected"), [(100, 200), (70, 140), (500, 500), (3000, 3000)])
+def test_the_best_checkpoint_is_chosen_among_those_that_were_validated(validate: int, expected: int) -> None:
+    every = max(validate, 600 // validate * validate)
+    spec = LoopSpec(within=600, select="best", validate_every_steps=validate, checkpoint_every_steps=every)
+    assert spec.counted(2000).checkpoint_every_steps == expected

@@ -76,7 +76,7 @@ def test_mappings_of_a_candidate_replace_those_of_the_base() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"train": {"model": {"fusion": {}}}}, r"candidates: what becomes one model has no train.model.fusion"),
+        ({"train": {"model": {"fusion": {}}}}, r"candidates\.\w+: what becomes one model has no train.model.fusion"),
         ({"data": {"root": "elsewhere"}}, r"other: it may change train and data.preprocess, .* not data.root"),
         ({"evaluate": {"overlap": 0.1}}, r"not evaluate"),
         ({"train": {"patch_size": [16, 16]}}, r"candidates.other: .*train.patch_size has 2 numbers"),
