@@ -65,9 +65,9 @@ class LoopSpec(Spec):
     """Optimizer steps of the whole training."""
     within: Duration | None = None
     """Wall time of the training, such as ``30m``, in seconds or as ``1h30m``; where it is set, ``num_steps`` is not
-    used. The pace is measured before the training begins, for at most a minute, and sets the number of steps, so that
-    the learning-rate schedule ends on time; the record holds the number, and ``num_steps`` of that value trains the
-    same weights, with the same warm-up: one of more than a tenth of them is shortened, and said to be. A checkpoint
+    used. The pace is measured before the training begins, for a minute or so at most, and sets the number of steps, so
+    that the learning-rate schedule ends on time; the record holds the number, and ``num_steps`` of that value trains
+    the same weights, with the same warm-up: one of more than a tenth of them is shortened, and said to be. A checkpoint
     comes after every tenth, or every minute, at least. None: ``num_steps`` steps, however long they take."""
     seed: int = Field(default=0, ge=0)
     """Random seed. Batch order and all random numbers are functions of (seed, step, position in the batch) alone."""

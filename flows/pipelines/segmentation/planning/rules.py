@@ -189,7 +189,7 @@ def _normalisation(survey: Survey) -> Iterator[Setting]:
     ]
     rounded = [{name: float(f"{value:.6g}") for name, value in each.items()} for each in measured]
     reason = (
-        "Of the voxels of all classes: 0.5th and 99.5th percentile, mean, standard deviation; CT in Hounsfield units."
+        "Of the foreground voxels: 0.5th and 99.5th percentile, mean, standard deviation; CT in Hounsfield units."
     )
     yield Setting("data.preprocess.intensities", rounded, reason)
 
