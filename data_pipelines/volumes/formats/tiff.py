@@ -105,9 +105,7 @@ def read_volume(path: Path, max_voxels: int, *, label: bool) -> Volume:
     if array.ndim > geometry.ndim:
         if len(channels) == 1:
             array = array[..., channels[0]]
-        elif channels == [*range(array.shape[-1])]:
-            pass  # an index would copy it
-        else:
+        elif len(channels) < array.shape[-1]:  # an index copies
             array = array[..., channels]
     return Volume(scaled(array, None, None), geometry, orientation, _notices(path, geometry))
 
