@@ -188,9 +188,7 @@ def _normalisation(survey: Survey) -> Iterator[Setting]:
         for each in survey.fingerprint.channels
     ]
     rounded = [{name: float(f"{value:.6g}") for name, value in each.items()} for each in measured]
-    reason = (
-        "Of the foreground voxels: 0.5th and 99.5th percentile, mean, standard deviation; CT in Hounsfield units."
-    )
+    reason = "Of the foreground voxels: 0.5th and 99.5th percentile, mean, standard deviation; CT in Hounsfield units."
     yield Setting("data.preprocess.intensities", rounded, reason)
 
 
