@@ -15,7 +15,7 @@ from data_pipelines.errors import ConfigError
 from data_pipelines.specs import parse_duration
 
 app = typer.Typer(
-    help="From medical volumes or captioned images to a registered, deployable U-Net.",
+    help="Train U-Nets for segmentation, latent diffusion and restoration, from raw data to a registered model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

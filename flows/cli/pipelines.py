@@ -98,7 +98,7 @@ def _add_stage_command(name: str, about: str) -> None:
         loaded = load_config(config, overrides or ())
         run_config(loaded, as_json=as_json, dry_run=dry_run, verify=verify, until=name)
 
-    command.__doc__ = f"{about} Runs the stages before it where they are not done; without Prefect."
+    command.__doc__ = f"{about} Runs missing earlier stages first, without Prefect."
     app.command(name, rich_help_panel=STAGE_PANEL)(command)
 
 

@@ -35,7 +35,7 @@ Gpu = Annotated[
     typer.Option("--gpu/--no-gpu", help="Plan for a GPU: larger batch and network; default: if this machine has one."),
 ]
 Candidates = Annotated[
-    bool, typer.Option("--candidates", help="Train slices and a low resolution, too, and register the best.")
+    bool, typer.Option("--candidates", help="Also train 2-D slices and a low resolution; register the best.")
 ]
 DEFAULT_NETWORK = "nnunet"
 Network = Annotated[

@@ -84,7 +84,8 @@ class LoopSpec(Spec):
     compile: bool = False
     """Compile the network with ``torch.compile``; worth its start-up time on a GPU."""
     channels_last: bool = True
-    """Store tensors in channels-last memory format, which was faster in every measurement of this project."""
+    """Store tensors in channels-last memory format. Compiled for a GPU, a 3-D network was faster without it
+    (docs/experiments.md)."""
     validate_every_steps: int = Field(default=500, ge=1)
     """Optimizer steps between validations; the last step is validated, too."""
     validate_cases: int = Field(default=16, ge=0)

@@ -198,7 +198,7 @@ SEGMENTATION = Pipeline(
         waits_for=previous_runs,
         last="evaluate",
         joint=(
-            Step("pair", plan_pair, "Every two candidates together, scored on the held-out cases.", has_pairs),
+            Step("pair", plan_pair, "Score the average of every two candidates on the held-out cases.", has_pairs),
             Step("ensemble", plan_ensemble, "Folds of the best candidate to one model, scored on all cases."),
             Step("register", plan_register_ensemble, "Checkpoint and scores to a registered model."),
         ),
