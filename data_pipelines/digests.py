@@ -26,13 +26,24 @@ _MEMORY = TypeAdapter(_Memory)
 def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
     """Compute the SHA-256 of local files; files of known size and modification time are not read.
 
-    Raises FileNotFoundError where a file is missing.
+    Raises OSError where a file is missing, or cannot be read.
     """
+    digests, errors = try_file_digests(paths)
+    for error in errors.values():
+        raise error
+    return digests
+
+
+def try_file_digests(paths: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, OSError]]:
+    """Compute digests as ``file_digests`` does, and return the error of each file that is missing or cannot be read."""
     paths = list(dict.fromkeys(paths))
-    digests = uri_digests(map(str, paths))
-    if missing := next((path for path in paths if str(path) not in digests), None):
-        raise FileNotFoundError(f"no such file: {missing}")
-    return {path: digests[str(path)] for path in paths}
+    errors: dict[str, OSError] = {}
+    digests = _compute_digests(list(map(str, paths)), errors)
+    for path in map(str, paths):
+        if path not in digests and path not in errors:
+            errors[path] = FileNotFoundError(f"no such file: {path}")
+    readable = {path: digests[str(path)] for path in paths if str(path) in digests}
+    return readable, {path: errors[str(path)] for path in paths if str(path) in errors}
 
 
 def uri_digests(uris: Iterable[str], *, trust_stamps: bool = True) -> dict[str, str]:
@@ -41,17 +52,34 @@ def uri_digests(uris: Iterable[str], *, trust_stamps: bool = True) -> dict[str, 
     Files of known size and modification time are not read. With ``trust_stamps=False`` every byte is read, and the
     memory is refreshed: this sees changes that keep both, such as damage to a disk.
     """
-    uris = list(dict.fromkeys(uris))
-    stamps = read_stamps(uris)
+    errors: dict[str, OSError] = {}
+    digests = _compute_digests(list(dict.fromkeys(uris)), errors, trust_stamps=trust_stamps)
+    for error in errors.values():
+        raise error
+    return digests
+
+
+def _compute_digests(uris: list[str], errors: dict[str, OSError], *, trust_stamps: bool = True) -> dict[str, str]:
+    """Compute the digests of the files that can be read; ``errors`` gets those of the others."""
+    stamps = read_stamps(uris, errors)
     memory = _memory_path(uris)
     remembered = _read_memory(memory)
     unknown = [uri for uri, stamp in stamps.items() if not (trust_stamps and _is_known(uri, stamp, remembered))]
     with ThreadPoolExecutor(MAX_THREADS) as pool:
-        computed = dict(zip(unknown, pool.map(storage.digest, unknown), strict=True))
+        results = dict(zip(unknown, pool.map(_try_digest, unknown), strict=True))
+    computed = {uri: result for uri, result in results.items() if isinstance(result, str)}
+    errors |= {uri: result for uri, result in results.items() if isinstance(result, OSError)}
     if computed:
         remembered |= {uri: (stamps[uri], digest) for uri, digest in computed.items()}
         storage.write_bytes(str(memory), _MEMORY.dump_json(remembered))
-    return {uri: remembered[uri][1] for uri in stamps}
+    return {uri: remembered[uri][1] for uri in stamps if uri not in errors}
+
+
+def _try_digest(uri: str) -> str | OSError:
+    try:
+        return storage.digest(uri)
+    except OSError as error:
+        return error
 
 
 def trusts_stamps() -> bool:
@@ -70,13 +98,23 @@ def _is_known(uri: str, stamp: Stamp, remembered: _Memory) -> bool:
     return stamp[1] > 0 and uri in remembered and remembered[uri][0] == stamp
 
 
-def read_stamps(uris: Sequence[str]) -> dict[str, Stamp]:
-    """Read the stamps of the files that exist, in order; those of remote files in parallel."""
+def read_stamps(uris: Sequence[str], errors: dict[str, OSError] | None = None) -> dict[str, Stamp]:
+    """Read the stamps of the files that exist, in order; those of remote files in parallel.
+
+    ``errors`` gets the error of each local file that the system says nothing of; without it, the first is raised.
+    """
     remote = [uri for uri in uris if not storage.is_local(uri)]
     with ThreadPoolExecutor(MAX_THREADS) as pool:
         found = dict(zip(remote, pool.map(storage.stamp, remote), strict=True))
-    found |= {uri: storage.stamp(uri) for uri in uris if uri not in found}
-    return {uri: stamp for uri in uris if (stamp := found[uri]) is not None}
+    for uri in uris:
+        if uri not in found:
+            try:
+                found[uri] = storage.stamp(uri)
+            except OSError as error:  # such as a folder that may not be looked into
+                if errors is None:
+                    raise
+                errors[uri] = error
+    return {uri: stamp for uri in uris if (stamp := found.get(uri)) is not None}
 
 
 def _memory_path(uris: Iterable[str]) -> Path:

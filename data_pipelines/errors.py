@@ -59,6 +59,16 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def name_some(names: Sequence[str], limit: int) -> str:
+    """Name the first ``limit`` of some names, and say where there are more."""
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def first_line(error: BaseException, empty: str = "no message") -> str:
+    """Return the first line of an error's message; ``empty`` where it has none."""
+    return (str(error) or empty).splitlines()[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One broken rule: which file, which rule, what was found there, and what to do about it."""
@@ -105,7 +115,7 @@ class DataError(UserError):
                 parts.append(f"  ... and {len(group) - num_examples} more")
             parts.append(f"  -> {group[0].remedy}")
         if all(problem.case_id for problem in self.problems):
-            parts.append("\nOr go on without these cases: --set data.on_error=quarantine")
+            parts.append("\nOr continue without these cases: --set data.on_error=quarantine")
         return "\n".join(parts)
 
     def _groups(self) -> list[list[Problem]]:

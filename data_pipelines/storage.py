@@ -202,6 +202,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache") / "unetflow"
 
 
+def generated_folder() -> Path:
+    """Return the folder of generated data sets in the cache: phantoms and shapes."""
+    return cache_folder() / "generated"
+
+
 def home_folder() -> Path:
     """Return this user's home. Raises ConfigError where HOME is not set and the system knows no other."""
     try:

@@ -21,7 +21,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 def bounded_pixels(path: Path, on_warning: Literal["error", "ignore"], remedy: str) -> Iterator[None]:
     """Raise DataError where Pillow finds an image too large to be opened.
 
-    Pillow warns above 89 megapixels and raises above 179; ``on_warning`` decides what becomes of the warning.
+    Pillow warns above 89 megapixels and raises above 179; ``on_warning`` handles the warning.
     """
     from PIL import Image
 

@@ -15,10 +15,12 @@ shapes     generated images with exact captions
 sources    any of these layouts, found and named
 parts      encoded bytes of an example's image
 buckets    sizes that images are cut to
+boxes      depth and colours that an AVIF file states
 colours    colours of any image to opaque 8-bit sRGB
 changes    what is changed in an image, by name
 pictures   encoded bytes to RGB of the wanted size
 captions   the captions of an image that training draws from
+frames     files of several frames, each frame an image
 clips      frames of one clip
 splits     train and validation split, given or drawn
 sharding   checked samples in shards, over a Ray cluster

@@ -21,6 +21,12 @@ def captions_of(row: Row, spec: ImageSpec) -> list[str]:
     return [caption for caption in found if caption_reason(caption, spec) is None]
 
 
+def loses_captions(row: Row, spec: ImageSpec) -> bool:
+    """Tell whether the filters skip some of the captions of an image."""
+    found = _split_lines((row["caption"], *row.get("more_captions", ())), spec)
+    return any(caption_reason(caption, spec) for caption in found)
+
+
 def captions_reason(captions: Sequence[str], spec: ImageSpec) -> str | None:
     """Return the field of the spec that skips the last of an image's captions, if it skips all."""
     reasons = [caption_reason(caption, spec) for caption in _split_lines(captions, spec)]

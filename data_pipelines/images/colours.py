@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_pipelines.files.pillow import is_deep_grey
-from data_pipelines.images.changes import ADOBE_RGB, BAD_PROFILE, CMYK, DEEP, GAMMA, PROFILE, TRANSPARENT
+from data_pipelines.images.boxes import avif_colour_space, avif_depth
+from data_pipelines.images.changes import ADOBE_RGB, BAD_PROFILE, CMYK, COLOUR_TAG, DEEP, GAMMA, PROFILE, TRANSPARENT
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -26,8 +27,12 @@ TOLERANCE = 2
 """Largest difference to sRGB, in levels of 0..255, at which a profile counts as sRGB's."""
 SRGB_GAMMA, GAMMA_TOLERANCE = 1 / 2.2, 0.02
 """Value of PNG's gAMA for sRGB, and how far others may be from it."""
-_BITS_PER_SAMPLE = 258  # TIFF tag
-_EXIF_IFD, _COLOUR_SPACE, _ADOBE_RGB = 0x8769, 0xA001, 2
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value
+_EXIF_IFD, _COLOUR_SPACE, _ADOBE_RGB, _UNCALIBRATED = 0x8769, 0xA001, 2, 0xFFFF
+_INTEROP_IFD, _INTEROP_INDEX, _INTEROP_ADOBE_RGB = 0xA005, 1, "R03"  # DCF 2.0: an uncalibrated file of it is Adobe RGB
+_SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13, 14, 15)
+"""Code points (ITU-T H.273) of colours that viewers show as sRGB: BT.709's primaries, or unspecified ones; the curve of
+sRGB or of BT.709 and its relatives, or an unspecified one."""
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Colour space in a profile's header to Pillow's mode."""
 
@@ -42,17 +47,25 @@ class Opaque:
     """Names of what was changed, see ``changes``."""
 
 
-def to_srgb(image: PillowImage, background: tuple[int, int, int], profile: bytes | None, depth: int) -> Opaque:
-    """Convert to opaque 8-bit sRGB; the background shows through transparent pixels.
+def to_srgb(
+    image: PillowImage,
+    background: tuple[int, int, int],
+    profile: bytes | None,
+    depth: int,
+    *,
+    ignores_opacity: bool = False,
+) -> Opaque:
+    """Convert to opaque 8-bit sRGB; the background shows through transparent pixels, or, with ``ignores_opacity``,
+    these have their own colours.
 
     ``profile`` is the file's colour profile, if any, ``depth`` its bits per channel.
     """
     from PIL import Image
 
-    colours, alpha = _split_alpha(image, depth)
+    colours, alpha = split_alpha(image, depth)
     converted, change = _apply_profile(colours, profile)
     changes = [change] if change else []
-    if alpha is None:
+    if alpha is None or ignores_opacity:
         return Opaque(converted, tuple(changes))
     if alpha.getextrema()[0] != 255:
         changes.append(TRANSPARENT)
@@ -66,27 +79,47 @@ def is_srgb(profile: bytes | None, mode: str) -> bool:
     return profile is None or read_profile(profile, mode).is_srgb
 
 
-def depth_changes(image: PillowImage, depth: int) -> tuple[str, ...]:
-    """Name the reduction of 16 bits per channel, where the file has them."""
-    return (DEEP,) if is_deep_grey(image.mode) or depth > 8 else ()
+def value_changes(image: PillowImage, data: bytes) -> tuple[str, ...]:
+    """Name what the header of an opened file shows to be lost of its values: bits above 8, colour tags without a
+    profile."""
+    deep = (DEEP,) if is_deep_grey(image.mode) or bits_per_channel(image, data) > 8 else ()
+    return deep if "icc_profile" in image.info else (*deep, *_tag_changes(image, data))
 
 
-def tag_changes(image: PillowImage) -> tuple[str, ...]:
-    """Name the colour tags of an image without profile that are not followed."""
+def _tag_changes(image: PillowImage, data: bytes) -> tuple[str, ...]:
+    """Name the colour tags that are not followed."""
+    primaries, transfer = _colour_space(image, data)
+    if primaries not in _SRGB_PRIMARIES or transfer not in _SRGB_TRANSFERS:
+        return (COLOUR_TAG,)
     gamma = image.info.get("gamma")
     if gamma and "srgb" not in image.info and abs(gamma - SRGB_GAMMA) > GAMMA_TOLERANCE:
         return (GAMMA,)
     try:
-        space = image.getexif().get_ifd(_EXIF_IFD).get(_COLOUR_SPACE) if image.format == "JPEG" else None
+        exif = image.getexif()
+        space = exif.get_ifd(_EXIF_IFD).get(_COLOUR_SPACE)
+        if space == _UNCALIBRATED and exif.get_ifd(_INTEROP_IFD).get(_INTEROP_INDEX) == _INTEROP_ADOBE_RGB:
+            space = _ADOBE_RGB
     except Exception:  # the parser raises anything on a damaged block
         return ()
     return (ADOBE_RGB,) if space == _ADOBE_RGB else ()
 
 
+def _colour_space(image: PillowImage, data: bytes) -> tuple[int, int]:
+    """Read the code points of primaries and transfer that a PNG (cICP) or AVIF (nclx) states; sRGB's where it states
+    none."""
+    if image.format == "AVIF":
+        return avif_colour_space(data) or (1, 13)
+    chunk = b"\0\0\0\4cICP"
+    place = data.find(chunk, 0, data.find(b"IDAT")) if image.format == "PNG" else -1
+    return (1, 13) if place < 0 else (data[place + len(chunk)], data[place + len(chunk) + 1])
+
+
 def bits_per_channel(image: PillowImage, data: bytes) -> int:
-    """Read the bits per channel that a PNG or TIFF stores; 8 for other formats."""
+    """Read the bits per channel that a PNG, TIFF or AVIF stores; 8 for other formats."""
     if image.format == "PNG":
         return data[24]  # of IHDR, which comes first
+    if image.format == "AVIF":
+        return avif_depth(data)
     if image.format == "TIFF":
         bits = image.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]  # TIFF images have it
         return int(bits[0] if isinstance(bits, tuple) else bits)
@@ -96,11 +129,11 @@ def bits_per_channel(image: PillowImage, data: bytes) -> int:
 # --- transparency ----------------------------------------------------------------------------------------------------
 
 
-def _split_alpha(image: PillowImage, depth: int) -> tuple[PillowImage, PillowImage | None]:
+def split_alpha(image: PillowImage, depth: int) -> tuple[PillowImage, PillowImage | None]:
     """Split into colours (L, RGB or CMYK, 8 bits) and alpha (L), None where the image has none."""
     image.load()
     if is_deep_grey(image.mode):
-        return _split_deep_grey(image)
+        return _split_deep_grey(image, depth)
     key = _transparent_key(image, depth)
     if image.mode not in ALPHA_MODES and key is None:
         return _plain(image), None
@@ -113,11 +146,23 @@ def _split_alpha(image: PillowImage, depth: int) -> tuple[PillowImage, PillowIma
     return rgba.convert("RGB"), alpha
 
 
-def _split_deep_grey(image: PillowImage) -> tuple[PillowImage, PillowImage | None]:
+def deep_grey(image: PillowImage, depth: int) -> np.ndarray:
+    """Return the values of a grey image of more than 8 bits, 0 black to 65535 white: (height, width) uint16.
+
+    Pillow gives those of a TIFF as they are stored, of 12 bits up to 4095, and also where 0 is white.
+    """
+    largest = 2**depth - 1
+    values = np.asarray(image).astype(np.uint32)
+    if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # type: ignore[attr-defined]
+        values = largest - values
+    return ((values * 65535 + largest // 2) // largest).astype(np.uint16)
+
+
+def _split_deep_grey(image: PillowImage, depth: int) -> tuple[PillowImage, PillowImage | None]:
     """Reduce 16-bit grey to 8 bits; the value that is declared transparent is compared in 16 bits."""
     from PIL import Image
 
-    values = np.asarray(image).astype(np.uint32)
+    values = deep_grey(image, depth).astype(np.uint32)
     grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 -> 255
     key = image.info.get("transparency")
     if not isinstance(key, int):

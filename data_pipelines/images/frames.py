@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_pipelines.files.pillow import is_deep_grey
+from data_pipelines.images.colours import bits_per_channel, deep_grey, value_changes
 from data_pipelines.images.examples import Example
 from data_pipelines.images.pictures import FORMATS, PNG_LEVEL, check_header, open_image
 
@@ -28,6 +30,9 @@ class Frame:
     """The file's own bytes where it holds one frame, else PNG, or TIFF for colour modes that PNG lacks."""
     milliseconds: float
     """How long it is shown; 0 where the file does not say."""
+    changes: tuple[str, ...] = ()
+    """Names of what the file says to be lost of its values, see ``changes``; in ``encoded`` nothing shows it any
+    more."""
 
 
 def split_frames(data: bytes, name: str, max_pixels: int) -> list[Frame]:
@@ -43,7 +48,9 @@ def split_frames(data: bytes, name: str, max_pixels: int) -> list[Frame]:
         for number in range(count):
             image.seek(number)
             check_header(image, Path(f"{name}: frame {number}"), max_pixels)
-            frames.append(Frame(_encode(image), float(image.info.get("duration", 0))))
+            changes = value_changes(image, data)
+            encoded = _encode(image, bits_per_channel(image, data))
+            frames.append(Frame(encoded, float(image.info.get("duration", 0)), changes))
         return frames
 
 
@@ -78,12 +85,22 @@ def _num_frames(image: PillowImage) -> int:
     return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 
-def _encode(image: PillowImage) -> bytes:
+def _encode(image: PillowImage, depth: int) -> bytes:
     buffer = io.BytesIO()
     if image.mode == "CMYK":
         image.save(buffer, "TIFF", icc_profile=image.info.get("icc_profile"))
     else:
         # TIFF is turned upright as it is loaded.
         exif = b"" if image.format == "TIFF" else image.info.get("exif", b"")
-        image.save(buffer, "PNG", compress_level=PNG_LEVEL, exif=exif)
+        whole = _full_range(image, depth) if is_deep_grey(image.mode) else image
+        whole.save(buffer, "PNG", compress_level=PNG_LEVEL, exif=exif)
     return buffer.getvalue()
+
+
+def _full_range(image: PillowImage, depth: int) -> PillowImage:
+    """Return deep grey as PNG has it: 16 bits, 0 black."""
+    from PIL import Image
+
+    scaled = Image.fromarray(deep_grey(image, depth))
+    scaled.info |= image.info
+    return scaled

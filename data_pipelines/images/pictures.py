@@ -31,10 +31,10 @@ from data_pipelines.images.colours import (
     ALPHA_MODES,
     PLAIN_MODES,
     bits_per_channel,
-    depth_changes,
     is_srgb,
-    tag_changes,
+    split_alpha,
     to_srgb,
+    value_changes,
 )
 from data_pipelines.images.kinds import check_supported
 from data_pipelines.images.specs import ImageSpec
@@ -138,10 +138,10 @@ def read_picture(data: bytes, name: str, spec: ImageSpec, *, ignores_opacity: bo
         depth = bits_per_channel(image, data)
         keep = (width, height) == size and _is_plain_rgb(image, depth, orientation)
         extension = EXTENSIONS[str(image.format)] if keep else "png"
-        changes = _file_changes(image, depth)
+        changes = (*_frame_changes(image), *value_changes(image, data))
         upright = _decode(image, orientation, size)
-        upright = _without_opacity(upright) if ignores_opacity else upright
-        opaque = to_srgb(upright, spec.background, upright.info.get("icc_profile"), depth)
+        profile = upright.info.get("icc_profile")
+        opaque = to_srgb(upright, spec.background, profile, depth, ignores_opacity=ignores_opacity)
         cut = cut_middle(opaque.image, size)
     pixels = np.asarray(cut)
     encoded = data if keep else _png(cut)
@@ -155,16 +155,9 @@ def read_transparency(data: bytes, name: str, spec: ImageSpec) -> np.ndarray | N
     Raises DataError as ``read_picture`` does.
     """
     with open_image(data, Path(name), spec.max_pixels) as image:
-        upright = _decode(image, _orientation(image), image.size)
-        if not upright.has_transparency_data:
-            return None
-        return np.asarray(upright.convert("RGBA").getchannel("A"))
-
-
-def _without_opacity(image: PillowImage) -> PillowImage:
-    if not image.has_transparency_data:
-        return image
-    return image.convert("L") if image.mode == "LA" else image.convert("RGBA").convert("RGB")
+        depth = bits_per_channel(image, data)
+        _, alpha = split_alpha(_decode(image, _orientation(image), image.size), depth)
+        return None if alpha is None else np.asarray(alpha)
 
 
 @contextmanager
@@ -242,12 +235,10 @@ def _is_plain_rgb(image: PillowImage, depth: int, orientation: int) -> bool:
     return image.format in EXTENSIONS and not getattr(image, "is_animated", False)
 
 
-def _file_changes(image: PillowImage, depth: int) -> tuple[str, ...]:
-    """Name what the header shows to be lost: further frames, bits above 8, colour tags without a profile."""
+def _frame_changes(image: PillowImage) -> tuple[str, ...]:
+    """Name the loss of further frames, where the file has them."""
     # The further frames of an MPO are previews of the same picture.
-    frames = (FIRST_FRAME,) if image.format != "MPO" and getattr(image, "is_animated", False) else ()
-    tags = () if "icc_profile" in image.info else tag_changes(image)
-    return (*frames, *depth_changes(image, depth), *tags)
+    return (FIRST_FRAME,) if image.format != "MPO" and getattr(image, "is_animated", False) else ()
 
 
 def _decode(image: PillowImage, orientation: int, size: Size) -> PillowImage:

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_pipelines import storage
-from data_pipelines.digests import digest_of, file_digests
+from data_pipelines.digests import digest_of, try_file_digests
 from data_pipelines.errors import Problem, ProblemList
+from data_pipelines.files.reading import named_errors
 from data_pipelines.images.buckets import bucket_name, bucket_size, cut_size
-from data_pipelines.images.captions import captions_of, captions_reason
-from data_pipelines.images.changes import CHANGES, ENLARGED, SEVERAL_CAPTIONS, SEVERAL_LINES
+from data_pipelines.images.captions import captions_of, captions_reason, loses_captions
+from data_pipelines.images.changes import CHANGES, CUT_CAPTIONS, ENLARGED, SEVERAL_CAPTIONS, SEVERAL_LINES
 from data_pipelines.images.examples import Example, Examples
 from data_pipelines.images.parts import PartReader
 from data_pipelines.images.pictures import (
@@ -38,7 +39,7 @@ from data_pipelines.shards.index import CAPTION, Row, is_adopted
 from data_pipelines.shards.writer import Sample, shard_name, write_shard
 from data_pipelines.specs import Spec
 
-FORMAT = 3
+FORMAT = 4
 """Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
 MAX_EXAMPLES_PER_SHARD = 1000
 """A few seconds of work: what an interrupted run loses, and the unit that is handed to one core of many."""
@@ -76,18 +77,23 @@ class Work(Spec):
     spec: ImageSpec
 
 
-def example_digests(examples: Examples, spec: ImageSpec) -> dict[str, str]:
+def example_digests(examples: Examples, spec: ImageSpec) -> tuple[dict[str, str], list[Problem]]:
     """Compute example_id -> digest of its id, its source bytes, its caption and everything that shapes the sample.
 
     The source of an image in a Parquet or tar file is the digest of that file and the row or member: a changed file
-    makes all of its examples new.
+    makes all of its examples new. Also returns the problems of examples without a digest, whose file cannot be read.
     """
     shaping = digest_of(_shaping(spec))
-    files = file_digests(Path(example.image) for example in examples.examples)
-    return {
-        e.example_id: digest_of([shaping, e.example_id, files[Path(e.image)], e.part, e.caption, e.more_captions])
-        for e in examples.examples
-    }
+    files, errors = try_file_digests(Path(example.image) for example in examples.examples)
+    digests, problems = {}, ProblemList()
+    for e in examples.examples:
+        source = files.get(Path(e.image))
+        if source is not None:
+            digests[e.example_id] = digest_of([shaping, e.example_id, source, e.part, e.caption, e.more_captions])
+            continue
+        with problems.collecting(e.example_id), named_errors(Path(e.where)):
+            raise errors[Path(e.image)]
+    return digests, problems
 
 
 def examples_folder(spec: ImageSpec) -> str:
@@ -107,9 +113,10 @@ def _shaping(spec: ImageSpec) -> dict[str, object]:
 
 
 def shard_examples(examples: Examples, spec: ImageSpec, shards_uri: str, digests: Mapping[str, str]) -> ShardedExamples:
-    """Check and shard every example that is not in a shard yet. Needs an initialised Ray."""
-    reasons = {e.example_id: captions_reason((e.caption, *e.more_captions), spec) for e in examples.examples}
-    wanted = {e.example_id: e for e in examples.examples if reasons[e.example_id] is None}
+    """Check and shard every example with a digest that is not in a shard yet. Needs an initialised Ray."""
+    readable = [e for e in examples.examples if e.example_id in digests]
+    reasons = {e.example_id: captions_reason((e.caption, *e.more_captions), spec) for e in readable}
+    wanted = {e.example_id: e for e in readable if reasons[e.example_id] is None}
 
     def plan(missing: list[str]) -> list[Task]:
         return _plan([wanted[example_id] for example_id in missing], spec, shards_uri, digests)
@@ -128,7 +135,7 @@ def shard_examples(examples: Examples, spec: ImageSpec, shards_uri: str, digests
     named = (row | {"class_name": classes.get(row["case_id"])} for row in sharded.rows)
     rows = _kept(named, spec, left_out)
     problems = [*examples.problems, *sharded.problems]
-    return ShardedExamples(rows, problems, sharded.num_new, dict(left_out), _count_changes(rows, spec))
+    return ShardedExamples(rows, problems, sharded.num_new, dict(left_out), _count_changes(rows))
 
 
 def _kept(rows: Iterable[Row], spec: ImageSpec, left_out: Counter[str]) -> list[Row]:
@@ -136,7 +143,7 @@ def _kept(rows: Iterable[Row], spec: ImageSpec, left_out: Counter[str]) -> list[
 
     Of rows with equal pixels the first is kept, with the captions and the ids (``copies``) of all; of those of another
     class it takes no captions, and they are counted as such. Frames of clips are all kept: a scene that stands still is
-    part of its clip.
+    part of its clip. A row some of whose captions are skipped has that among its ``changes``.
     """
     kept: list[Row] = []
     is_deduplicated = spec.deduplicate and not spec.clips
@@ -147,7 +154,8 @@ def _kept(rows: Iterable[Row], spec: ImageSpec, left_out: Counter[str]) -> list[
             left_out[reason] += 1
             continue
         bucket, captions = bucket_name(cut_size(*size, spec)), captions_of(row, spec)
-        found = row | {"bucket": bucket, "caption": captions[0], "captions": captions}
+        changes = [*row.get("changes", ()), *([CUT_CAPTIONS] if loses_captions(row, spec) else [])]
+        found = row | {"bucket": bucket, "caption": captions[0], "captions": captions, "changes": changes}
         first = first_of.setdefault((bucket, row["pixel_sha256"]), found) if is_deduplicated else found
         if first is found:
             kept.append(found)
@@ -158,14 +166,16 @@ def _kept(rows: Iterable[Row], spec: ImageSpec, left_out: Counter[str]) -> list[
                 continue
             left_out[DUPLICATE] += 1
             first["captions"] = list(dict.fromkeys([*first["captions"], *captions]))
+            if CUT_CAPTIONS in changes and CUT_CAPTIONS not in first["changes"]:
+                first["changes"].append(CUT_CAPTIONS)
     return kept
 
 
-def _count_changes(rows: Iterable[Row], spec: ImageSpec) -> dict[str, int]:
+def _count_changes(rows: Iterable[Row]) -> dict[str, int]:
     """Count the images of each change, in the order of ``CHANGES``."""
     counts: Counter[str] = Counter()
     for row in rows:
-        counts.update(row.get("changes", ()))
+        counts.update(row["changes"])
         wanted = bucket_size(row["bucket"])
         counts[ENLARGED] += row["width"] < wanted[0] or row["height"] < wanted[1]
         counts[SEVERAL_CAPTIONS] += len(row["captions"]) > 1
@@ -202,14 +212,17 @@ def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
     def samples() -> Iterator[Sample]:
         for example, digest in zip(work.examples, work.digests, strict=True):
             with problems.collecting(example.example_id):
-                yield _build_sample(example, digest, reader.read(example), work.spec)
+                data = reader.read(example)
+                yield _build_sample(example, digest, data, work.spec, reader.changes(example))
 
     rows = write_shard(work.uri, samples())
     return rows, problems
 
 
-def _build_sample(example: Example, digest: str, data: bytes, spec: ImageSpec) -> Sample:
+def _build_sample(example: Example, digest: str, data: bytes, spec: ImageSpec, changes: tuple[str, ...] = ()) -> Sample:
     """Build index row and parts of one image; without parts where a filter skips it, or it stays in the user's tar.
+
+    ``changes`` names what was changed before ``data``.
 
     Raises DataError where the image cannot be used.
     """
@@ -225,7 +238,8 @@ def _build_sample(example: Example, digest: str, data: bytes, spec: ImageSpec) -
     }
     if isinstance(found, LeftOut):
         return row, {}
-    row |= {"pixel_sha256": found.pixel_sha256, "image_ext": found.extension, "changes": list(found.changes)}
+    changed = list(dict.fromkeys((*changes, *found.changes)))
+    row |= {"pixel_sha256": found.pixel_sha256, "image_ext": found.extension, "changes": changed}
     if example.place is not None and found.encoded is data:
         return row | _place_in_tar(example.image, example.place, found), {}
     text = "\n".join((example.caption, *example.more_captions))

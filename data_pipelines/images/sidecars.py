@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from data_pipelines.images.examples import (
 from data_pipelines.images.kinds import foreign_format, is_image
 from data_pipelines.images.loose import foreign_problems, loose_example, no_caption, one_form, strip_suffix
 
-NO_CAPTIONS = ("readme", "license", "licence", "notice", "copying", "dataset_info", "requirements")
-"""Prefixes of the names of text and JSON files that are about the data set, not about one image."""
+NO_CAPTIONS = re.compile(
+    r"(readme|license|licence|notice|copying|dataset_info|requirement)s?([-_.][^\W\d_]+)*([-_.]v?\d(\.\d+)*)?"
+)
+"""Stems of text and JSON files that are about the data set, not about one image: with further words, and at the end a
+version such as ``2.0``. Other numbers are those of images: ``license_plate_042``."""
 
 
 def has_sidecars(names: list[str]) -> bool:
@@ -73,7 +77,7 @@ def _check_not_orphaned(root: Path, name: str, stems: set[str]) -> None:
     """Raise DataError for a caption without an image; files about the whole set and img2dataset's statistics pass."""
     base = posixpath.basename(name).lower()
     is_caption = base.endswith(tuple(f".{extension}" for extension in CAPTION_EXTENSIONS))
-    if not is_caption or base.startswith(NO_CAPTIONS) or base.endswith("_stats.json"):
+    if not is_caption or NO_CAPTIONS.fullmatch(strip_suffix(base)) or base.endswith("_stats.json"):
         return
     if one_form(strip_suffix(name)) not in stems:
         shown, example_id = printable(str(root / name)), printable(strip_suffix(name))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from data_pipelines.atomic import atomic_folder
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import ConfigError, Problem
+from data_pipelines.errors import ConfigError, Problem, name_some
 from data_pipelines.images.classes import with_classes
 from data_pipelines.images.examples import Examples, assemble
 from data_pipelines.images.folders import METADATA_NAMES, find_imagefolder
@@ -43,7 +43,7 @@ def find_examples(spec: ImageSpec, generated_folder: str | os.PathLike[str]) -> 
         return replace(with_classes(found, spec.class_from), name=GENERATED_NAME)
     if spec.layout not in ("auto", *_LAYOUTS):
         known = ", ".join(("auto", *_LAYOUTS, "shapes"))
-        raise ConfigError(f"data.layout: there is no layout {spec.layout!r}; choose one of {known}")
+        raise ConfigError(f"data.layout: unknown layout {spec.layout!r}; choose one of {known}")
     if not spec.root:
         raise ConfigError("data.root: name the folder of images, or choose data.layout=shapes")
     root = Path(spec.root)
@@ -166,7 +166,7 @@ def recognise_layout(root: Path, names: list[str], *, is_captioned: bool = True)
 
 
 def _listing(names: list[str]) -> str:
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"
+    return name_some(names, 12) or "nothing"
 
 
 # --- generated images ------------------------------------------------------------------------------------------------

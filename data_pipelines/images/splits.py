@@ -1,14 +1,16 @@
 """Train and validation split of images: as the data set gives it, or drawn.
 
 Given splits are the names of folders, or of Parquet and tar files: ``train/``, ``validation/`` and ``test/``, or
-``train-00000-of-00002.parquet``, Hugging Face's convention.
+``train-00000-of-00002.parquet``, Hugging Face's convention. Within a name, the word of a split counts where another
+name differs in that word alone, as ``DIV2K_train_HR`` and ``DIV2K_valid_HR`` do: a ``train-station`` is no split.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from data_pipelines.digests import digest_of
@@ -16,6 +18,8 @@ from data_pipelines.errors import ConfigError
 from data_pipelines.images.clips import find_clips
 from data_pipelines.images.examples import Example
 from data_pipelines.images.specs import ImageSpec
+
+logger = logging.getLogger(__name__)
 
 Side = Literal["train", "val", "test"]
 NAMES: Mapping[str, Side] = {
@@ -29,6 +33,8 @@ NAMES: Mapping[str, Side] = {
     "testing": "test",
 }
 """Names of folders, and first words of the names of Parquet and tar files, that say which split they hold."""
+_WORD = re.compile(rf"(?<![a-z0-9])({'|'.join(NAMES)})(?![a-z])")
+"""One of these words within a name."""
 TEST = "test"
 """Reason of examples that are skipped because they are a test set beside a validation set."""
 
@@ -37,11 +43,21 @@ def given_splits(examples: Iterable[Example]) -> dict[str, Side]:
     """Map example id to train, val or test where the data set gives splits; empty where it does not.
 
     It does where some of its images are for training and others are not. Images outside any such folder are trained on.
-    Without a validation set, the test set is held out (``val``).
+    Without a validation set, the test set is held out (``val``). Warns where there is nothing to train on beside them.
     """
-    found = {example.example_id: side_of(example.example_id) for example in examples}
+    ids = [example.example_id for example in examples]
+    paired = _paired_sides(ids)
+    found = {name: side_of(name) or paired.get(name) for name in ids}
     counts = Counter(found.values())
-    if not counts["train"] or not counts["val"] + counts["test"]:
+    num_held_out = counts["val"] + counts["test"]
+    if not counts["train"] + counts[None] or not num_held_out:
+        if num_held_out:
+            logger.warning(
+                "%d of %d images are in folders or files named as validation or test sets, and none is left to train "
+                "on: all are pooled, and a new split is made of them",
+                num_held_out,
+                len(ids),
+            )
         return {}
     held_out: Side = "test" if counts["val"] else "val"
     return {name: held_out if side == "test" else side or "train" for name, side in found.items()}
@@ -55,6 +71,26 @@ def side_of(example_id: str) -> Side | None:
         if first in NAMES and (not rest or re.match(r"[-_.]?\d", rest)):
             return NAMES[first]
     return None
+
+
+def _paired_sides(ids: Sequence[str]) -> dict[str, Side]:
+    """Map id to the split that a name in its path holds a word of; only where names are alike but for that word, and
+    both training and held-out images have such."""
+    sides: dict[str, set[Side]] = defaultdict(set)
+    for name in ids:
+        for rest, side in _split_words(name):
+            sides[rest].add(side)
+    paired = {rest for rest, found in sides.items() if "train" in found and len(found) > 1}
+    outermost_last = ((name, *word) for name in ids for word in reversed([*_split_words(name)]))
+    return {name: side for name, rest, side in outermost_last if rest in paired}
+
+
+def _split_words(example_id: str) -> Iterator[tuple[str, Side]]:
+    """Iterate over the folders and files of an id that hold the word of a split: the rest of the name without its
+    numbers, and the split."""
+    for part in example_id.lower().split("/")[:-1]:
+        if found := _WORD.search(part):
+            yield re.sub(r"\d+", "0", f"{part[: found.start()]}/{part[found.end() :]}"), NAMES[found[0]]
 
 
 def split_examples(
@@ -122,7 +158,7 @@ def _check_clips(sides: Mapping[str, str], clips: Mapping[str, str]) -> None:
         if found.setdefault(clips[name], side) != side:
             raise ConfigError(
                 f"splits: frames of clip {clips[name]!r} are on both sides of the split that the data set gives; move "
-                "them to one, or draw the split: data.given_splits=false"
+                "them to one, or generate the split: data.given_splits=false"
             )
 
 
@@ -143,7 +179,7 @@ def _given_sides(ids: Iterable[str], given: Mapping[str, Side]) -> dict[str, Lit
     if empty := {"train", "val"} - set(sides.values()):
         raise ConfigError(
             "splits: of the splits that the data set gives, no usable image is on the side "
-            f"{' and '.join(sorted(empty))}; correct these images, loosen the filters of data, or draw the split: "
+            f"{' and '.join(sorted(empty))}; correct these images, loosen the filters of data, or generate the split: "
             "data.given_splits=false"
         )
     return sides

@@ -5,6 +5,7 @@ Images of a tar that have the wanted size already are not written again: the ind
 
 from __future__ import annotations
 
+import os
 import posixpath
 import tarfile
 from collections import defaultdict
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_pipelines.errors import DataError, ProblemList, broken_rule, printable
+from data_pipelines.files.reading import named_errors
 from data_pipelines.images.examples import (
     CAPTION_EXTENSIONS,
     MAX_CAPTION_BYTES,
@@ -29,6 +31,11 @@ COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 COMPRESSED_MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
 """First bytes of gzip, zstd, xz and bzip2."""
 _WRITE_AGAIN = "write the archive again"
+_JOINED = (
+    "if archives were joined with cat, unpack the file with `tar --ignore-zeros -xf` and write one archive, or keep "
+    "them apart; otherwise copy the file again from its source"
+)
+_CHUNK = 1 << 20
 
 Members = dict[str, list[tarfile.TarInfo]]
 """Members of one sample: extension to those of that name."""
@@ -46,24 +53,26 @@ def find_tars(root: Path, names: list[str]) -> Examples:
             continue
         path, file_id = root / name, name.removesuffix(".tar")
         samples: dict[str, Members] = defaultdict(lambda: defaultdict(list))
-        with problems.collecting():
+        with problems.collecting(file_id):
             for member in _iter_members(path, file_id):
                 with problems.collecting():
                     _check_member(path, file_id, member)
                     key, extension = _split_name(member.name)
                     samples[key][extension].append(member)
+        if not samples:  # such as of one that may not be read
+            continue
         with path.open("rb") as stream:
             for key, members in samples.items():
-                with problems.collecting():
+                with problems.collecting(f"{file_id}/{key}"):
                     examples.append(_build_example(path, f"{file_id}/{key}", members, stream))
     return assemble(root.resolve().name, examples, problems, "webdataset")
 
 
 def _iter_members(path: Path, file_id: str) -> Iterator[tarfile.TarInfo]:
     """Iterate over the files of a tar, hidden ones skipped. Raises DataError where the tar is damaged or truncated."""
-    length = path.stat().st_size
     num_members = 0
-    with path.open("rb") as stream:
+    with named_errors(path), path.open("rb") as stream:
+        length = os.fstat(stream.fileno()).st_size
         if stream.read(6).startswith(COMPRESSED_MAGIC):
             raise _compressed(path, file_id)
     try:
@@ -75,17 +84,25 @@ def _iter_members(path: Path, file_id: str) -> Iterator[tarfile.TarInfo]:
                 if not member.isdir() and not posixpath.basename(member.name).startswith("."):
                     num_members += 1
                     yield member
-            _check_end(path, archive.offset)
+            _check_end(path, file_id, archive.offset)
     except (tarfile.TarError, OSError) as error:
         raise unreadable_archive(path, file_id, f"after {num_members} members: {error}") from None
 
 
-def _check_end(path: Path, offset: int) -> None:
-    """Raise ReadError where an archive goes on: tarfile takes a damaged header for the end."""
+def _check_end(path: Path, file_id: str, offset: int) -> None:
+    """Raise ReadError or DataError where an archive continues: tarfile takes a damaged header for the end, and stops at
+    the end mark of the first of several archives."""
     with path.open("rb") as stream:
         stream.seek(offset)
         if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError(f"the header at byte {offset} is damaged")
+        place = offset + tarfile.BLOCKSIZE
+        while chunk := stream.read(_CHUNK):
+            if rest := chunk.lstrip(b"\0"):
+                place += len(chunk) - len(rest)
+                message = f"the archive ends at byte {offset}, and the file continues with data at byte {place}"
+                raise broken_rule("data-after-end", path, message, _JOINED, file_id)
+            place += len(chunk)
 
 
 def _compressed(path: Path, file_id: str) -> DataError:
@@ -131,9 +148,10 @@ def _build_example(path: Path, example_id: str, members: Members, stream: Binary
         message = f"several parts for one key: {found:.200}"
         raise broken_rule("duplicate-id", where, message, "keep one each", shown_id)
     caption_member = members[extension][0]
-    stream.seek(caption_member.offset_data)
-    data = stream.read(min(caption_member.size, MAX_CAPTION_BYTES + 1))
     where = where_of(str(path), printable(caption_member.name))
+    with named_errors(Path(where)):
+        stream.seek(caption_member.offset_data)
+        data = stream.read(min(caption_member.size, MAX_CAPTION_BYTES + 1))
     first, *more = file_captions(extension, data, where, shown_id)
     image = images[0]
     place = image.offset_data, image.size

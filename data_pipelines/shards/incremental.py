@@ -250,5 +250,10 @@ def group_by_size(
 
 
 def sample_key(sample_id: str) -> str:
-    """Build the tar key of a sample: WebDataset splits names at the first dot, so dots and the like become %XX."""
-    return re.sub(r"[^\w-]", lambda match: f"%{ord(match[0]):02X}", sample_id)
+    """Build the tar key of a sample: WebDataset splits names at the first dot, so dots and the like become %XX for each
+    byte of their UTF-8, and no two ids share a key."""
+
+    def escape(match: re.Match[str]) -> str:
+        return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass"))
+
+    return re.sub(r"[^\w-]", escape, sample_id)

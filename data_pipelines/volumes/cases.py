@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_pipelines.digests import digest_of, file_digests
-from data_pipelines.errors import Problem
+from data_pipelines.digests import digest_of, try_file_digests
+from data_pipelines.errors import Problem, ProblemList
+from data_pipelines.files.reading import named_errors
 from data_pipelines.notices import Notice
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.files import source_files
@@ -56,8 +57,32 @@ class Dataset:
     """Files that the folder holds and nothing reads."""
 
 
-def case_digests(cases: Iterable[Case]) -> dict[str, str]:
-    """Compute case_id -> digest over the bytes of its files, in order; the files of a DICOM folder by name."""
-    files = {case.case_id: [f for path in case.paths for f in source_files(Path(path))] for case in cases}
-    digests = file_digests(path for paths in files.values() for path in paths)
-    return {case_id: digest_of([digests[path] for path in paths]) for case_id, paths in files.items()}
+def case_digests(cases: Iterable[Case]) -> tuple[dict[str, str], list[Problem]]:
+    """Compute case_id -> digest over the bytes of its files, in order; the files of a DICOM folder by name.
+
+    Also returns the problems of cases without a digest, one of whose files or folders cannot be read.
+    """
+    files: dict[str, list[Path]] = {}
+    problems = ProblemList()
+    for case in cases:
+        with problems.collecting(case.case_id):
+            files[case.case_id] = [file for path in case.paths for file in _source_files(Path(path))]
+    known, errors = try_file_digests(path for paths in files.values() for path in paths)
+    digests = {}
+    for case_id, paths in files.items():
+        unreadable = [path for path in paths if path in errors]
+        for path in unreadable:
+            with problems.collecting(case_id), named_errors(path):
+                raise errors[path]
+        if not unreadable:
+            digests[case_id] = digest_of([known[path] for path in paths])
+    return digests, problems
+
+
+def _source_files(path: Path) -> list[Path]:
+    """List the files of an image or label. Raises DataError where a folder may not be looked into."""
+    try:
+        return source_files(path)
+    except OSError as error:
+        with named_errors(path):
+            raise error from None

@@ -29,7 +29,7 @@ from data_pipelines.volumes.preprocess import Preprocessing, StoredGeometry, can
 from data_pipelines.volumes.spacing import typical_spacing
 from data_pipelines.volumes.specs import DataSpec, Spacing
 
-FORMAT = 4
+FORMAT = 5
 """Version of the samples; raise it when they change for the same source and spec, and shards are made anew."""
 MAX_CASES_PER_SHARD = 24
 NUM_FOREGROUND_VOXELS = 2000
@@ -51,10 +51,14 @@ class Work(Spec):
     """Target spacing in mm along canonical axes; None: each case keeps its own."""
 
 
-def sample_digests(dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> dict[str, str]:
-    """Compute case_id -> digest of its id, its source bytes and everything that shapes the sample."""
+def sample_digests(dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> tuple[dict[str, str], list[Problem]]:
+    """Compute case_id -> digest of its id, its source bytes and everything that shapes the sample.
+
+    Also returns the problems of cases without a digest, one of whose files cannot be read.
+    """
     shaping = _shaping(dataset, spec, spacing)
-    return {case_id: digest_of([shaping, case_id, source]) for case_id, source in case_digests(dataset.cases).items()}
+    sources, problems = case_digests(dataset.cases)
+    return {case_id: digest_of([shaping, case_id, source]) for case_id, source in sources.items()}, problems
 
 
 def shards_folder(dataset: Dataset, spec: DataSpec, spacing: Spacing | None) -> str:

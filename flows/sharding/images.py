@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Literal
 
 from pydantic import Field
@@ -39,7 +39,7 @@ class ImageShardFigures(ShardFigures):
     resolution: int
     """Side of the square, in pixels; of no meaning where images keep their size."""
     split: Literal["given", "drawn"] = "drawn"
-    """Whether the data set gives the split, or it was drawn by ``data.val_fraction``."""
+    """Origin of the split: given by the data set, or drawn by ``data.val_fraction``."""
     changes: dict[str, int] = Field(default_factory=dict)
     """Name of a change, see ``data_pipelines.images.changes``, to the number of images that it was made in."""
 
@@ -49,21 +49,27 @@ def shard_stage(spec: ImageSpec, root: str, num_cpus: int | None = None) -> Stag
 
     ``num_cpus`` is what later stages need of a Ray that is started here.
     """
-    examples = find_examples(spec, storage.cache_folder() / "generated")
+    examples = find_examples(spec, storage.generated_folder())
     if spec.on_error == "stop" and not examples.examples and examples.problems:
         raise DataError(examples.problems)
-    digests = example_digests(examples, spec)
-    folder = examples_folder(spec)
     given = given_splits(examples.examples) if spec.given_splits else {}
     if given:
         logger.info("shard: %s", describe_given(given))
+    # Left out before any of it is read: a copy in a test set that is not used takes no training or held-out image away.
+    used = tuple(example for example in examples.examples if given.get(example.example_id) != "test")
+    num_test = len(examples.examples) - len(used)
+    digests, unreadable = example_digests(replace(examples, examples=used), spec)
+    examples = replace(examples, examples=used, problems=(*examples.problems, *unreadable))
+    folder = examples_folder(spec)
     unused = {"none": {"bucket_multiple", "resolution"}, "square": {"bucket_multiple"}, "buckets": set()}[spec.crop]
-    identity = {
+    identity: dict[str, object] = {
         "examples": digests,
         "problems": [asdict(problem) for problem in examples.problems],
         "rules": spec.model_dump(mode="json", exclude=LOCATION_FIELDS | unused),
     }
 
+    if num_test:
+        identity["test"] = num_test
     if spec.class_from:
         identity["classes"] = [example.class_name for example in examples.examples]
 
@@ -73,9 +79,7 @@ def shard_stage(spec: ImageSpec, root: str, num_cpus: int | None = None) -> Stag
         if sharded.problems and spec.on_error == "stop":
             raise DataError(sharded.problems)
         splits = split_examples(sharded.rows, spec, given)
-        left_out = sharded.left_out
-        if unused_rows := len(sharded.rows) - len(splits):
-            left_out = left_out | {TEST: unused_rows}
+        left_out = sharded.left_out | ({TEST: num_test} if num_test else {})
         counts = add_index(attempt, build_index(sharded.rows, splits), root, folder)
         add_problems(attempt, sharded.problems)
         changes = sharded.changes
@@ -100,10 +104,10 @@ def shard_stage(spec: ImageSpec, root: str, num_cpus: int | None = None) -> Stag
 
 
 def describe_given(given: Mapping[str, Side]) -> str:
-    """Say what becomes of the splits that the data set gives."""
+    """Describe how the splits that the data set gives are used."""
     counts = Counter(given.values())
     unused = f", {counts['test']} of its test set not used" if counts["test"] else ""
     return (
         f"the data set gives its split: {counts['train']} images to train on, {counts['val']} held out{unused} "
-        "(data.given_splits=false draws one)"
+        "(data.given_splits=false generates one)"
     )

@@ -142,7 +142,7 @@ def _sharding(folder: Path) -> None:
 
     spec = CaptionedSpec(layout="shapes", num_shapes=NUM_IMAGES, resolution=64)
     examples = find_examples(spec, folder / "generated")
-    digests = example_digests(examples, spec)
+    digests, _ = example_digests(examples, spec)
     chosen = tuple(digests[example.example_id] for example in examples.examples)
 
     def ours() -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines import storage
 from data_pipelines.errors import DataError
 from data_pipelines.images.shapes import check_image, draw, parse_caption, write_shapes
 from data_pipelines.images.specs import CaptionedSpec
@@ -62,6 +63,53 @@ def test_again_it_is_found_and_new_images_cost_only_themselves(raw: Path, tmp_pa
     assert (grown.cached, grown.record.figures.num_new) == (False, 1)
     after = {row["case_id"]: row["split"] for row in read_table(grown.record.output("index")).to_pylist()}
     assert before.items() < after.items()
+
+
+def test_an_unused_test_set_takes_no_image_away(tmp_path: Path) -> None:
+    """Of equal pixels the first is kept, and ``test`` comes first by name: its copies must not count."""
+    write_split(tmp_path / "raw", {"test": (1, 2, 9), "train": (1, 3, 4), "val": (2, 3)})
+    record = run(tmp_path / "raw", tmp_path).record
+    index = read_table(record.output("index")).to_pylist()
+    assert {row["case_id"]: row["split"] for row in index} == {
+        "train/1": "train",
+        "train/3": "train",
+        "train/4": "train",
+        "val/2": "val",
+    }
+    assert record.figures.left_out == {"duplicate": 1, "test": 3}
+    (tmp_path / "raw/test/9.png").write_bytes(b"damaged, and nothing reads it")
+    assert run(tmp_path / "raw", tmp_path).cached
+
+
+def write_split(root: Path, sides: dict[str, tuple[int, ...]]) -> None:
+    """Folders of images named by their content."""
+    root.mkdir()
+    lines = []
+    for side, names in sides.items():
+        (root / side).mkdir()
+        for name in names:
+            pixels = np.random.default_rng(name).integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(root / side / f"{name}.png")
+            lines.append(json.dumps({"file_name": f"{side}/{name}.png", "caption": f"{side} {name}"}))
+    (root / "metadata.jsonl").write_text("\n".join(lines))
+
+
+def test_images_that_cannot_be_read_are_set_aside_or_stop_the_stage(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = storage.digest
+
+    def digest(uri: str) -> str:
+        if uri.endswith("000003.png"):
+            raise PermissionError(13, "Permission denied")
+        return original(uri)
+
+    monkeypatch.setattr(storage, "digest", digest)
+    with pytest.raises(DataError, match="no-permission"):
+        run(raw, tmp_path)
+    record = run(raw, tmp_path, on_error="quarantine").record
+    assert (record.figures.num_quarantined, record.figures.num_train + record.figures.num_val) == (1, 39)
+    assert [problem.rule for problem in read_problems(record)] == ["no-permission"]
 
 
 def test_bad_images_stop_the_stage_or_are_set_aside(raw: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypedDict
@@ -79,11 +79,13 @@ def shard_stage(spec: DataSpec, root: str, num_cpus: int | None = None) -> Stage
 
     ``num_cpus`` is what later stages need of a Ray that is started here.
     """
-    dataset = find_cases(spec, storage.cache_folder() / "generated")
+    dataset = find_cases(spec, storage.generated_folder())
     if spec.on_error == "stop" and not dataset.cases and dataset.problems:
         raise DataError(dataset.problems)
     spacing = target_spacing(dataset, spec)
-    digests = sample_digests(dataset, spec, spacing)
+    digests, unreadable = sample_digests(dataset, spec, spacing)
+    readable = tuple(case for case in dataset.cases if case.case_id in digests)
+    dataset = replace(dataset, cases=readable, problems=(*dataset.problems, *unreadable))
     folder = shards_folder(dataset, spec, spacing)
     identity = {
         "samples": digests,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines import storage
-from data_pipelines.digests import digest_of, file_digests, uri_digests
+from data_pipelines.digests import digest_of, file_digests, try_file_digests, uri_digests
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +107,26 @@ def test_a_missing_file_is_said_or_absent(files: list[Path]) -> None:
         file_digests([*files, ghost])
     assert uri_digests(map(str, [*files, ghost, ghost.parent])) == {str(path): sha256(path) for path in files}
     assert uri_digests([]) == {}
+
+
+def test_files_that_cannot_be_read_do_not_hide_the_others(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, ghost, fault = tmp_path / "data" / "locked", tmp_path / "data" / "ghost", PermissionError(13, "no")
+    original = storage.stamp
+
+    def stamp(uri: str) -> storage.Stamp | None:
+        if uri == str(locked):
+            raise fault
+        return original(uri)
+
+    monkeypatch.setattr(storage, "stamp", stamp)
+    digests, errors = try_file_digests([locked, *files, ghost])
+    assert digests == {path: sha256(path) for path in files}
+    assert (list(errors), errors[locked]) == ([locked, ghost], fault)
+    assert isinstance(errors[ghost], FileNotFoundError)
+    with pytest.raises(PermissionError):
+        file_digests([locked, *files])
 
 
 def test_uris_and_paths_share_what_is_remembered(files: list[Path], read: list[str]) -> None:

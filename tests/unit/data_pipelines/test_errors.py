@@ -16,11 +16,27 @@ from data_pipelines.errors import (
     TrainingDiverged,
     UserError,
     broken_rule,
+    first_line,
+    name_some,
 )
 
 
 def problem(number: int, rule: str = "bad-spacing", case_id: str = "") -> Problem:
     return Problem(rule, f"file_{number}", f"message {number}", f"remedy of {rule}", case_id)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [((), ""), (("a",), "a"), (("a", "b"), "a, b"), (("a", "b", "c"), "a, b, ...")],
+)
+def test_the_first_names_of_many(names: tuple[str, ...], expected: str) -> None:
+    assert name_some(names, 2) == expected
+
+
+def test_the_first_line_of_an_error() -> None:
+    assert first_line(OSError("disk full\nat byte 7")) == "disk full"
+    assert first_line(OSError()) == "no message"
+    assert first_line(OSError(), empty="OSError") == "OSError"
 
 
 def test_thirty_problems_of_one_rule_show_three() -> None:

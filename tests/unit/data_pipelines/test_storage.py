@@ -185,6 +185,7 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert storage.cache_folder() == tmp_path / "xdg" / "unetflow"
     monkeypatch.setenv("UNETFLOW_CACHE", str(tmp_path / "own"))
     assert storage.cache_folder() == tmp_path / "own"
+    assert storage.generated_folder() == tmp_path / "own" / "generated"
 
 
 def test_stamps_of_a_folder(tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from data_pipelines.images.boxes import avif_colour_space, avif_depth
 from data_pipelines.images.changes import (
     ADOBE_RGB,
     BAD_PROFILE,
     CHANGES,
     CMYK,
+    COLOUR_TAG,
     DEEP,
     FIRST_FRAME,
     GAMMA,
@@ -24,7 +27,7 @@ from data_pipelines.images.changes import (
     TRANSPARENT,
 )
 from data_pipelines.images.pictures import Picture, read_picture
-from data_pipelines.images.specs import CaptionedSpec
+from data_pipelines.images.specs import CaptionedSpec, ImageSpec
 
 SPEC = CaptionedSpec(resolution=8, background=(255, 0, 0))
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -198,12 +201,70 @@ def test_tags_that_are_not_followed_are_counted() -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0xA001] = 2
     assert read(encoded(gradient(), "JPEG", exif=exif)).changes == (ADOBE_RGB,)
+    for gamma, changes in ((1.0, (GAMMA,)), (1 / 2.2, ())):
+        assert read(with_chunk(b"gAMA", struct.pack(">I", round(gamma * 100_000)))).changes == changes
+
+
+def with_chunk(name: bytes, content: bytes) -> bytes:
+    """A PNG with one more chunk before its pixels."""
     plain = encoded(gradient())
     place = plain.index(b"IDAT") - 4
-    for gamma, changes in ((1.0, (GAMMA,)), (1 / 2.2, ())):
-        chunk = b"gAMA" + struct.pack(">I", round(gamma * 100_000))
-        chunk = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        assert read(plain[:place] + chunk + plain[place:]).changes == changes
+    chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return plain[:place] + chunk + plain[place:]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize(
+    ("space", "interop", "changes"),
+    [(2, None, (ADOBE_RGB,)), (0xFFFF, "R03", (ADOBE_RGB,)), (0xFFFF, "R98", ()), (0xFFFF, None, ()), (1, "R03", ())],
+)
+def test_adobe_rgb_as_cameras_tag_it(kind: str, space: int, interop: str | None, changes: tuple[str, ...]) -> None:
+    """In any format that has EXIF; cameras write "uncalibrated" and name Adobe RGB's option file (DCF)."""
+    tags: dict[int, Any] = {0xA001: space} | ({} if interop is None else {0xA005: {1: interop}})
+    exif, directory = Image.Exif(), ImageFileDirectory_v2()
+    exif[0x0131] = "a camera"  # Pillow takes an EXIF block without tags of its own for empty
+    exif.get_ifd(0x8769).update(tags)
+    directory[0x8769] = tags
+    options = {"tiffinfo": directory} if kind == "TIFF" else {"exif": exif}
+    assert read(encoded(gradient(), kind, **options)).changes == changes
+
+
+def with_nclx(primaries: int, transfer: int) -> bytes:
+    data = bytearray(encoded(gradient(), "AVIF"))
+    place = data.index(b"nclx") + 4
+    data[place : place + 4] = struct.pack(">HH", primaries, transfer)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "changes"),
+    [
+        (1, 13, ()),
+        (2, 2, ()),
+        (1, 1, ()),
+        (12, 13, (COLOUR_TAG,)),  # Display P3
+        (9, 16, (COLOUR_TAG,)),  # BT.2020, PQ
+        (9, 18, (COLOUR_TAG,)),  # BT.2020, HLG
+        (1, 8, (COLOUR_TAG,)),  # linear
+    ],
+)
+def test_colour_spaces_without_a_profile_are_counted(primaries: int, transfer: int, changes: tuple[str, ...]) -> None:
+    avif = with_nclx(primaries, transfer)
+    assert avif_colour_space(avif) == (primaries, transfer)
+    assert read(avif).changes == changes
+    assert read(with_chunk(b"cICP", bytes([primaries, transfer, 0, 1]))).changes == changes
+
+
+def test_depth_of_an_avif_is_that_of_its_codec() -> None:
+    data = bytearray(encoded(gradient(), "AVIF"))
+    bits = data.index(b"av1C") + 6
+    assert (avif_depth(bytes(data)), data[bits] & 0x60) == (8, 0)
+    for flags, depth in ((0x40, 10), (0x60, 12), (0x20, 8)):
+        data[bits] = data[bits] & ~0x60 | flags
+        assert avif_depth(bytes(data)) == depth
+    for length in range(0, len(data), 7):
+        cut = bytes(data[:length])
+        assert (avif_depth(cut), avif_colour_space(cut)) in ((8, None), (8, (1, 13)))
 
 
 # --- depth and transparency ------------------------------------------------------------------------------------------
@@ -256,6 +317,31 @@ def test_few_bit_grey_with_a_transparent_value(depth: int) -> None:
 
 def test_16_bit_tiff_is_counted() -> None:
     assert read(encoded(Image.fromarray(np.full((SIDE, SIDE), 257, np.uint16)), "TIFF")).changes == (DEEP,)
+
+
+def grey_tiff(values: list[int], depth: int, photometric: int) -> bytes:
+    """A TIFF of one row of grey values, packed."""
+    bits = "".join(f"{value:0{depth}b}" for value in values)
+    pixels = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    if depth == 16:
+        pixels = struct.pack(f"<{len(values)}H", *values)
+    shape = {256: len(values), 257: 1, 258: depth, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in shape.items())
+    place = struct.pack("<I", 8 + len(pixels))
+    return b"II*\0" + place + pixels + struct.pack("<H", len(shape)) + entries + b"\0" * 4
+
+
+@pytest.mark.parametrize(
+    ("depth", "photometric", "expected"),
+    [(12, 1, [0, 255, 62, 1]), (16, 1, [0, 16, 4, 0]), (16, 0, [255, 239, 251, 255])],
+)
+def test_deep_grey_tiff_has_its_own_depth_and_direction(depth: int, photometric: int, expected: list[int]) -> None:
+    """12 bits end at 4095; photometric 0 is white at 0."""
+    data = grey_tiff([0, 4095, 1000, 16], depth, photometric)
+    found = read_picture(data, "a", ImageSpec())
+    assert isinstance(found, Picture)
+    assert found.pixels[0, :, 0].tolist() == expected
+    assert found.changes == (DEEP,)
 
 
 def test_opaque_alpha_changes_nothing() -> None:

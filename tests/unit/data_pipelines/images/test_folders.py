@@ -188,6 +188,18 @@ def test_sidecars(tmp_path: Path) -> None:
     assert found.metadata == {"layout": "sidecar"}
 
 
+def test_files_about_the_data_set_are_no_captions(tmp_path: Path) -> None:
+    """A number is that of an image, but for a version at the end."""
+    about = ["LICENSE-2.0", "LICENSE-APACHE-2.0", "licence_v1", "readme_data", "README.md", "Notice", "requirements"]
+    captions_of_images = ["license_plate_042", "readme2024", "notice-17", "copying_0001", "licenseplate"]
+    touch(tmp_path, *(f"{name}.txt" for name in about), "a.png")
+    for name in ("a", *captions_of_images):
+        (tmp_path / f"{name}.txt").write_text("a caption")
+    found = find(tmp_path)
+    assert captions(found) == {"a": "a caption"}
+    assert listed(found) == dict.fromkeys(captions_of_images, "image-missing")
+
+
 def test_sidecar_faults(tmp_path: Path) -> None:
     contents = {
         "latin.txt": b"caf\xe9",

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from data_pipelines.errors import DataError
+from data_pipelines.images.changes import DEEP
 from data_pipelines.images.frames import split_frames
 from data_pipelines.images.parts import PartReader
 from data_pipelines.images.pictures import Picture, read_picture
+from data_pipelines.images.sharding import Work, shard_one
 from data_pipelines.images.sources import find_examples
 from data_pipelines.images.specs import ImageSpec
 from data_pipelines.images.splits import split_examples
@@ -48,6 +51,43 @@ def test_colour_modes_without_a_png_and_a_single_frame(tmp_path: Path) -> None:
     Image.new("RGB", (12, 8)).save(tmp_path / "b.jpg")
     data = (tmp_path / "b.jpg").read_bytes()
     assert [frame.encoded for frame in split_frames(data, "b", 100)] == [data], "not encoded again"
+
+
+def test_what_pages_lose_is_known(tmp_path: Path) -> None:
+    """Frames are PNG of 8 bits, or of 16 bits with black at 0: the file alone shows what they were."""
+    deep = np.array([[[0, 300, 65535], [257, 514, 30000]]], np.uint16)
+    grey = np.array([[0, 257 * 9, 65535]], np.uint16)
+    pages: list[tuple[np.ndarray, str]] = [(deep, "rgb"), (grey, "miniswhite"), (deep.astype(np.uint8), "rgb")]
+    with tifffile.TiffWriter(tmp_path / "a.tiff") as file:
+        for pixels, photometric in pages:
+            file.write(pixels, photometric=photometric)
+    frames = split_frames((tmp_path / "a.tiff").read_bytes(), "a", 100)
+    assert [frame.changes for frame in frames] == [(DEEP,), (DEEP,), ()]
+    picture = read_picture(frames[1].encoded, "a", ImageSpec())
+    assert isinstance(picture, Picture)
+    assert picture.pixels[0, :, 0].tolist() == [255, 246, 0]
+
+    examples = find_examples(ImageSpec(root=str(tmp_path), frames="all"), tmp_path / "unused").examples
+    work = Work(uri=str(tmp_path / "s.tar"), examples=examples, digests=("1", "2", "3"), spec=ImageSpec(frames="all"))
+    rows, problems = shard_one(work)
+    assert ([row["changes"] for row in rows], problems) == ([[DEEP], [DEEP], []], [])
+
+
+def test_a_file_of_frames_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "a.gif")
+    write_clip(tmp_path / "b.gif")
+    found = find_examples(ImageSpec(root=str(tmp_path), frames="all"), tmp_path / "unused").examples
+    reader, reads = PartReader(1 << 20), []
+    original = PartReader._read_file
+
+    def recorded(self: PartReader, path: str, place: tuple[int, int] | None) -> bytes:
+        reads.append(Path(path).name)
+        return original(self, path, place)
+
+    monkeypatch.setattr(PartReader, "_read_file", recorded)
+    for example in found:
+        reader.read(example)
+    assert reads == ["a.gif", "b.gif"]
 
 
 def test_a_page_above_the_limit_is_named(tmp_path: Path) -> None:

@@ -37,6 +37,18 @@ def test_parts_that_cannot_be_read(tmp_path: Path) -> None:
         assert words in problem.message
 
 
+def test_rows_of_a_large_group_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any order: pandas writes one group, and every shard starts somewhere in it."""
+    values = [str(row).encode() for row in range(25)]
+    pq.write_table(pa.table({"image": values, "caption": ["a"] * 25}), tmp_path / "p.parquet", row_group_size=20)
+    monkeypatch.setattr("data_pipelines.images.parts._ROWS_AT_ONCE", 4)
+    reader = PartReader(9)
+    for row in (0, 1, 7, 19, 20, 24, 22, 3, 2, 21):
+        assert reader.read(Example("a", str(tmp_path / "p.parquet"), row, "")) == values[row]
+        assert reader._rows is not None
+        assert len(reader._rows._values) <= 4
+
+
 def test_a_row_group_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.table({"image": [b"x" * 999], "caption": ["a"]}), tmp_path / "p.parquet")
     monkeypatch.setattr("data_pipelines.images.parts.MAX_ROW_GROUP_BYTES", 10)

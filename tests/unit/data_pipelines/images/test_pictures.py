@@ -363,6 +363,39 @@ def test_opacity_of_an_upright_picture(tmp_path: Path) -> None:
     assert set(found.flatten().tolist()) == {0, 255}
 
 
+def png_with_key(values: list[int], depth: int, kind: int, key: bytes) -> bytes:
+    """One row of PNG samples of ``depth`` bits, of which the colour ``key`` is transparent."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    bits = "".join(f"{value:0{depth}b}" for value in values)
+    row = b"\0" + int(bits, 2).to_bytes(len(bits) // 8, "big")
+    header = struct.pack(">IIBBBBB", len(values) // (3 if kind == 2 else 1), 1, depth, kind, 0, 0, 0)
+    chunks = chunk(b"IHDR", header), chunk(b"tRNS", key), chunk(b"IDAT", zlib.compress(row)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("data", "opacity", "red"),
+    [
+        (png_with_key([30_000, 20_000], 16, 0, struct.pack(">H", 20_000)), [255, 0], [117, 78]),
+        (png_with_key([300, 9, 9, 30_000, 9, 9], 16, 2, struct.pack(">3H", 30_000, 9, 9)), [255, 0], [1, 117]),
+        (png_with_key([0, 3, 1, 2], 2, 0, struct.pack(">H", 1)), [255, 255, 0, 255], [0, 255, 85, 170]),
+        (png_with_key([15, 7], 4, 0, struct.pack(">H", 15)), [0, 255], [255, 119]),
+    ],
+    ids=["16-bit grey", "16-bit colour", "2-bit grey", "4-bit grey"],
+)
+def test_holes_of_one_transparent_colour(data: bytes, opacity: list[int], red: list[int]) -> None:
+    """tRNS is in the depth of the file; below the holes the image keeps its own colours."""
+    found = read_transparency(data, "a.png", ImageSpec())
+    assert found is not None
+    assert found.tolist() == [opacity]
+    picture = read_picture(data, "a.png", ImageSpec(), ignores_opacity=True)
+    assert isinstance(picture, Picture)
+    assert picture.pixels[0, :, 0].tolist() == red
+
+
 def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(bytes((1 << 20) + 8 * 4 + 1))
     with pytest.raises(DataError, match=r"too-large"):

@@ -18,6 +18,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from data_pipelines import digests
 from data_pipelines.digests import VERIFY_VARIABLE
 from data_pipelines.errors import ConfigError
 from data_pipelines.images import sharding
@@ -81,7 +82,8 @@ def shard(root: Path, storage: Path, **fields: Any) -> ShardedExamples:
     connect_ray()
     spec = CaptionedSpec(root=str(root), **{"resolution": 8, **fields})
     examples = find_examples(spec, storage / "generated")
-    return shard_examples(examples, spec, str(storage / examples_folder(spec)), example_digests(examples, spec))
+    digests, _ = example_digests(examples, spec)
+    return shard_examples(examples, spec, str(storage / examples_folder(spec)), digests)
 
 
 def shards_of(storage: Path) -> Path:
@@ -179,7 +181,7 @@ def test_images_without_captions_keep_their_size(tmp_path: Path) -> None:
     connect_ray()
     spec = ImageSpec(root=str(root), caption_lines="random")
     examples, folder = find_examples(spec, tmp_path), tmp_path / examples_folder(spec)
-    sharded = shard_examples(examples, spec, str(folder), example_digests(examples, spec))
+    sharded = shard_examples(examples, spec, str(folder), example_digests(examples, spec)[0])
     assert [(row["bucket"], row["caption"]) for row in sharded.rows] == [("20x12", ""), ("7x9", "")]
     reader = ShardReader(build_index(sharded.rows, {"a": "train", "b": "val"}), str(folder))
     assert bytes(reader.read(0, "png")) == (root / "a.png").read_bytes()
@@ -232,7 +234,7 @@ def test_a_shard_that_was_not_finished_is_written_again(tmp_path: Path, monkeypa
 def test_what_shapes_a_sample_is_in_its_digest_and_its_folder(tmp_path: Path) -> None:
     root = write_folder(tmp_path, {"a.png": picture(0), "b.png": picture(0)})
     spec = CaptionedSpec(root=str(root))
-    digests = example_digests(find_examples(spec, tmp_path), spec)
+    digests, _ = example_digests(find_examples(spec, tmp_path), spec)
     assert len(set(digests.values())) == 2  # the same bytes under another id
     for fields, other in [
         ({"resolution": 32}, True),
@@ -241,7 +243,7 @@ def test_what_shapes_a_sample_is_in_its_digest_and_its_folder(tmp_path: Path) ->
     ]:
         changed = spec.model_copy(update=fields)
         assert (examples_folder(changed) != examples_folder(spec)) == other
-        assert (example_digests(find_examples(spec, tmp_path), changed) != digests) == other
+        assert (example_digests(find_examples(spec, tmp_path), changed)[0] != digests) == other
 
 
 # --- what is left out ------------------------------------------------------------------------------------------------
@@ -327,7 +329,40 @@ def test_changes_are_counted_and_captions_of_equal_pixels_kept(tmp_path: Path) -
     assert (whole.changes, lines.changes) == (changes | {"several-lines": 1}, changes)
 
 
+def test_captions_that_a_filter_skips_are_counted_where_others_are_kept(tmp_path: Path) -> None:
+    images = {"a.png": picture(0), "b.png": picture(1), "c.png": picture(2), "d.png": picture(2), "e.png": picture(3)}
+    captions = {"a.png": "a red fox\nfox", "b.png": "a red fox", "c.png": "hare", "d.png": "hare\nrun", "e.png": "e"}
+    root = write_folder(tmp_path / "raw", images, captions)
+    sharded = shard(root, tmp_path, caption_lines="random", min_caption_chars=4)
+    assert [row["captions"] for row in sharded.rows] == [["a red fox"], ["a red fox"], ["hare"]]
+    assert sharded.left_out == {"min_caption_chars": 1, "duplicate": 1}
+    assert sharded.changes["captions-left-out"] == 2, "of the copy d, too"
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_examples_whose_file_cannot_be_read_have_a_problem_and_no_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_folder(tmp_path / "raw", {f"{name}.png": picture(i) for i, name in enumerate(("a", "b", "gone"))})
+    spec = CaptionedSpec(root=str(root), resolution=8)
+    examples, original = find_examples(spec, tmp_path), digests.storage.digest
+
+    def digest(uri: str) -> str:
+        if uri.endswith("b.png"):
+            raise PermissionError(13, "Permission denied")
+        return original(uri)
+
+    monkeypatch.setattr(digests.storage, "digest", digest)
+    (root / "gone.png").unlink()
+    found, problems = example_digests(examples, spec)
+    assert set(found) == {"a"}
+    named = {problem.case_id: (problem.rule, Path(problem.path).name) for problem in problems}
+    assert named == {"b": ("no-permission", "b.png"), "gone": ("file-missing", "gone.png")}
+    connect_ray()
+    sharded = shard_examples(examples, spec, str(tmp_path / examples_folder(spec)), found)
+    assert (ids(sharded), sharded.left_out) == (["a"], {})
 
 
 def test_bad_images_are_named_and_the_others_sharded(tmp_path: Path) -> None:

@@ -53,9 +53,41 @@ def test_a_test_set_alone_is_held_out_and_beside_a_validation_set_not_used() -> 
     assert split_examples(rows(*three), SPEC, three) == {"train/a": "train", "val/b": "val", "more/d": "train"}
 
 
-@pytest.mark.parametrize("ids", [("train/a", "plane/b"), ("test/a", "val/b"), ("a", "b"), ()])
-def test_names_that_give_no_split_are_no_split(ids: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("ids", "warns"),
+    [
+        (("train/a", "plane/b"), False),
+        (("train-station/a", "plane/b"), False),
+        (("train-station/a", "test-bench/b"), False),
+        (("test/a", "val/b"), True),
+        (("a", "b"), False),
+        ((), False),
+    ],
+)
+def test_names_that_give_no_split_are_no_split(
+    ids: tuple[str, ...], warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     assert given_splits(examples(*ids)) == {}
+    assert ["2 of 2 images are in folders or files named as validation or test sets" in caplog.text] == [warns]
+
+
+@pytest.mark.parametrize("held_out", ["test", "val"])
+def test_a_held_out_folder_beside_loose_images_is_not_trained_on(held_out: str) -> None:
+    loose = {"a": "train", "photos/b": "train"}
+    assert given_splits(examples(*loose, f"{held_out}/c")) == loose | {f"{held_out}/c": "val"}
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("DIV2K_train_HR/0001", "DIV2K_valid_HR/0801"),
+        ("cc3m-train-0000/000000000", "cc3m-validation-0003/000000001"),
+        ("data/train_images/a", "data/test_images/b"),
+        ("leaf.training/a", "leaf.dev/b"),
+    ],
+)
+def test_names_that_differ_in_the_word_of_a_split_give_it(train: str, val: str) -> None:
+    assert given_splits(examples(train, val, "a/b")) == {train: "train", val: "val", "a/b": "train"}
 
 
 def test_a_given_side_without_usable_images_is_an_error() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -96,6 +97,37 @@ def test_damaged_header_in_the_middle_is_not_the_end(tmp_path: Path) -> None:
     assert captions(found) == {"t/a": "x"}
     assert listed(found) == {"t": "unreadable"}
     assert "after 2 members: the header at byte 2048 is damaged" in found.problems[0].message
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 4000])
+def test_joined_archives_are_named(tmp_path: Path, blocks: int) -> None:
+    """tarfile stops at the first end mark; however much padding follows it."""
+    first = write_tar(tmp_path / "a.tar", {"a.jpg": b"x", "a.txt": b"one"})
+    second = write_tar(tmp_path / "b.tar", {"b.jpg": b"x", "b.txt": b"two"})
+    data, padding = first.read_bytes(), bytes(512 * blocks)
+    (tmp_path / "all.tar").write_bytes(data + padding + second.read_bytes())
+    second.write_bytes(second.read_bytes() + padding)
+    found = find(tmp_path)
+    assert captions(found) == {"a/a": "one", "all/a": "one", "b/b": "two"}
+    assert listed(found) == {"all": "data-after-end"}
+    place = len(data) + len(padding)
+    assert f"ends at byte 2048, and the file continues with data at byte {place}" in found.problems[0].message
+
+
+def test_tars_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "a.tar", {"a.jpg": b"x", "a.txt": b"one"})
+    write_tar(tmp_path / "locked.tar", {"b.jpg": b"x", "b.txt": b"two"})
+    original = Path.open
+
+    def refused(self: Path, *args: Any, **options: Any) -> IO[Any]:
+        if self.name == "locked.tar":
+            raise PermissionError(13, "Permission denied", str(self))
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    found = find(tmp_path)
+    assert captions(found) == {"a/a": "one"}
+    assert listed(found) == {"locked": "no-permission"}
 
 
 @pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh9"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.processes import this_process
-from data_pipelines.shards.incremental import Known, any_row, group_by_size, read_known, shard_missing
+from data_pipelines.shards.incremental import Known, any_row, group_by_size, read_known, sample_key, shard_missing
 from data_pipelines.shards.writer import npy_bytes, write_shard
 
 
@@ -103,6 +103,11 @@ def test_what_a_killed_writer_left_is_removed(shards: Path) -> None:
     live.touch()
     shard_missing({}, str(shards), lambda _: [], lambda _: ([], []), "cases")
     assert (left.exists(), live.exists()) == (False, True)
+
+
+def test_keys_are_those_of_one_sample_alone() -> None:
+    keys = {"s/a.b": "s%2Fa%2Eb", "é_1-2": "é_1-2", "cat’": "cat%E2%80%99", "cat 19": "cat%2019", "100%": "100%25"}
+    assert {sample_id: sample_key(sample_id) for sample_id in keys} == keys
 
 
 def test_group_by_size() -> None:

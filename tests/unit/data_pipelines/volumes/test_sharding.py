@@ -152,20 +152,21 @@ def test_foreground_beyond_the_range_of_int16() -> None:
 def test_what_shapes_a_sample_is_in_its_digest_and_its_folder(tmp_path: Path) -> None:
     spec = DataSpec(root=str(write_dataset(tmp_path / "raw", "a", "b")))
     dataset = find_cases(spec)
-    digests, folder = sample_digests(dataset, spec, None), shards_folder(dataset, spec, None)
+    (digests, unreadable), folder = sample_digests(dataset, spec, None), shards_folder(dataset, spec, None)
+    assert unreadable == []
     assert len(set(digests.values())) == 2
     for other, spacing in [
         (spec.model_copy(update={"preprocess": PreprocessSpec(foreground_crop=True)}), None),
         (spec.model_copy(update={"ndim": 2}), None),
         (spec, (1.0, 1.0, 1.0)),
     ]:
-        assert not set(digests.values()) & set(sample_digests(dataset, other, spacing).values())
+        assert not set(digests.values()) & set(sample_digests(dataset, other, spacing)[0].values())
         assert shards_folder(dataset, other, spacing) != folder
     stricter = spec.model_copy(update={"grid_tolerance": 0.01})
-    assert sample_digests(dataset, stricter, None) == digests, "a sample stays the same"
+    assert sample_digests(dataset, stricter, None)[0] == digests, "a sample stays the same"
     assert shards_folder(dataset, stricter, None) != folder, "but it is checked again"
     elsewhere = spec.model_copy(update={"on_error": "quarantine", "fold": 3, "shard_megabytes": 1})
-    assert sample_digests(dataset, elsewhere, None) == digests
+    assert sample_digests(dataset, elsewhere, None)[0] == digests
     assert shards_folder(dataset, elsewhere, None) == folder
 
 

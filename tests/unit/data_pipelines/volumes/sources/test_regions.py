@@ -77,7 +77,7 @@ def test_what_a_configuration_may_say() -> None:
     assert read_labels(spec.classes, "data.classes").values == ((0,), (0x00FF00, 0x0000FF))
     with pytest.raises(ValidationError, match="should match pattern"):
         DataSpec.model_validate({"classes": {"background": 0, "a": "red"}})
-    with pytest.raises(ValidationError, match=r"regions_class_order: give data\.regions, too"):
+    with pytest.raises(ValidationError, match=r"regions_class_order: also give data\.regions"):
         DataSpec.model_validate({"regions_class_order": [1]})
 
 
