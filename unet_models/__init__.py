@@ -3,7 +3,8 @@
 Layers, lower ones first; no import runs back up:
 
 specs                    configuration, without torch
-precision, distributed   autocast; ranks
+precision                autocast
+distributed              ranks, sums and maxima over them
 sampling                 noise schedules, samplers, sliding window
 networks                 one file per network, and the blocks they share
 restoration              tasks of image restoration: degradation, losses, tiles

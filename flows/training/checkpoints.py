@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from data_pipelines import storage
 from data_pipelines.errors import WeightsError
 from flows.stages.record import RECORD
-from flows.training.history import UnusableCheckpoint
+from flows.training.history import CHECKPOINT_NAME, UnusableCheckpoint
 from unet_models.training.checkpoint import MARKER, CheckpointMarker, check_checkpoint
 
 logger = logging.getLogger(__name__)
-
-PREFIX = "step-"
-_NAME = re.compile(rf"{PREFIX}(\d+)")
-
-
-def checkpoint_name(step: int) -> str:
-    """Return the name of the folder of the checkpoint after ``step`` steps."""
-    return f"{PREFIX}{step:08d}"
 
 
 @dataclass(slots=True)
 class CheckpointSearch:
     """Iterates over URI and marker of the usable checkpoints of a stage, highest step first.
 
-    ``unusable`` holds those that were passed over so far.
+    ``unusable`` holds those that were skipped so far.
     """
 
     stage_uri: str
@@ -41,7 +32,7 @@ class CheckpointSearch:
                 marker = read_checkpoint(uri, step)
             except WeightsError as error:
                 self.unusable.append(UnusableCheckpoint(name=f"{attempt}/{name}", step=step, reason=str(error)))
-                logger.warning("checkpoint %s is unusable and was passed over", self.unusable[-1])
+                logger.warning("checkpoint %s is unusable and was skipped", self.unusable[-1])
             else:
                 yield uri, marker
 
@@ -52,13 +43,13 @@ def iter_checkpoints(stage_uri: str) -> Iterator[tuple[int, str, str]]:
         if attempt == RECORD:
             continue
         for name in storage.list_names(storage.join(stage_uri, attempt)):
-            if match := _NAME.fullmatch(name):
+            if match := CHECKPOINT_NAME.fullmatch(name):
                 yield int(match[1]), attempt, name
 
 
 def count_checkpoints(attempt_uri: str) -> int:
     """Return how many checkpoints of an attempt were written to their end."""
-    names = (name for name in storage.list_names(attempt_uri) if _NAME.fullmatch(name))
+    names = (name for name in storage.list_names(attempt_uri) if CHECKPOINT_NAME.fullmatch(name))
     return sum(storage.size(storage.join(attempt_uri, name, MARKER)) is not None for name in names)
 
 

@@ -26,7 +26,7 @@ class LoopTimes(Spec):
     validation: float = 0.0
     """Validations."""
     checkpoint: float = 0.0
-    """Writing checkpoints; they are uploaded while training goes on."""
+    """Writing checkpoints; they are uploaded while training continues."""
     report: float = 0.0
     """Waiting until Ray Train's controller takes a report."""
     num_validations: int = 0

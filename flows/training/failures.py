@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from data_pipelines.errors import NOT_RETRYABLE, ConfigError
+from data_pipelines.errors import NOT_RETRYABLE, ConfigError, first_line
 from flows.cluster.folders import log_folder
 from flows.training.space import is_full
 
@@ -28,10 +28,6 @@ def _fills_gpu(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError" and type(error).__module__.partition(".")[0] == "torch"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or "no message").splitlines()[0]
-
-
 def explain(error: Exception) -> Exception:
     """Return what Ray Train's error means: a final one of a worker, WorkersLostError, or the error as it is.
 
@@ -43,7 +39,7 @@ def explain(error: Exception) -> Exception:
         return final  # keeps its type and words, so that it is not retried
     if (full := next(filter(_fills_gpu, failures.values()), None)) is not None:
         return ConfigError(
-            f"the memory of a GPU is too small for this training: {_first_line(full)} Lower its micro_batch_size, "
+            f"the memory of a GPU is too small for this training: {first_line(full)} Lower its micro_batch_size, "
             "patch_size or global_batch_size, set its precision to bf16, or use larger GPUs"
         )
     if lines := [describe_failure(rank, each) for rank, each in failures.items() if is_death(each)]:
@@ -81,7 +77,7 @@ def _describe(who: str, error: Exception) -> str:
             "checkpoint; a lower train.micro_batch_size is another training, from its start"
         )
     if not is_death(error):
-        return f"{who} failed: {type(error).__name__}: {_first_line(error)}"
+        return f"{who} failed: {type(error).__name__}: {first_line(error)}"
     if _NODE_LOST.search(text):
         return f"{who} was lost with its node"
     return f"{who} was killed, or crashed"

@@ -26,13 +26,13 @@ class TrainingFigures(Figures):
     """Numeric precision that the selected checkpoint was trained in, at its end. Empty: not
     recorded, by an earlier version."""
     init: Initialisation | None = None
-    """What it took of other weights; None: it started from random ones."""
+    """Weights that training was initialised from; None: random ones."""
     meaning: Meaning = NO_MEANING
-    """What the weights stand for."""
+    """Meaning of the weights beyond their architecture."""
     resumes: tuple[Resume, ...] = ()
     """Every resume of the training, those of earlier attempts among them."""
     unusable_checkpoints: tuple[UnusableCheckpoint, ...] = ()
-    """Checkpoints that were passed over when the weights were selected."""
+    """Checkpoints that were skipped when the weights were selected."""
     times: TimeSplit | None = None
     """Wall time over all attempts, by what it was spent on. None: not recorded, by an earlier version."""
 
@@ -48,6 +48,6 @@ class TrainingFigures(Figures):
         return self.times.metrics() if self.times else {}
 
     def run_tags(self) -> dict[str, str]:
-        """Return what its resumes repeated and passed over, what it started from, and its precision."""
+        """Return what its resumes repeated and skipped, what it started from, and its precision."""
         init = {INIT_TAG: self.init.origin.source} if self.init else {}
         return resume_tags(self.resumes) | init | ({PRECISION_TAG: self.precision} if self.precision else {})

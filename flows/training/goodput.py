@@ -96,7 +96,7 @@ class Ledger:
 
     began: float
     is_first: bool
-    """Whether there was no attempt before: a later one's start is a retry."""
+    """True where there was no attempt before: a later one's start is a retry."""
     num_trained: int = 0
     """Optimizer steps that were reported, repeated ones included."""
     times: LoopTimes = field(default_factory=LoopTimes)

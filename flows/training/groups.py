@@ -62,7 +62,7 @@ class WorkerGroups:
     stop: StopFile
     build: Callable[[], TorchTrainer]
     is_asked: bool = False
-    """Whether the workers were asked to stop because a signal is held."""
+    """True once the workers were asked to stop because a signal is held."""
     growth: Growth = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class WorkerGroups:
                 self._go_on_after(stopped)
             if stopped is not None and held.received is not None:
                 logger.warning(
-                    "%s: stopped at step %d by %s; the same command goes on from there",
+                    "%s: stopped at step %d by %s; the same command resumes from there",
                     self.listener.name,
                     stopped.step,
                     held.received.name,
@@ -108,7 +108,7 @@ class WorkerGroups:
             self.stop.ask(StopReason.RUN_STOPPED)
             logger.warning("%s: %s: saving a checkpoint, within %g s; another signal ends at once", name, by, grace)
         elif seconds >= grace:
-            logger.warning("%s: no checkpoint within %g s after %s; the newest one counts", name, grace, by)
+            logger.warning("%s: no checkpoint within %g s after %s; the newest one is used on resume", name, grace, by)
             held.deliver()
 
     def _go_on_after(self, stopped: Stopped) -> None:
@@ -117,7 +117,7 @@ class WorkerGroups:
         if stopped.drained_nodes and own_node_id() in stopped.drained_nodes:
             raise WorkersLostError(
                 f"{name}: stopped at step {step}: Ray is about to take away the node that the run itself is on; the "
-                "same command goes on from there"
+                "same command resumes from there"
             )
-        logger.warning("%s: checkpoint at step %d: %s; training goes on", name, step, stopped.reason.text)
+        logger.warning("%s: checkpoint at step %d: %s; training continues", name, step, stopped.reason.text)
         self.stop.clear()

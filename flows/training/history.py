@@ -7,6 +7,7 @@ lost. Light to import: figures of records hold it.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -20,12 +21,19 @@ from flows.training.goodput import TimeSplit, add_splits, count_repeated
 logger = logging.getLogger(__name__)
 
 HISTORY = "history.json"
+CHECKPOINT_NAME = re.compile(r"step-(\d+)")
+"""The names that ``checkpoint_name`` returns, and their step; the garbage collection removes folders by it."""
 NUM_NAMED = 3
 """Unusable checkpoints that a message names; the record names all of them."""
 
 
+def checkpoint_name(step: int) -> str:
+    """Return the name of the folder of the checkpoint after ``step`` steps."""
+    return f"step-{step:08d}"
+
+
 class UnusableCheckpoint(Spec):
-    """A checkpoint that was passed over."""
+    """A checkpoint that was skipped."""
 
     name: str
     """Attempt and folder, such as ``20260101-000000-a1b2c3/step-00000900``."""
@@ -44,7 +52,7 @@ class Start(Spec):
     step: int
     """Step of the newest usable checkpoint; 0: there is none."""
     unusable: tuple[UnusableCheckpoint, ...] = ()
-    """Newer checkpoints that were passed over."""
+    """Newer checkpoints that were skipped."""
     checkpoint_bytes: int = 0
     """Size of one checkpoint of this training."""
     num_workers: int = 0
@@ -62,9 +70,9 @@ class Start(Spec):
     precision: str = ""
     """Numeric precision that is trained in; empty: unknown."""
     precision_before: str = ""
-    """That of the checkpoint; empty: there is none."""
+    """Numeric precision of the checkpoint; empty: there is none."""
     has_bf16: bool = True
-    """Whether the hardware of all workers has instructions for bf16."""
+    """True where the hardware of all workers has instructions for bf16."""
 
     def describe_precision(self) -> str:
         """Return the line for people."""
@@ -103,7 +111,7 @@ class Resume(Spec):
     repeated_steps: int
     """Steps that were known to be trained, and were trained again: up to the last report of progress or checkpoint."""
     unusable: tuple[UnusableCheckpoint, ...] = ()
-    """Newer checkpoints that were passed over."""
+    """Newer checkpoints that were skipped."""
 
     def describe(self) -> str:
         """Return the line for people."""

@@ -14,8 +14,8 @@ class Meaning(Spec):
     classes: tuple[str, ...] = ()
     """Names of the classes or regions that tensors of the network have a row for, in their order; empty: none."""
     bound_to: Mapping[str, Any] = {}
-    """What the weights are of no use without, by field of the configuration: digests of other networks, settings of
-    the noise process. Weights with another value are refused."""
+    """Requirements of the weights, by field of the configuration: digests of other networks, settings of the noise
+    process. Weights with another value are refused."""
     made_for: Mapping[str, Any] = {}
     """Further facts about the training, by field of the configuration. Differences are said."""
 
@@ -35,7 +35,7 @@ class Origin(Spec):
     """Weights that a training may start from."""
 
     source: str
-    """Where they come from, as it is shown: ``models:/NAME/VERSION``, ``runs:/ID/NAME`` or a path."""
+    """Origin as shown to users: ``models:/NAME/VERSION``, ``runs:/ID/NAME`` or a path."""
     uri: str
     """Location to read them from: that of a safetensors file, or of a model in the registry."""
     sha256: str

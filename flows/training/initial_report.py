@@ -19,6 +19,6 @@ def initial_section(trainings: Mapping[str, Initialisation]) -> Section:
         blocks += [Text(f"{remark[0].upper()}{remark[1:]}.") for remark in done.remarks]
         rows: list[list[CellLike]] = [[Cell(each.name), each.reason] for each in done.reinitialised]
         if rows:
-            blocks.append(Table(["Initialised anew", "Why"], rows))
+            blocks.append(Table(["Re-initialised", "Why"], rows))
     intro = "The training started from weights that were trained before, wherever name and shape fit (train.init)."
     return Section("Initial weights", intro, blocks)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from data_pipelines import storage
-from data_pipelines.errors import WeightsError
+from data_pipelines.errors import WeightsError, name_some
 from flows.stages.attempt import Attempt
 from flows.training.initial import NO_MEANING, Initialisation, Meaning, Origin, Reinitialised
 from flows.training.origins import keeps_classes, open_weights
@@ -64,13 +64,9 @@ def _match(origin: Origin, found: Weights, own: Weights, task: TrainingTask, mea
         found = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
     refused = None
     if not keeps_classes(origin, meaning) and origin.meaning is not None and task.of_classes:
-        theirs, ours = (_listed(each.classes) for each in (origin.meaning, meaning))
-        refused = re.compile(task.of_classes), f"its rows stand for {theirs} there, for {ours} here"
+        theirs, ours = (name_some(each.classes, 10) for each in (origin.meaning, meaning))
+        refused = re.compile(task.of_classes), f"its rows represent {theirs} there but {ours} here"
     return match_weights(origin.source, found, own, refused)
-
-
-def _listed(classes: tuple[str, ...]) -> str:
-    return ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
 
 
 def _remarks(origin: Origin, ours: Meaning, share: float) -> Iterator[str]:
@@ -81,14 +77,14 @@ def _remarks(origin: Origin, ours: Meaning, share: float) -> Iterator[str]:
     if origin.member is not None:
         yield f"the file holds several networks: number {origin.member} is taken"
     if ours.classes and not theirs.classes:
-        yield "nothing says which classes its rows stand for: taken to be the same, where their number is"
+        yield "the classes that its rows represent are unknown: assumed to be the same where their number is"
     if unsaid := [field for field in ours.bound_to if field not in theirs.bound_to]:
-        yield f"nothing says which {', '.join(unsaid)} it was made for: taken to be the same"
+        yield f"the {', '.join(unsaid)} that it was made for is unknown: assumed to be the same"
     yield from _differences(origin, ours)
     if origin.unknown_base:
         yield (
-            f"nothing says which samples shaped the weights of {origin.unknown_base}: were held-out samples among "
-            "them, scores are too good"
+            f"the samples that the weights of {origin.unknown_base} were trained on are unknown: if held-out samples "
+            "are among them, scores are too good"
         )
 
 
@@ -113,7 +109,7 @@ def _log(done: Initialisation) -> None:
         done.origin.source,
     )
     for each in done.reinitialised[:NUM_LISTED]:
-        logger.warning("train.init: %s is initialised anew: %s", each.name, each.reason)
+        logger.warning("train.init: %s is re-initialised: %s", each.name, each.reason)
     if (more := len(done.reinitialised) - NUM_LISTED) > 0:
         logger.warning("train.init: and %d more tensors, which the report lists", more)
     if done.unused:

@@ -36,9 +36,9 @@ class Listener:
     stall: StallAlert
     status: StatusKeeper
     start: Start
-    """Where the workers started last."""
+    """Most recent start of the workers."""
     is_training: bool = False
-    """Whether the workers of the current trainer have begun."""
+    """True once the workers of the current trainer have begun."""
 
     def __enter__(self) -> None:
         self.run.__enter__()
@@ -83,7 +83,7 @@ class Listener:
         before, self.start, self.is_training = self.start, start, True
         if before.num_workers not in (0, start.num_workers):
             plural = "" if start.num_workers == 1 else "s"
-            logger.warning("%s: training goes on with %d worker%s", self.name, start.num_workers, plural)
+            logger.warning("%s: training continues with %d worker%s", self.name, start.num_workers, plural)
         self.ledger.start(start.step, start.measuring_seconds)
         self.forecast.start(start.step, start.num_steps)
         self.stall.report()

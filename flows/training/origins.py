@@ -6,7 +6,6 @@ A place is a safetensors file, or a folder: of a finished training (``record.jso
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +16,11 @@ from data_pipelines.errors import ConfigError, RegistryError, WeightsError
 from data_pipelines.temporary import temporary_folder
 from flows.config.pipeline import PipelineConfig
 from flows.registry import tracking
-from flows.registry.bundle import BUNDLE_FILE, WEIGHTS
-from flows.registry.champion import BUNDLE
+from flows.registry.bundle import BUNDLE_ARTIFACT, BUNDLE_FILE, WEIGHTS
 from flows.registry.gate import CHAMPION
 from flows.registry.models import TAG_PREFIX, ModelVersion, find_champion, find_version
 from flows.stages.record import RECORD, Figures, Record, read_record
+from flows.training.description import PIPELINE_INDEX, read_description
 from flows.training.figures import TrainingFigures
 from flows.training.initial import Describe, Meaning, Origin
 from flows.training.provenance import TRAINED_ON, check_no_leak, iter_trainings
@@ -30,7 +29,7 @@ from unet_models.specs.loop import FROM_CHAMPION, FROM_REGISTRY
 _CHECKPOINT = "checkpoint.json"
 _DIFFUSERS = "diffusion_pytorch_model.safetensors"
 _WEIGHTS = (WEIGHTS, _DIFFUSERS, f"unet/{_DIFFUSERS}")
-"""Where a folder has its weights."""
+"""Paths of the weights within a folder, in search order."""
 
 
 def find_origin(
@@ -71,9 +70,15 @@ def check_bound(origin: Origin, ours: Meaning) -> None:
     if changed:
         raise ConfigError(
             f"train.init: {' and '.join(changed)} {'are' if len(changed) > 1 else 'is'} not what {origin.source} was "
-            "trained with, so its weights mean nothing here; keep them as they were (for networks trained by its "
-            "pipeline: name their folders in encode), or leave init out"
+            f"trained with, so its weights are unusable here; keep them as they were{_shown(theirs, changed)} (for "
+            "networks trained by its pipeline: name their folders in encode), or leave init out"
         )
+
+
+def _shown(values: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """List settings; digests of other networks say nothing."""
+    shown = ", ".join(f"{field}={values[field]}" for field in fields if not field.startswith("encode."))
+    return f", {shown}" if shown else ""
 
 
 def identity_of(origin: Origin, meaning: Meaning) -> Mapping[str, Any]:
@@ -174,7 +179,7 @@ def _fetched(uri: str) -> Iterator[Path]:
             raise RegistryError(
                 f"train.init: {uri} cannot be fetched from {mlflow.get_tracking_uri()}: {error}"
             ) from None
-        yield model / "artifacts" / BUNDLE if (model / "MLmodel").is_file() else model
+        yield model / "artifacts" / BUNDLE_ARTIFACT if (model / "MLmodel").is_file() else model
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -186,6 +191,8 @@ def _of_place(place: str, describe: Describe) -> Origin:
     if storage.size(place) is None:
         return _of_folder(place, describe)
     if name in (RECORD, _CHECKPOINT, BUNDLE_FILE) or (name == WEIGHTS and _has(folder, _CHECKPOINT, BUNDLE_FILE)):
+        return _of_folder(folder, describe)
+    if name == _DIFFUSERS and _has(folder.rpartition("/")[0], PIPELINE_INDEX):
         return _of_folder(folder, describe)
     if not name.endswith(".safetensors"):
         raise WeightsError(
@@ -204,7 +211,7 @@ def _of_folder(folder: str, describe: Describe) -> Origin:
     if _has(folder, _CHECKPOINT):
         return _of_checkpoint(folder)
     if _has(folder, "MLmodel"):
-        folder = storage.join(folder, "artifacts", BUNDLE)
+        folder = storage.join(folder, "artifacts", BUNDLE_ARTIFACT)
     with storage.local_folder(folder) as local:
         origin = _of_bundle(local, folder, "", describe)
     return origin
@@ -248,7 +255,7 @@ def _of_checkpoint(folder: str) -> Origin:
 def _of_bundle(local: Path, source: str, uri: str, describe: Describe) -> Origin:
     """Describe the weights in a folder; ``uri`` is what they are read from, by default their file in ``source``."""
     path = _weights_of(local, source)
-    bundle = _read_json(local / BUNDLE_FILE)
+    bundle = read_description(str(local) if uri else source)
     return Origin(
         source=source,
         uri=uri or storage.join(source, path.relative_to(local).as_posix()),
@@ -269,16 +276,6 @@ def _weights_of(folder: Path, source: str = "") -> Path:
         f"{' or '.join(_WEIGHTS)}, a checkpoint, the folder of a finished training, or a model as models:/NAME/VERSION "
         "or runs:/ID/NAME"
     )
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise WeightsError(f"train.init: {path.name} beside the weights is not JSON: {error}") from None
-    return content if isinstance(content, dict) else {}
 
 
 def _meaning(bundle: Mapping[str, Any], describe: Describe) -> Meaning | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_pipelines import storage
-from data_pipelines.errors import ConfigError, InputError
+from data_pipelines.errors import ConfigError, InputError, name_some
 from data_pipelines.shards.index import index_table, read_table, write_table
 from flows.registry.champion import Champion
 from flows.registry.models import TAG_PREFIX
@@ -57,7 +57,7 @@ def check_unseen(index_uri: str, champion: Champion, root: str) -> None:
     trainings = [record for _, record in iter_trainings(champion.tags, root)]
     if not trainings:
         logger.warning(
-            "%s version %s: its training is not in %s, so nobody knows whether it has seen the held-out samples",
+            "%s version %s: its training is not in %s, so it is unknown whether it has seen the held-out samples",
             champion.name,
             champion.version,
             root,
@@ -84,8 +84,7 @@ def _describe_leak(index_uri: str, trained_on_uri: str) -> str:
     leaked = [row["case_id"] for row in held_out if any(row.get(name) in known[name] for name in known)]
     if not leaked:
         return ""
-    names = ", ".join(leaked[:3]) + (", ..." if len(leaked) > 3 else "")
-    return f"{len(leaked)} of {len(held_out)} held-out samples ({names})"
+    return f"{len(leaked)} of {len(held_out)} held-out samples ({name_some(leaked, 3)})"
 
 
 def _rows(index_uri: str) -> Iterator[dict[str, Any]]:

@@ -113,7 +113,7 @@ def _initialise(
 def _select_checkpoint(
     attempt: Attempt, task: TrainingTask, num_steps: int
 ) -> tuple[CheckpointMarker, tuple[UnusableCheckpoint, ...]]:
-    """Declare the selected checkpoint's files and the curves as outputs; also return what was passed over.
+    """Declare the selected checkpoint's files and the curves as outputs; also return what was skipped.
 
     Checkpoints of any attempt count.
     """

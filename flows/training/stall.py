@@ -27,7 +27,7 @@ class StallAlert:
         """Note that the workers reported something."""
         now = time.monotonic()
         if self._is_told:
-            logger.info("%s: steps again after %.0f s", self._name, now - self._reported)
+            logger.info("%s: steps resumed after %.0f s", self._name, now - self._reported)
         self._reported, self._is_told = now, False
 
     def check(self) -> None:
@@ -41,7 +41,7 @@ class StallAlert:
             text = (
                 f"{self._name}: no step after step {self._forecast.step} for {waited:.0f} s, where reports come every "
                 f"{usual:.1f} s. A worker, the data or the storage hangs: look at `unetflow status` and at the "
-                "nodes; ended and started again, it resumes from the last checkpoint"
+                "nodes; when stopped and restarted, it resumes from the last checkpoint"
             )
             logger.warning(text)
             send(self._spec, text)

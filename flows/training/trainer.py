@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainingResult:
     """Run, resumes and times of a finished training."""
 
     run_id: str | None
@@ -54,7 +54,7 @@ class Trained:
     """Optimizer steps of the whole training."""
 
 
-def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attempt) -> Trained:
+def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attempt) -> TrainingResult:
     """Train ``task`` into the attempt. Raises the error of a worker: a user's mistake, or OSError for a full disk."""
     began = time.monotonic()
     connect_workers(config.compute)  # before Ray is imported, which reads its settings then
@@ -94,7 +94,7 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
                 raise _explain(error, name, attempt, task, listener.start) from None
     logger.info("%s: %s", name, history.times.describe())
     times, earlier = history.times, history.earlier.times.wall
-    return Trained(listener.run.run_id, history.resumes, times, earlier, listener.start.num_steps)
+    return TrainingResult(listener.run.run_id, history.resumes, times, earlier, listener.start.num_steps)
 
 
 def _explain(error: Exception, name: str, attempt: Attempt, task: TrainingTask, start: Start) -> Exception:

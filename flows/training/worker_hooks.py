@@ -13,9 +13,9 @@ import torch
 
 from data_pipelines.temporary import make_folder
 from flows.metrics import check_metric_names, worst_score
-from flows.training.checkpoints import checkpoint_name
 from flows.training.clock import LoopClock
 from flows.training.curves import CurveRow
+from flows.training.history import checkpoint_name
 from flows.training.progress import TIMES
 from flows.training.space import is_full
 from flows.training.task import Validate

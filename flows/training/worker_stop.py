@@ -12,7 +12,7 @@ from ray.train.v2._internal.execution.context import get_train_context
 from flows.training.stop import StopFile, StopReason
 
 _asked = StopReason.NONE
-"""What this process, a worker, was asked for."""
+"""Stop reason requested of this worker process."""
 
 
 def ask_to_stop(reason: StopReason) -> None:

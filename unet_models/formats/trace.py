@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from unet_models.networks.autoencoder import downsampling_factor
 from unet_models.networks.denoiser import Denoiser
 from unet_models.networks.layers import SegmentationNetwork
 from unet_models.networks.multimodal import MultimodalUNet
@@ -126,7 +127,7 @@ def trace_decoder(autoencoder: Any) -> Traced:
     Raises ValueError for weights other than float32 on the CPU.
     """
     config = autoencoder.config
-    factor = 2 ** (len(config.block_out_channels) - 1)
+    factor = downsampling_factor(config)
     latents = Port(("batch", config.latent_channels, "height", "width"))
     images = Port(("batch", config.out_channels, *(f"{factor}*{n}" if factor > 1 else n for n in ("height", "width"))))
     # One latent pixel has no statistics to normalise by.

@@ -4,6 +4,7 @@ overlap            voxel counts: Dice, IoU, volume error
 surface            boundaries in millimetres: 95 % Hausdorff distance, surface Dice
 surface_elements   surface pieces, which surface Dice weighs by area
 summary            scores of one case; means over cases with confidence intervals
+comparison         two models on the same cases: the paired bootstrap
 calibration        reliability of probabilities, and temperatures (needs torch)
 images             PSNR, SSIM and colourfulness of restored images (needs torch)
 inception          Inception features of images, for FID and KID (needs torch)

@@ -25,7 +25,7 @@ class Voxels:
 
     logits: Float[Tensor, "voxels outputs"]
     truth: Bool[Tensor, "voxels outputs"]
-    """Whether a voxel belongs to each class; of exclusive ones to one."""
+    """True where a voxel belongs to a class; of exclusive ones to one."""
     weights: Float[Tensor, " voxels"]
     """Number of voxels that each stands for."""
 

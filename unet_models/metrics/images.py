@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unet_models.restoration.similarity import ssim_map
+from unet_models.restoration.similarity import iter_ssim_strips
 from unet_models.specs.restoration import SSIM_WINDOW as WINDOW
 
 MAX_PSNR = 100.0
@@ -42,10 +42,11 @@ def similarity(
     """
     if min(image.shape[1:]) < WINDOW:
         return math.nan
-    found = ssim_map(restored.double()[None], image.double()[None])[0].mean(dim=0)
-    border = WINDOW // 2
-    inside = None if region is None else region[0, border:-border, border:-border] > 0
-    return float((found if inside is None else found[inside]).mean())
+    total, count, border = 0.0, 0, WINDOW // 2
+    for rows, strip in iter_ssim_strips(restored, image):
+        found = strip if region is None else strip[region[0, rows, border:-border] > 0]
+        total, count = total + float(found.sum()), count + found.numel()
+    return total / count if count else math.nan
 
 
 def temporal_error(

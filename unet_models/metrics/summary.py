@@ -93,9 +93,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], *, num_resamples: int = 2000, s
     """
     class_names = list(dict.fromkeys(row["class_name"] for row in rows))
     if MEAN_CLASS in class_names:
-        raise ValueError(
-            f"class_name must not be {MEAN_CLASS!r}: it stands for the mean over classes, rename the class"
-        )
+        raise ValueError(f"class_name must not be {MEAN_CLASS!r}: it names the mean over classes; rename the class")
     summaries: list[MetricSummary] = []
     for metric in (name for name in METRIC_NAMES if any(name in row for row in rows)):
         table = score_table(rows, class_names, metric)

@@ -2,6 +2,9 @@
 
 build            the network of a spec: segmentation networks and denoisers
 unet             segmentation U-Nets, 2-D and 3-D: an encoder and a decoder
+multimodal       U-Net whose coarsest features attend to a text and a sound
+spectrogram      log-mel spectrogram as convolutions with fixed weights
+ensemble         networks of one architecture that vote, as one network
 blocks/          blocks of encoders and decoders, one file per type
 decoders/        decoders, one file per type
 parts            blocks and skip connection of a caller, in place of those of a spec
@@ -21,6 +24,7 @@ discriminator    discriminator of image patches
 clip             small CLIP (transformers')
 tokenizer        byte-pair tokenizer of the small CLIP
 pretrained       folders of transformers and diffusers, loaded completely or not at all
+weights_file     safetensors file of weights, checked
 inception        Inception-v3 of the FID
 presets          specs of published denoisers
 """

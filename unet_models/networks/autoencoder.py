@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from unet_models.sampling.noise import sample_posterior
 from unet_models.specs.encoders import AutoencoderSpec
 
 CLASS = "AutoencoderKL"
+DEFAULT_CHANNELS = (64,)
+"""Channels of each level where a configuration names none, as of diffusers."""
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -62,6 +65,12 @@ def read_autoencoder_config(folder: Path) -> dict[str, Any]:
     if channels != (3, 3):
         raise WeightsError(f"{path}: in_channels and out_channels are {channels}; give an {CLASS} of RGB images (3, 3)")
     return dict(config)
+
+
+def downsampling_factor(config: Mapping[str, Any]) -> int:
+    """Return the pixels of an image per latent pixel, along a side; ``config`` is that of an ``AutoencoderKL``."""
+    factor: int = 2 ** (len(config.get("block_out_channels", DEFAULT_CHANNELS)) - 1)
+    return factor
 
 
 class TrainableAutoencoder(nn.Module):

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data_pipelines.errors import WeightsError
+from data_pipelines.errors import WeightsError, name_some
 
 NUM_NAMED = 3
 """Weights that a message names."""
@@ -36,5 +36,4 @@ def check_finite(where: str | Path, weights: Mapping[str, Tensor]) -> None:
 
 def some_names(names: Iterable[str]) -> str:
     """Name the first of some weights."""
-    names = list(names)
-    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
+    return name_some(list(names), NUM_NAMED)

@@ -12,12 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unet_models.specs.diffusion import NoiseSpec
+from unet_models.specs.diffusion import BETA_SCHEDULES, NoiseSpec
 
 Sampler = Literal["ddpm", "ddim", "dpm_solver"]
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
-
-_SCHEDULE = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 
 
 def build_scheduler(
@@ -38,7 +36,7 @@ def build_scheduler(
         "num_train_timesteps": spec.num_timesteps,
         "beta_start": spec.beta_start,
         "beta_end": spec.beta_end,
-        "beta_schedule": _SCHEDULE[spec.schedule],
+        "beta_schedule": BETA_SCHEDULES[spec.schedule],
         "prediction_type": spec.prediction_type,
         "rescale_betas_zero_snr": spec.zero_terminal_snr,
         "timestep_spacing": "trailing",

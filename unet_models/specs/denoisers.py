@@ -138,7 +138,7 @@ DenoiserSpec = Annotated[
     Discriminator(
         _backbone,
         custom_error_type="backbone",
-        custom_error_message="backbone: there is no such denoiser; choose unet, uvit or dit",
+        custom_error_message="backbone: unknown denoiser; choose unet, uvit or dit",
     ),
 ]
 """Architecture of a denoiser: the field ``backbone`` chooses among them, the U-Net where it is left out."""

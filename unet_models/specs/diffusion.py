@@ -18,6 +18,9 @@ more than 1,000 times as large in the image."""
 MIN_WEIGHT = 1e-12
 """Share of signal at the last timestep below which its min-SNR weight counts as 0."""
 
+BETA_SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+"""``NoiseSpec.schedule`` to ``beta_schedule`` of diffusers' schedulers."""
+
 
 class NoiseSpec(Spec):
     """Diffusion process: the noise schedule, and the quantity that the network predicts."""

@@ -155,5 +155,5 @@ class ModelTrainSpec(LoopSpec):
     """Initial weights: ``champion`` starts from the registered champion where there is one (for a data set that grows
     from night to night); a path or URI starts from weights of a safetensors file, a checkpoint, a finished training or
     a model's folder; ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``runs:/ID/NAME`` from a model of the
-    registry. Weights that fit by name and shape are taken, others are initialised anew and listed. The empty default
+    registry. Weights that fit by name and shape are taken, others are re-initialised and listed. The empty default
     starts from random weights."""

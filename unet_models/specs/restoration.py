@@ -100,7 +100,7 @@ class ColourisationSpec(Spec):
 TaskSpec = Annotated[
     DenoisingSpec | SuperResolutionSpec | InpaintingSpec | ColourisationSpec, Field(discriminator="name")
 ]
-"""What is restored; ``name`` chooses the task."""
+"""Restoration task; ``name`` selects it."""
 
 Term = Literal["l1", "l2", "charbonnier", "ssim", "cross_entropy", "adversarial"]
 

@@ -44,7 +44,7 @@ class TargetSpec(Spec):
     regions: tuple[tuple[int, ...], ...] = ()
     """Classes of each output, which may overlap; empty: the outputs are the classes."""
     has_ignored: bool = False
-    """Whether masks may have ignored voxels."""
+    """True where masks may have ignored voxels."""
     weights: tuple[float, ...] = ()
     """Weight of each output in the loss; empty: all weigh alike."""
 

@@ -151,7 +151,7 @@ def _read_marker(folder: Path) -> CheckpointMarker:
     except ValueError:  # pydantic's ValidationError
         raise WeightsError(f"{MARKER} is damaged, or of another format") from None
     if marker.own_sha256 not in ("", marker.digest()):
-        raise WeightsError(f"{MARKER} is damaged: its SHA-256 is another")
+        raise WeightsError(f"{MARKER} is damaged: SHA-256 mismatch")
     return marker
 
 
@@ -169,7 +169,7 @@ def _find_damage(path: Path, expected: FileDigest | None) -> str:
         return (
             f"{'is truncated' if found.size < expected.size else 'is too long'}: {found.size} of {expected.size} bytes"
         )
-    return "" if found == expected else "is damaged: its SHA-256 is another"
+    return "" if found == expected else "is damaged: SHA-256 mismatch"
 
 
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:

@@ -34,12 +34,12 @@ from flows.pipelines.diffusion.evaluation.units import (
     write_units,
 )
 from flows.pipelines.diffusion.model import Trained
+from flows.registry.bundle import read_bundle
 from flows.registry.champion import Champion, Compared, readable_bundle
 from flows.registry.gate import Comparison, Incomparable
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
-from flows.stages.stage import Stage, run_stage
-from flows.training.provenance import check_unseen
+from flows.training.champion import evaluate_champion
 from unet_models.metrics.comparison import compare_paired
 from unet_models.specs.diffusion import Bundle
 
@@ -78,20 +78,16 @@ def compare_with_champion(
 
 def _draw_champion(config: DiffusionConfig, trained: Trained, champion: Champion) -> Record[GenerationScores]:
     """Draw and measure the champion's images; a cache hit where these prompts were drawn before."""
-    check_unseen(trained.shards.output("index"), champion, config.storage_uri)
+    identity = {"data": evaluation_digest(config, trained)}
     compute = partial(_compute, config, trained, champion)
-    identity = {"model": champion.model_id, "data": evaluation_digest(config, trained)}
-    stage = Stage("evaluate_champion", identity, trained.records[:2], compute, GenerationScores, uses_gpu=True)
-    return run_stage(stage, config.storage_uri).record
+    return evaluate_champion(config, champion, identity, trained.records[:2], compute, GenerationScores)
 
 
 def _compute(config: DiffusionConfig, trained: Trained, champion: Champion, attempt: Attempt) -> GenerationScores:
-    from flows.pipelines.diffusion.text_to_image import BUNDLE
-
     with temporary_folder("champion") as folder:
         files = champion.fetch_bundle(folder)
         with readable_bundle():
-            bundle = Bundle.model_validate_json((files / BUNDLE).read_text())
+            bundle = read_bundle(files, Bundle)
         check_fits(files, bundle, config)
         storage.copy_folder(str(files), attempt.uri("model"))
     guidance = bundle.sample.guidance_scale
@@ -106,6 +102,7 @@ def check_fits(folder: Path, bundle: Bundle, config: DiffusionConfig) -> None:
     """Raise InputError where a model draws images of another size, or under other conditions: it would be asked for
     something else."""
     from unet_models.formats.denoiser_folder import load_denoiser
+    from unet_models.networks.autoencoder import downsampling_factor
 
     network, wanted = load_denoiser(folder / "unet").spec, conditions_of(config)
     found = condition_names(
@@ -118,10 +115,10 @@ def check_fits(folder: Path, bundle: Bundle, config: DiffusionConfig) -> None:
             f"its conditions are {', '.join(found) or 'none'}, those of this model {', '.join(wanted) or 'none'}"
         )
     resolution = config.data.resolution
-    blocks = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
-    side = bundle.latent_shape[-1] * 2 ** (len(blocks) - 1)
+    autoencoder = json.loads((folder / "vae" / "config.json").read_text())
+    side = bundle.latent_shape[-1] * downsampling_factor(autoencoder)
     if side != resolution:
-        raise InputError(f"it draws images of {side} pixels, the data have {resolution}")
+        raise InputError(f"it generates images of {side} pixels, the data have {resolution}")
 
 
 def _guided(part: Part, guidance: float) -> Part:

@@ -27,6 +27,9 @@ class EncodeSpec(Spec):
     """Images in one forward pass."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Numeric precision; bf16 is faster on a GPU."""
+    scaling_factor: float | None = Field(default=None, gt=0)
+    """One over the standard deviation of the latents; None (default): measured on the training images. Set it to that
+    of a pretrained noise predictor (``train.init``), such as 0.18215 of Stable Diffusion 1.x."""
 
 
 class EvaluateImagesSpec(SampleSpec):
@@ -127,6 +130,11 @@ class DiffusionConfig(PipelineConfig):
             raise ValueError(
                 f"train_clip.global_batch_size ({clip.global_batch_size}) must be a multiple of "
                 f"compute.num_workers ({self.compute.num_workers}): every pair meets all others of the batch"
+            )
+        if 0 < clip.validate_cases < self.compute.max_workers:
+            raise ValueError(
+                f"train_clip.validate_cases ({clip.validate_cases}) must be at least compute.num_workers "
+                f"({self.compute.num_workers}), or 0: every worker validates as many held-out pairs as the others"
             )
         return self
 

@@ -1,38 +1,44 @@
 """Stage ``encode``: images and captions to latent means and log-variances, and text states, in shards beside them.
 
-Kept values are unscaled and without dropout: the scaling factor is measured here and applied in training, and so is
-caption dropout. A sample is encoded once for each pair of encoders; an interrupted run resumes with the next shard.
+Kept values are unscaled and without dropout: the scaling factor is measured here, unless it is configured, and applied
+in training, and so is caption dropout. A sample is encoded once for each pair of encoders; an interrupted run resumes
+with the next shard.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of
-from data_pipelines.errors import ConfigError, DataError, Problem, WeightsError
+from data_pipelines.errors import ConfigError, DataError, Problem, WeightsError, name_some
 from data_pipelines.images.buckets import bucket_size
 from data_pipelines.shards.incremental import Actors, Task, group_by_size, shard_missing
 from data_pipelines.shards.index import Row, build_index, read_table
 from data_pipelines.shards.writer import npy_bytes, shard_name
 from flows.cluster.connection import use_workers
 from flows.pipelines.diffusion.config import DiffusionConfig
-from flows.pipelines.diffusion.encoders.given import network_folder
+from flows.pipelines.diffusion.encoders.given import NETWORK_CONFIG, network_folder
 from flows.pipelines.diffusion.encoding import Encoding, EncodingWork, ShardEncoder, captions_of, encode_empty_prompt
 from flows.sharding.images import ImageShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import Figures, Record
 from flows.stages.shards import IndexFigures, add_index, shards_exist, shards_uri
 from flows.stages.stage import Stage
+from unet_models.formats.diffusers_pipeline import read_scaling_factor
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 3
 """Raised when latents change for the same images and encoders."""
+TOLERANCE = 0.05
+"""Relative difference of two scaling factors that is said."""
 MAX_IMAGES_PER_SHARD = 1000
 
 
@@ -40,7 +46,9 @@ class LatentFigures(IndexFigures):
     """Figures of encoded images."""
 
     scaling_factor: float
-    """One over the standard deviation of the training images' latents."""
+    """Factor that latents are multiplied by in training: as configured, or as measured."""
+    measured_scaling_factor: float | None = None
+    """One over the standard deviation of the training images' latents; None: ``scaling_factor`` is it."""
     latent_shape: tuple[int, int, int]
     """Channels, height and width of the latents of the square."""
     caption_tokens: int
@@ -55,7 +63,9 @@ def encode_stage(
     config: DiffusionConfig, shards: Record[ImageShardFigures], clip: Record[Figures], autoencoder: Record[Figures]
 ) -> Stage[LatentFigures]:
     """Plan the stage: its key holds the digests of the images and the encoders."""
-    identity = {"precision": config.encode.precision, "format": FORMAT}
+    identity: dict[str, Any] = {"precision": config.encode.precision, "format": FORMAT}
+    if config.encode.scaling_factor is not None:  # left out else, as it was before there was such a field
+        identity["scaling_factor"] = config.encode.scaling_factor
     encoding = Encoding(
         images_uri=shards_uri(shards),
         clip_uri=network_folder(clip),
@@ -68,7 +78,11 @@ def encode_stage(
     encoders = digest_of([FORMAT, clip.digest, autoencoder.digest, config.encode.precision])
 
     def compute(attempt: Attempt) -> LatentFigures:
-        return _encode(config, shards, encoding, encoders, attempt)
+        figures = _encode(config, shards, encoding, encoders, attempt)
+        if config.encode.autoencoder:
+            stated = read_scaling_factor(json.loads(storage.read_bytes(autoencoder.output(NETWORK_CONFIG))))
+            log_stated_factor(stated, figures.scaling_factor)
+        return figures
 
     inputs = (shards, clip, autoencoder)
     return Stage("encode", identity, inputs, compute, LatentFigures, shards_exist, uses_gpu=True)
@@ -99,17 +113,47 @@ def _encode(
     attempt.write("empty_prompt", "empty_prompt.npy", npy_bytes(empty_prompt))
     num_cut = sum(row["cut_captions"] for row in sharded.rows)
     if num_cut:
-        logger.warning("encode: %d captions have more than %d tokens, the rest is not read", num_cut, len(empty_prompt))
+        logger.warning("encode: %d captions have more than %d tokens, the rest is ignored", num_cut, len(empty_prompt))
     first = sharded.rows[0]
+    measured = scaling_factor([row for row in latents.to_pylist() if row["split"] == "train"])
     return LatentFigures(
         **counts,
         num_new=sharded.num_new,
-        scaling_factor=scaling_factor([row for row in latents.to_pylist() if row["split"] == "train"]),
+        **choose_factor(config.encode.scaling_factor, measured),
         latent_shape=square_latent_shape(first, rows[first["case_id"]], config.data.resolution),
         caption_tokens=len(empty_prompt),
         num_cut_captions=num_cut,
         classes=class_names(latents.to_pylist())[0],
     )
+
+
+def choose_factor(configured: float | None, measured: float) -> dict[str, float]:
+    """Return the scaling factor that training uses and the measured one; warn where they differ."""
+    used = configured or measured
+    if _differ(used, measured):
+        logger.warning(
+            "encode: encode.scaling_factor is %.5g, the one measured on the training images is %.5g: right for a noise "
+            "predictor that was trained with it (train.init); leave it out to train one from random weights",
+            used,
+            measured,
+        )
+    return {"scaling_factor": used, "measured_scaling_factor": measured}
+
+
+def log_stated_factor(stated: float, used: float) -> None:
+    """Log where a given autoencoder states another scaling factor than the one that is used."""
+    if _differ(used, stated):
+        logger.info(
+            "encode: config.json of encode.autoencoder states the scaling factor %.5g, and %.5g is used; to go on with "
+            "a noise predictor that was trained on its latents (train.init), set encode.scaling_factor=%.5g",
+            stated,
+            used,
+            stated,
+        )
+
+
+def _differ(used: float, other: float) -> bool:
+    return abs(used - other) > TOLERANCE * other
 
 
 def class_names(rows: Sequence[Row]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -128,17 +172,16 @@ def check_classes(config: DiffusionConfig, shards: Record[ImageShardFigures]) ->
         return
     rows = read_table(shards.output("index"), columns=["case_id", "class_name", "split"]).to_pylist()
     classes, lost = class_names(rows)
-    remedy = "add images of it, leave it out, or draw another split (data.split_seed)"
+    remedy = "add images of it, leave it out, or generate another split (data.split_seed)"
     if problems := [
         Problem("held-out-class", case_id, f"its class {name!r} has no training image", remedy)
         for name, case_id in lost.items()
     ]:
         raise DataError(problems)
     if number != len(classes) + 1:
-        shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
         raise ConfigError(
             f"train.model.num_class_embeds ({number}) must be {len(classes) + 1}: the training images have "
-            f"{len(classes)} classes ({shown}), and one more label stands for no class"
+            f"{len(classes)} classes ({name_some(classes, 10)}), and one more label means no class"
         )
 
 

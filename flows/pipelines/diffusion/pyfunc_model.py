@@ -29,6 +29,7 @@ from data_pipelines.errors import InputError
 from flows.pipelines.diffusion.image_condition import read_image
 from flows.pipelines.diffusion.requests import read_request, whole_number
 from flows.pipelines.diffusion.text_to_image import TextToImage
+from flows.registry.bundle import BUNDLE_ARTIFACT
 from flows.registry.input_rows import iter_rows
 from unet_models.specs.diffusion import SampleSpec
 
@@ -38,7 +39,7 @@ class RegisteredTextToImage(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the model folder from the model's artifacts."""
-        self.model = TextToImage(Path(context.artifacts["bundle"]))
+        self.model = TextToImage(Path(context.artifacts[BUNDLE_ARTIFACT]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
         """Return images, or the paths they were written to, one per row. Rows of equal step counts go together."""

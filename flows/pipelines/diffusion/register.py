@@ -85,7 +85,7 @@ def model_card(config: DiffusionConfig, trained: Trained, evaluation: Generation
     return "\n".join(
         [
             f"# {config.registry.name}",
-            f"Draws {shards.resolution}x{shards.resolution} images for prompts: a latent-diffusion model "
+            f"Generates {shards.resolution}x{shards.resolution} images for prompts: a latent-diffusion model "
             f"({config.train.model.backbone}, {config.train.noise.prediction_type}), trained for "
             f"{trained.training.figures.step} steps on {shards.num_train} images of {shards.dataset}, "
             f"cut to {', '.join(shards.buckets)}. "

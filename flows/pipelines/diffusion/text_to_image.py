@@ -23,9 +23,10 @@ from torch import Tensor
 from data_pipelines.errors import InputError, WeightsError
 from data_pipelines.loading.order import evenly_spaced, group_alike
 from flows.pipelines.diffusion.image_condition import ImageConditioner
+from flows.registry.bundle import read_bundle, write_bundle
 from unet_models.formats.clip_folder import Clip, save_text_encoder, save_tokenizer
 from unet_models.formats.denoiser_folder import load_denoiser, pipeline_obstacle, save_denoiser
-from unet_models.networks.autoencoder import load_autoencoder
+from unet_models.networks.autoencoder import downsampling_factor, load_autoencoder
 from unet_models.networks.denoiser import Denoiser
 from unet_models.networks.tokenizer import count_tokens
 from unet_models.precision import autocast
@@ -36,7 +37,6 @@ from unet_models.specs.diffusion import Bundle, ImageRequest, SampleSpec
 
 logger = logging.getLogger(__name__)
 
-BUNDLE = "unetflow.json"
 INDEX = "model_index.json"
 PARTS = {
     "tokenizer": ["transformers", "CLIPTokenizer"],
@@ -61,7 +61,7 @@ def write_pipeline(
     scheduler.save_pretrained(str(folder / "scheduler"))
     if not pipeline_obstacle(denoiser.spec):
         (folder / INDEX).write_text(json.dumps(_pipeline_index(type(scheduler).__name__), indent=1))
-    (folder / BUNDLE).write_text(bundle.model_dump_json(indent=1))
+    write_bundle(folder, bundle)
 
 
 def _pipeline_index(scheduler: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class TextToImage:
     def __init__(self, folder: Path, device: str | torch.device | None = None) -> None:
         """Load what ``write_pipeline`` wrote."""
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.bundle = Bundle.model_validate_json((folder / BUNDLE).read_text())
+        self.bundle = read_bundle(folder, Bundle)
         self.clip = Clip(folder / "text_encoder", self.device)
         self.autoencoder = load_autoencoder(folder / "vae", self.device)
         self.denoiser = load_denoiser(folder / "unet").to(self.device)
@@ -120,7 +120,7 @@ class TextToImage:
         cut = [prompt for prompt, count in counts if count > tokenizer.model_max_length]
         if cut:
             limit = tokenizer.model_max_length
-            logger.warning("%d prompts have more than %d tokens, the rest is not read: %.80r", len(cut), limit, cut[0])
+            logger.warning("%d prompts have more than %d tokens, the rest is ignored: %.80r", len(cut), limit, cut[0])
 
     @property
     def takes_text(self) -> bool:
@@ -167,7 +167,7 @@ class TextToImage:
     def latent_shape(self, request: ImageRequest) -> tuple[int, int, int]:
         """Return the shape (C, h, w) of an image's latents. Raises InputError for a side that the autoencoder lacks."""
         channels, height, width = self.bundle.latent_shape
-        factor = 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
+        factor = downsampling_factor(self.autoencoder.config)
         for name, pixels in (("width", request.width), ("height", request.height)):
             if pixels is not None and pixels % factor:
                 raise InputError(f"{name} must be a multiple of {factor} pixels, got {pixels}")
@@ -205,7 +205,7 @@ class TextToImage:
         names = [request.class_name if of is None else of for request in requests]
         if unknown := [name for name in names if name not in numbers]:
             known = f"one of {', '.join(classes)}" if classes else "none: it was trained without classes"
-            raise InputError(f"class: there is no {unknown[0]!r}; the model takes {known}")
+            raise InputError(f"class: unknown class {unknown[0]!r}; the model takes {known}")
         if not classes:
             return None
         return torch.tensor([numbers[name] for name in names], device=self.device)
@@ -218,7 +218,7 @@ def to_pixels(images: Tensor) -> np.ndarray:
     """
     if not bool(torch.isfinite(images).all()):
         raise WeightsError(
-            "the drawn images are not finite: the networks' weights are broken, or the precision is too low "
+            "the generated images are not finite: the networks' weights are broken, or the precision is too low "
             "(evaluate.precision=fp32)"
         )
     scaled = (images.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()

@@ -15,6 +15,7 @@ from flows.stages.stage import Stage
 from flows.training.figures import TrainingFigures
 from flows.training.initial import Meaning, prefixed
 from flows.training.stage import training_stage
+from unet_models.formats.diffusers_pipeline import read_noise, read_scaling_factor
 
 if TYPE_CHECKING:
     from flows.training.task import TrainingTask
@@ -52,7 +53,14 @@ def train_stage(
 
 
 def describe_bundle(bundle: Mapping[str, Any]) -> Meaning:
-    """Read from the file beside a text-to-image model's weights what they stand for; it does not name the encoders."""
+    """Read from the files beside a text-to-image model's weights what they stand for; none names the encoders.
+
+    They are those of a registered model, or the configurations of the parts of a pipeline of diffusers.
+    """
+    if "scheduler" in bundle:
+        noise = read_noise(bundle["scheduler"]) if bundle["scheduler"] else {}
+        scale = _scale(read_scaling_factor(bundle["vae"])) if bundle["vae"] else {}
+        return Meaning(bound_to=prefixed("train.noise", noise), made_for=scale)
     return Meaning(
         classes=tuple(bundle["classes"]),
         bound_to=prefixed("train.noise", bundle["noise"]),

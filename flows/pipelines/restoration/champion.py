@@ -24,8 +24,7 @@ from flows.registry.champion import Champion, Compared, compare_scores, readable
 from flows.sharding.images import ImageShardFigures
 from flows.stages.attempt import Attempt
 from flows.stages.record import Record
-from flows.stages.stage import Stage, run_stage
-from flows.training.provenance import check_unseen
+from flows.training.champion import evaluate_champion
 from unet_models.specs.restoration import (
     DenoisingSpec,
     ImageBundle,
@@ -73,11 +72,9 @@ def _score_champion(
     config: RestorationConfig, shards: Record[ImageShardFigures], champion: Champion
 ) -> Record[RestorationScores]:
     """Score the champion; a cache hit where these images were scored before."""
-    check_unseen(shards.output("index"), champion, config.storage_uri)
+    identity = {"data": evaluation_digest(config, shards)}
     compute = partial(_compute, config, shards, champion)
-    identity = {"model": champion.model_id, "data": evaluation_digest(config, shards)}
-    stage = Stage("evaluate_champion", identity, (shards,), compute, RestorationScores, uses_gpu=True)
-    return run_stage(stage, config.storage_uri).record
+    return evaluate_champion(config, champion, identity, (shards,), compute, RestorationScores)
 
 
 def _compute(

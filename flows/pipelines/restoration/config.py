@@ -36,7 +36,7 @@ class RestorationConfig(PipelineConfig):
     pipeline: Literal["restoration"] = "restoration"
     """Name of the pipeline."""
     task: TaskSpec = DenoisingSpec()
-    """What is restored; ``name`` chooses the task."""
+    """Restoration task; ``name`` selects it."""
     data: ImageSpec = ImageSpec()
     """Images to shards."""
     train: RestorationSpec = RestorationSpec()

@@ -13,7 +13,7 @@ from data_pipelines import storage
 from data_pipelines.digests import digest_of
 from data_pipelines.progress import track
 from data_pipelines.shards.index import read_table, write_table
-from flows.cluster.actors import Item, map_on_actors
+from flows.cluster.actors import Row, map_on_actors
 from flows.metrics import METRICS
 from flows.pipelines.restoration.clips import group_frames
 from flows.pipelines.restoration.config import RestorationConfig
@@ -131,7 +131,7 @@ def group_images(held_out: Mapping[int, Mapping[str, Any]], clip_pattern: str) -
     return list(group_frames({number: row["case_id"] for number, row in held_out.items()}, clip_pattern).values())
 
 
-def _score_all(items: Sequence[Item], num_images: int, config: RestorationConfig) -> Iterator[ImageRow]:
+def _score_all(items: Sequence[Row], num_images: int, config: RestorationConfig) -> Iterator[ImageRow]:
     results = (json.loads(result["scores"]) for result in map_on_actors(ImageScorer, items, config.compute))
     for scored in track(((len(rows), rows) for rows in results), "evaluate", "images", num_images):
         yield from scored

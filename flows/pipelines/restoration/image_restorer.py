@@ -170,13 +170,17 @@ def check_png(output: str) -> None:
 def write_png(clip: Clip, output: str) -> str:
     """Write an image as PNG, or frames of one size as an animated PNG; return ``output``."""
     from PIL import Image
+    from PIL.PngImagePlugin import Blend
 
     check_png(output)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     first, *others = [Image.fromarray(frame) for frame in clip.frames]
     if others:
         shown = [milliseconds or UNTIMED for milliseconds in clip.milliseconds]
-        first.save(output, save_all=True, append_images=others, duration=shown, loop=0)
+        # Pillow merges a frame into an equal one before it, unless they are blended in another way: of opaque ones all
+        # ways show the same.
+        blend = [(Blend.OP_SOURCE, Blend.OP_OVER)[number % 2] for number in range(len(clip.frames))]
+        first.save(output, save_all=True, append_images=others, duration=shown, loop=0, blend=blend)
     else:
         first.save(output)
     return output

@@ -21,6 +21,7 @@ from mlflow.models import set_model
 
 from data_pipelines.errors import InputError
 from flows.pipelines.restoration.image_restorer import Clip, ImageRestorer, write_png
+from flows.registry.bundle import BUNDLE_ARTIFACT
 from flows.registry.input_rows import iter_rows
 
 
@@ -29,7 +30,7 @@ class RegisteredRestorer(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the weights from the model's artifacts."""
-        self.restorer = ImageRestorer.from_folder(Path(context.artifacts["bundle"]))
+        self.restorer = ImageRestorer.from_folder(Path(context.artifacts[BUNDLE_ARTIFACT]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
         """Return images, or the paths they were written to, one per row."""

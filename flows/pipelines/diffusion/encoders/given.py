@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from data_pipelines import storage
 from data_pipelines.digests import digest_of, file_digests
-from data_pipelines.errors import ConfigError, WeightsError
+from data_pipelines.errors import ConfigError, WeightsError, name_some
 from flows.pipelines.diffusion.config import DiffusionConfig
 from flows.stages.attempt import Attempt
 from flows.stages.record import Figures, Record
@@ -109,7 +109,7 @@ def _network_files(field: str, folders: Sequence[Path]) -> dict[str, Path]:
 
 def _found(folder: Path) -> str:
     names = sorted(path.name for path in folder.glob("*"))
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"
+    return name_some(names, 12) or "nothing"
 
 
 def _check_once(field: str, folders: Sequence[Path], load: Callable[[Path], object]) -> None:
@@ -155,11 +155,11 @@ def _check_clip_config(config: DiffusionConfig) -> None:
 
 
 def _check_autoencoder_config(config: DiffusionConfig) -> None:
-    from unet_models.networks.autoencoder import read_autoencoder_config
+    from unet_models.networks.autoencoder import downsampling_factor, read_autoencoder_config
 
     model = config.train.model
     found = _named("encode.autoencoder", Path(config.encode.autoencoder), read_autoencoder_config)
-    channels, factor = found.get("latent_channels", 4), 2 ** (len(found.get("block_out_channels", [0])) - 1)
+    channels, factor = found.get("latent_channels", 4), downsampling_factor(found)
     if model.out_channels != channels:  # those that go in are checked beside it: an image may be among them
         raise ConfigError(
             f"train.model.out_channels is {model.out_channels}, the latents of encode.autoencoder have {channels} "

@@ -109,7 +109,9 @@ def _checked_parts(
 def _shown(config: DiffusionConfig, asked: Sequence[Asked], buckets: Sequence[str]) -> list[Part]:
     """Plan what the report shows, one part a row. ``buckets`` are those trained on, most images first."""
     spec = config.evaluate
-    chosen = evenly_spaced(list(dict.fromkeys(replace(each, size=None) for each in asked)), spec.num_shown)
+    # An image that is drawn from keeps its size: in another aspect ratio its sides would be cut.
+    plain = (each if each.row is not None else replace(each, size=None) for each in asked)
+    chosen = evenly_spaced(list(dict.fromkeys(plain)), spec.num_shown)
     half = chosen[: max(len(chosen) // 2, 1)]
     parts = [
         _row(config, "grid", each, [(ImagePurpose.GRID, row, column) for column in range(GRID_COLUMNS)])
@@ -120,7 +122,7 @@ def _shown(config: DiffusionConfig, asked: Sequence[Asked], buckets: Sequence[st
         for row, each in enumerate(half)
         if (scales := spec.guidance_sweep) and can_be_guided(config)
     ]
-    if config.data.crop == "buckets":
+    if config.data.crop == "buckets" and config.train.image_condition.kind == "none":
         sizes = [bucket_size(bucket) for bucket in buckets[: spec.num_shown]]
         parts += [
             _row(config, "sizes", each, [(ImagePurpose.SIZES, row)] * len(sizes), sizes=sizes)
@@ -144,11 +146,14 @@ def _row(
     scales: Sequence[float | None] = (),
     sizes: Sequence[Size | None] = (),
 ) -> Part:
-    """Plan one row of pictures of the report, an image for each address, of its scale or size where they are given."""
+    """Plan one row of pictures of the report, an image for each address, of its scale or size where they are given.
+
+    Other images have the size of ``asked``.
+    """
     count = len(addresses)
     requests = tuple(
         build_request(config, asked, *address, scale=scale, size=size)
-        for address, scale, size in zip(addresses, scales or [None] * count, sizes or [None] * count, strict=True)
+        for address, scale, size in zip(addresses, scales or [None] * count, sizes or [asked.size] * count, strict=True)
     )
     return Part(
         name=name, kind="draw", requests=requests, given=given_rows([asked] * count), shows=True, measures=False

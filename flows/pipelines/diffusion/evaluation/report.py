@@ -71,7 +71,7 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
         | {
             "evaluate key": attempt.key,
             "training steps": str(trained.training.figures.step),
-            "scaling factor": f"{trained.latents.figures.scaling_factor:.5f}",
+            "scaling factor": _scaling_factor(trained),
             "split": f"{shards.figures.split}: {shards.figures.num_train} images trained on, "
             f"{shards.figures.num_val} held out",
         },
@@ -81,12 +81,20 @@ def write_report(attempt: Attempt, config: DiffusionConfig, trained: Trained, do
         attempt.write("overlay", "overlay.png", mosaic([[p.png for p in row.pictures] for row in grid]))
 
 
+def _scaling_factor(trained: Trained) -> str:
+    figures = trained.latents.figures
+    shown = f"{figures.scaling_factor:.5f}"
+    if figures.measured_scaling_factor in (None, figures.scaling_factor):
+        return shown
+    return f"{shown} as configured; measured on the training images: {figures.measured_scaling_factor:.5f}"
+
+
 def _changes(trained: Trained) -> dict[str, int]:
     """Count what was changed in images and captions, by the sentence that says so."""
     latents = trained.latents.figures
     found = {CHANGES[name]: count for name, count in trained.shards.figures.changes.items()}
     if latents.num_cut_captions:
-        found[f"with captions of more than {latents.caption_tokens} tokens: the rest is not read"] = (
+        found[f"with captions of more than {latents.caption_tokens} tokens: the rest is ignored"] = (
             latents.num_cut_captions
         )
     return found

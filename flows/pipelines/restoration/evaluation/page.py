@@ -61,7 +61,7 @@ class RestorationPage:
     lineage: Mapping[str, str]
     """Stage keys, digests, commit, model, by name."""
     times: TimeSplit | None = None
-    """What the training spent its wall time on."""
+    """Wall time of the training by part."""
     init: Initialisation | None = None
     """Weights that the training started from; None: random ones."""
 

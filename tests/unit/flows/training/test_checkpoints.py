@@ -1,4 +1,4 @@
-"""Checkpoints of all attempts: the newest usable one is found, and those passed over are named with the reason."""
+"""Checkpoints of all attempts: the newest usable one is found, and those skipped are named with the reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from flows.pipelines.segmentation.task import SegmentationTask
 from flows.stages.attempt import Attempt
-from flows.training.checkpoints import CheckpointSearch, checkpoint_name
+from flows.training.checkpoints import CheckpointSearch
+from flows.training.history import checkpoint_name
 from flows.training.stage import _select_checkpoint
 from tests.support.training import SPEC, fresh
 from tests.support.volumes import numbered

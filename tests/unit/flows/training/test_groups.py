@@ -83,16 +83,16 @@ def test_announced_ends_are_followed_by_another_group(
     several.stop.ask(StopReason.MORE_WORKERS)
     several.run()
     assert [record.getMessage() for record in caplog.records] == [
-        "train: checkpoint at step 3: a training worker received SIGTERM; training goes on",
-        "train: checkpoint at step 5: Ray is about to take a node away; training goes on",
-        "train: checkpoint at step 8: the cluster has room for more workers; training goes on",
+        "train: checkpoint at step 3: a training worker received SIGTERM; training continues",
+        "train: checkpoint at step 5: Ray is about to take a node away; training continues",
+        "train: checkpoint at step 8: the cluster has room for more workers; training continues",
     ]
     assert several.stop.read() is StopReason.NONE, "else the next group stops, too"
 
 
 def test_a_run_on_the_node_that_is_taken_away_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "own_node_id", lambda: "mine")
-    with pytest.raises(WorkersLostError, match=r"stopped at step 5: .* the same command goes on from there"):
+    with pytest.raises(WorkersLostError, match=r"stopped at step 5: .* the same command resumes from there"):
         groups_of(tmp_path, stops(5, StopReason.NODE_DRAINED, "mine")).run()
 
 
@@ -115,7 +115,7 @@ def test_a_signal_waits_for_the_checkpoint(
         groups_of(tmp_path, signalled).run()
     assert caplog.messages == [
         f"train: {number.name}: saving a checkpoint, within 30 s; another signal ends at once",
-        f"train: stopped at step 7 by {number.name}; the same command goes on from there",
+        f"train: stopped at step 7 by {number.name}; the same command resumes from there",
     ]
 
 

@@ -7,13 +7,29 @@ from pathlib import Path
 import pytest
 
 from flows.training.figures import TrainingFigures
-from flows.training.history import HISTORY, HistoryKeeper, Resume, Start, UnusableCheckpoint, read_history
+from flows.training.history import (
+    CHECKPOINT_NAME,
+    HISTORY,
+    HistoryKeeper,
+    Resume,
+    Start,
+    UnusableCheckpoint,
+    checkpoint_name,
+    read_history,
+)
 
 BROKEN = UnusableCheckpoint(name="a/step-00000900", step=900, reason="model.safetensors is truncated: 10 of 99 bytes")
 
 
 def keeper(stage: Path, attempt: str) -> HistoryKeeper:
     return HistoryKeeper.of(str(stage), str(stage / attempt))
+
+
+def test_the_name_of_a_checkpoint_says_its_step() -> None:
+    assert checkpoint_name(900) == "step-00000900"
+    match = CHECKPOINT_NAME.fullmatch(checkpoint_name(900))
+    assert match is not None
+    assert int(match[1]) == 900
 
 
 def test_the_first_start_is_no_resume(tmp_path: Path) -> None:

@@ -74,22 +74,22 @@ def test_heads_of_another_number_of_classes_are_listed(
     with caplog.at_level(logging.INFO):
         done = start(tmp_path, task("background", "liver"), two, meaning=OURS, unknown_base="models:/m/3")
     assert {each.name for each in done.reinitialised} == HEADS == weights.keys() - taken(tmp_path).keys()
-    assert "decoder.heads.0.weight is initialised anew: 3x8x1x1 there, 2x8x1x1 here" in caplog.text
+    assert "decoder.heads.0.weight is re-initialised: 3x8x1x1 there, 2x8x1x1 here" in caplog.text
     assert f"{len(weights) - 4} of {len(weights)} tensors" in caplog.text
-    assert "nothing says which samples shaped the weights of models:/m/3" in caplog.text
+    assert "the samples that the weights of models:/m/3 were trained on are unknown" in caplog.text
     sections = {"a": Page(segmentation_report(init={"": done})), "b": Page(diffusion_report(init={"denoiser": done}))}
     for page in sections.values():
         shown = page.sections["section-initial-weights"]
         assert "models:/m/3" in shown
         assert all(name in shown for name in HEADS)
-        assert "Nothing says which samples" in shown
+        assert "The samples that the weights of" in shown
     assert "section-initial-weights" not in Page(segmentation_report()).sections
 
 
 def test_heads_of_as_many_other_classes_are_not_taken(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     swapped = Meaning(classes=("background", "tumour", "liver"), made_for={"channels": ["MR"]})
     done = start(tmp_path, task("background", "liver", "tumour"), meaning=swapped)
-    reason = "its rows stand for background, tumour, liver there, for background, liver, tumour here"
+    reason = "its rows represent background, tumour, liver there but background, liver, tumour here"
     assert {each.name: each.reason for each in done.reinitialised} == dict.fromkeys(HEADS, reason)
     assert done.remarks == ("channels was MR, and is CT",)
 
@@ -98,7 +98,7 @@ def test_unknown_classes_are_taken_to_be_the_same_and_said(tmp_path: Path, weigh
     done = start(tmp_path, task("background", "liver", "tumour"))
     assert done.reinitialised == ()
     assert done.remarks == (
-        "nothing says which classes its rows stand for: taken to be the same, where their number is",
+        "the classes that its rows represent are unknown: assumed to be the same where their number is",
     )
 
 
@@ -143,7 +143,7 @@ def test_a_denoiser_of_other_classes_draws_their_embedding_anew(tmp_path: Path) 
     assert start(tmp_path, denoiser, ours, meaning=ours).reinitialised == ()
     done = start(tmp_path, denoiser, ours, meaning=theirs.model_copy(update={"bound_to": {}}))
     assert [each.name for each in done.reinitialised] == ["class_embedding.weight"]
-    assert done.remarks == ("nothing says which encode.clip it was made for: taken to be the same",)
+    assert done.remarks == ("the encode.clip that it was made for is unknown: assumed to be the same",)
 
 
 def test_a_restorer_may_start_from_another_task(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError, UserError, WeightsError
 from data_pipelines.shards.index import index_table, write_table
+from flows.pipelines.diffusion.config import DiffusionConfig
+from flows.pipelines.diffusion.train import describe_bundle as describe_images
 from flows.pipelines.diffusion.train import train_stage
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.train import describe_bundle
@@ -140,6 +142,56 @@ def test_the_folder_of_a_model_says_its_classes(tmp_path: Path, index: Record[An
 def test_the_network_of_a_folder_of_diffusers(tmp_path: Path, index: Record[Any]) -> None:
     weights = write_weights(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
     assert find(tmp_path, index).uri == find(weights.parent, index).uri == str(weights)
+
+
+SCHEDULER: dict[str, Any] = {
+    "_class_name": "PNDMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "trained_betas": None,
+}
+"""As published with Stable Diffusion 1.5: without ``prediction_type``, which is diffusers' default."""
+
+
+def write_pipeline(folder: Path, scheduler: dict[str, Any], vae: dict[str, Any]) -> Path:
+    """Write a pipeline folder of diffusers; return its weights."""
+    (folder / "model_index.json").write_text("{}")
+    for name, content in (("scheduler/scheduler_config.json", scheduler), ("vae/config.json", vae)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    return write_weights(folder / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+def test_a_pipeline_of_diffusers_says_noise_process_and_scale(tmp_path: Path, index: Record[Any]) -> None:
+    config = diffusion_config()
+    noise = {f"train.noise.{name}": value for name, value in config.train.noise.model_dump(mode="json").items()}
+    scale = "scaling factor of the latents"
+
+    def found(place: Path, **settings: Any) -> Origin | None:
+        ours = Meaning(bound_to=noise | {"encode.clip": "c"} | settings, made_for={scale: "0.2"})
+        return find_origin(DiffusionConfig(), str(place), [index], ours, describe_images)
+
+    weights = write_pipeline(tmp_path, SCHEDULER, {"_class_name": "AutoencoderKL"})
+    for place in (tmp_path, weights.parent, weights):
+        read = found(place)
+        assert read is not None
+        assert (read.uri, read.meaning) == (str(weights), Meaning(bound_to=noise, made_for={scale: "0.18"}))
+        with pytest.raises(
+            ConfigError, match=r"train\.noise\.beta_end is not what .*, train\.noise\.beta_end=0\.012 \(for"
+        ):
+            found(place, **{"train.noise.beta_end": 0.02})
+    write_pipeline(tmp_path, SCHEDULER | {"prediction_type": "v_prediction", "trained_betas": [0.1]}, {})
+    with pytest.raises(ConfigError, match=r"train\.noise\.schedule and train\.noise\.prediction_type are not"):
+        found(tmp_path)
+    write_pipeline(tmp_path, {"beta_schedule": "squaredcos_cap_v2", "rescale_betas_zero_snr": True}, {})
+    other = {"train.noise.schedule": "cosine", "train.noise.zero_terminal_snr": True}
+    read = found(tmp_path, **other)  # whose betas nobody reads
+    assert read is not None
+    assert read.meaning is not None
+    assert read.meaning.made_for == {}, "there is no configuration of the autoencoder"
+    assert find(tmp_path, index).meaning is None, "of another pipeline"
 
 
 def test_a_checkpoint_is_verified(tmp_path: Path, index: Record[Any]) -> None:

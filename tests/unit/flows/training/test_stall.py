@@ -46,7 +46,7 @@ def test_a_stall_is_told_once_and_its_end_too(
     assert "liver: train: no step after step 30 for 201 s, where reports come every 20.0 s" in training.sent[0]
     assert training.sent[0] in caplog.text
     training.report(40, pace=2)
-    assert "liver: train: steps again after" in caplog.text
+    assert "liver: train: steps resumed after" in caplog.text
     assert training.wait(500) == 2, "a second stall is another one"
 
 

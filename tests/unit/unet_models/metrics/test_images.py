@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from unet_models.metrics.images import MAX_PSNR, colourfulness, psnr, similarity
+from unet_models.restoration import similarity as ssim
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,42 @@ def test_psnr_and_ssim_are_those_of_scikit_image(pair: tuple[torch.Tensor, torch
     hole[:, 2:14, 10:20] = 1
     inside = hole[0, 5:-5, 5:-5].numpy() > 0
     assert similarity(*pair, hole) == pytest.approx(whole[:, 5:-5, 5:-5].mean(axis=0)[inside].mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("height", [26, 27, 42, 43, 61])  # of 16 windows, one more, 32, one more, 51
+def test_ssim_in_strips_is_that_of_the_whole(height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssim, "STRIP_PIXELS", 16 * 47)
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(3, height, 47, generator=generator)
+    restored = (image + 0.2 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+    strips = list(ssim.iter_ssim_strips(restored, image))
+    assert [len(strip) for _, strip in strips[:-1]] == [16] * (len(strips) - 1)
+    assert sum(len(strip) for _, strip in strips) == height - 10
+    _, whole = structural_similarity(
+        image.double().numpy(), restored.double().numpy(), channel_axis=0, data_range=1, gaussian_weights=True,
+        sigma=1.5, use_sample_covariance=False, full=True,
+    )  # fmt: skip
+    expected = whole[:, 5:-5, 5:-5].mean(axis=0)
+    assert similarity(restored, image) == pytest.approx(expected.mean(), abs=1e-9)
+    region = (torch.rand(1, height, 47, generator=generator) > 0.7).float()
+    inside = region[0, 5:-5, 5:-5].numpy() > 0
+    assert similarity(restored, image, region) == pytest.approx(expected[inside].mean(), abs=1e-9)
+    assert math.isnan(similarity(restored, image, torch.zeros_like(region)))
+
+
+def test_ssim_of_a_photo_takes_little_memory() -> None:
+    program = """
+import torch
+from unet_models.metrics.images import similarity
+def peak(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) / 1024
+torch.set_num_threads(1)
+image = torch.rand(3, 2000, 2000)
+before = peak()
+similarity(image, image.flip(0))
+print(peak() - before)
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(found.stdout) < 500  # MB; 1.6 GB per megapixel by float64 convolutions
 
 
 def test_inside_a_region(pair: tuple[torch.Tensor, torch.Tensor]) -> None:

@@ -10,9 +10,22 @@ import torch
 
 from data_pipelines.errors import WeightsError
 from tests.support.encoders import AUTOENCODER, image_batch
-from unet_models.networks.autoencoder import TrainableAutoencoder, build_autoencoder, load_autoencoder
+from unet_models.networks.autoencoder import (
+    TrainableAutoencoder,
+    build_autoencoder,
+    downsampling_factor,
+    load_autoencoder,
+)
 from unet_models.sampling.pixels import scale_images
 from unet_models.training.objectives import Reconstruction
+
+
+def test_each_level_but_the_last_halves_the_sides() -> None:
+    autoencoder = build_autoencoder(AUTOENCODER, 16)
+    side = autoencoder.encode(torch.zeros(1, 3, 16, 16)).latent_dist.mean.shape[-1]
+    assert downsampling_factor(autoencoder.config) == 16 // side == 2
+    assert downsampling_factor({"block_out_channels": [8, 8, 8, 8]}) == 8
+    assert downsampling_factor({}) == 1, "the default of diffusers"
 
 
 def test_autoencoder_learns_and_keeps_sizes() -> None:

@@ -21,7 +21,7 @@ from unet_models.specs.diffusion import Bundle
     ("context", "bundle", "message"),
     [
         (128, {}, ""),
-        (128, {"latent_shape": (4, 4, 4)}, "it draws images of 8 pixels, the data have 64"),
+        (128, {"latent_shape": (4, 4, 4)}, "it generates images of 8 pixels, the data have 64"),
         (None, {}, "its conditions are none, those of this model text"),
         (128, {"classes": ["cat"]}, "its conditions are text, class, those of this model text"),
         (128, {"image_condition": {"kind": "masked"}}, "its conditions are text, masked image, those"),

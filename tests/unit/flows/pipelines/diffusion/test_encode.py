@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,19 @@ import pytest
 
 from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.shards.index import write_table
-from flows.pipelines.diffusion.encode import check_classes, class_names, scaling_factor, square_latent_shape
+from flows.pipelines.diffusion.encode import (
+    FORMAT,
+    LatentFigures,
+    check_classes,
+    choose_factor,
+    class_names,
+    encode_stage,
+    log_stated_factor,
+    scaling_factor,
+    square_latent_shape,
+)
+from flows.stages.stage import Stage
+from flows.training.figures import TrainingFigures
 from tests.support.diffusion import SHARDS, diffusion_config
 from tests.support.records import finished
 
@@ -24,6 +37,38 @@ def test_scaling_factor_makes_latents_of_unit_variance() -> None:
     ]
     drawn = means + deviations * rng.standard_normal((200, *means.shape))
     assert (drawn * scaling_factor(rows)).std() == pytest.approx(1, rel=1e-3)
+
+
+def test_a_configured_scaling_factor_is_used_and_the_measured_one_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    assert choose_factor(None, 0.25) == {"scaling_factor": 0.25, "measured_scaling_factor": 0.25}
+    assert choose_factor(0.18215, 0.19) == {"scaling_factor": 0.18215, "measured_scaling_factor": 0.19}
+    assert not caplog.records
+    assert choose_factor(0.18215, 0.25) == {"scaling_factor": 0.18215, "measured_scaling_factor": 0.25}
+    assert "encode.scaling_factor is 0.18215, the one measured on the training images is 0.25" in caplog.text
+
+
+def test_what_a_given_autoencoder_states_is_compared(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        log_stated_factor(0.18215, 0.19)
+        assert not caplog.records
+        log_stated_factor(0.18215, 0.25)
+    assert "set encode.scaling_factor=0.18215" in caplog.text
+
+
+def test_a_scaling_factor_changes_the_key_where_it_is_set() -> None:
+    networks = [
+        finished(name, TrainingFigures(step=1, run_id=None, num_workers=1), **{"config.json": name})
+        for name in ("train_clip", "train_autoencoder")
+    ]
+    shards = finished("shard", SHARDS)
+
+    def stage(**encode: object) -> str:
+        return encode_stage(diffusion_config(encode=encode), shards, *networks).key
+
+    identity = {"precision": "fp32", "format": FORMAT}  # keys of before there was the field
+    unset = Stage("encode", identity, (shards, *networks), lambda _: pytest.fail("encodes"), LatentFigures)
+    assert stage() == unset.key
+    assert len({stage(), stage(scaling_factor=0.18215), stage(scaling_factor=0.13025)}) == 3
 
 
 def test_latents_of_the_square_from_those_of_any_bucket() -> None:

@@ -62,7 +62,7 @@ def test_it_is_compared_in_the_space_of_its_extractor(monkeypatch: pytest.Monkey
 
 def test_the_card_says_what_it_is_how_good_and_how_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     card = candidate_of(monkeypatch).build_card()
-    assert "Draws 32x32 images for prompts: a latent-diffusion model (unet, epsilon), trained for 700 steps" in card
+    assert "Generates 32x32 images for prompts: a latent-diffusion model (unet, epsilon), trained for 700 steps" in card
     assert "on 20 images of shapes, cut to 32x32. Evaluated on 9 images" in card
     assert "| caption_accuracy | 0.7500 |" in card
     assert 'mlflow.pyfunc.load_model("models:/shapes@champion")' in card

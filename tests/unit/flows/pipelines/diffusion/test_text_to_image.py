@@ -119,7 +119,7 @@ def test_sides_that_the_autoencoder_does_not_have(encoders: tuple[Path, Path], t
 
 
 def test_pixels_that_are_not_finite_are_no_image() -> None:
-    with pytest.raises(WeightsError, match="drawn images are not finite"):
+    with pytest.raises(WeightsError, match="generated images are not finite"):
         to_pixels(torch.full((1, 3, 2, 2), float("nan")))
 
 
@@ -131,7 +131,7 @@ def test_prompts_that_are_cut_are_told(
         model.draw([ImageRequest(prompt="a", seed=0, guidance_scale=1.0)])
         assert "not read" not in caplog.text
         model.draw([ImageRequest(prompt="a red circle " * 9, seed=0, guidance_scale=1.0)])
-    assert "1 prompts have more than 8 tokens, the rest is not read: 'a red circle a red" in caplog.text
+    assert "1 prompts have more than 8 tokens, the rest is ignored: 'a red circle a red" in caplog.text
 
 
 CONDITIONED: dict[str, Any] = {"context_dim": None, "num_class_embeds": 3, "in_channels": 9}
@@ -196,6 +196,30 @@ def test_thin_holes_survive_and_nothing_under_them_is_known(encoders: tuple[Path
     assert (known.min(), known.max()) == (200, 200)
 
 
+def test_the_middle_of_an_image_of_another_aspect_ratio_is_drawn_from(
+    encoders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = conditioned(encoders, tmp_path)
+    square = np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8)
+    beside = np.full((16, 5, 4), 255, np.uint8)
+    wide = np.concatenate([beside, square, beside], axis=1)
+    expected = model.conditioner.known([square], (4, 4, 4))
+    assert not caplog.records
+    for image, shape in ((wide, "26x16"), (wide.transpose(1, 0, 2), "16x26")):
+        caplog.clear()
+        known = model.conditioner.known([image], (4, 4, 4))
+        wanted = expected if image is wide else model.conditioner.known([square.transpose(1, 0, 2)], (4, 4, 4))
+        torch.testing.assert_close(known, wanted)
+        assert f"the middle 16x16 pixels of its {shape} are used to draw 16x16" in caplog.text
+    caplog.clear()
+    model.conditioner.known([wide], (4, 8, 13))
+    assert not caplog.records, "of the aspect ratio that is drawn"
+    opaque = np.concatenate([beside, np.full_like(square, 255), beside], axis=1)
+    opaque[:, :4, 3] = 0
+    with pytest.raises(InputError, match="all that is transparent lies outside of them"):
+        model.conditioner.known([opaque], (4, 4, 4))
+
+
 def test_a_small_image_is_enlarged_to_the_size_that_is_drawn(encoders: tuple[Path, Path], tmp_path: Path) -> None:
     model = conditioned(encoders, tmp_path, kind="low_resolution")
     (known,) = model.conditioner.known([np.zeros((4, 6, 3), np.uint8)], (4, 6, 4))  # type: ignore[misc]
@@ -208,7 +232,7 @@ def test_a_small_image_is_enlarged_to_the_size_that_is_drawn(encoders: tuple[Pat
 @pytest.mark.parametrize(
     ("request_", "image", "message"),
     [
-        ({"class_name": "cow"}, None, "class: there is no 'cow'; the model takes one of cat, dog"),
+        ({"class_name": "cow"}, None, "class: unknown class 'cow'; the model takes one of cat, dog"),
         (
             {},
             np.zeros((4, 4, 3), np.uint8),
@@ -228,7 +252,7 @@ def test_conditions_that_the_model_does_not_take(
 
 def test_a_model_of_text_alone_refuses_class_and_image(encoders: tuple[Path, Path], tmp_path: Path) -> None:
     model = TextToImage(pipeline_folder(encoders, tmp_path, {}))
-    with pytest.raises(InputError, match="class: there is no 'cat'; the model takes none: it was trained without"):
+    with pytest.raises(InputError, match="class: unknown class 'cat'; the model takes none: it was trained without"):
         model.draw([ImageRequest(class_name="cat", seed=0, guidance_scale=1.0)])
     with pytest.raises(InputError, match="image: the model was trained without one"):
         model.draw([ImageRequest(seed=0, guidance_scale=1.0)], images=[np.zeros((16, 16, 3), np.uint8)])

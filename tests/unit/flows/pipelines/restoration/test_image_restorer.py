@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from data_pipelines.errors import DataError, InputError, WeightsError
+from data_pipelines.images.frames import split_frames
 from flows.pipelines.restoration.clips import mean_change
-from flows.pipelines.restoration.image_restorer import ImageRestorer
+from flows.pipelines.restoration.image_restorer import UNTIMED, Clip, ImageRestorer, write_png
 from flows.registry.bundle import WEIGHTS, write_bundle
 from unet_models.restoration.build import build_task
 from unet_models.restoration.restorer import Restorer, TrainableRestorer
@@ -105,6 +107,19 @@ def test_every_frame_of_a_file_is_restored_by_itself(tmp_path: Path, caplog: pyt
             written.seek(number)
             assert np.array_equal(np.asarray(written.convert("RGB")), frame)
             assert written.info["duration"] == (40, 50, 60)[number]
+
+
+@pytest.mark.parametrize("order", ["aabbba", "aaa", "ab"])
+def test_equal_neighbours_in_a_clip_are_frames_of_their_own(order: str, tmp_path: Path) -> None:
+    images = {"a": pixels(16, 20, 3), "b": 255 - pixels(16, 20, 3)}
+    clip = Clip([images[name] for name in order], [40.0, 50.0, 0.0, 60.0, 70.0, 80.0][: len(order)])
+    path = write_png(clip, str(tmp_path / "film.png"))
+    frames = split_frames(Path(path).read_bytes(), path, 1 << 20)
+    assert [frame.milliseconds for frame in frames] == [shown or UNTIMED for shown in clip.milliseconds]
+    for frame, expected in zip(frames, clip.frames, strict=True):
+        with Image.open(io.BytesIO(frame.encoded)) as image:
+            assert np.array_equal(np.asarray(image.convert("RGB")), expected)
+            assert image.convert("RGBA").getextrema()[3] == (255, 255)
 
 
 def test_a_mask_of_several_frames_is_refused(tmp_path: Path) -> None:

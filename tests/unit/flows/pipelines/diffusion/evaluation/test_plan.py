@@ -55,6 +55,21 @@ def test_with_buckets_an_image_has_the_size_of_its_captions_own(workers: int) ->
     assert all(r.width is None for part in found.parts if part.name == "grid" for r in part.requests)
 
 
+def test_with_buckets_what_draws_from_an_image_keeps_its_size() -> None:
+    data = {"layout": "auto", "resolution": 32, "crop": "buckets", "bucket_multiple": 8}
+    model = {"channels": (32,), "attention_levels": (True,), "in_channels": 9}
+    train = {"model": model, "image_condition": {"kind": "masked"}, "global_batch_size": 12}
+    config = diffusion_config(data=data, train=train, evaluate={"num_images": 8, "num_shown": 2})
+    buckets = {"x": "40x24", "a": "64x16", "b": "32x32"}
+    found = plan(config, [*buckets], ["train", "val", "val"], [*buckets.values()])
+    rows = {"a": (64, 16), "b": (32, 32)}
+    for name in ("generated", "grid", "sweep", "trace"):
+        requests = [request for part in found.parts if part.name == name for request in part.requests]
+        assert requests
+        assert all((request.width, request.height) == rows[request.prompt] for request in requests), name
+    assert not [part for part in found.parts if part.name == "sizes"], "an image has one size"
+
+
 def test_real_images_are_evenly_spaced_over_their_side() -> None:
     samples = Samples(["c"] * 20_000, ["train", "val"] * 10_000, ["8x8"] * 20_000)
     rows = samples.rows("train")

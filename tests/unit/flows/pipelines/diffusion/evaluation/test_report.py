@@ -31,7 +31,7 @@ def test_changes_of_images_and_cut_captions_are_told_in_words() -> None:
     for text in (
         "of several frames or pages: the first is used, with the caption of the whole",
         "converted to sRGB by the colour profile in the file",
-        "with captions of more than 77 tokens: the rest is not read",
+        "with captions of more than 77 tokens: the rest is ignored",
     ):
         assert text in section
     whole = finished("encode", LATENTS.model_copy(update={"num_cut_captions": 0}))
