@@ -20,7 +20,7 @@ from flows.cluster.folders import stack_folder
 from flows.config.locations import private_folder
 from infra.stack.servers import mlflow, postgres, prefect_server, prefect_worker, ray
 from infra.stack.service import Service, StackError, end_of, stop, watch
-from infra.stack.variables import client_variables, pick_ports, write_environment, write_secrets
+from infra.stack.variables import client_variables, ensure_secrets, pick_ports, write_environment
 
 
 def make_automation(log: Path, clients: Mapping[str, str]) -> None:
@@ -39,13 +39,13 @@ def make_automation(log: Path, clients: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def running(folder: Path, say: Callable[[str], None] = print) -> Iterator[tuple[list[Service], dict[str, str]]]:
-    """The stack for the length of the block; hands on its services, and the variables that their clients need."""
+def run_stack(folder: Path, say: Callable[[str], None] = print) -> Iterator[tuple[list[Service], dict[str, str]]]:
+    """Run the stack for the length of the block; yield its services and the variables of their clients."""
     private_folder(folder)
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
     (folder / "stack.env").unlink(missing_ok=True)  # of a stack that was killed
-    secret, ports = write_secrets(folder), pick_ports()
+    secret, ports = ensure_secrets(folder), pick_ports()
     clients = client_variables(secret, ports, folder / "storage")
     services = [
         postgres(folder, ports["postgres"], secret),
@@ -77,7 +77,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background jobs ignore SIGINT otherwise
         signal.signal(number, signal.default_int_handler)
     try:
-        with running(folder) as (services, clients):
+        with run_stack(folder) as (services, clients):
             print(_welcome(folder, clients), flush=True)
             watch(services)
     except (StackError, ConfigError) as error:

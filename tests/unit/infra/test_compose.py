@@ -100,6 +100,14 @@ def example_variables() -> set[str]:
     return set(re.findall(r"^([A-Z_0-9]+)=", (INFRA / "env.example").read_text(), re.MULTILINE))
 
 
+def test_mlflow_has_the_options_of_the_stack() -> None:
+    patience = "--timeout-worker-healthcheck 60"
+    assert f'"--uvicorn-opts", "{patience}"' in (INFRA / "stack" / "servers.py").read_text()
+    assert f"--uvicorn-opts={patience}" in compose()["services"]["mlflow"]["command"]
+    charts = yaml.safe_load_all((INFRA / "values.yaml").read_text())
+    assert [chart["mlflow"]["extraArgs"]["uvicornOpts"] for chart in charts] == [patience]
+
+
 @pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated:UserWarning")  # MLflow imports it
 def test_the_auth_file_of_mlflow_is_complete_and_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.server.auth.config import read_auth_config
@@ -113,6 +121,7 @@ def test_the_auth_file_of_mlflow_is_complete_and_holds_no_password(monkeypatch: 
     config = read_auth_config()
     assert config.database_uri == "postgresql+psycopg:///mlflow_auth"
     assert config.admin_password == "of the environment"
+    assert config.auth_cache_ttl_seconds == 60, "as in `make stack`"
     parser = configparser.ConfigParser()
     parser.read(path)
     assert not [name for name in parser["mlflow"] if "password" in name]
