@@ -28,6 +28,7 @@ INSIDE = {name: value for name, value in os.environ.items() if not name.startswi
     "HOME": str(HOME),
     "UNETFLOW_CACHE": str(HOME / "cache"),
     "UNETFLOW_STORAGE": str(HOME / "storage"),
+    "OMP_NUM_THREADS": "1",  # processes run side by side: threads that wait for a core spin, many times slower
     "RAY_worker_niceness": "0",  # Ray's default, 15, starves its workers wherever anything else runs
 }
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from data_pipelines import storage
 from flows.ablation.budget import fit_within
@@ -26,9 +29,13 @@ def ablated(folder: Path) -> SegmentationConfig:
     return SegmentationConfig.model_validate(values)
 
 
-def test_all_variants_train_the_steps_that_fit_into_the_time(tmp_path: Path) -> None:
+def test_variants_train_the_steps_that_fit_into_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the three, so that as many run side by side."""
+    monkeypatch.setattr("flows.ablation.budget.MAX_TRIED_SECONDS", 2.0)
     config = ablated(tmp_path)
-    skips = find_ablation(config, "skips")
+    known = find_ablation(config, "skips")
+    assert list(known.variants(config)) == ["all", "gated", "none"]
+    skips = replace(known, variants=lambda each: dict(list(known.variants(each).items())[:2]))
     fitted = fit_within(config, skips, range(1), SECONDS)
     train = fitted.train  # type: ignore[attr-defined]  # of the segmentation
     assert isinstance(train, TrainSpec)
@@ -38,9 +45,9 @@ def test_all_variants_train_the_steps_that_fit_into_the_time(tmp_path: Path) -> 
 
     short = fitted.model_copy(update={"train": train.model_copy(update={"num_steps": 10, "validate_every_steps": 5})})
     runs = run_ablation(short, skips, range(1))
-    assert [run.variant for run in runs] == ["all", "gated", "none"]
+    assert [run.variant for run in runs] == ["all", "gated"]
     assert len({run.records["shard"].key for run in runs}) == 1
-    assert len({run.records["train"].key for run in runs}) == 3
+    assert len({run.records["train"].key for run in runs}) == 2
     for summary in summarise_runs(skips, runs):
         assert [step for step, _ in summary.curve] == [5, 10]
         assert 0 <= summary.estimates["dice"].mean <= 1

@@ -255,11 +255,11 @@ def test_missing_data_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("data.rot=x", "data.rot: there is no such field; `unetflow config --reference` lists all fields"),
+        ("data.rot=x", "data.rot: unknown field; `unetflow config --reference` lists all fields"),
         ("data.ndim=flat", "data.ndim: Input should be 2 or 3 (got 'flat')"),
         (
             "data.layout=bids",
-            "data.layout: there is no layout 'bids'; choose one of auto, decathlon, nnunet, folders, dicom, phantoms",
+            "data.layout: unknown layout 'bids'; choose one of auto, decathlon, nnunet, folders, dicom, phantoms",
         ),
         ("data.ndim", "--set data.ndim: write it as a.b=value"),
         ("=3", "--set =3: write it as a.b=value"),
@@ -274,7 +274,7 @@ def test_bad_override(tmp_path: Path, override: str, expected: str) -> None:
 def test_all_wrong_fields_are_listed_with_the_file(tmp_path: Path) -> None:
     config = configure(tmp_path, tmp_path, data={"rot": 1, "fold": -1}, trian={})
     message = run_here("shard", config).message
-    assert f"{config}: 3 field(s) are wrong:" in message
+    assert f"{config}: 3 invalid field(s):" in message
     assert all(f"\n  {field}: " in message for field in ("data.rot", "data.fold", "trian"))
     assert "greater than or equal to 0 (got -1)" in message
 
@@ -318,7 +318,7 @@ class Refusing:
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         if item["number"] == 2:
-            raise WeightsError("the drawn images are not finite")
+            raise WeightsError("the generated images are not finite")
         return item | {"doubled": 2 * item["number"]}
 
 
@@ -328,5 +328,5 @@ def test_an_actor_keeps_the_type_and_words_of_its_error() -> None:
     good = list(map_on_actors(Refusing, [{"number": 0}, {"number": 1}], one))
     assert sorted(row["doubled"] for row in good) == [0, 2]
     assert all(row.keys() == {"number", "doubled"} for row in good)
-    with pytest.raises(WeightsError, match=r"^the drawn images are not finite$"):
+    with pytest.raises(WeightsError, match=r"^the generated images are not finite$"):
         list(map_on_actors(Refusing, [{"number": number} for number in range(4)], one))

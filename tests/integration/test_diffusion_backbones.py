@@ -100,7 +100,7 @@ def run_conditioned(project: Project, backbone: str, conditions: tuple[str, ...]
         "evaluate.guidance_sweep=[]",
         "compute.num_workers=1",
     )
-    result = project.run("run", str(project.config), *(word for each in change for word in ("--set", each)))
+    result = project.run("register", str(project.config), *(word for each in change for word in ("--set", each)))
     cached = {stage["name"] for stage in result["stages"] if stage["cached"]}
     assert cached == {"shard", "train_clip", "train_autoencoder", "encode"}
     assert result["alias"] == "champion"

@@ -66,7 +66,7 @@ def test_every_case_is_scored_by_the_network_that_has_not_seen_it(project: Proje
     own = json.loads((folder / "record.json").read_text())["figures"]
     assert own["folds"] == [0, 1]
     kept = any(own["postprocessing"].values())
-    data = find_cases(load_config(project.config).data, storage.cache_folder() / "generated")  # type: ignore[attr-defined]
+    data = find_cases(load_config(project.config).data, storage.generated_folder())  # type: ignore[attr-defined]
     references = {case.case_id: case.label for case in data.cases}
     for row in table:
         name = f"{row['case_id']}.nii.gz"
@@ -112,7 +112,7 @@ def test_the_registered_model_averages_probabilities(project: Project, first: di
 
 
 def test_folders_are_predicted_with_maps(project: Project, first: dict[str, Any], tmp_path: Path) -> None:
-    data = find_cases(load_config(project.config).data, storage.cache_folder() / "generated")  # type: ignore[attr-defined]
+    data = find_cases(load_config(project.config).data, storage.generated_folder())  # type: ignore[attr-defined]
     predict = ("predict", first["model_uri"], str(data.cases[0].images[0]), str(tmp_path / "out"))
     assert project.run(*predict)["num_predicted"] == 1
     assert project.run(*predict, "--probabilities", "--uncertainty")["num_predicted"] == 1
@@ -135,7 +135,7 @@ def test_again_nothing_is_computed(project: Project, first: dict[str, Any]) -> N
 
 def test_another_ensemble_is_compared_on_all_cases(project: Project, first: dict[str, Any], tmp_path: Path) -> None:
     """Of the same networks, which predict otherwise: nothing is trained again. Mirroring is chosen over all cases."""
-    auto = ("--set", "evaluate.overlap=0.25", "--set", "evaluate.tta=auto")
+    auto = ("--set", "evaluate.overlap=0.25", "--set", "evaluate.tta=auto", "--set", "registry.export=[]")
     other = project.run("register", str(project.config), *TWO_FOLDS, *auto)
     assert [stage["name"] for stage in other["stages"] if not stage["cached"]] == [
         "evaluate.0",
@@ -193,7 +193,7 @@ def test_a_pair_that_is_better_is_registered_as_one_model(
     project: Project, first: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever untrained networks gain: what is registered predicts as the pair did when it was scored."""
-    monkeypatch.setattr("flows.pipelines.segmentation.pairs.LEAST_GAIN", -1.0)
+    monkeypatch.setattr("flows.pipelines.segmentation.pairs.MIN_DICE_GAIN", -1.0)
     found = project.run("register", str(project.config), *TWO_CANDIDATES)
     assert {"pair", "ensemble"} <= {stage["name"] for stage in found["stages"] if not stage["cached"]}
     figures = figures_of(project, found["report"])
@@ -210,7 +210,7 @@ def test_a_pair_that_is_better_is_registered_as_one_model(
     assert (bundle.patch_size, bundle.partner.patch_size) == ((32, 32, 32), (1, 32, 32))
     assert {path.stem for path in folder.rglob("*.onnx")} == {"unet", "partner"}
     assert len(bundle.temperatures) == bundle.labels.num_outputs
-    data = find_cases(load_config(project.config).data, storage.cache_folder() / "generated")  # type: ignore[attr-defined]
+    data = find_cases(load_config(project.config).data, storage.generated_folder())  # type: ignore[attr-defined]
     images = {case.case_id: case.images for case in data.cases}
     kept = any(figures["postprocessing"].values())
     path = next((Path(found["report"]).parent if kept else project.storage / "pair").rglob("predictions/*.nii.gz"))
@@ -259,7 +259,7 @@ def test_a_cascade_is_trained_on_what_networks_make_of_cases_that_they_have_not_
     report = Path(found["report"]).read_text()
     assert "fold 1, base train key" in report
     assert "fold 1, cascade train key" in report
-    data = find_cases(load_config(project.config).data, storage.cache_folder() / "generated")  # type: ignore[attr-defined]
+    data = find_cases(load_config(project.config).data, storage.generated_folder())  # type: ignore[attr-defined]
     predict = ("predict", found["model_uri"], str(data.cases[0].images[0]), str(tmp_path / "out"))
     assert project.run(*predict)["num_predicted"] == 1
     job = tmp_path / "job.yaml"

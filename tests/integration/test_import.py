@@ -117,4 +117,4 @@ def check_start(project: Project, uri: str, folder: Path) -> None:
         name: tensor for name, tensor in their_weights(0).items() if name == "encoder.stages.0.0.convs.0.conv.weight"
     }
     assert torch.equal(taken["encoder.stages.0.convs.0.conv.weight"], first.popitem()[1])
-    assert any("which samples shaped the weights" in remark for remark in done.remarks)
+    assert any("the samples that the weights of" in remark for remark in done.remarks)

@@ -22,7 +22,7 @@ train:
   augment: {p_rotate: 0, p_scale: 0, p_blur: 0, p_brightness: 0, p_contrast: 0, p_low_resolution: 0, p_gamma: 0}
   model: {channels: [8, 16, 32], fusion: {text_bytes: 16, sound_seconds: 0.25, width: 32}}
 evaluate: {tta: false}
-compute: {num_workers: 1, threads_per_worker: 2}
+compute: {num_workers: 1}
 """
 GUESS = 0.1
 """Dice of the best constant label: a shape covers about a twentieth of its image."""

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from tests.support.commands import run_here
 from tests.support.configs import TINY_PHANTOMS
 from tests.support.project import Project
-from tests.support.serving import BIN, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -106,22 +102,6 @@ def _flipped(path: Path, position: int) -> Iterator[None]:
         yield
     finally:
         path.write_bytes(whole)
-
-
-def test_terminated_it_leaves_nothing_running(project: Project, first: dict[str, Any]) -> None:
-    """As `kill`, systemd or a cluster does it."""
-    overrides = ("--set", "train.num_steps=100000", "--set", "registry.experiment=terminated")
-    command = [str(BIN / "unetflow"), "run", str(project.config), *overrides]
-    with (project.home / "log").open("w+") as log:
-        process = subprocess.Popen(command, env=project.environment, cwd=project.home, stderr=log)
-        said = Path(log.name).read_text
-        wait_for(lambda: "/100000 steps" in said(), said, 180, alive=process)
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert len(family) > 5, "Prefect's server, Ray's processes and the workers"
-        process.terminate()
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    assert psutil.wait_procs(family, timeout=30)[1] == []
-    assert "by SIGTERM; the same command goes on from there" in said()
 
 
 def test_report_stands_alone(first: dict[str, Any]) -> None:

@@ -65,7 +65,7 @@ def test_a_passing_failure_is_tried_again_and_told(tmp_path: Path, caplog: pytes
         logger.removeHandler(caplog.handler)
     assert isinstance(result, Done)
     assert tries == 2
-    assert "count failed, and is tried again: the network blinked" in caplog.text
+    assert "count failed, retrying: the network blinked" in caplog.text
 
 
 def test_a_mistake_in_the_data_is_not_tried_again(tmp_path: Path) -> None:

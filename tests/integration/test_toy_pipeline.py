@@ -67,7 +67,7 @@ def test_runs_as_a_prefect_flow_into_the_registry(project: Project, prefect_url:
 def test_a_registration_that_ended_before_its_record_is_completed(project: Project) -> None:
     """The next attempt finds the version: no second one, and a champion is not compared with itself.
 
-    Seen to fail without ``find_registered`` (a second version), and with ``find_champion`` for ``find_rival`` (the
+    Seen to fail without ``find_registered`` (a second version), and with ``find_champion`` for ``find_incumbent`` (the
     champion became a challenger too).
     """
     words = (
