@@ -8,13 +8,15 @@ config                 configuration that every pipeline has
 notification           messages to the notification targets
 stages                 stage, attempt, record; pipelines as values
 cluster                Ray: connection, actors, jobs
+report                 blocks and charts of the HTML reports
 registry               MLflow: tracking, gate, registration, versions and champions
 training               any training on Ray Train
-report                 blocks and charts of the HTML reports
+sharding               stages that shard raw data for several pipelines
 tuning                 search over the settings of a training, on Ray Tune
 pipelines              one folder per pipeline, and the catalog of them
 doctor                 what is wrong with an installation and its servers
 cleanup                what nobody needs any more
+verification           everything stored against its digests
 running                execution, Prefect flows, jobs, schedules, prediction, notification
 ablation               variants of one configuration, compared
 cli                    the command line

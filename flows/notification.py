@@ -32,7 +32,7 @@ def _post(variable: str, text: str) -> None:
     """Post to the URL in an environment variable. It is a secret: of it, only the host is ever logged."""
     url = os.environ.get(variable, "")
     if not url:
-        logger.warning("notify: %s is not set where the pipeline runs, so nobody is told: %s", variable, text)
+        logger.warning("notify: %s is not set where the pipeline runs, so no notification was sent: %s", variable, text)
         return
     try:
         body = json.dumps({"text": text}).encode()
@@ -49,6 +49,6 @@ def _send_by_block(name: str, text: str) -> None:
 
     block: Any = Block.load(name)
     if not isinstance(block, NotificationBlock):
-        raise TypeError(f"{name} is no notification block")
+        raise TypeError(f"{name} is not a notification block")
     notify: Any = block.notify  # declared as a coroutine, but synchronous where nothing awaits it
     notify(text, subject="unetflow")

@@ -50,7 +50,7 @@ class VolumePatches:
     is_mirrored: bool = False
     """Mirror the volume where a margin lies outside it, instead of zeros."""
     has_ignored: bool = False
-    """Whether voxels may be ignored: then every patch is centred on an annotated one."""
+    """True where voxels may be ignored: then every patch is centred on an annotated one."""
     patch_at: Callable[[int], Sequence[int]] | None = None
     """Size of the patches of a step, without margin, where it is not always that of ``read_size``."""
 

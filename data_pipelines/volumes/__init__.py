@@ -3,9 +3,11 @@
 specs         configuration
 classes       values in label files to numbers of classes, and back
 cases         files of a subject's image and label
+modalities    text and sound beside an image
 formats       file formats
 files         reading any of the formats
 phantoms      generated volumes
+scenes        generated images whose text and sound say what is meant
 sources       layouts of raw folders
 grids         is the grid of two files the same
 labels        rules of a label map

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, name_some
 from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.classes import IGNORE, Labels
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".dcm"
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+NUM_NAMED = 10
+"""Names of segments or classes that a message shows."""
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 """Types of contours that have an inside (PS3.3 C.8.8.6.1), spelled as there."""
 _LPS = np.diag([-1.0, -1.0, 1.0])
@@ -95,19 +97,16 @@ def _left_out(path: Path, names: dict[int, str], canvas: _Canvas) -> Iterator[No
     """Say which names are no class. Raises DataError where none is."""
     others = sorted(name for name in names.values() if _plain(name) not in canvas.known)
     if len(others) == len(names):
-        message = f"none of its names is that of a class: {_listed(others) or 'there are none'}"
-        remedy = f"name them as the classes: {_listed(list(canvas.known))}"
+        message = f"none of its names is that of a class: {name_some(others, NUM_NAMED) or 'there are none'}"
+        remedy = f"name them as the classes: {name_some(list(canvas.known), NUM_NAMED)}"
         raise unreadable("segment-names", path, message, remedy)
     if others:
-        yield notice("skipped-segment", path, f"{len(others)} names are no class and not read: {_listed(others)}")
+        shown = name_some(others, NUM_NAMED)
+        yield notice("skipped-segment", path, f"{len(others)} names are no class and not read: {shown}")
 
 
 def _plain(name: str) -> str:
     return name.strip().casefold()
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def _misplaced(path: Path, message: str) -> DataError:

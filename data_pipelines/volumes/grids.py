@@ -64,7 +64,7 @@ def check_same_side_up(path: str, ours: Volume, other_path: str, theirs: Volume)
         f"its EXIF orientation is {orientation}, that of {kept} is {other.orientation}: it cannot be told whether the "
         "two show the same pixels"
     )
-    remedy = "turn the pixels upright and remove the EXIF orientation, so that image and mask are stored alike"
+    remedy = "turn the pixels upright and remove the EXIF orientation, so that image and mask agree"
     raise broken_rule("exif-orientation", turned, message, remedy)
 
 

@@ -50,7 +50,7 @@ def copy_problems(rows: Sequence[Row], cases: Mapping[str, Case]) -> ProblemList
         for case_id in others:
             if cases[case_id].subject != cases[first].subject:
                 with problems.collecting(case_id):
-                    message = f"has the very voxels of case {first}: what is trained on could be held out, too"
+                    message = f"has the same voxels as case {first}: what is trained on could also be held out"
                     remedy = "leave one of them out, or give both one subject (subjects.json, data.subject_pattern)"
                     raise broken_rule("same-image", cases[case_id].images[0], message, remedy)
     return problems

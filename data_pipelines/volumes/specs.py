@@ -194,7 +194,7 @@ class DataSpec(InputSpec):
     @model_validator(mode="after")
     def _order_goes_with_regions(self) -> Self:
         if self.regions_class_order is not None and self.regions is None:
-            raise ValueError("regions_class_order: give data.regions, too")
+            raise ValueError("regions_class_order: also give data.regions")
         return self
 
     @field_validator("subject_pattern")

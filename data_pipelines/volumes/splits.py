@@ -86,7 +86,9 @@ SPLITS_REMEDY = 'write a list of {"train": [case ids], "val": [case ids]}, as sp
 def _read_folds(path: Path) -> list[Any]:
     """Read a splits file. Raises DataError where it is no list of folds, ConfigError where there is no such file."""
     if not path.is_file():
-        raise ConfigError(f"data.splits: there is no file {path}; correct the path, or leave it out to draw the splits")
+        raise ConfigError(
+            f"data.splits: there is no file {path}; correct the path, or leave it out to generate the splits"
+        )
     folds: Any = read_json(path)
     if not isinstance(folds, list) or not folds:
         message = f"must be a list of folds, got {type(folds).__name__} {folds!r:.60}"
@@ -147,7 +149,7 @@ def _mismatches(path: Path, fold: dict[str, list[str]], known: set[str], exclude
         Problem("split-unknown", str(path), f"names {i}, and there is no such case", remedy, i)
         for i in sorted(listed - known - excluded)
     )
-    remedy = "add it to train or val, or use data.on_error=quarantine to go on without it"
+    remedy = "add it to train or val, or use data.on_error=quarantine to continue without it"
     problems += [
         Problem("split-left-out", str(path), f"{i} is in neither train nor val of this fold", remedy, i)
         for i in sorted(known - listed)

@@ -1,4 +1,4 @@
-"""Range of what a model was trained on; inputs beyond it are predicted all the same, and said to be."""
+"""Range of what a model was trained on; inputs beyond it are predicted all the same, and reported."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TrainedRange(Spec):
                 values = _text((float(channel.min()), float(channel.max())))
                 yield (
                     f"{where}intensities {values}, and {100 * share:.2g} % of them between {_text((low, high))}, "
-                    "where the classes were: are the units others?"
+                    "where the classes were: are the units different?"
                 )
 
 

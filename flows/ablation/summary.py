@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from data_pipelines.errors import ConfigError
-from flows.ablation.run import AblationRun
+from flows.ablation.run import LAST, VARIED, AblationRun
 from flows.metrics import Metric, parse_metric_name
 from flows.stages.pipeline import Ablation, Estimate
 from flows.training.curves import curves_by_name, read_curves
@@ -50,7 +50,7 @@ def summarise_runs(ablation: Ablation, runs: Sequence[AblationRun]) -> list[Vari
         VariantSummary(
             name,
             len(each),
-            ablation.estimate([run.records["evaluate"] for run in each]),
+            ablation.estimate([run.records[LAST] for run in each]),
             steps_until(curves[name], wanted, metric),
             curves[name],
         )
@@ -78,4 +78,4 @@ def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
 
 
 def _curve(run: AblationRun, name: str) -> Curve:
-    return curves_by_name(read_curves(run.records["train"])).get(name, [])
+    return curves_by_name(read_curves(run.records[VARIED])).get(name, [])

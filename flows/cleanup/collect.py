@@ -9,8 +9,8 @@ from pathlib import Path
 
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
+from flows.cleanup.garbage import Garbage, remove
 from flows.cleanup.machine import find_sessions, find_temporary
-from flows.cleanup.rubbish import Rubbish, remove
 from flows.cleanup.storage import find_in_storage, is_unnamed
 from flows.registry.models import TAG_PREFIX, list_versions
 from flows.registry.tracking import tracking_uri
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 SECONDS_PER_DAY = 86400.0
 
 
-def find_rubbish(root: str, keep_days: float) -> list[Rubbish]:
+def find_garbage(root: str, keep_days: float) -> list[Garbage]:
     """Find what may go: in the storage ``root``, and on this machine.
 
     Raises ConfigError where ``keep_days`` would endanger running attempts, ServerError where MLflow does not answer.
@@ -53,10 +53,10 @@ def registered_keys(root: str) -> set[str]:
     }
 
 
-def remove_all(rubbish: Iterable[Rubbish], on_removed: Callable[[Rubbish], None]) -> int:
+def remove_all(garbage: Iterable[Garbage], on_removed: Callable[[Garbage], None]) -> int:
     """Remove each folder and pass it on; return how many could not be removed, which are logged with the reason."""
     num_failed = 0
-    for each in rubbish:
+    for each in garbage:
         try:
             if not _remove_one(each):
                 continue
@@ -68,14 +68,14 @@ def remove_all(rubbish: Iterable[Rubbish], on_removed: Callable[[Rubbish], None]
     return num_failed
 
 
-def _remove_one(rubbish: Rubbish) -> bool:
+def _remove_one(garbage: Garbage) -> bool:
     """Remove a folder; False where a stage that was idle when it was found is running now, or has ended meanwhile."""
-    if rubbish.kind not in ("attempt", "checkpoint"):
-        remove(rubbish)
+    if garbage.kind not in ("attempt", "checkpoint"):
+        remove(garbage)
         return True
-    stage = rubbish.uri.rsplit("/", 1 if rubbish.kind == "attempt" else 2)[0]
+    stage = garbage.uri.rsplit("/", 1 if garbage.kind == "attempt" else 2)[0]
     with try_lock(stage) as is_free:
-        if is_free and is_unnamed(rubbish.uri, stage):  # by a record that a run has written since it was found
-            remove(rubbish)
+        if is_free and is_unnamed(garbage.uri, stage):  # by a record that a run has written since it was found
+            remove(garbage)
             return True
         return False

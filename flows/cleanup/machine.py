@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from data_pipelines.temporary import LOCK, PREFIX, find_leftovers
-from flows.cleanup.rubbish import Rubbish, examine_local
+from flows.cleanup.garbage import Garbage, examine_local
 from flows.cluster.folders import find_ray_folders
 
 _SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_(\d+)")
@@ -18,19 +18,19 @@ _UNLOCKED = re.compile(rf"{PREFIX}(checkpoint|train|folder|file|job|model|champi
 """Names of temporary folders without a lock: only their age tells whether somebody needs them."""
 
 
-def find_temporary(before: float) -> Iterator[Rubbish]:
+def find_temporary(before: float) -> Iterator[Garbage]:
     """Yield the temporary folders of this user's dead processes, and those without a lock that are old."""
     for folder in find_leftovers():
-        yield Rubbish("temporary folder", str(folder), examine_local(folder).size)
+        yield Garbage("temporary folder", str(folder), examine_local(folder).size)
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
         is_ours = _UNLOCKED.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
         if is_ours and folder.stat().st_uid == os.getuid() and not (folder / LOCK).exists():
             contents = examine_local(folder)
             if contents.newest < before:
-                yield Rubbish("temporary folder", str(folder), contents.size)
+                yield Garbage("temporary folder", str(folder), contents.size)
 
 
-def find_sessions(before: float) -> Iterator[Rubbish]:
+def find_sessions(before: float) -> Iterator[Garbage]:
     """Yield the sessions of this user's Rays that have ended.
 
     A cache folder may be shared with other machines, whose processes nobody sees from here: a session whose log files
@@ -45,7 +45,7 @@ def find_sessions(before: float) -> Iterator[Rubbish]:
             continue
         contents = examine_local(folder)
         if contents.newest < before:
-            yield Rubbish("Ray session", str(folder), contents.size)
+            yield Garbage("Ray session", str(folder), contents.size)
 
 
 def _is_alive(pid: int) -> bool:

@@ -14,17 +14,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from data_pipelines import storage
-from flows.cleanup.rubbish import Kind, Rubbish, examine_folder
+from flows.cleanup.garbage import Garbage, Kind, examine_folder
+from flows.config.run_id import UNIQUE_NAME
 from flows.stages.lock import try_lock
 from flows.stages.record import RECORD
 from flows.stages.status import iter_statuses
+from flows.training.history import CHECKPOINT_NAME
 
 logger = logging.getLogger(__name__)
 
 _KEY = re.compile(r"[0-9a-f]{64}")
-_ATTEMPT = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
-_CHECKPOINT = re.compile(r"step-\d+")
-_NAMED = re.compile(rf"({_ATTEMPT.pattern})(?:/({_CHECKPOINT.pattern}))?")
+_NAMED = re.compile(rf"({UNIQUE_NAME.pattern})(?:/({CHECKPOINT_NAME.pattern}))?")
 _PASSED_OVER = ("resumes", "unusable_checkpoints")
 """Figures of a training that name checkpoints which nobody can use."""
 
@@ -42,7 +42,7 @@ class Named:
     """Folders of stages whose record cannot be read: nothing in them may go."""
 
 
-def find_in_storage(root: str, registered: set[str], before: float) -> Iterator[Rubbish]:
+def find_in_storage(root: str, registered: set[str], before: float) -> Iterator[Garbage]:
     """Yield attempts and checkpoints below ``root`` that nobody needs.
 
     ``registered`` are keys of stages that registered versions came from; ``before`` is the time, in seconds since 1970,
@@ -91,33 +91,33 @@ def _read_records(stages: list[str]) -> Named:
                 logger.warning("%s/%s is damaged: nothing beside it is removed", uri, RECORD)
                 named.unreadable.add(uri)
                 continue
-            for attempt, checkpoint in _NAMED.findall(json.dumps(record | {"figures": figures})):
+            for attempt, checkpoint, _ in _NAMED.findall(json.dumps(record | {"figures": figures})):
                 named.attempts.add(attempt)
                 named.checkpoints.add(f"{attempt}/{checkpoint}")
     return named
 
 
-def _find_in_stage(uri: str, named: Named, before: float) -> Iterator[Rubbish]:
+def _find_in_stage(uri: str, named: Named, before: float) -> Iterator[Garbage]:
     for attempt in storage.list_names(uri):
-        if not _ATTEMPT.fullmatch(attempt):
+        if not UNIQUE_NAME.fullmatch(attempt):
             continue
         if attempt not in named.attempts:
             yield from _if_old("attempt", storage.join(uri, attempt), before)
             continue
         for name in storage.list_names(storage.join(uri, attempt)):
-            if _CHECKPOINT.fullmatch(name) and f"{attempt}/{name}" not in named.checkpoints:
+            if CHECKPOINT_NAME.fullmatch(name) and f"{attempt}/{name}" not in named.checkpoints:
                 yield from _if_old("checkpoint", storage.join(uri, attempt, name), before)
 
 
-def _find_statuses(root: str, before: float) -> Iterator[Rubbish]:
+def _find_statuses(root: str, before: float) -> Iterator[Garbage]:
     """Yield old files of stages that nobody computes: they were not done, and were never tried again."""
     for uri, status in iter_statuses(root):
         with try_lock(storage.join(root, status.stage, status.key)) as is_free:
             if is_free and status.updated < before:
-                yield Rubbish("status", uri, storage.size(uri) or 0)
+                yield Garbage("status", uri, storage.size(uri) or 0)
 
 
-def _if_old(kind: Kind, uri: str, before: float) -> Iterator[Rubbish]:
+def _if_old(kind: Kind, uri: str, before: float) -> Iterator[Garbage]:
     contents = examine_folder(uri)
     if contents.newest < before:
-        yield Rubbish(kind, uri, contents.size)
+        yield Garbage(kind, uri, contents.size)

@@ -2,10 +2,14 @@
 
 base.py        the application, options that commands share, output of results
 pipelines.py   demo, run, and one command per stage
+plan.py        plan
+search.py      search
+ablate.py      ablate
 config.py      templates and the configuration reference
 jobs.py        submit, status, cancel
 schedule.py    serve
 models.py      predict, models, champion
+explain.py     explain
 importing.py   import
 doctor.py      doctor
 verify.py      verify

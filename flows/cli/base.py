@@ -39,7 +39,7 @@ Verify = Annotated[
     bool, typer.Option("--verify", help="Hash every output again instead of trusting size and modification time.")
 ]
 
-LEAST_GIGABYTES = 0.1
+MIN_GIGABYTES = 0.1
 """Least memory that can be asked for, in GB."""
 
 
@@ -50,8 +50,8 @@ def parse_gigabytes(text: str) -> float:
         size = float(match[1]) / (1000 if (match[2] or "").upper() == "MB" else 1) if match else 0.0
     except ValueError:
         size = 0.0
-    if size < LEAST_GIGABYTES:
-        raise typer.BadParameter(f"write a size as 8, 8GB or 512MB, {LEAST_GIGABYTES:g} GB or more, got {text!r}")
+    if size < MIN_GIGABYTES:
+        raise typer.BadParameter(f"write a size as 8, 8GB or 512MB, {MIN_GIGABYTES:g} GB or more, got {text!r}")
     return size
 
 

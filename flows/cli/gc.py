@@ -12,7 +12,7 @@ import typer
 from flows.cli.base import OTHER_PANEL, Json, app, print_json, print_result
 
 if TYPE_CHECKING:
-    from flows.cleanup.rubbish import Rubbish
+    from flows.cleanup.garbage import Garbage
 
 
 @app.command(rich_help_panel=OTHER_PANEL)
@@ -27,41 +27,41 @@ def gc(
 
     Records, what they name, and stages that registered versions came from always stay.
     """
-    from flows.cleanup.collect import find_rubbish, remove_all
+    from flows.cleanup.collect import find_garbage, remove_all
     from flows.config.locations import storage_root
     from flows.doctor.servers import require_mlflow
 
     require_mlflow()
-    rubbish = find_rubbish(storage_root(storage), keep_days)
+    garbage = find_garbage(storage_root(storage), keep_days)
     if not as_json:
-        print_result(rubbish_text(rubbish))
-    removed: list[Rubbish] = []
+        print_result(garbage_text(garbage))
+    removed: list[Garbage] = []
     num_failed = 0
-    if rubbish and not dry_run and (yes or _agrees()):
-        num_failed = remove_all(rubbish, removed.append)
+    if garbage and not dry_run and (yes or _agrees()):
+        num_failed = remove_all(garbage, removed.append)
     if as_json:
-        print_json({"found": rubbish, "removed": [each.uri for each in removed]})
+        print_json({"found": garbage, "removed": [each.uri for each in removed]})
     elif removed or num_failed:
-        print_result(f"removed {len(removed)} of {len(rubbish)}, {size_text(removed)}")
+        print_result(f"removed {len(removed)} of {len(garbage)}, {size_text(removed)}")
     if num_failed:
         raise typer.Exit(1)
 
 
-def rubbish_text(rubbish: Sequence[Rubbish]) -> str:
+def garbage_text(garbage: Sequence[Garbage]) -> str:
     """Write each folder with its size, and the sum of each kind."""
-    if not rubbish:
+    if not garbage:
         return "nothing to remove"
-    lines = [f"{_text(each.size):>10}  {each.kind:<16}  {each.uri}" for each in rubbish]
-    kinds: dict[str, list[Rubbish]] = defaultdict(list)
-    for each in rubbish:
+    lines = [f"{_text(each.size):>10}  {each.kind:<16}  {each.uri}" for each in garbage]
+    kinds: dict[str, list[Garbage]] = defaultdict(list)
+    for each in garbage:
         kinds[each.kind].append(each)
     sums = [f"{len(group)} {kind}{'s' if len(group) > 1 else ''} ({size_text(group)})" for kind, group in kinds.items()]
-    return "\n".join([*lines, "", f"{size_text(rubbish)} in all: {', '.join(sums)}"])
+    return "\n".join([*lines, "", f"{size_text(garbage)} in all: {', '.join(sums)}"])
 
 
-def size_text(rubbish: Sequence[Rubbish]) -> str:
+def size_text(garbage: Sequence[Garbage]) -> str:
     """Write the size of all of them together."""
-    return _text(sum(each.size for each in rubbish))
+    return _text(sum(each.size for each in garbage))
 
 
 def _agrees() -> bool:

@@ -95,9 +95,7 @@ def _is_told(error: Exception) -> bool:
 def _told(error: Exception) -> str:
     """Return what the user is told; of a server that is gone, MLflow passes on what urllib3 says."""
     if gone := _MLFLOW_IS_GONE.match(str(error)):
-        return (
-            f"MLflow does not answer any more at {gone[1]}: start it, then the same command goes on from what is done"
-        )
+        return f"MLflow no longer responds at {gone[1]}: start it; the same command then resumes"
     return f"{error}{_hint(error)}"
 
 

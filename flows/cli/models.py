@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Literal
 
 import typer
 
+from data_pipelines.cores import count_cpus
 from data_pipelines.errors import InputError
 from flows.cli.base import MODEL_PANEL, Json, app, parse_gigabytes, print_json, print_result
 from flows.cli.tables import models_text
@@ -55,7 +55,7 @@ def predict(
     from flows.running.prediction.predict import predict as predict_here
 
     suffix = f".{label_format}" if label_format else ""
-    shared_out = max((os.cpu_count() or 1) // num_workers, 1)
+    shared_out = max(count_cpus() // num_workers, 1)
     compute = ComputeSpec(num_workers=num_workers, threads_per_worker=threads or shared_out, use_gpu=use_gpu)
     options = Options(memory_gb=memory, probabilities=probabilities, uncertainty=uncertainty)
     require_mlflow()

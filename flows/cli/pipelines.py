@@ -47,7 +47,7 @@ def demo(
     demos = {name: path for name in PIPELINES if (path := _demo_config(name)).is_file()}
     for name in names or demos:
         if name not in demos:
-            raise ConfigError(f"demo {name}: there is no such demo; choose {' or '.join(demos)}")
+            raise ConfigError(f"demo {name}: unknown demo; choose {' or '.join(demos)}")
     for name in names or demos:
         run_config(load_config(demos[name], overrides or ()), as_json=as_json)
 
@@ -73,7 +73,8 @@ def run(
     options = PlanOptions(within, memory, gpu, candidates, network, folds)
     if not config.is_dir() and options != PlanOptions(within):
         raise ConfigError(
-            f"run: --memory, --gpu, --candidates, --network and --folds plan for a folder of cases; {config} is none"
+            "run: --memory, --gpu, --candidates, --network and --folds plan for a folder of cases; "
+            f"{config} is not a folder"
         )
     path = planned_config(config, options) if config.is_dir() else config
     given = [*(overrides or ()), *([f"train.within={within}"] if within else [])]

@@ -17,7 +17,7 @@ from flows.cli.base import PIPELINE_PANEL, app, parse_gigabytes, parse_within, p
 from flows.config.locations import state_folder
 
 if TYPE_CHECKING:
-    from flows.pipelines.segmentation.planning.wishes import Wishes
+    from flows.pipelines.segmentation.planning.options import PlanningOptions
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ Network = Annotated[
 Folds = Annotated[
     bool,
     typer.Option(
-        "--folds", help="Train a network per fold and register their average; with --candidates a cascade, too."
+        "--folds", help="Train a network per fold and register their average; with --candidates, also a cascade."
     ),
 ]
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
@@ -60,7 +60,7 @@ class PlanOptions:
     memory: float | None = None
     """GPU memory in GB; None: what the network is meant for."""
     gpu: bool | None = None
-    """Whether to plan for a GPU; None: if this machine has one."""
+    """True to plan for a GPU; None: if this machine has one."""
     candidates: bool = False
     network: str = DEFAULT_NETWORK
     folds: bool = False
@@ -90,34 +90,34 @@ def planned_yaml(data: Path, options: PlanOptions = PlanOptions()) -> str:
     from flows.pipelines.segmentation.planning.survey import survey
     from flows.pipelines.segmentation.planning.template import plan_yaml
 
-    wishes = _wishes(options)
+    planning = _planning_options(options)
     root = data.expanduser().absolute()
     surveyed = survey(root)
-    found = plan_candidates(surveyed.images(), wishes.patch_memory_gb, wishes.network)
-    if wishes.is_slow:
-        found = in_order_of_choice(found, surveyed.num_held_out, wishes.within_seconds or 0)
+    found = plan_candidates(surveyed.images(), planning.patch_memory_gb, planning.network)
+    if planning.is_short_of_time:
+        found = in_order_of_choice(found, surveyed.num_held_out, planning.within_seconds or 0)
     chosen, *others = found
-    settings = plan_settings(surveyed, chosen, others, wishes, found if options.candidates else ())
+    settings = plan_settings(surveyed, chosen, others, planning, found if options.candidates else ())
     if not options.candidates:
         return plan_yaml(str(root), settings, others)
     for other in others:
-        settings += plan_candidate(surveyed, found, other, wishes)
-    if wishes.folds:
-        settings += plan_cascade(surveyed, found, wishes)
+        settings += plan_candidate(surveyed, found, other, planning)
+    if planning.folds:
+        settings += plan_cascade(surveyed, found, planning)
     return plan_yaml(str(root), settings)
 
 
-def _wishes(options: PlanOptions) -> Wishes:
+def _planning_options(given: PlanOptions) -> PlanningOptions:
     from flows.pipelines.segmentation.planning.networks import find_network
-    from flows.pipelines.segmentation.planning.wishes import Wishes
+    from flows.pipelines.segmentation.planning.options import PlanningOptions
 
-    network = find_network(options.network)
-    use_gpu = finds_gpu() if options.gpu is None else options.gpu
-    seconds = parse_within(options.within) if options.within else None
-    wishes = Wishes(seconds, options.memory or network.memory_gb, use_gpu, network, options.folds)
-    if options.gpu is None and use_gpu:
-        logger.info("plans for the GPU of this machine, %g GB of its memory (--memory; --no-gpu)", wishes.memory_gb)
-    return wishes
+    network = find_network(given.network)
+    use_gpu = finds_gpu() if given.gpu is None else given.gpu
+    seconds = parse_within(given.within) if given.within else None
+    planning = PlanningOptions(seconds, given.memory or network.memory_gb, use_gpu, network, given.folds)
+    if given.gpu is None and use_gpu:
+        logger.info("plans for the GPU of this machine, %g GB of its memory (--memory; --no-gpu)", planning.memory_gb)
+    return planning
 
 
 def planned_config(data: Path, options: PlanOptions) -> Path:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from data_pipelines.progress import rounded_duration
-from flows.cluster.job import FORGOTTEN
 from flows.metrics import METRICS, parse_metric_name
 
 if TYPE_CHECKING:
@@ -69,6 +68,8 @@ def _class_table(metrics: Mapping[str, float], columns: Sequence[str], classes: 
 
 def no_jobs_text(head_start: str) -> str:
     """Write that a cluster has no pipelines, and why those that were submitted may be missing."""
+    from flows.cluster.job import FORGOTTEN
+
     since = f" since its head was started at {head_start}" if head_start else ""
     return f"no pipeline was submitted to this cluster{since}.\n{FORGOTTEN}"
 

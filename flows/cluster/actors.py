@@ -14,11 +14,11 @@ from flows.config.specs import ComputeSpec
 
 ERROR = "error_of_actor"
 """Column of a row that holds an actor's error; empty where there is none."""
-Item = dict[str, Any]
+Row = dict[str, Any]
 """One row of a Ray data set: column to value. What is typed travels in it as JSON."""
 
 
-def map_on_actors(actor: type, items: Sequence[Item], compute: ComputeSpec, calls: int = 1) -> Iterator[Item]:
+def map_on_actors(actor: type, items: Sequence[Row], compute: ComputeSpec, calls: int = 1) -> Iterator[Row]:
     """Yield ``actor()(item)`` for each item, as it completes, on ``compute.num_workers`` actors.
 
     Each actor is called for up to ``calls`` items at once, from threads of its own. An error that a retry would only
@@ -30,13 +30,13 @@ def map_on_actors(actor: type, items: Sequence[Item], compute: ComputeSpec, call
         yield row
 
 
-def _next(rows: Iterator[Item]) -> Item | None:
+def _next(rows: Iterator[Row]) -> Row | None:
     """Return the next row, None after the last: Ray is needed here, not in what the caller does with a row."""
     with require_local_ray():
         return next(rows, None)
 
 
-def _map(actor: type, items: Sequence[Item], compute: ComputeSpec, calls: int) -> Iterator[Item]:
+def _map(actor: type, items: Sequence[Row], compute: ComputeSpec, calls: int) -> Iterator[Row]:
     import ray.data
 
     most = min(compute.max_workers, len(items))  # Ray Data warns of actors without work
@@ -60,12 +60,12 @@ def _map(actor: type, items: Sequence[Item], compute: ComputeSpec, calls: int) -
 class _Guarded:
     """An actor that returns its errors. (Ray would wrap them, and retry what cannot succeed.)"""
 
-    actor: Callable[[], Callable[[Item], Item]]
-    worker: Callable[[Item], Item] | None = None
+    actor: Callable[[], Callable[[Row], Row]]
+    worker: Callable[[Row], Row] | None = None
     building: ClassVar = threading.Lock()
     """Held while the actor is built: the first calls may come together."""
 
-    def __call__(self, item: Item) -> Item:
+    def __call__(self, item: Row) -> Row:
         try:
             with self.building:
                 self.worker = self.worker or type(self).actor()

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from data_pipelines.cores import count_cpus
 from data_pipelines.errors import ConfigError
 from flows.cluster.folders import local_parent, ray_folder
 from flows.cluster.local_ray import (
@@ -22,6 +23,7 @@ from flows.cluster.local_ray import (
     watch_local_ray,
     without_cluster_servers,
 )
+from flows.config.environment import environment
 from flows.config.loopback import require_loopback
 from flows.config.specs import ComputeSpec
 
@@ -95,7 +97,7 @@ def connect_ray(num_cpus: int | None = None) -> None:
         require_loopback()
         options |= {
             "address": "local",  # else a Ray that somebody else started on this machine would be joined
-            "num_cpus": max(num_cpus or 0, os.cpu_count() or 1),
+            "num_cpus": max(num_cpus or 0, count_cpus()),
             "include_dashboard": False,
             "object_store_memory": 512 << 20,
             "_temp_dir": str(ray_folder(local_parent())),
@@ -217,18 +219,3 @@ def _without_log_level_line() -> Iterator[None]:
             for line in held:
                 if LOG_LEVEL_LINE not in line:
                     os.write(2, line)
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the length of the block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

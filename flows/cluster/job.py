@@ -38,9 +38,9 @@ RAY_LINE = re.compile(
 )
 """Lines that Ray writes about itself; ours begin with the time of day."""
 PIPELINE_TAG, STAGE_TAG, OWNER_TAG = "unetflow.pipeline", "unetflow.stage", "unetflow.owner"
-PREDICTION_TAG, RUN_TAG = "unetflow.prediction", "unetflow.run_id"
+PREDICTION_TAG = "unetflow.prediction"
 """Metadata of jobs: a pipeline's model name; a stage's name, and the pipeline job it was started for; a prediction's
-model; the id of the run."""
+model."""
 
 
 class JobFailedError(ChildProcessError):
@@ -60,6 +60,17 @@ class JobRequest:
     install: bool = False
     grace_seconds: float = 0.0
     """Time that a training in it may take to save a checkpoint when it is stopped."""
+
+
+def stage_job_name(stage: str, key: str) -> str:
+    """Return the name of the job that computes a stage: its id without the number of the attempt."""
+    return f"{stage}-{key[:12]}"
+
+
+def split_job_id(job_id: str) -> tuple[str, int]:
+    """Split a job's id into its name and the number of the attempt; 0 where it has none."""
+    name, _, number = job_id.rpartition("-")
+    return (name, int(number)) if number.isdigit() else (job_id, 0)
 
 
 def ensure_job(client: JobSubmissionClient, request: JobRequest, folder: Path) -> tuple[str, bool]:
@@ -165,9 +176,9 @@ class Relay:
 
 def _attempts(client: JobSubmissionClient, name: str) -> Iterator[tuple[int, JobDetails]]:
     for job in retry_connection(client.list_jobs, name):
-        base, _, number = (job.submission_id or "").rpartition("-")
-        if base == name and number.isdigit():
-            yield int(number), job
+        base, attempt = split_job_id(job.submission_id or "")
+        if base == name and attempt:
+            yield attempt, job
 
 
 def _tail(client: JobSubmissionClient, job_id: str, write: Callable[[str], None], stop: threading.Event) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from data_pipelines.errors import ConfigError, ServerError
 from data_pipelines.storage import home_folder
-from flows.cluster.connection import environment
+from flows.config.environment import environment
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -1,7 +1,7 @@
 """Watch over the Ray that this process started: a server of it that dies ends the stage with one line.
 
-Left to itself, Ray notices late: without its raylet a training goes on until something is asked of the raylet, and then
-Ray's core ends the process without a word; without its head the process ends so ten seconds later.
+Left to itself, Ray notices late: without its raylet a training continues until something is asked of the raylet, and
+then Ray's core ends the process without a message; without its head the process ends so ten seconds later.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 locations.py    default folders for storage and state
 run_id.py       one id for all processes of a run
+environment.py  environment variables for the length of a block
 loopback.py     a machine that reaches itself, past proxies
 specs.py        compute, registry and notification settings, the same for every pipeline
 pipeline.py     base class of a pipeline's configuration

@@ -29,7 +29,7 @@ def read_config(
         _apply(values, override)
     kind = values.get("pipeline", DEFAULT_PIPELINE)
     if not isinstance(kind, str) or kind not in configs:
-        raise ConfigError(f"{path}: pipeline: there is no {kind!r}; choose {' or '.join(configs)}")
+        raise ConfigError(f"{path}: pipeline: unknown pipeline {kind!r}; choose {' or '.join(configs)}")
     try:
         return configs[kind].model_validate(values)
     except ValidationError as error:
@@ -37,7 +37,7 @@ def read_config(
         for each in error.errors():  # a field of several types breaks a rule of each
             wrong.setdefault(_field(each, values) or "(whole file)", []).append(_message(each))
         lines = [f"  {field}: {', or: '.join(messages)}" for field, messages in wrong.items()]
-        raise ConfigError(f"{path}: {len(lines)} field(s) are wrong:\n" + "\n".join(lines)) from None
+        raise ConfigError(f"{path}: {len(lines)} invalid field(s):\n" + "\n".join(lines)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -65,9 +65,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if (key.tag, key.value) in keys:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"{key.value} is here for the second time", key.start_mark
-                    )
+                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
                 keys.add((key.tag, key.value))
         return node
 
@@ -113,6 +111,6 @@ def _field(error: Any, values: Any) -> str:
 def _message(error: Any) -> str:
     """Return one pydantic error as a sentence."""
     if error["type"] == "extra_forbidden":
-        return "there is no such field; `unetflow config --reference` lists all fields"
+        return "unknown field; `unetflow config --reference` lists all fields"
     message = error["msg"].removeprefix("Value error, ")
     return message if error["type"] == "value_error" else f"{message} (got {error['input']!r})"

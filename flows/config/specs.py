@@ -103,7 +103,9 @@ class RegistrySpec(Spec):
     @classmethod
     def _mlflow_takes_name(cls, name: str) -> str:
         if refused := sorted(set(name) & REFUSED_IN_NAMES):
-            raise ValueError(f"MLflow takes no model name with {' '.join(refused)}, got {name!r}; leave them out")
+            raise ValueError(
+                f"MLflow does not accept a model name with {' '.join(refused)}, got {name!r}; leave them out"
+            )
         return name
 
     @field_validator("min_metrics", "max_metrics")
@@ -126,7 +128,7 @@ def _check_comparable(name: str) -> None:
     try:
         metric = parse_metric_name(name).metric
     except KeyError:
-        raise ValueError(f"there is no metric {name}; `unetflow config --metrics` lists them") from None
+        raise ValueError(f"unknown metric {name}; `unetflow config --metrics` lists them") from None
     if metric.better == "neither":
         raise ValueError(f"{name} has no direction, so nothing can be compared by it")
 

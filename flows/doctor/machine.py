@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines import storage
+from data_pipelines.cores import count_cpus
 from data_pipelines.storage import home_folder
 from flows.config.locations import storage_root
 from flows.config.pipeline import PipelineConfig
@@ -73,7 +74,7 @@ def check_storage(config: PipelineConfig | None) -> Iterator[Finding]:
         yield bad("storage", f"{root} cannot be written: {error}", "export UNETFLOW_STORAGE=... (a place that you own)")
         return
     if not intact:
-        yield bad("storage", f"{root} gives back other bytes than were written", "use another storage")
+        yield bad("storage", f"{root} returns different bytes than were written", "use another storage")
         return
     if not storage.is_local(root):
         yield ok("storage", f"{root} can be written")
@@ -93,7 +94,7 @@ def check_cpu(config: PipelineConfig | None) -> Iterator[Finding]:
 
     from unet_models.precision import computes_bf16
 
-    found = f"{os.cpu_count()} CPUs"
+    found = f"{count_cpus()} CPUs"
     if computes_bf16(torch.device("cpu")):
         yield ok("cpu", f"{found} with instructions for bf16")
         return

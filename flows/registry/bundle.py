@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from data_pipelines.specs import Spec
 
+BUNDLE_ARTIFACT = "bundle"
+"""Artifact of every registered model: the folder of its files."""
 BUNDLE_FILE = "unetflow.json"
 WEIGHTS = "model.safetensors"
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from data_pipelines import storage
 from data_pipelines.errors import InputError
 from flows.metrics import find_value, parse_metric_name
+from flows.registry.bundle import BUNDLE_ARTIFACT
 from flows.registry.gate import Comparison, Incomparable
 from flows.registry.models import METRICS_TAG, TAG_PREFIX
 from flows.stages.record import F, Record, read_record
@@ -28,8 +29,6 @@ from unet_models.metrics.summary import mean_of_class_means
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-BUNDLE = "bundle"
-"""Artifact of every registered model: the folder of its files."""
 EVALUATION_TAG = f"{TAG_PREFIX}evaluation_data"
 
 
@@ -79,7 +78,7 @@ def fetch_bundle(uri: str, folder: Path) -> Path:
     """Download the files of a registered version below ``folder``; return the folder that its pipeline wrote."""
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder))) / "artifacts" / BUNDLE
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder))) / "artifacts" / BUNDLE_ARTIFACT
 
 
 @contextmanager

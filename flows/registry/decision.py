@@ -13,7 +13,7 @@ from flows.registry.candidate import Candidate
 from flows.registry.champion import Champion, Compared
 from flows.registry.comparison_page import comparison_page
 from flows.registry.gate import CHAMPION, Incomparable, decide_alias
-from flows.registry.models import find_rival, promote, promotion_lock
+from flows.registry.models import find_incumbent, promote, promotion_lock
 from flows.stages.attempt import Attempt
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def ask_gate(
     ``version`` is the candidate's own, where an earlier attempt created it.
     """
     name, metrics = config.registry.name, candidate.evaluation.figures.metrics
-    found = find_rival(client, name, version)
+    found = find_incumbent(client, name, version)
     if found is None:
         return Decision(*decide_alias(metrics, None, config.registry, candidate.default_metric), champion=None)
     champion = Champion.of(found)
@@ -53,7 +53,7 @@ def ask_gate(
     return Decision(alias, reason, champion.version)
 
 
-def settle(
+def assign_alias(
     client: MlflowClient,
     config: PipelineConfig,
     candidate: Candidate,
@@ -65,7 +65,7 @@ def settle(
     name = config.registry.name
     while True:
         with promotion_lock(client.tracking_uri, name):
-            champion = find_rival(client, name, version)
+            champion = find_incumbent(client, name, version)
             if (None if champion is None else str(champion.version)) == decision.champion:
                 _set_alias(client, name, version, decision.alias)
                 return decision

@@ -137,7 +137,7 @@ def find_champion(client: MlflowClient, name: str) -> MlflowVersion | None:
     return find_by_alias(client, name, CHAMPION)
 
 
-def find_rival(client: MlflowClient, name: str, version: str | None) -> MlflowVersion | None:
+def find_incumbent(client: MlflowClient, name: str, version: str | None) -> MlflowVersion | None:
     """Return the version that ``version`` has to beat; None where there is none.
 
     That is the champion. Where ``version`` was promoted already, by an attempt that ended before its record, it is the

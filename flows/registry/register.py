@@ -15,14 +15,15 @@ from data_pipelines.digests import digest_of
 from data_pipelines.errors import ConfigError
 from data_pipelines.temporary import temporary_folder
 from flows.config.pipeline import PipelineConfig
-from flows.config.run_id import current_run_id
+from flows.config.run_id import run_tags
 from flows.config.specs import RegistrySpec
 from flows.installation import PACKAGES, code_version, source_root
 from flows.metrics import parse_metric_name, without_protocol
 from flows.registry import tracking
+from flows.registry.bundle import BUNDLE_ARTIFACT
 from flows.registry.candidate import Candidate, Registrable
-from flows.registry.champion import BUNDLE, EVALUATION_TAG
-from flows.registry.decision import Decision, ask_gate, settle
+from flows.registry.champion import EVALUATION_TAG
+from flows.registry.decision import Decision, ask_gate, assign_alias
 from flows.registry.models import (
     GATE_TAG,
     METRICS_TAG,
@@ -32,7 +33,7 @@ from flows.registry.models import (
     find_by_alias,
     find_registered,
 )
-from flows.registry.run_logger import CURVES, RUN_TAG, complete_run
+from flows.registry.run_logger import CURVES, complete_run
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.shards import ShardFigures
@@ -115,7 +116,7 @@ def _register(config: PipelineConfig, candidate: Candidate, attempt: Attempt) ->
         model_id = log_model(config.registry.name, config.pipeline, candidate, run_id, lineage)
         tags = _tags(config, candidate) | {REGISTER_TAG: attempt.key}
         version = create_version(client, name, candidate, model_id, run_id, tags)
-    decision = settle(client, config, candidate, attempt, version, decision)
+    decision = assign_alias(client, config, candidate, attempt, version, decision)
     _log_decision(client, name, version, run_id, candidate, attempt, decision)
     logger.info("register: version %s of %s is %s: %s", version, name, decision.alias, decision.reason)
     server = tracking.tracking_uri(root)
@@ -180,7 +181,7 @@ def _tags(config: PipelineConfig, candidate: Candidate) -> dict[str, str]:
     tags = {f"{TAG_PREFIX}{name}_key": record.key for name, record in named.items()}
     tags |= {f"{TAG_PREFIX}{name}_digest": record.digest for name, record in named.items()}
     comparable = _comparable(candidate.evaluation.figures.metrics, config.registry.compare_metric)
-    tags |= {RUN_TAG: run_id} if (run_id := current_run_id()) else {}
+    tags |= run_tags()
     tags |= {name: f"{seconds:.0f}" for name, seconds in _cost(candidate).items()}
     return tags | {
         f"{TAG_PREFIX}code": code_version(),
@@ -245,14 +246,14 @@ def log_model(name: str, pipeline: str, model: Registrable, run_id: str, lineage
 
     versions = {each: importlib.metadata.version(each).split("+")[0] for each in ("mlflow", *model.requirements)}
     with temporary_folder("model") as folder:
-        files = folder / BUNDLE
+        files = folder / BUNDLE_ARTIFACT
         files.mkdir()
         described = model.write_files(files)
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name=name,
                 python_model=str(model.code),
-                artifacts={BUNDLE: str(files)},
+                artifacts={BUNDLE_ARTIFACT: str(files)},
                 code_paths=[str(source_root() / package) for package in PACKAGES],
                 pip_requirements=[f"{each}=={version}" for each, version in versions.items()],
                 metadata={PIPELINE_FACT: pipeline, **lineage, **model.metadata},
@@ -276,7 +277,7 @@ def _log_dataset(client: MlflowClient, run_id: str, shards: Record[ShardFigures]
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
-def figures_today(figures: RegistrationFigures, root: str) -> RegistrationFigures:
+def refresh_figures(figures: RegistrationFigures, root: str) -> RegistrationFigures:
     """Return the figures of a registration that is a cache hit: its alias may name another version by now."""
     name, version = figures.model_name, figures.model_version
     holder = find_by_alias(tracking.connect(root), name, figures.alias)
@@ -297,5 +298,5 @@ def _is_registered(record: Record[RegistrationFigures], root: str) -> bool:
         return False
     if version.tags.get(REGISTER_TAG, record.key) == record.key:  # versions of earlier releases have no tag
         return True
-    logger.warning("register: version %s of %s is of another registration by now; the stage runs again", number, name)
+    logger.warning("register: version %s of %s now belongs to another registration; the stage runs again", number, name)
     return False

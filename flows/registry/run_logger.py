@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from data_pipelines import storage
-from flows.cluster.connection import environment
+from data_pipelines.errors import first_line
+from flows.config.environment import environment
 from flows.config.pipeline import PipelineConfig
-from flows.config.run_id import current_run_id
+from flows.config.run_id import run_tags
 from flows.config.specs import RegistrySpec
 from flows.registry import tracking
 from flows.stages.record import Figures, Record
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN_TAG = "unetflow.run_id"
 CURVES = "curves"
 """Output of a training: the rows that it reported, as JSON."""
 WHOLE_RUN = 0
@@ -51,7 +51,7 @@ class RunLogger:
         self._uri = tracking.tracking_uri(config.storage_uri)
         self._client: MlflowClient | None = None
         self._metrics: list[Metric] = []
-        self._tags = {RUN_TAG: run_id} if (run_id := current_run_id()) else {}
+        self._tags = run_tags()
         self._lock = threading.Lock()
         self._news, self._closing = threading.Event(), threading.Event()
         self._news.set()  # the run is opened at once
@@ -76,7 +76,7 @@ class RunLogger:
         self._thread.join(CLOSE_SECONDS if self._uri.startswith("http") else None)
         self._short_retries.__exit__(None, None, None)
         if self._thread.is_alive() or self.run_id is None or self._metrics:
-            logger.warning("MLflow at %s has not taken all metrics: the rest is logged at registration", self._uri)
+            logger.warning("MLflow at %s has not accepted all metrics: the rest is logged at registration", self._uri)
 
     def log(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Log rows of ``step`` and named values, as of now."""
@@ -108,11 +108,12 @@ class RunLogger:
             self._send_to(self._open(), metrics, tags)
         except Exception as error:  # any failure of a remote service
             if not self._failing:
-                logger.warning("logging to MLflow failed, training goes on: %s", _first_line(error))
+                reason = first_line(error, empty=type(error).__name__)
+                logger.warning("logging to MLflow failed, training continues: %s", reason)
             self._failing = True
             return False
         if self._failing:
-            logger.info("MLflow answers again")
+            logger.info("MLflow responds again")
         self._failing = False
         with self._lock:
             sent = set(map(id, metrics))
@@ -155,9 +156,5 @@ def complete_run(client: MlflowClient, registry: RegistrySpec, record: Record[Fi
     if tags := record.figures.run_tags():
         tracking.set_tags(client, run_id, tags)
     if missing:
-        logger.info("%s: %d values that MLflow had not taken are logged now", record.stage, len(missing))
+        logger.info("%s: %d values that MLflow had not accepted are logged now", record.stage, len(missing))
     return len(missing)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

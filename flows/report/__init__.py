@@ -10,6 +10,7 @@ bars.py        parts of a whole as stacked bars, as SVG
 charts.py      several series over the training step, as SVG
 curves.py      training curves to charts, one per quantity
 reliability.py probabilities against frequencies, as SVG
+scatter.py     points over two axes and their Pareto front, as SVG
 strip.py       one dot per case, as SVG
 planes.py      which slices of a volume are shown, their orientation and grey levels
 overlays.py    three planes of a volume with truth and prediction, as PNG

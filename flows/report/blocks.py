@@ -15,7 +15,7 @@ from flows.report.axes import number_text
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LINK_STARTS = ("#", "https://", "http://")
 MIN_PICTURE_WIDTH, MAX_PICTURE_WIDTH = 96, 256
-"""Between which widths the pictures of a ``PictureRow`` are shown, in CSS pixels."""
+"""Minimum and maximum width of the pictures of a ``PictureRow``, in CSS pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Cell:
     note: str = ""
     """Small second line, such as an interval."""
     number: float | None = None
-    """What the column is sorted by; a cell with a number is set flush right."""
+    """Sort key within the column; a cell with a number is set flush right."""
     href: str = ""
-    """Where the text leads: an anchor of this report (``#…``) or a web address."""
+    """Target of the link: an anchor of this report (``#…``) or a web address."""
     anchor: str = ""
     """Name by which other links reach this row; unique in the report."""
 
@@ -60,7 +60,7 @@ class Table:
     column_notes: Sequence[str] = ()
     """One small line under each column title, or none at all."""
     sortable: bool = False
-    """Whether a click on a column title sorts; the table is complete without scripts too."""
+    """True where a click on a column title sorts; the table is complete without scripts too."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -82,7 +82,7 @@ class Figure:
     svg: Markup | None = None
     caption: str = ""
     alt: str = ""
-    """What the picture shows, for those who cannot see it; the caption where empty."""
+    """Alternative text; the caption where empty."""
 
     def __post_init__(self) -> None:
         if (self.png is None) == (self.svg is None):

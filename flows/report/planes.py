@@ -33,7 +33,7 @@ class Slice:
     pixels_per_voxel: tuple[float, float]
     """Down and to the right."""
     is_canonical: bool = True
-    """Whether the axes of the volume run right, anterior, superior; of others none is reversed."""
+    """True where the axes of the volume run right, anterior, superior; of others none is reversed."""
 
     def of(self, array: np.ndarray) -> np.ndarray:
         """Cut it from an array, rows from the top, columns from the left."""

@@ -24,7 +24,7 @@ class Point:
     y: float
     """Value: higher is better."""
     is_marked: bool = False
-    """Whether its name is written beside it."""
+    """True where its name is written beside it."""
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:

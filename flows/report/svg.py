@@ -16,7 +16,7 @@ RULE = "var(--rule,#dfe3e8)"
 CHARACTER_WIDTH = 0.6
 """Mean width of a character in units of the font size, in a wide font: there is no font to ask."""
 BOLD = 1.1
-"""How much wider bold characters are."""
+"""Width of bold characters relative to regular ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def line(
 
 
 def text_width(content: str, size: float = 11, bold: bool = False) -> float:
-    """About how wide a text will be at most, in CSS pixels."""
+    """Estimate the maximum width of a text, in CSS pixels."""
     return CHARACTER_WIDTH * size * len(content) * (BOLD if bold else 1)
 
 

@@ -12,5 +12,6 @@ schedule.py           pipelines on a schedule, served from this process
 status.py             what runs: here, as jobs, on a schedule
 exporter.py           metrics for Prometheus
 notify.py             notification of failures and new champions
+explain.py            what a registered model looks at, as pictures
 prediction/           a registered model over many inputs
 """

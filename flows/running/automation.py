@@ -1,4 +1,4 @@
-"""The Prefect server's rule that a run without signs of life becomes Crashed: its process died.
+"""The Prefect server's rule that a run without heartbeats becomes Crashed: its process died.
 
 It is made by ``make stack``, at the first run against a server, and by ``python -m flows.running.schedule``. It
 concerns runs of this project alone, which carry its tag: heartbeats of other flows may be longer than its patience.
@@ -38,7 +38,7 @@ def try_automation() -> None:
         ensure_automation()
     except Exception as error:  # no permission, or the server blinked: the run is what counts
         logger.warning(
-            "a run whose process dies will stay Running: the automation could not be made (%s); "
+            "a run whose process dies will stay Running: the automation could not be created (%s); "
             "try `python -m flows.running.schedule`",
             error,
         )

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from data_pipelines.specs import Spec
-from flows.cluster.connection import environment
 from flows.cluster.jobs_api import jobs_address
+from flows.config.environment import environment
 from flows.config.pipeline import PipelineConfig
 from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
 from flows.pipelines.catalog import pipeline_of
-from flows.registry.register import RegistrationFigures, figures_today
+from flows.registry.register import RegistrationFigures, refresh_figures
 from flows.running.placement import run_or_submit
 from flows.stages.pipeline import Step, branch_key
 from flows.stages.record import EvaluationFigures, Figures, Record
@@ -38,7 +38,7 @@ class StageSummary(Spec):
     key: str
     uri: str
     cached: bool
-    """Whether it was a cache hit."""
+    """True for a cache hit."""
     seconds: float
     """Wall time of the attempt that finished."""
     goodput_percent: float | None = None
@@ -239,7 +239,7 @@ def _registration(config: PipelineConfig, done: Mapping[str, Done[Figures]]) -> 
     """Return the figures of the last registration as they are now."""
     for each in reversed(list(done.values())):
         if isinstance(each.record.figures, RegistrationFigures):
-            return figures_today(each.record.figures, config.storage_uri) if each.cached else each.record.figures
+            return refresh_figures(each.record.figures, config.storage_uri) if each.cached else each.record.figures
     return None
 
 

@@ -8,11 +8,20 @@ import os
 from typing import TypeVar
 
 from data_pipelines.errors import ConfigError
-from flows.cluster.job import OWNER_TAG, RUN_TAG, STAGE_TAG, JobRequest, Relay, ensure_job, follow, require_success
+from flows.cluster.job import (
+    OWNER_TAG,
+    STAGE_TAG,
+    JobRequest,
+    Relay,
+    ensure_job,
+    follow,
+    require_success,
+    stage_job_name,
+)
 from flows.cluster.jobs_api import connect, jobs_address
 from flows.cluster.package import CONFIG, INSTALL_VARIABLE, packed
 from flows.config.pipeline import PipelineConfig
-from flows.config.run_id import RUN_ID_VARIABLE, current_run_id
+from flows.config.run_id import RUN_ID_VARIABLE, RUN_TAG, current_run_id
 from flows.pipelines.catalog import pipeline_of
 from flows.running.exporter import serve_metrics
 from flows.stages.context import context_of
@@ -42,7 +51,7 @@ def run_as_job(stage: Stage[F], config: PipelineConfig, address: str, owner: str
     client = connect(address)
     entry_module = pipeline_of(config).entry_module
     request = JobRequest(
-        name=f"{stage.name}-{stage.key[:12]}",
+        name=stage_job_name(stage.name, stage.key),
         entrypoint=f"python -m {entry_module} stage {stage.name} {CONFIG}",
         metadata={STAGE_TAG: stage.name, OWNER_TAG: owner, RUN_TAG: current_run_id()},
         variables={RUN_ID_VARIABLE: current_run_id()},

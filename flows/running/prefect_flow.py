@@ -20,7 +20,8 @@ from prefect.settings import get_current_settings
 from prefect.tasks import exponential_backoff
 
 from data_pipelines.errors import NOT_RETRYABLE
-from flows.cluster.connection import environment, import_ray
+from flows.cluster.connection import import_ray
+from flows.config.environment import environment
 from flows.config.loopback import require_loopback
 from flows.config.pipeline import PipelineConfig
 from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
@@ -104,7 +105,7 @@ def _check_heartbeat() -> None:
     seconds = get_current_settings().flows.heartbeat_frequency
     if seconds is not None and seconds > prefect_settings.MAX_HEARTBEAT_SECONDS:
         logger.warning(
-            "this run gives a sign of life every %d s, and counts as dead after %d s without one: set %s=%d in the "
+            "this run sends a heartbeat every %d s, and counts as crashed after %d s without one: set %s=%d in the "
             "deployment's job_variables.env, as infra/prefect.yaml does",
             seconds,
             prefect_settings.UNRESPONSIVE_SECONDS,
@@ -120,7 +121,7 @@ def is_worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     except NOT_RETRYABLE:
         return False
     except BaseException as error:  # anything else may succeed next time
-        logger.warning("%s failed, and is tried again: %s", task.name, error)
+        logger.warning("%s failed, retrying: %s", task.name, error)
         return True
     return False
 

@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 HEARTBEAT_SECONDS = 30
-"""Time between two signs of life of a run; Prefect's minimum, and its default is 180."""
+"""Time between two heartbeats of a run; Prefect's minimum, and its default is 180."""
 UNRESPONSIVE_SECONDS = 180
-"""Time without a sign of life after which a run's process counts as dead."""
+"""Time without a heartbeat after which a run counts as crashed."""
 MAX_HEARTBEAT_SECONDS = UNRESPONSIVE_SECONDS // 3
-"""Longest heartbeat with which a healthy run, some of whose signs of life are lost, is not taken for dead."""
+"""Longest interval at which a healthy run that loses some heartbeats does not count as crashed."""
 
 for _name, _value in {
     "PREFECT_HOME": str(state_folder() / "prefect"),
@@ -42,7 +42,7 @@ def _set_heartbeat() -> None:
     if given.isdigit() and int(given) > MAX_HEARTBEAT_SECONDS:
         os.environ[HEARTBEAT] = str(HEARTBEAT_SECONDS)
         logger.warning(
-            "%s=%s is too long: runs without a heartbeat for %d s count as dead; it is %d s now",
+            "%s=%s is too long: runs without a heartbeat for %d s count as crashed; using %d s",
             HEARTBEAT,
             given,
             UNRESPONSIVE_SECONDS,

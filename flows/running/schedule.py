@@ -77,7 +77,9 @@ def _check_timezone(name: str) -> None:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         near = get_close_matches(name, available_timezones(), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"serve: --timezone {name!r} is none; write it as Europe/Berlin or UTC{hint}") from None
+        raise ConfigError(
+            f"serve: --timezone {name!r} is not a time zone; write it as Europe/Berlin or UTC{hint}"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import storage
+from flows.cluster.job import split_job_id, stage_job_name
 from flows.doctor.servers import prefect_server
 from flows.running.automation import TAG
 from flows.running.submit import JobRow
@@ -38,11 +40,11 @@ def list_local(root: str) -> list[JobRow]:
 
 def join_progress(jobs: Sequence[JobRow], local: Sequence[JobRow]) -> list[JobRow]:
     """Add the progress of stages to their jobs; stages without a job follow."""
-    by_name = {f"{row.progress.stage}-{row.progress.key[:12]}": row for row in local if row.progress}
+    by_name = {stage_job_name(row.progress.stage, row.progress.key): row for row in local if row.progress}
     joined = []
     for job in jobs:
-        status = by_name.pop(job.job_id.rpartition("-")[0], None) if job.state == "running" else None
-        joined.append(job if status is None else job.with_progress(status.progress))
+        status = by_name.pop(split_job_id(job.job_id)[0], None) if job.state == "running" else None
+        joined.append(job if status is None else replace(job, progress=status.progress))
     return joined + list(by_name.values())
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,17 +19,17 @@ from data_pipelines.errors import ConfigError
 from flows.cluster.job import (
     OWNER_TAG,
     PIPELINE_TAG,
-    RUN_TAG,
     STAGE_TAG,
     JobRequest,
     ensure_job,
     job_info,
+    split_job_id,
     stop_seconds,
 )
 from flows.cluster.jobs_api import AUTO, connect, is_loopback
 from flows.cluster.package import CONFIG, CREDENTIALS, INSTALL_VARIABLE, folder_digest, packed
 from flows.config.pipeline import PipelineConfig
-from flows.config.run_id import RUN_ID_VARIABLE, current_run_id, unique_name
+from flows.config.run_id import RUN_ID_VARIABLE, RUN_TAG, current_run_id, unique_name
 from flows.doctor.servers import require_servers
 from flows.pipelines.catalog import pipeline_of
 from flows.stages.status import StageStatus
@@ -60,10 +60,6 @@ class JobRow:
     """Job of a cluster, process of this storage, or deployment of a Prefect server."""
     progress: StageStatus | None = None
     """Progress of a stage; None where it is not known, as on an object store."""
-
-    def with_progress(self, progress: StageStatus | None) -> JobRow:
-        """Return the row with the progress of its stage."""
-        return replace(self, progress=progress)
 
 
 def submit_pipeline(
@@ -117,17 +113,11 @@ def cancel_pipeline(client: JobSubmissionClient, job_id: str) -> list[str]:
 
 def _stage_ids(client: JobSubmissionClient, job_id: str) -> Iterator[str]:
     """Yield the jobs of a pipeline's stages: it follows those that an earlier attempt, which died, has started."""
-    base, attempt = _attempt(job_id)
+    base, attempt = split_job_id(job_id)
     for job in client.list_jobs():
-        owner, number = _attempt((job.metadata or {}).get(OWNER_TAG, ""))
+        owner, number = split_job_id((job.metadata or {}).get(OWNER_TAG, ""))
         if job.submission_id and owner and owner == base and number <= attempt:
             yield job.submission_id
-
-
-def _attempt(job_id: str) -> tuple[str, int]:
-    """Split a job's id into its name and the number of the attempt."""
-    name, _, number = job_id.rpartition("-")
-    return (name, int(number)) if number.isdigit() else (job_id, 0)
 
 
 def _stop(client: JobSubmissionClient, ids: Iterable[str]) -> list[str]:

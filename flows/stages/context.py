@@ -14,7 +14,7 @@ class RunContext(Spec):
     """Name of the registered model."""
     num_cpus: int = 1
     num_gpus: int = 0
-    """Of stages that use GPUs."""
+    """GPUs that the stage reserves, if it uses any."""
 
 
 NO_CONTEXT = RunContext()

@@ -95,8 +95,8 @@ class Lease:
         if self.is_first():
             return
         logger.warning(
-            "%s: another process is running this stage, or one of another machine ended in the last %g s without a "
-            "word; waiting for it",
+            "%s: another process is running this stage, or one on another machine was killed within the last %g s; "
+            "waiting for it",
             self._folder.removesuffix(f"/{FOLDER}"),
             self._pace.dead,
         )
@@ -130,7 +130,7 @@ class Lease:
         try:
             self._put(self._claim)
         except OSError as error:
-            logger.warning("%s: the lock could not be renewed, trying again (%s)", self._folder, error)
+            logger.warning("%s: the lock could not be renewed, retrying (%s)", self._folder, error)
             return True
         if _now() - self._renewed > self._pace.lost:  # stopped while it was written
             self._delete(self._claim)

@@ -60,7 +60,7 @@ class Step:
     is_wanted: Callable[[Any], bool] = always
     """Tell whether runs of a configuration have this step."""
     waits: bool = False
-    """Whether it reads what other runs have left: those of ``Branches.waits_for``."""
+    """True where it reads results of other runs: those of ``Branches.waits_for``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Pipeline:
     """Module that ``python -m`` runs in a job of the cluster. A pipeline defined outside this package names its own: a
     module that adds itself to ``PIPELINES`` and calls ``flows.cli.main``; it, or its package, travels with the job."""
     branches: Branches | None = None
-    """How one configuration may become several runs; None: it does not."""
+    """Expansion of one configuration into several runs; None: always one run."""
     ablations: tuple[Ablation, ...] = ()
     """Comparisons of ``unetflow ablate``."""
 

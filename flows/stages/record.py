@@ -127,8 +127,8 @@ def open_seal(text: bytes) -> dict[str, Any]:
     """Parse the JSON of a record. Raises ValueError where it is none, or another than was written."""
     values = json.loads(text)
     if not isinstance(values, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     seal = values.pop(SEAL, None)
     if seal not in (None, digest_of(values)):  # None: of an earlier version
-        raise ValueError("it is damaged: its SHA-256 is another")
+        raise ValueError("it is damaged: SHA-256 mismatch")
     return values

@@ -47,7 +47,7 @@ class Stage(Generic[F]):
     is_valid: Callable[[Record[F]], bool] = always_valid
     """Check of effects outside the outputs: shards that runs share, a model version on a server."""
     uses_gpu: bool = False
-    """Whether the stage runs on the GPUs that the configuration asks for."""
+    """True where the stage runs on the GPUs that the configuration asks for."""
 
     @property
     def key(self) -> str:

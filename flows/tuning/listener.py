@@ -27,7 +27,7 @@ class TrialListener(Callback):
         self._began = time.monotonic()
         self._num_ended = 0
         self.is_closed = False
-        """Whether what ends now is no result: the search was stopped, and what its trials need is taken away."""
+        """True once the search was stopped: what ends then is no result, since what its trials need is taken away."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Keep the trial's last report, and tell the score of one that trained to its end."""

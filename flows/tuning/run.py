@@ -80,7 +80,7 @@ def run_search(task: TrainingTask, space: Space, search: SearchSpec, compute: Co
     trials = short.run(choices, search.screening_seconds)
     if not _has_configured(trials):
         raise ConfigError(
-            "search: the time was over before the configuration itself was trained, with which others are compared: "
+            "search: the time ran out before the configuration itself, the reference of the comparison, was trained: "
             "raise search.within, or lower search.trial"
         )
     finalists = choose_finalists(trials, task.score, compute.max_workers)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 REDUCTION = 3
-"""Of the trials at a rung, the best of so many goes on."""
+"""Reduction factor: one of so many trials continues at each rung."""
 
 
 class KeepConfigured(ASHAScheduler):

@@ -43,7 +43,9 @@ def draw(choices: Mapping[str, Sequence[Any]], over: Sequence[str], seed: int, n
     more of a sensible configuration is replaced by chance, the worse it gets.
     """
     if unknown := set(over) - choices.keys():
-        raise ConfigError(f"search.over: there is no {', '.join(sorted(unknown))}; choose of {', '.join(choices)}")
+        raise ConfigError(
+            f"search.over: unknown setting {', '.join(sorted(unknown))}; choose from {', '.join(choices)}"
+        )
     if number == 0:
         return {}
     if empty := [name for name in over if not choices[name]]:

@@ -147,7 +147,7 @@ class _TuneHooks:
     num_rungs: int
     report: Callable[[Outcome], None]
     times: list[float] = field(default_factory=list)
-    """When each step began."""
+    """Start time of each step, in seconds."""
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Measure and report."""

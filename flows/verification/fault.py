@@ -19,7 +19,7 @@ class Fault:
     kind: Kind
     uri: str
     message: str
-    """What is wrong, and where."""
+    """Fault and its location."""
     remedy: str
     """Command that repairs it, or what to do."""
 

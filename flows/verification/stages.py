@@ -9,14 +9,14 @@ from typing import Any
 from data_pipelines import storage
 from data_pipelines.errors import WeightsError
 from data_pipelines.shards.index import shard_uri
-from flows.cleanup.rubbish import examine_folder
+from flows.cleanup.garbage import examine_folder
 from flows.cleanup.storage import iter_stages
 from flows.stages.lock import try_lock
 from flows.stages.record import RECORD, Output, open_seal
 from flows.training.checkpoints import iter_checkpoints, read_checkpoint
 from flows.verification.fault import RUN_AGAIN, Check, Fault
 
-_PASSED_OVER = "none needed: a training passes it over; unetflow gc removes it once it is old and no record names it"
+_PASSED_OVER = "none needed: a training skips it; unetflow gc removes it once it is old and no record names it"
 
 
 def find_stage_checks(root: str) -> Iterator[Check]:
@@ -41,11 +41,11 @@ def _read(stage_uri: str) -> tuple[dict[str, Output], Mapping[str, Any]]:
     values = open_seal(storage.read_bytes(storage.join(stage_uri, RECORD)))
     try:
         if values["key"] != stage_uri.rsplit("/", 1)[1]:
-            raise ValueError(f"it is of the stage {values['key']}")
+            raise ValueError(f"it belongs to the stage {values['key']}")
         outputs = {name: Output.model_validate(output) for name, output in values["outputs"].items()}
         return outputs, dict(values["figures"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"it is no record: {error!r}") from None
+        raise ValueError(f"it is not a record: {error!r}") from None
 
 
 def _find_record_faults(stage_uri: str) -> list[Fault]:
@@ -79,7 +79,7 @@ def _find_output_faults(uri: str, output: Output) -> list[Fault]:
     if size != output.size:
         return [Fault("output", uri, _size_fault(size, output.size), RUN_AGAIN)]
     if storage.digest(uri) != output.sha256:
-        return [Fault("output", uri, "is damaged: its SHA-256 is another", RUN_AGAIN)]
+        return [Fault("output", uri, "is damaged: SHA-256 mismatch", RUN_AGAIN)]
     return []
 
 

@@ -358,6 +358,30 @@ def test_the_tree_of_folders_is_complete() -> None:
     assert packages - listed == set()
 
 
+def listed_files(package: Path) -> set[str]:
+    """Return the names that a package's docstring lists: the first words of its lines in two columns."""
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    lists = [part for part in docstring.split("\n\n") if re.search(r"^\S+ {2,}\S", part, re.MULTILINE)]
+    lines = [line for part in lists for line in part.splitlines() if not line.startswith(" ")]
+    return {line.split()[0].rstrip("/").removesuffix(".py") for line in lines}
+
+
+PYTHON_FOLDERS = sorted({path.parent for name in (*PACKAGES, "infra") for path in (ROOT / name).rglob("__init__.py")})
+
+
+PLUGINS = ("blocks", "decoders")
+"""Folders in which a new member is a file, and no other is touched."""
+
+
+@pytest.mark.parametrize("package", PYTHON_FOLDERS, ids=page_id)
+def test_packages_list_their_files(package: Path) -> None:
+    listed = listed_files(package)
+    present = {path.stem for path in package.glob("*.py")}
+    present |= {path.parent.name for path in package.glob("*/__init__.py")}
+    assert package.name in PLUGINS or {name for name in present if not name.startswith("_")} <= listed
+    assert listed - present == set()
+
+
 RECIPES = table_rows(ROOT / "CONTRIBUTING.md", "## Recipes")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from data_pipelines.errors import ConfigError, broken_rule
+from data_pipelines.errors import ConfigError, broken_rule, name_some
 from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.cases import Dataset
 from data_pipelines.volumes.leaks import assign_subjects
@@ -45,7 +45,7 @@ def find_cases(spec: DataSpec, work_dir: str | os.PathLike[str] | None = None) -
         return GENERATED[spec.layout](spec, Path(work_dir))
     if spec.layout not in ("auto", *_FINDERS):
         known = ", ".join(("auto", *_FINDERS, *GENERATED))
-        raise ConfigError(f"data.layout: there is no layout {spec.layout!r}; choose one of {known}")
+        raise ConfigError(f"data.layout: unknown layout {spec.layout!r}; choose one of {known}")
     root = Path(spec.root)
     if not spec.root:
         raise ConfigError("data.root: name the folder of the raw data set, or choose data.layout=phantoms")
@@ -70,7 +70,7 @@ def _strange_subjects(root: Path, dataset: Dataset) -> Iterator[Notice]:
     strangers = sorted(set(subjects) - known)
     if not strangers:
         return
-    path, names = root / "subjects.json", ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+    path, names = root / "subjects.json", name_some(strangers, 3)
     if len(strangers) == len(subjects) and dataset.cases:
         message = f"none of its {len(strangers)} ids is a case: {names}"
         raise broken_rule("bad-subjects", path, message, f"name cases as they are: {dataset.cases[0].case_id}")
@@ -109,7 +109,7 @@ def _has_image_folders(root: Path) -> bool:
 
 def _listing(root: Path) -> str:
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"
+    return name_some(names, 12) or "nothing"
 
 
 def _find_phantoms(spec: DataSpec, work_dir: Path) -> Dataset:

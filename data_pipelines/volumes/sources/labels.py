@@ -80,7 +80,7 @@ def _check_kind(declared: object, where: Where) -> bool:
 def _check_distinct(values: Sequence[Sequence[int]], where: Where) -> None:
     counts = Counter(value for found in values for value in found)
     if twice := [value for value, count in counts.items() if count > 1]:
-        raise _bad(where, f"a value stands for one class alone (data.regions overlap), given twice: {twice}")
+        raise _bad(where, f"a value belongs to one class only (data.regions may overlap), given twice: {twice}")
 
 
 def _bad(where: Where, message: str, remedy: str = _REMEDY) -> DataError:

@@ -121,7 +121,7 @@ def id_problems(case_id: str, paths: Sequence[Path]) -> ProblemList:
 def check_unique(paths: Sequence[Path]) -> None:
     """Raise DataError where several files (or folders) stand for one case."""
     if len(paths) > 1:
-        message = f"{len(paths)} files stand for one case: {', '.join(path.name for path in paths)}"
+        message = f"{len(paths)} files have one case id: {', '.join(path.name for path in paths)}"
         raise broken_rule("duplicate-id", paths[0], message, "keep one of them, or rename the others")
 
 

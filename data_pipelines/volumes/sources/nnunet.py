@@ -125,7 +125,7 @@ def _listed_cases(root: Path, declared: Declared, channels: tuple[str, ...]) -> 
         case_id = normal(name)
         with problems.collecting(case_id):
             if (other := taken.setdefault(case_id.casefold(), name)) != name:
-                message = f"two entries of the list stand for one case: {other}, {name}"
+                message = f"two entries of the list have one case id: {other}, {name}"
                 raise broken_rule("duplicate-id", root / "dataset.json", message, "keep one of them")
             check_id(case_id, root / "dataset.json")
             found[case_id] = _listed_case(root, case_id, entry, channels)

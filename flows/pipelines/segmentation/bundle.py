@@ -21,7 +21,7 @@ class Bundle(Spec):
     num_members: int = 1
     """Networks of this architecture whose predictions are averaged."""
     averaged: Literal["probabilities", "logits"] = "probabilities"
-    """What is averaged over the networks."""
+    """Quantity that is averaged over the networks."""
     labels: Labels
     """Classes, and the values that stand for them in files."""
     channels: tuple[str, ...]

@@ -47,7 +47,7 @@ class TrainedCandidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RankedCandidates:
     """Candidates by name, and the name of the best."""
 
     candidates: Mapping[str, TrainedCandidate]
@@ -96,7 +96,7 @@ class Comparison:
         return (*(record for each in alone for fold in each.folds for record in fold.records), *self.more)
 
 
-def compare_candidates(config: SegmentationConfig, done: Records) -> Comparison:
+def compare_candidates(config: SegmentationConfig, done: Records) -> RankedCandidates:
     """Compare the candidates by their Dice over the same cases; the first of equals is the best.
 
     Raises ConfigError where one was not scored on all of them.
@@ -104,7 +104,7 @@ def compare_candidates(config: SegmentationConfig, done: Records) -> Comparison:
     configs = config.candidate_configs
     candidates = {name: choose_mirroring(configs[name], folds) for name, folds in find_done(config, done).items()}
     _check_cases(candidates)
-    return Comparison(candidates, max(candidates, key=lambda name: candidates[name].rank))
+    return RankedCandidates(candidates, max(candidates, key=lambda name: candidates[name].rank))
 
 
 def choose_mirroring(config: SegmentationConfig, folds: list[Fold]) -> TrainedCandidate:
@@ -125,8 +125,8 @@ def _check_cases(candidates: Mapping[str, TrainedCandidate]) -> None:
     for name, found in cases.items():
         if lacking := sorted(set().union(*cases.values()) - found):
             raise ConfigError(
-                f"candidates: {name} was not scored on {list_cases(lacking)}, which others were: what one leaves "
-                "out, all must; give them the same data.preprocess"
+                f"candidates: {name} was not scored on {list_cases(lacking)}, which others were: all candidates "
+                "must use the same cases; give them the same data.preprocess"
             )
 
 

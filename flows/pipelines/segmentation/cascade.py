@@ -123,7 +123,7 @@ def explain_lacking(previous: str, lacking: Sequence[str], known: Collection[str
     if trained := [case_id for case_id in lacking if case_id in known]:
         return explain_trained(previous, trained)
     return (
-        f"{previous} has left out {list_cases(lacking)}: what one candidate leaves out, all must; give them the same "
+        f"{previous} has left out {list_cases(lacking)}: all candidates must use the same cases; give them the same "
         "data.preprocess"
     )
 

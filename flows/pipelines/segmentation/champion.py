@@ -28,8 +28,7 @@ from flows.registry.champion import Champion, Compared, compare_scores, readable
 from flows.registry.gate import Incomparable
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures, Record
-from flows.stages.stage import Stage, run_stage
-from flows.training.provenance import check_unseen
+from flows.training.champion import evaluate_champion
 from unet_models.metrics.summary import score_table
 
 Rows = list[dict[str, Any]]
@@ -69,11 +68,9 @@ def _score_champion(
     config: SegmentationConfig, shards: Record[VolumeShardFigures], champion: Champion
 ) -> Record[SegmentationScores]:
     """Score the champion; a cache hit where these cases were scored before."""
-    check_unseen(shards.output("index"), champion, config.storage_uri)
+    identity = {"tolerance_mm": config.evaluate.tolerance_mm}
     compute = partial(_compute, config, shards, champion)
-    identity = {"model": champion.model_id, "tolerance_mm": config.evaluate.tolerance_mm}
-    stage = Stage("evaluate_champion", identity, (shards,), compute, SegmentationScores, uses_gpu=True)
-    return run_stage(stage, config.storage_uri).record
+    return evaluate_champion(config, champion, identity, (shards,), compute, SegmentationScores)
 
 
 def _compute(
@@ -113,7 +110,7 @@ def raw_images(
     parts = bundle.partner, bundle.previous
     if (bundle.preprocess, bundle.spacing, *parts) == (config.data.preprocess, shards.spacing, None, None):
         return None
-    dataset = find_cases(config.data, storage.cache_folder() / "generated")
+    dataset = find_cases(config.data, storage.generated_folder())
     return {sample_key(case.case_id): case.images for case in dataset.cases}
 
 

@@ -15,7 +15,7 @@ from data_pipelines.digests import digest_of
 from data_pipelines.errors import InputError
 from data_pipelines.shards.index import write_table
 from flows.pipelines.segmentation.bundle import Bundle
-from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate
+from flows.pipelines.segmentation.candidates import RankedCandidates, TrainedCandidate
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.evaluate import CASES, EnsembleScores, build_bundle, evaluation_digest, flat_metrics
 from flows.pipelines.segmentation.evaluation.label_maps import FOLDER, write_map
@@ -38,7 +38,7 @@ FOLD = "fold"
 """Column of the scores: fold in which the case was held out."""
 
 
-def ensemble_stage(config: SegmentationConfig, comparison: Comparison) -> Stage[EnsembleScores]:
+def ensemble_stage(config: SegmentationConfig, comparison: RankedCandidates) -> Stage[EnsembleScores]:
     """Plan the stage: trained members of the best candidate to one model, and their scores to those of all cases."""
     identity: dict[str, Any] = {"folds": [fold.number for fold in comparison.folds]}
     if config.candidates:
@@ -50,7 +50,7 @@ def ensemble_stage(config: SegmentationConfig, comparison: Comparison) -> Stage[
     return Stage("ensemble", identity, comparison.records, compute, EnsembleScores)
 
 
-def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) -> EnsembleScores:
+def _join(config: SegmentationConfig, comparison: RankedCandidates, attempt: Attempt) -> EnsembleScores:
     from flows.pipelines.segmentation.calibration import calibrate, read_voxels
     from flows.pipelines.segmentation.evaluation.report import write_ensemble_report
 
@@ -83,12 +83,12 @@ def _join(config: SegmentationConfig, comparison: Comparison, attempt: Attempt) 
     )
 
 
-def _all_folds(comparison: Comparison) -> list[Fold]:
+def _all_folds(comparison: RankedCandidates) -> list[Fold]:
     """List the folds of every network that the best candidate predicts with."""
     return [fold for each in comparison.networks(comparison.best).values() for fold in each.folds]
 
 
-def lineage_of(comparison: Comparison) -> tuple[Record[Any], ...]:
+def lineage_of(comparison: RankedCandidates) -> tuple[Record[Any], ...]:
     """List the records of all that led to the best candidate."""
     compared = comparison.more if comparison.best.partner is not None else ()  # of a pair: its own predictions
     return (*(record for fold in _all_folds(comparison) for record in fold.lineage), *compared)
@@ -124,7 +124,7 @@ def _places(held_out: Mapping[str, tuple[Fold, int]]) -> Iterator[tuple[tuple[st
         yield (case_id, row), fold
 
 
-def _write_weights(attempt: Attempt, comparison: Comparison) -> None:
+def _write_weights(attempt: Attempt, comparison: RankedCandidates) -> None:
     """Write the weights of all networks into one file, those of models within the model as ``join_weights`` does."""
     from safetensors.torch import save
 
@@ -132,7 +132,7 @@ def _write_weights(attempt: Attempt, comparison: Comparison) -> None:
     attempt.write("weights", "model.safetensors", save(tensors, metadata={"format": "pt"}))
 
 
-def _weights_of(comparison: Comparison, candidate: TrainedCandidate) -> dict[str, Tensor]:
+def _weights_of(comparison: RankedCandidates, candidate: TrainedCandidate) -> dict[str, Tensor]:
     from flows.pipelines.segmentation.averaging import join_weights
 
     own = _member_weights(candidate.folds)
@@ -140,7 +140,7 @@ def _weights_of(comparison: Comparison, candidate: TrainedCandidate) -> dict[str
     return join_weights(own, **parts)
 
 
-def _bundle_of(comparison: Comparison, candidate: TrainedCandidate) -> Bundle:
+def _bundle_of(comparison: RankedCandidates, candidate: TrainedCandidate) -> Bundle:
     """Build the bundle of a candidate's members, and of the models within it."""
     bundle = build_bundle(candidate.config, candidate.folds[0].shards.figures).with_choices(tta=candidate.tta)
     parts = {name: _bundle_of(comparison, each) for name, each in comparison.within(candidate).items()}
@@ -157,7 +157,7 @@ def _member_weights(folds: Sequence[Fold]) -> dict[str, Tensor]:
     return {f"members.{place}.{name}": tensor for place, each in enumerate(found) for name, tensor in each.items()}
 
 
-def register_ensemble(comparison: Comparison, ensemble: Record[EnsembleScores]) -> Stage[RegistrationFigures]:
+def register_ensemble(comparison: RankedCandidates, ensemble: Record[EnsembleScores]) -> Stage[RegistrationFigures]:
     """Plan the registration of the best candidate's members as one model."""
     from flows.pipelines.segmentation.champion import compare_rows, compare_with_champion
     from flows.pipelines.segmentation.register import build_candidate, write_model

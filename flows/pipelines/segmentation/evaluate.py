@@ -59,7 +59,7 @@ class SegmentationScores(EvaluationFigures):
     """Predictions with and without test-time mirroring, as far as they were tried: the outputs ``cases`` and ``voxels``
     of each have its name, and ``cases`` alone are those of the chosen one."""
     tta: bool
-    """Whether the chosen one mirrors."""
+    """True where the chosen one mirrors."""
     temperatures: tuple[float, ...] = ()
     """Temperature of each output, fitted on the cases that are scored."""
 
@@ -79,7 +79,7 @@ class EnsembleScores(EvaluationFigures):
     postprocessing: Postprocessing = Postprocessing()
     """Steps that raise the mean Dice over all cases; the scores are with them."""
     tta: bool
-    """Whether test-time mirroring is on, chosen over all cases where it was to be."""
+    """True where test-time mirroring is on, chosen over all cases where it was to be."""
     temperatures: tuple[float, ...] = ()
     """Temperature of each output, fitted on all cases, each predicted by the member that has not seen it."""
     candidate: str = BASE

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from data_pipelines import storage
-from data_pipelines.errors import ConfigError
+from data_pipelines.errors import ConfigError, name_some
 from data_pipelines.shards.index import read_table
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.volumes.preprocess import StoredGeometry
@@ -141,7 +141,7 @@ def _check_previous(config: SegmentationConfig) -> None:
     previous = next((changes["previous"] for changes in config.candidates.values() if changes.get("previous")), None)
     if previous is None or config.data.on_error == "quarantine":  # which cases there are is known after sharding
         return
-    dataset = find_cases(config.data, storage.cache_folder() / "generated")
+    dataset = find_cases(config.data, storage.generated_folder())
     if (path := find_splits_file(dataset, config.data)) is None:
         return  # drawn splits hold out each case
     held_out, trained = (_named_in(read_json(path), side) for side in ("val", "train"))
@@ -167,7 +167,7 @@ def explain_trained(previous: str, case_ids: Sequence[str]) -> str:
 
 def list_cases(case_ids: Sequence[str]) -> str:
     """Name the first cases of many."""
-    return f"{', '.join(case_ids[:3])}{', ...' if len(case_ids) > 3 else ''}"
+    return name_some(case_ids, 3)
 
 
 def _title(config: SegmentationConfig, name: str, fold: int) -> str:
@@ -201,7 +201,7 @@ def _numbers(config: SegmentationConfig) -> tuple[int, ...]:
     """List the folds of a configuration. Raises ConfigError for those that do not exist."""
     if isinstance(config.data.fold, int):
         return (config.data.fold,)
-    known = find_folds(find_cases(config.data, storage.cache_folder() / "generated"), config.data)
+    known = find_folds(find_cases(config.data, storage.generated_folder()), config.data)
     if config.data.fold == "all":
         return known
     if unknown := sorted(set(config.data.fold) - set(known)):

@@ -13,8 +13,9 @@ from pydantic import ConfigDict
 from data_pipelines.specs import Spec
 from unet_models.metrics.summary import mean_of_class_means, score_table
 
-LEAST_GAIN = 1e-3
-"""Rise of the mean Dice from which mirroring is kept, since it takes 2^n times as long: a tenth of a percent point."""
+MIN_DICE_GAIN = 1e-3
+"""Rise of the mean Dice from which mirroring, or a pair, is kept, since it takes a multiple of the time: a tenth of a
+percent point."""
 
 Folder = tuple[str, ...]
 """Parts of a path below an attempt's folder: of none for the predictions that are tried first, or alone."""
@@ -57,12 +58,12 @@ def measure_variant(
 
 
 def choose_variant(variants: Sequence[Variant]) -> Variant:
-    """Choose mirroring where it raises the mean Dice by ``LEAST_GAIN``; one variant alone is chosen."""
+    """Choose mirroring where it raises the mean Dice by ``MIN_DICE_GAIN``; one variant alone is chosen."""
     plain = next((each for each in variants if not each.tta), None)
     mirrored = next((each for each in variants if each.tta), None)
     if plain is None or mirrored is None:
         return variants[0]
-    return mirrored if _or_zero(mirrored.dice) >= _or_zero(plain.dice) + LEAST_GAIN else plain
+    return mirrored if _or_zero(mirrored.dice) >= _or_zero(plain.dice) + MIN_DICE_GAIN else plain
 
 
 def _or_zero(dice: float) -> float:

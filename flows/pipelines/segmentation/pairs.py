@@ -8,21 +8,17 @@ from itertools import combinations
 from data_pipelines import storage
 from data_pipelines.specs import Spec
 from flows.pipelines.segmentation.bundle import Bundle
-from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate, summarise_folds
-from flows.pipelines.segmentation.config import SegmentationConfig
+from flows.pipelines.segmentation.candidates import RankedCandidates, TrainedCandidate, summarise_folds
 from flows.pipelines.segmentation.evaluate import build_bundle
 from flows.pipelines.segmentation.evaluation.held_out import score_cases
 from flows.pipelines.segmentation.evaluation.label_maps import FOLDER, LIST, MAPS, maps_exist
 from flows.pipelines.segmentation.folds import Fold
-from flows.pipelines.segmentation.mirroring import Variant, measure_variant
+from flows.pipelines.segmentation.mirroring import MIN_DICE_GAIN, Variant, measure_variant
 from flows.stages.attempt import Attempt
 from flows.stages.record import Figures, Record
 from flows.stages.stage import Stage
 
 logger = logging.getLogger(__name__)
-
-LEAST_GAIN = 1e-3
-"""Rise of the mean Dice from which a pair is registered, since it takes the time of both."""
 
 
 class PairRun(Spec):
@@ -45,7 +41,7 @@ def pair_name(names: tuple[str, str]) -> str:
     return "+".join(names)
 
 
-def pair_stage(config: SegmentationConfig, comparison: Comparison) -> Stage[PairFigures]:
+def pair_stage(comparison: RankedCandidates) -> Stage[PairFigures]:
     """Plan the stage: every two candidates, each as it predicts best, on the held-out cases of each fold."""
     identity = {"tta": {name: each.tta for name, each in comparison.candidates.items()}}
 
@@ -70,7 +66,7 @@ def pair_bundle(first: TrainedCandidate, second: TrainedCandidate, place: int) -
 
 
 def _score(
-    attempt: Attempt, comparison: Comparison, names: tuple[str, str], place: int, folder: tuple[str, ...]
+    attempt: Attempt, comparison: RankedCandidates, names: tuple[str, str], place: int, folder: tuple[str, ...]
 ) -> PairRun:
     """Predict and score the held-out cases of a fold; scores, voxels and label maps become outputs of the attempt."""
     from safetensors.torch import load, save
@@ -137,8 +133,8 @@ class PairFold(Fold):
         return self.record.output(_output("voxels", self.run.names, self.number))
 
 
-def with_pairs(comparison: Comparison, record: Record[PairFigures]) -> Comparison:
-    """Return the comparison with the pairs in it; the best of them is chosen where it gains ``LEAST_GAIN``."""
+def with_pairs(comparison: RankedCandidates, record: Record[PairFigures]) -> RankedCandidates:
+    """Return the comparison with the pairs in it; the best of them is chosen where it gains ``MIN_DICE_GAIN``."""
     found = {}
     for names in dict.fromkeys(run.names for run in record.figures.runs):
         first, second = (comparison.candidates[name] for name in names)
@@ -146,5 +142,5 @@ def with_pairs(comparison: Comparison, record: Record[PairFigures]) -> Compariso
         folds = [PairFold(fold, record, runs[fold.number]) for fold in first.folds]
         found[pair_name(names)] = TrainedCandidate(first.config, folds, [], summarise_folds(folds), second)
     best = max(found, key=lambda name: found[name].rank)
-    gains = found[best].rank >= comparison.candidates[comparison.name].rank + LEAST_GAIN
-    return Comparison({**comparison.candidates, **found}, best if gains else comparison.name, (record,))
+    gains = found[best].rank >= comparison.candidates[comparison.name].rank + MIN_DICE_GAIN
+    return RankedCandidates({**comparison.candidates, **found}, best if gains else comparison.name, (record,))

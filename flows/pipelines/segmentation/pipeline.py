@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from flows.pipelines.segmentation.candidates import Comparison
+    from flows.pipelines.segmentation.candidates import RankedCandidates
     from flows.pipelines.segmentation.evaluate import EnsembleScores
     from flows.pipelines.segmentation.folds import Fold
     from flows.pipelines.segmentation.pairs import PairFigures
@@ -144,10 +144,10 @@ def plan_pair(config: SegmentationConfig, done: Records) -> Stage[PairFigures]:
     """Plan the predictions of every two candidates together."""
     from flows.pipelines.segmentation.pairs import pair_stage
 
-    return pair_stage(config, _compare(config, done))
+    return pair_stage(_compare(config, done))
 
 
-def _compare(config: SegmentationConfig, done: Records) -> Comparison:
+def _compare(config: SegmentationConfig, done: Records) -> RankedCandidates:
     from flows.pipelines.segmentation.candidates import compare_candidates
     from flows.pipelines.segmentation.pairs import with_pairs
 

@@ -24,7 +24,7 @@ from unet_models.metrics.summary import mean_of_class_means
 Step = Literal["largest_component", "smallest_component", "fill_holes"]
 STEPS: tuple[Step, ...] = ("largest_component", "smallest_component", "fill_holes")
 """Order in which steps are applied."""
-LEAST_GAIN = 1e-4
+MIN_STEP_GAIN = 1e-4
 """Rise of the mean Dice from which a step is kept: below it stands the last digit of a report."""
 SHARE_OF_SMALLEST = 0.5
 """Share of the smallest true component of a class below which components of it are removed."""
@@ -113,7 +113,7 @@ class Tried:
     @property
     def helps(self) -> bool:
         """Tell whether it is worth keeping."""
-        return self.after >= self.before + LEAST_GAIN
+        return self.after >= self.before + MIN_STEP_GAIN
 
 
 @dataclass(frozen=True, slots=True)

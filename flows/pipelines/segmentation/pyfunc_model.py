@@ -31,6 +31,7 @@ from data_pipelines.volumes.modalities import Modalities
 from flows.pipelines.segmentation.maps import MapName, find_maps, map_path
 from flows.pipelines.segmentation.reading import read_array, read_files
 from flows.pipelines.segmentation.segmenter import Segmenter
+from flows.registry.bundle import BUNDLE_ARTIFACT
 from flows.registry.input_rows import iter_rows
 
 
@@ -39,7 +40,7 @@ class RegisteredSegmenter(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the weights from the model's artifacts."""
-        self.segmenter = Segmenter.from_folder(Path(context.artifacts["bundle"]))
+        self.segmenter = Segmenter.from_folder(Path(context.artifacts[BUNDLE_ARTIFACT]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
         """Return label maps, or the paths they were written to, one per row."""

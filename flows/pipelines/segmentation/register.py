@@ -84,11 +84,10 @@ def register_model(
     return register_stage(config, candidate, (training, evaluation))
 
 
-class Origin(TypedDict):
-    """Origin of a candidate: what it was made from, how it is compared, and what its card says of that."""
+class CandidateFields(TypedDict):
+    """Fields of ``Candidate`` that differ between one network and several."""
 
     write_files: Callable[[Path], ModelFiles]
-    card: str
     evaluation_data: str
     lineage: tuple[Record[Figures], ...]
     run_key: str
@@ -100,27 +99,26 @@ def build_candidate(
     config: SegmentationConfig,
     shards: Record[VolumeShardFigures],
     evaluation: Record[EvaluationFigures],
-    **origin: Unpack[Origin],
+    *,
+    card: str,
+    **fields: Unpack[CandidateFields],
 ) -> Candidate:
-    """Build the candidate of one network, or of several that are registered as one."""
-    card = origin["card"]
+    """Build the candidate of one network, or of several that are registered as one.
+
+    ``card`` is what the model card says of its origin.
+    """
     return Candidate(
         description="Segmentation U-Nets trained by unetflow.",
         code=CODE,
         requirements=REQUIREMENTS,
         default_metric="dice",
-        evaluation_data=origin["evaluation_data"],
         evaluation=evaluation,
-        lineage=origin["lineage"],
-        run_key=origin["run_key"],
-        step=origin["step"],
-        write_files=origin["write_files"],
         build_card=lambda: model_card(config, shards.figures, card, evaluation.figures.metrics),
-        compare=origin["compare"],
         dataset=shards,
         metadata=input_facts(
             config.data.ndim, shards.figures.files_per_image, has_channel_numbers=shards.figures.has_channel_numbers
         ),
+        **fields,
     )
 
 

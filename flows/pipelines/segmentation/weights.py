@@ -33,7 +33,7 @@ def output_weights(
         wanted = weights_by_size(_sizes(labels, index))
         logger.info("weights of classes by their size: %s", {name: round(each, 2) for name, each in wanted.items()})
     if unknown := sorted(set(wanted) - set(names)):
-        raise ConfigError(f"train.class_weights: there is no {', '.join(unknown)}; there are {', '.join(names)}")
+        raise ConfigError(f"train.class_weights: unknown class {', '.join(unknown)}; choose from {', '.join(names)}")
     return tuple(wanted.get(name, 1.0) for name in names)
 
 

@@ -7,12 +7,10 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 from data_pipelines.errors import ConfigError
+from flows.cluster.actors import Row
 from flows.config.specs import ComputeSpec
-
-Item = dict[str, Any]
 
 
 def runs_here(compute: ComputeSpec) -> bool:
@@ -28,7 +26,7 @@ def require_gpu() -> None:
         raise ConfigError("--gpu: torch finds no GPU here; leave it out, or see `unetflow doctor`")
 
 
-def map_here(call: Callable[[Item], Item], items: Sequence[Item], compute: ComputeSpec, calls: int) -> Iterator[Item]:
+def map_here(call: Callable[[Row], Row], items: Sequence[Row], compute: ComputeSpec, calls: int) -> Iterator[Row]:
     """Yield ``call(item)`` for each item, as it completes, from up to ``calls`` threads. ``call`` must not raise.
 
     The threads do not keep the process alive: a command that is stopped ends at once.
@@ -37,8 +35,8 @@ def map_here(call: Callable[[Item], Item], items: Sequence[Item], compute: Compu
         require_gpu()
     else:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as Ray does for a worker without one
-    due: queue.SimpleQueue[Item] = queue.SimpleQueue()
-    done: queue.SimpleQueue[Item] = queue.SimpleQueue()
+    due: queue.SimpleQueue[Row] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Row] = queue.SimpleQueue()
     for item in items:
         due.put(item)
 

@@ -58,7 +58,9 @@ def _claim(folder: Path, version: ModelVersion, inputs: dict[str, str]) -> None:
         )
     new = [file.name for name in inputs.keys() - known.inputs.keys() for file in output_files(name, MAPS)]
     if foreign := [name for name in new if (folder / name).exists()]:
-        raise ConfigError(f"{folder / min(foreign)} exists and is no prediction of ours: name another output folder")
+        raise ConfigError(
+            f"{folder / min(foreign)} exists and is not one of these predictions: name another output folder"
+        )
     for name in inputs.keys() & known.inputs.keys():
         if inputs[name] != known.inputs[name]:
             for file in output_files(folder / name, MAPS):

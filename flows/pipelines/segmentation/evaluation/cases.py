@@ -27,7 +27,7 @@ class CaseView:
     gates: Mapping[str, bytes] = field(default_factory=dict)
     """PNG of each map of attention-gate weights, by name; empty where the network has no gates."""
     is_canonical: bool = True
-    """Whether the axes of a volume run right, anterior, superior, by which its planes have names."""
+    """True where the axes of a volume run right, anterior, superior, by which its planes have names."""
 
 
 @dataclass(frozen=True, slots=True)

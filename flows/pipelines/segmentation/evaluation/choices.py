@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flows.metrics import METRICS
-from flows.pipelines.segmentation.mirroring import LEAST_GAIN, Variant, choose_variant
+from flows.pipelines.segmentation.mirroring import MIN_DICE_GAIN, Variant, choose_variant
 from flows.pipelines.segmentation.postprocess import Choice
 from flows.report.blocks import Cell, CellLike, Section, Table
 from flows.report.values import interval_text, value_cell, value_text
@@ -36,7 +36,7 @@ class CandidateScore:
     name: str
     is_chosen: bool
     patch_sizes: Sequence[Sequence[int]]
-    """Of its networks: of a pair both, of a cascade also the previous one."""
+    """Patch sizes of its networks: of a pair both, of a cascade also the previous one."""
     spacings: Sequence[Sequence[float | None] | None]
     """mm per axis; None: each case's own."""
     num_steps: int
@@ -59,8 +59,8 @@ def candidates_section(candidates: Sequence[CandidateScore]) -> Section:
     ]
     intro = (
         "Each configuration was trained on the same folds; under the mean Dice over all held-out cases, before "
-        "postprocessing, stands its 95 % interval. A pair (A+B) is the mean of two; it is chosen where it gains 0.001. "
-        "The best was chosen on these very cases: of new ones expect a little less."
+        "postprocessing, stands its 95 % interval. A pair (A+B) is the mean of two; it is chosen where it gains "
+        f"{MIN_DICE_GAIN:g}. The best was chosen on these very cases: of new ones expect a little less."
     )
     columns = ["Configuration", DICE.titled, "Patch", "Voxels, mm", "Steps", ""]
     return Section("Configurations", intro, [Table(columns, rows)])
@@ -92,8 +92,8 @@ def mirroring_section(variants: Sequence[Variant]) -> Section:
     ]
     intro = (
         "Every held-out case was predicted with the mean over its mirrored copies, and without. Mirroring takes a "
-        f"multiple of the time: it is kept where it raises the mean Dice by {LEAST_GAIN:g} or more. The scores above "
-        "are of what was kept, and so is the registered model; times are medians, of this machine."
+        f"multiple of the time: it is kept where it raises the mean Dice by {MIN_DICE_GAIN:g} or more. The scores "
+        "above are of what was kept, and so is the registered model; times are medians, of this machine."
     )
     return Section("Test-time mirroring", intro, [Table(["Mirroring", DICE.titled, "Seconds per case", ""], rows)])
 

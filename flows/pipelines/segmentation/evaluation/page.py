@@ -90,7 +90,7 @@ class SegmentationPage:
     notices: Sequence[Notice] = ()
     """Assumptions and conversions in the input that was used."""
     times: Mapping[str, TimeSplit] = field(default_factory=dict)
-    """What each training, by its name, spent its wall time on."""
+    """Wall time of each training, by its name, by part."""
     init: Mapping[str, Initialisation] = field(default_factory=dict)
     """Weights that each training, by its name, started from; those that started from random ones are left out."""
     members: Sequence[MemberScore] = ()

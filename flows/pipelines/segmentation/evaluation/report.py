@@ -32,7 +32,7 @@ from unet_models.metrics.summary import MetricSummary
 
 if TYPE_CHECKING:
     from flows.pipelines.segmentation.calibration import Calibration
-    from flows.pipelines.segmentation.candidates import Comparison
+    from flows.pipelines.segmentation.candidates import RankedCandidates
     from flows.pipelines.segmentation.evaluate import Evaluation
     from flows.pipelines.segmentation.folds import Fold
     from flows.pipelines.segmentation.postprocess import Choice
@@ -77,7 +77,7 @@ def write_report(
 def write_ensemble_report(
     attempt: Attempt,
     config: SegmentationConfig,
-    comparison: Comparison,
+    comparison: RankedCandidates,
     scores: Mapping[int, Sequence[ClassScore]],
     summaries: Sequence[MetricSummary],
     choice: Choice,
@@ -129,7 +129,7 @@ def write_ensemble_report(
     _write(attempt, page)
 
 
-def _networks(comparison: Comparison) -> dict[str, Fold]:
+def _networks(comparison: RankedCandidates) -> dict[str, Fold]:
     """Return the networks of the registered model by name: of each fold, and of each candidate where it has several."""
     found = comparison.networks(comparison.best)
     return {
@@ -139,13 +139,13 @@ def _networks(comparison: Comparison) -> dict[str, Fold]:
     }
 
 
-def _compared(comparison: Comparison) -> list[CandidateScore]:
+def _compared(comparison: RankedCandidates) -> list[CandidateScore]:
     """Return the scores of the candidates, the best first; none where there is one alone."""
     found = [_describe(comparison, name) for name in comparison.candidates]
     return sorted(found, key=lambda each: not each.is_chosen) if len(found) > 1 else []
 
 
-def _describe(comparison: Comparison, name: str) -> CandidateScore:
+def _describe(comparison: RankedCandidates, name: str) -> CandidateScore:
     """Describe a candidate with those whose networks it predicts with."""
     candidate = comparison.candidates[name]
     networks = comparison.networks(candidate).values()

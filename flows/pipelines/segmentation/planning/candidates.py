@@ -23,7 +23,7 @@ COARSENING = 1.03
 """Factor by which voxels grow until the patch covers that share."""
 MAX_RATIO_BETWEEN_AXES = 2.0
 """Axes of voxels finer than that are coarsened before the others."""
-LEAST_GAIN = 2.0
+MIN_VOXEL_RATIO = 2.0
 """A low resolution has at most one half of the voxels; else it is not worth a training."""
 BESIDE = 1e-5
 """Difference in mm that keeps an axis of thick slices the coarsest."""
@@ -151,4 +151,4 @@ class _Planner:
             sizes = [round(float(each)) for each in shape]
             found = self.plan("3d_lowres", spacing.tolist(), sizes, voxels * num_cases)
             patch = found.sizes.topology.patch_size
-        return found if math.prod(full.shape) / voxels >= LEAST_GAIN else None
+        return found if math.prod(full.shape) / voxels >= MIN_VOXEL_RATIO else None

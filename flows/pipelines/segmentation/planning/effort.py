@@ -7,10 +7,10 @@ prediction take. On two CPUs a volume of 256 voxels per axis takes minutes, and 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data_pipelines.cores import count_cpus
 from flows.pipelines.segmentation.planning.candidates import Candidate
 from unet_models.specs.segmentation import PredictSpec, count_windows
 
@@ -55,7 +55,7 @@ class Effort:
         patch = self.candidate.sizes.topology.patch_size
         sizes = zip(self.candidate.shape, patch, strict=True)
         numbers = [count_windows(size, window, overlap) for size, window in sizes]
-        return math.prod(numbers) * math.prod(patch) / (CPU_VOXELS_PER_SECOND * (os.cpu_count() or 1))
+        return math.prod(numbers) * math.prod(patch) / (CPU_VOXELS_PER_SECOND * count_cpus())
 
 
 def in_order_of_choice(candidates: Sequence[Candidate], held_out: int, within_seconds: float) -> list[Candidate]:

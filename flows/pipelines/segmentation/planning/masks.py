@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.cores import count_cpus
 from data_pipelines.errors import DataError
 from data_pipelines.volumes.classes import BACKGROUND, pack_colours
 from data_pipelines.volumes.files import read_volume
@@ -30,7 +30,7 @@ def guess_classes(root: Path) -> ValuesByClass | None:
         return None
     spec = DataSpec(root=str(root))
     labels = [case.label for case in find_cases(spec).cases]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(count_cpus()) as pool:
         found = set().union(*pool.map(partial(_values, max_voxels=spec.max_voxels), labels))
     is_colour = {kind for kind, _ in found}
     values = sorted(value for _, value in found)

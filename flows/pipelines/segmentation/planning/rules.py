@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from data_pipelines.cores import count_cpus
 from data_pipelines.specs import duration_text
 from data_pipelines.volumes.spacing import MAX_ANISOTROPY, SAME, find_coarse_axis
 from flows.config.specs import REFUSED_IN_NAMES
 from flows.pipelines.segmentation.planning.candidates import COARSE_PERCENTILE, Candidate, planning_order
 from flows.pipelines.segmentation.planning.effort import MIRRORING_SHARE, VALIDATION_SHARE, Effort
+from flows.pipelines.segmentation.planning.options import PlanningOptions, Setting
 from flows.pipelines.segmentation.planning.sides import sided_names
 from flows.pipelines.segmentation.planning.sizes import Sizes
 from flows.pipelines.segmentation.planning.stages import CPU_BATCH, plan_batch, plan_model
 from flows.pipelines.segmentation.planning.survey import Survey
 from flows.pipelines.segmentation.planning.template import CASCADE
-from flows.pipelines.segmentation.planning.wishes import Setting, Wishes
 from unet_models.specs.loop import LoopSpec
 
 MAX_CPU_WORKERS = 8
@@ -38,7 +38,7 @@ def plan_settings(
     survey: Survey,
     candidate: Candidate,
     others: Sequence[Candidate],
-    wishes: Wishes,
+    options: PlanningOptions,
     trained: Sequence[Candidate] = (),
 ) -> list[Setting]:
     """Return the settings that differ from the defaults, or that somebody would ask about.
@@ -49,15 +49,17 @@ def plan_settings(
     efforts = [Effort(_as_volume(each, trained), survey.num_held_out) for each in trained or [candidate]]
     slowest = max(efforts, key=lambda effort: effort.seconds)
     return [
-        *_data(survey, wishes),
-        *_preprocessing(survey, candidate, others, wishes),
-        *_training(survey, candidate, slowest, wishes),
-        *_evaluation(survey, slowest, wishes),
-        *_compute(candidate.sizes, wishes),
+        *_data(survey, options),
+        *_preprocessing(survey, candidate, others, options),
+        *_training(survey, candidate, slowest, options),
+        *_evaluation(survey, slowest, options),
+        *_compute(candidate.sizes, options),
     ]
 
 
-def plan_candidate(survey: Survey, planned: Sequence[Candidate], other: Candidate, wishes: Wishes) -> list[Setting]:
+def plan_candidate(
+    survey: Survey, planned: Sequence[Candidate], other: Candidate, options: PlanningOptions
+) -> list[Setting]:
     """Return one of the planned candidates as what it changes of the settings of the first one, all being 3-D."""
     chosen, full = planned[0], next(each for each in planned if each.name == "3d_fullres")
     changes: dict[str, Any] = {}
@@ -74,7 +76,7 @@ def plan_candidate(survey: Survey, planned: Sequence[Candidate], other: Candidat
         changes["data.preprocess.spacing"] = list(patches.spacing)
     sizes = patches.sizes
     changes = {"train.patch_size": list(sizes.topology.patch_size), "train.model.kernel_size": 3} | changes
-    changes |= {setting.path: setting.value for setting in (*plan_batch(sizes, wishes), *plan_model(sizes, wishes))}
+    changes |= {setting.path: setting.value for setting in (*plan_batch(sizes, options), *plan_model(sizes, options))}
     reasons = [reason, *[""] * (len(changes) - 1)]
     return [
         Setting(f"candidates.{other.name}.{path}", value, why)
@@ -90,7 +92,7 @@ def _as_volume(candidate: Candidate, planned: Sequence[Candidate]) -> Candidate:
     return candidate.thickened(planning_order(full.spacing)[0], full)
 
 
-def plan_cascade(survey: Survey, planned: Sequence[Candidate], wishes: Wishes) -> list[Setting]:
+def plan_cascade(survey: Survey, planned: Sequence[Candidate], options: PlanningOptions) -> list[Setting]:
     """Return the full resolution as a network that is given what the low one says; none where one is not planned."""
     found = {each.name: each for each in planned}
     if not {"3d_fullres", "3d_lowres"} <= found.keys():
@@ -99,12 +101,12 @@ def plan_cascade(survey: Survey, planned: Sequence[Candidate], wishes: Wishes) -
     reason = "Cascade: full resolution, which is given the label map of the low one."
     settings = [Setting(f"candidates.{CASCADE}.previous", low, reason)]
     if low == "base":
-        changes = plan_candidate(survey, planned, found["3d_fullres"], wishes)
+        changes = plan_candidate(survey, planned, found["3d_fullres"], options)
         settings += [Setting(each.path.replace("3d_fullres", CASCADE), each.value, "") for each in changes]
     return settings
 
 
-def _data(survey: Survey, wishes: Wishes) -> Iterator[Setting]:
+def _data(survey: Survey, options: PlanningOptions) -> Iterator[Setting]:
     dataset = survey.dataset
     name = "".join("-" if each in REFUSED_IN_NAMES else each for each in dataset.name).strip() or "unetflow"
     yield Setting("registry.name", name, "The folder's name.")
@@ -117,7 +119,7 @@ def _data(survey: Survey, wishes: Wishes) -> Iterator[Setting]:
         values = ", ".join(str(value) for value in survey.spec.classes.values())
         reason = f"Nothing declares classes (classes.json): the masks hold {values}. Give the classes their names."
         yield Setting("data.classes", survey.spec.classes, reason)
-    if wishes.folds:
+    if options.folds:
         reason = (
             "As asked: a network per fold. Each case is scored by the one that has not seen it, by which the "
             "postprocessing is chosen and probabilities are calibrated; their average is registered."
@@ -136,13 +138,13 @@ def _data(survey: Survey, wishes: Wishes) -> Iterator[Setting]:
 
 
 def _preprocessing(
-    survey: Survey, candidate: Candidate, others: Sequence[Candidate], wishes: Wishes
+    survey: Survey, candidate: Candidate, others: Sequence[Candidate], options: PlanningOptions
 ) -> Iterator[Setting]:
     spacing = candidate.spacing
     spacings = np.array([case.statistics.spacing for case in survey.cases])
     if full := next((each for each in others if each.name == "3d_fullres"), None):
         rounded = [float(f"{each:.6g}") for each in spacing]
-        yield Setting("data.preprocess.spacing", rounded, _why_low(Effort(full, survey.num_held_out), wishes))
+        yield Setting("data.preprocess.spacing", rounded, _why_low(Effort(full, survey.num_held_out), options))
     elif np.allclose(spacings, spacing, rtol=SAME):
         yield Setting("data.preprocess.spacing", None, f"All cases have voxels of {_mm(spacing)}: none is resampled.")
     else:
@@ -157,11 +159,11 @@ def _preprocessing(
     yield from _normalisation(survey)
 
 
-def _why_low(full: Effort, wishes: Wishes) -> str:
+def _why_low(full: Effort, options: PlanningOptions) -> str:
     minutes, of = full.seconds / 60, _mm(full.candidate.spacing)
-    within = duration_text(wishes.within_seconds or 0)
+    within = duration_text(options.within_seconds or 0)
     return (
-        f"A low resolution, for {within} without a GPU: at the full one, {of}, an image takes {os.cpu_count()} CPUs "
+        f"A low resolution, for {within} without a GPU: at the full one, {of}, an image takes {count_cpus()} CPUs "
         f"{minutes:.1f} minutes, those held out {full.evaluation_seconds(0) / 60:.0f}, mirrored ones several times as "
         "much; and patches would see little of it. More time, or a GPU, allows it."
     )
@@ -192,63 +194,63 @@ def _normalisation(survey: Survey) -> Iterator[Setting]:
     yield Setting("data.preprocess.intensities", rounded, reason)
 
 
-def _training(survey: Survey, candidate: Candidate, slowest: Effort, wishes: Wishes) -> Iterator[Setting]:
+def _training(survey: Survey, candidate: Candidate, slowest: Effort, options: PlanningOptions) -> Iterator[Setting]:
     sizes, shape = candidate.sizes, candidate.shape
     patch = sizes.topology.patch_size
     covered = 100 * math.prod(min(1.0, size / whole) for size, whole in zip(patch, shape, strict=True))
     if all(p >= s for p, s in zip(patch, shape, strict=True)):
         limit = "the images"
-    elif wishes.within_seconds is not None and wishes.patch_memory_gb < wishes.memory_gb:
-        limit = f"{duration_text(wishes.within_seconds)} without a GPU, for more steps"
+    elif options.within_seconds is not None and options.patch_memory_gb < options.memory_gb:
+        limit = f"{duration_text(options.within_seconds)} without a GPU, for more steps"
     else:
-        limit = f"{wishes.memory_gb:g} GB"
+        limit = f"{options.memory_gb:g} GB"
     median = " x ".join(f"{each:g}" for each in shape)
     yield Setting(
         "train.patch_size", list(patch), f"{covered:.0f} % of the median image ({median} voxels); limited by {limit}."
     )
-    yield from plan_batch(sizes, wishes)
-    if wishes.network.preset:
+    yield from plan_batch(sizes, options)
+    if options.network.preset:
         reason = "As asked: a deep residual encoder, a light decoder (Isensee 2024)."
-        yield Setting("train.model.preset", wishes.network.preset, reason)
-    yield from plan_model(sizes, wishes)
+        yield Setting("train.model.preset", options.network.preset, reason)
+    yield from plan_model(sizes, options)
     yield from _weights(survey)
     yield from _augmentation(survey)
     yield Setting("train.optimizer.name", "muon", "Better than AdamW after as many steps: docs/experiments.md.")
     yield Setting("train.ema_decay", 0.999, "The moving average of the weights is validated, evaluated and registered.")
-    if wishes.within_seconds is not None:
-        text = duration_text(wishes.within_seconds)
+    if options.within_seconds is not None:
+        text = duration_text(options.within_seconds)
         yield Setting("train.within", text, "As asked: the pace is measured first, the schedule ends on time.")
-        yield from _validation(survey, slowest, wishes)
+        yield from _validation(survey, slowest, options)
     if survey.ndim == 2:
         yield Setting("train.loss.batch_dice", True, "Small patches: Dice over the whole batch is steadier.")
 
 
-def _validation(survey: Survey, slowest: Effort, wishes: Wishes) -> Iterator[Setting]:
+def _validation(survey: Survey, slowest: Effort, options: PlanningOptions) -> Iterator[Setting]:
     """Validate on fewer cases where the usual number takes much of the training time."""
-    if wishes.is_slow:
-        seconds = VALIDATION_SHARE * (wishes.within_seconds or 0)
+    if options.is_short_of_time:
+        seconds = VALIDATION_SHARE * (options.within_seconds or 0)
         cases = max(1, int(seconds * slowest.num_validated))
         if cases < min(LoopSpec().validate_cases, survey.num_held_out):
             reason = f"As many as one validation predicts in {100 * VALIDATION_SHARE:g} % of the time, at least one."
             yield Setting("train.validate_cases", cases, reason)
 
 
-def _evaluation(survey: Survey, slowest: Effort, wishes: Wishes) -> Iterator[Setting]:
+def _evaluation(survey: Survey, slowest: Effort, options: PlanningOptions) -> Iterator[Setting]:
     """Leave out test-time mirroring where it takes long beside training; with all folds, let them decide."""
     chosen = Setting("evaluate.tta", "auto", "Mirroring stays where it raises the cross-validated Dice.")
-    if not wishes.is_slow:
-        if wishes.folds:
+    if not options.is_short_of_time:
+        if options.folds:
             yield chosen
         return
     axes = len(_mirrored(survey))
     seconds = slowest.evaluation_seconds(axes)
-    if seconds > MIRRORING_SHARE * (wishes.within_seconds or 0):
+    if seconds > MIRRORING_SHARE * (options.within_seconds or 0):
         reason = (
             f"Mirrored along {axes} axes, {survey.num_held_out} held-out cases would take {seconds / 60:.0f} minutes "
             f"without a GPU; as they are, {slowest.evaluation_seconds(0) / 60:.1f}."
         )
         yield Setting("evaluate.tta", False, reason)
-    elif wishes.folds:
+    elif options.folds:
         yield chosen
 
 
@@ -277,14 +279,14 @@ def _mirrored(survey: Survey) -> list[int]:
     return [axis for axis in range(survey.ndim) if axis not in right_left]
 
 
-def _compute(sizes: Sizes, wishes: Wishes) -> Iterator[Setting]:
-    if wishes.use_gpu:
+def _compute(sizes: Sizes, options: PlanningOptions) -> Iterator[Setting]:
+    if options.use_gpu:
         yield Setting("compute.use_gpu", True, "Planned for a GPU; --no-gpu plans for CPUs.")
         yield Setting("compute.num_workers", 1, "One GPU; more workers train the same weights faster.")
         return
     batch = min(CPU_BATCH, sizes.batch_size)
-    workers = max(1, min(os.cpu_count() or 1, MAX_CPU_WORKERS, batch))
-    yield Setting("compute.num_workers", workers, f"{os.cpu_count()} CPUs, and a batch of {batch}.")
+    workers = max(1, min(count_cpus(), MAX_CPU_WORKERS, batch))
+    yield Setting("compute.num_workers", workers, f"{count_cpus()} CPUs, and a batch of {batch}.")
 
 
 def is_ct(channel: str) -> bool:

@@ -13,9 +13,9 @@ BASE_CHANNELS = 32
 MAX_CHANNELS = {2: 512, 3: 320}
 """Channels at full resolution, doubled with each stage up to a limit by number of axes."""
 REFERENCE_BATCH = {2: 12, 3: 2}
+"""Batch that the memory of a planned network is stated for, by number of axes."""
 LARGEST_PATCH = {2: 2048**2, 3: 256**3}
 """Voxels of the patch that planning begins with."""
-"""Batch that the memory of a planned network is stated for, by number of axes."""
 SMALLEST_BATCH = 2
 
 
@@ -29,7 +29,7 @@ class Sizes:
     features: int
     """Values of all feature maps of one patch."""
     is_limited_by_data: bool
-    """Whether the batch would be larger, were the data set."""
+    """True where the batch would be larger, were the data set."""
 
 
 def plan_sizes(

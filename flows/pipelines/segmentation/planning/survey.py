@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from data_pipelines.cores import count_cpus
 from data_pipelines.errors import ConfigError, DataError, Problem, ProblemList
 from data_pipelines.progress import track
 from data_pipelines.volumes.cases import Case, Dataset
@@ -26,7 +26,7 @@ from data_pipelines.volumes.splits import assign_splits
 from flows.pipelines.segmentation.planning.candidates import Images
 from flows.pipelines.segmentation.planning.masks import guess_classes
 
-AIR, LEAST_AIR = (-1100, -900), 0.01
+AIR, MIN_AIR = (-1100, -900), 0.01
 """Hounsfield units of air, and the share of a CT's voxels that have them at least."""
 UNNAMED = re.compile(r"channel_\d+|image")
 """Names of channels that nothing declares; ``image`` is that of a DICOM series."""
@@ -42,7 +42,7 @@ class SurveyedCase:
     cropped: tuple[int, ...]
     """Voxels per axis, in RAS order, that a foreground crop leaves."""
     air: tuple[bool, ...] = ()
-    """Whether each channel has as many voxels of air as a CT."""
+    """True for each channel that has as many voxels of air as a CT."""
     right_left: int | None = 0
     """Axis of the sample that runs from right to left; None: none does, as in a sagittal slice."""
 
@@ -133,7 +133,7 @@ def _iter_statistics(dataset: Dataset, spec: DataSpec, problems: ProblemList) ->
     """Yield the statistics of the cases that keep every rule; what the others break goes to ``problems``."""
     declared = Dataset(dataset.name, (), dataset.labels, dataset.channels)
     read = partial(_statistics, dataset=declared, spec=spec)
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(count_cpus()) as pool:
         results = ((1, result) for result in pool.map(read, dataset.cases))
         for result in track(results, "plan", "cases", len(dataset.cases)):
             if isinstance(result, SurveyedCase):
@@ -147,7 +147,7 @@ def _statistics(case: Case, dataset: Dataset, spec: DataSpec) -> SurveyedCase | 
         checked = check_case(case, dataset, spec)
         statistics = case_statistics(checked, dataset.labels.num_classes)
         stored = [stop - start for start, stop in find_foreground(checked.image)]
-        air = [float(((channel >= AIR[0]) & (channel <= AIR[1])).mean()) >= LEAST_AIR for channel in checked.image]
+        air = [float(((channel >= AIR[0]) & (channel <= AIR[1])).mean()) >= MIN_AIR for channel in checked.image]
         cropped = tuple(stored[axis] for axis in ras_axes(checked.geometry))
         return SurveyedCase(statistics, cropped, tuple(air), _right_left(checked.geometry))
     except DataError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from flows.pipelines.segmentation.planning.candidates import Candidate
-from flows.pipelines.segmentation.planning.wishes import Setting
+from flows.pipelines.segmentation.planning.options import Setting
 
 WIDTH = 116
 CASCADE = "3d_cascade"

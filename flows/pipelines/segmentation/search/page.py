@@ -18,8 +18,8 @@ from flows.tuning.trial import Trial
 
 DICE = METRICS["dice"]
 CONFIGURED, CHOSEN = "as configured", "chosen"
-SHORT_INTRO = "Trials below 100 % were ended early, behind others of the same training time, or when the time was over."
-LONG_INTRO = "The best short trials and the configuration, trained anew for longer: of these the best is chosen."
+SHORT_INTRO = "Trials below 100 % were ended early, behind others of the same training time, or when the time ran out."
+LONG_INTRO = "The best short trials and the configuration, retrained for longer: of these the best is chosen."
 
 
 def search_page(config: SegmentationConfig, searched: Searched, chosen: Values, settings: Sequence[str]) -> str:

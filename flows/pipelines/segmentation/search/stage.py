@@ -26,13 +26,13 @@ class SearchFigures(Figures):
     """Figures of a search."""
 
     values: dict[str, JsonValue]
-    """What was chosen, by name; empty: the configuration was not beaten."""
+    """Chosen settings by name; empty: the configuration was not beaten."""
     num_steps: int
     """Steps that the chosen network trains in the time of the configured one's ``train.num_steps``."""
     score: float
     """Validation score of the chosen network, on cases that neither training nor evaluation holds out."""
     configured_score: float
-    """That of the configuration as it is, of equal training time."""
+    """Validation score of the unchanged configuration, of equal training time."""
     num_finals: int
     """Trials that were trained once more, for longer, and are compared; 0: the short ones are."""
     num_trials: int

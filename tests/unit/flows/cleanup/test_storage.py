@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cleanup.rubbish import remove
+from flows.cleanup.garbage import remove
 from flows.cleanup.storage import find_in_storage
 from flows.stages import status
 
@@ -62,8 +62,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def found(root: Path, registered: set[str] | None = None, keep_days: float = 7) -> dict[str, str]:
-    rubbish = find_in_storage(str(root), registered or set(), time.time() - keep_days * DAY)
-    return {str(Path(each.uri).relative_to(root / "train")): each.kind for each in rubbish}
+    garbage = find_in_storage(str(root), registered or set(), time.time() - keep_days * DAY)
+    return {str(Path(each.uri).relative_to(root / "train")): each.kind for each in garbage}
 
 
 def test_what_no_record_names_is_found_and_nothing_else(root: Path) -> None:

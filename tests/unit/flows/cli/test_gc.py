@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from flows.cleanup import collect
-from flows.cleanup.rubbish import Rubbish
+from flows.cleanup.garbage import Garbage
 from flows.cli import base, run_command
-from flows.cli.gc import rubbish_text
+from flows.cli.gc import garbage_text
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     monkeypatch.setattr(base, "_result_fd", 1)
     monkeypatch.setattr(
-        collect, "find_rubbish", lambda root, keep_days: [Rubbish("attempt", str(folder), 2_500_000)] * folder.exists()
+        collect, "find_garbage", lambda root, keep_days: [Garbage("attempt", str(folder), 2_500_000)] * folder.exists()
     )
     return folder
 
@@ -54,9 +54,9 @@ def test_as_json(attempt: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_kinds_are_summed_up() -> None:
-    rubbish = [
-        Rubbish("attempt", "/a", 150_000_000),
-        Rubbish("attempt", "/b", 50_000_000),
-        Rubbish("Ray session", "/c", 1_000_000),
+    garbage = [
+        Garbage("attempt", "/a", 150_000_000),
+        Garbage("attempt", "/b", 50_000_000),
+        Garbage("Ray session", "/c", 1_000_000),
     ]
-    assert rubbish_text(rubbish).splitlines()[-1] == "0.2 GB in all: 2 attempts (0.2 GB), 1 Ray session (1.0 MB)"
+    assert garbage_text(garbage).splitlines()[-1] == "0.2 GB in all: 2 attempts (0.2 GB), 1 Ray session (1.0 MB)"

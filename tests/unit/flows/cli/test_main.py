@@ -108,7 +108,7 @@ def test_a_server_of_mlflow_that_is_gone_is_a_line(
         MlflowClient(address, address).get_registered_model("tiny")
     assert fail(raised.value) == 1
     said = capfd.readouterr().err
-    assert f"unetflow: MLflow does not answer any more at {address}: start it, then the same command goes on" in said
+    assert f"unetflow: MLflow no longer responds at {address}: start it; the same command then resumes" in said
     assert "HTTPConnectionPool" not in said
 
 

@@ -20,9 +20,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_demo_names_what_there_is(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_command(["demo", "diffusion", "video"]) == 2
-    assert (
-        "demo video: there is no such demo; choose segmentation or diffusion or restoration" in capfd.readouterr().err
-    )
+    assert "demo video: unknown demo; choose segmentation or diffusion or restoration" in capfd.readouterr().err
 
 
 def test_stage_of_the_other_pipeline(capfd: pytest.CaptureFixture[str], config: Path) -> None:

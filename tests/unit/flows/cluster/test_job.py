@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from data_pipelines.errors import ConfigError, UserError
-from flows.cluster.job import JobFailedError, JobRequest, Relay, ensure_job, job_info, require_success, stop_seconds
+from flows.cluster.job import (
+    JobFailedError,
+    JobRequest,
+    Relay,
+    ensure_job,
+    job_info,
+    require_success,
+    split_job_id,
+    stage_job_name,
+    stop_seconds,
+)
 
 
 class Cluster:
@@ -38,6 +48,23 @@ class Cluster:
 
 
 REQUEST = JobRequest("train-abc", "true", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("job_id", "expected"),
+    [
+        ("train-0123456789ab-12", ("train-0123456789ab", 12)),
+        ("organ-abc", ("organ-abc", 0)),
+        ("organ", ("organ", 0)),
+        ("", ("", 0)),
+    ],
+)
+def test_an_id_is_a_name_and_the_number_of_the_attempt(job_id: str, expected: tuple[str, int]) -> None:
+    assert split_job_id(job_id) == expected
+
+
+def test_a_stage_of_one_key_is_one_job() -> None:
+    assert stage_job_name("train", "0123456789abcdef") == "train-0123456789ab"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_workers_as_a_number_or_a_range() -> None:
 def test_thresholds_are_of_metrics_that_can_be_compared(field: str) -> None:
     spec = RegistrySpec.model_validate({field: {"dice": 0.5, "dice/liver": 0.4, "kid": 0.1}})
     assert getattr(spec, field)["dice/liver"] == 0.4
-    for name, message in (("sparkle", "there is no metric sparkle"), ("learning_rate", "has no direction")):
+    for name, message in (("sparkle", "unknown metric sparkle"), ("learning_rate", "has no direction")):
         with pytest.raises(ValidationError, match=message):
             RegistrySpec.model_validate({field: {name: 1.0}})
 
@@ -36,7 +36,7 @@ def test_thresholds_are_of_metrics_that_can_be_compared(field: str) -> None:
 def test_the_compared_metric_is_one_that_can_be_compared() -> None:
     assert RegistrySpec().compare_metric == ""
     assert RegistrySpec(compare_metric="volume_error_percent").compare_metric == "volume_error_percent"
-    for name, message in (("sparkle", "there is no metric sparkle"), ("samples_per_second", "has no direction")):
+    for name, message in (("sparkle", "unknown metric sparkle"), ("samples_per_second", "has no direction")):
         with pytest.raises(ValidationError, match=message):
             RegistrySpec(compare_metric=name)
 

@@ -101,7 +101,7 @@ def test_a_pipeline_defined_elsewhere_joins_the_catalog(tmp_path: Path, monkeypa
     path = tmp_path / "a.yaml"
     path.write_text("pipeline: video")
     with pytest.raises(
-        ConfigError, match="pipeline: there is no 'video'; choose segmentation or diffusion or restoration"
+        ConfigError, match="pipeline: unknown pipeline 'video'; choose segmentation or diffusion or restoration"
     ):
         load_config(path)
     monkeypatch.setitem(PIPELINES, "video", Pipeline("video", VideoConfig, steps=()))

@@ -12,7 +12,7 @@ from flows.config.pipeline import PipelineConfig
 from flows.registry import tracking
 from flows.registry.candidate import Candidate, ModelFiles
 from flows.registry.champion import EVALUATION_TAG, compare_figures
-from flows.registry.decision import Decision, settle
+from flows.registry.decision import Decision, assign_alias
 from flows.registry.models import METRICS_TAG, find_champion
 from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures
@@ -55,7 +55,7 @@ def test_the_better_of_two_that_saw_no_champion_ends_as_champion(
         version = str(client.create_model_version("m", str(tmp_path), tags=tags).version)
         attempt = Attempt(str(tmp_path / "register"), "key", f"attempt-{version}")
         unaware = Decision("champion", "there is no champion to compare with", champion=None)
-        decided.append(settle(client, config, candidate(dice), attempt, version, unaware))
+        decided.append(assign_alias(client, config, candidate(dice), attempt, version, unaware))
     champion = find_champion(client, "m")
     assert champion is not None
     assert json.loads(champion.tags[METRICS_TAG]) == {"dice": 0.9}

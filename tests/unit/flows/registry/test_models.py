@@ -12,7 +12,7 @@ import pytest
 from data_pipelines.errors import RegistryError
 from flows.registry import tracking
 from flows.registry.models import PREVIOUS, REGISTER_TAG, _all_pages, list_versions, set_champion
-from flows.registry.register import RegistrationFigures, _is_registered, figures_today
+from flows.registry.register import RegistrationFigures, _is_registered, refresh_figures
 from tests.support.records import finished
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def test_an_alias_that_moved_is_not_what_a_run_that_was_done_ends_with(client: M
     create(client, "moved", "a", "b")
     figures = registration("moved").figures
     client.set_registered_model_alias("moved", "champion", "1")
-    assert figures_today(figures, storage) == figures
+    assert refresh_figures(figures, storage) == figures
     client.set_registered_model_alias("moved", "champion", "2")
-    now = figures_today(figures, storage)
+    now = refresh_figures(figures, storage)
     assert (now.model_uri, now.alias) == ("models:/moved/1", "")
     assert now.reason == "champion at registration, which is version 2 now: thresholds met"
 

@@ -75,7 +75,7 @@ def test_nobody_waits_for_a_server_that_does_not_answer(
         run.log(ROWS[2:])
     assert not silent.released.is_set(), "the block ended while the server kept its first request waiting"
     assert (run.run_id, run.num_waiting) == (None, 4)
-    assert "has not taken all metrics: the rest is logged at registration" in caplog.text
+    assert "has not accepted all metrics: the rest is logged at registration" in caplog.text
     silent.released.set()
     run._thread.join()
 
@@ -106,8 +106,8 @@ def test_a_server_that_comes_back_gets_every_value_once(
         run.log(ROWS[3:])
     assert sent == [("train/loss", step) for step in (1, 2, 3, 4)]
     assert (run.run_id, run.num_waiting) == ("the run", 0)
-    assert caplog.text.count("logging to MLflow failed, training goes on: no route") == 1
-    assert caplog.text.count("MLflow answers again") == 1
+    assert caplog.text.count("logging to MLflow failed, training continues: no route") == 1
+    assert caplog.text.count("MLflow responds again") == 1
 
 
 def test_the_oldest_values_make_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -71,4 +71,4 @@ def test_only_what_may_pass_is_retried(
 
     task = SimpleNamespace(name="train")
     assert prefect_flow.is_worth_retrying(task, None, State()) is retried
-    assert ("train failed, and is tried again" in caplog.text) == retried
+    assert ("train failed, retrying" in caplog.text) == retried

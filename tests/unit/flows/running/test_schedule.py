@@ -28,8 +28,8 @@ def test_a_schedule_needs_a_server_and_one_way_to_say_when(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("cron", "interval", "timezone", "message"),
     [
-        ("0 2 * * *", None, "Europe/Berln", r"--timezone 'Europe/Berln' is none; .*; did you mean Europe/Berlin\?"),
-        ("0 2 * * *", None, "../etc/passwd", "--timezone '../etc/passwd' is none"),
+        ("0 2 * * *", None, "Europe/Berln", r"'Europe/Berln' is not a time zone; .*; did you mean Europe/Berlin\?"),
+        ("0 2 * * *", None, "../etc/passwd", "--timezone '../etc/passwd' is not a time zone"),
         ("0 25 * *", None, "UTC", r"--cron '0 25 \* \*' must be minute, hour, day, month and weekday"),
         (None, 0.0, "UTC", "--interval 0 must be positive"),
     ],

@@ -30,7 +30,7 @@ def test_a_trial_changes_one_setting_at_least_and_each_in_half_of_the_trials() -
 
 def test_what_is_not_searched_over_stays() -> None:
     assert draw(CHOICES, ("skip",), seed=0, number=1) == {"skip": "concat"}
-    with pytest.raises(ConfigError, match=r"search\.over: there is no depth; choose of width, block, skip"):
+    with pytest.raises(ConfigError, match=r"search\.over: unknown setting depth; choose from width, block, skip"):
         draw(CHOICES, ("skip", "depth"), seed=0, number=1)
 
 

@@ -16,7 +16,7 @@ from flows.cli import base, run_command
 from flows.stages.attempt import Attempt
 from flows.stages.shards import IndexFigures, add_index
 from flows.stages.stage import Stage, run_stage
-from flows.training.checkpoints import checkpoint_name
+from flows.training.history import checkpoint_name
 from flows.verification.storage import verify_storage
 from tests.support.training import SPEC, fresh
 from unet_models.training.checkpoint import MODEL, save_checkpoint
@@ -106,12 +106,12 @@ DAMAGES: dict[str, tuple[Callable[[Stored], object], str, str]] = {
     "rows": (lambda s: flip(s.tar.with_suffix(".parquet"), -1), "shard", "not a whole Parquet file"),
     "given": (lambda s: flip(s.adopted, s.rows[2]["offset:jpg"]), "shard", "c.jpg, 100 bytes from byte 512"),
     "gone": (lambda s: s.adopted.unlink(), "shard", "there is no such file"),
-    "index": (lambda s: flip(s.index, 60), "output", "its SHA-256 is another"),
+    "index": (lambda s: flip(s.index, 60), "output", "SHA-256 mismatch"),
     "short": (lambda s: s.index.write_bytes(b"PAR1"), "output", "has 4 of "),
     "no output": (lambda s: s.index.unlink(), "output", "is missing"),
     "record": (lambda s: s.record.write_text(s.record.read_text()[:-9]), "record", "cannot be read: "),
-    "figure": (lambda s: replace(s.record, '"num_train": 3', '"num_train": 2'), "record", "its SHA-256 is another"),
-    "no record": (lambda s: s.record.write_text("[]"), "record", "cannot be read: it is no JSON object"),
+    "figure": (lambda s: replace(s.record, '"num_train": 3', '"num_train": 2'), "record", "SHA-256 mismatch"),
+    "no record": (lambda s: s.record.write_text("[]"), "record", "cannot be read: it is not a JSON object"),
     "weights": (lambda s: flip(s.checkpoint / MODEL, 2000), "checkpoint", "model.safetensors is damaged"),
     "other step": (lambda s: s.checkpoint.rename(s.checkpoint.with_name("step-00000009")), "checkpoint", "of step 3"),
 }

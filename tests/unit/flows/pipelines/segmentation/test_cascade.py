@@ -94,7 +94,7 @@ def test_it_is_said_why_a_case_has_no_label_map() -> None:
     assert never.startswith("no fold holds out a: all networks of low are trained on them")
     assert "name each case in val of one fold of the splits file" in never
     left_out = explain_lacking("low", ["a", "b", "c", "d"], {"e"})
-    assert left_out.startswith("low has left out a, b, c, ...: what one candidate leaves out, all must")
+    assert left_out.startswith("low has left out a, b, c, ...: all candidates must use the same cases")
 
 
 def test_a_lost_label_map_is_named_with_its_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from flows.pipelines.segmentation import pairs
-from flows.pipelines.segmentation.candidates import Comparison, TrainedCandidate
+from flows.pipelines.segmentation.candidates import RankedCandidates, TrainedCandidate
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.ensemble import lineage_of
 from flows.pipelines.segmentation.folds import Fold
@@ -37,7 +37,7 @@ def summary(dice: float) -> MetricSummary:
     return MetricSummary("dice", MEAN_CLASS, dice, dice, dice, 4)
 
 
-def compared(monkeypatch: pytest.MonkeyPatch, *dice: float) -> Comparison:
+def compared(monkeypatch: pytest.MonkeyPatch, *dice: float) -> RankedCandidates:
     """Three candidates, and the three pairs of them with these Dice."""
     monkeypatch.setattr(pairs, "PairFold", _Pair)
     monkeypatch.setattr(pairs, "summarise_folds", lambda folds: summary(folds[0].dice))
@@ -50,7 +50,7 @@ def compared(monkeypatch: pytest.MonkeyPatch, *dice: float) -> Comparison:
         PairRun(names=each, fold=0, variant=Variant(tta=False, dice=value, seconds=1))
         for each, value in zip(names, dice, strict=True)
     ]
-    return with_pairs(Comparison(alone, "base"), finished("pair", PairFigures(runs=tuple(runs))))
+    return with_pairs(RankedCandidates(alone, "base"), finished("pair", PairFigures(runs=tuple(runs))))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_model_has_the_networks_that_it_averages_and_those_before_them() -> No
         name: TrainedCandidate(config, cast("Any", [_Fold()]), [], summary(0.8)) for name, config in configs.items()
     }
     pair = TrainedCandidate(alone["base"].config, alone["base"].folds, [], summary(0.9), alone["cascade"])
-    found = Comparison(alone | {"base+cascade": pair}, "base+cascade")
+    found = RankedCandidates(alone | {"base+cascade": pair}, "base+cascade")
     assert list(found.within(pair)) == ["partner"]
     assert list(found.within(alone["cascade"])) == ["previous"]
     assert list(found.networks(pair)) == ["base", "cascade", "low"]
@@ -110,5 +110,5 @@ def test_the_lineage_of_a_pair_holds_all_that_led_to_it() -> None:
     expected = [f"{candidate} {stage}" for candidate, stages in names.items() for stage in stages]
     compared = alone | {"base+cascade": pair}
     more = (cast("Any", "pair"),)
-    assert list(lineage_of(Comparison(compared, "base+cascade", more))) == [*expected, "pair"]
-    assert list(lineage_of(Comparison(compared, "low", more))) == ["low shard", "low train", "low evaluate"]
+    assert list(lineage_of(RankedCandidates(compared, "base+cascade", more))) == [*expected, "pair"]
+    assert list(lineage_of(RankedCandidates(compared, "low", more))) == ["low shard", "low train", "low evaluate"]

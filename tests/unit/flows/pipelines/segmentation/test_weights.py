@@ -23,7 +23,7 @@ INDEX = pa.Table.from_pylist(
 def test_weights_by_name() -> None:
     assert output_weights(None, LABELS, INDEX) == ()
     assert output_weights({"lesion": 5.0, "background": 0.5}, LABELS, INDEX) == (0.5, 1.0, 1.0, 5.0)
-    with pytest.raises(ConfigError, match=r"train\.class_weights: there is no spleen; there are background, liver"):
+    with pytest.raises(ConfigError, match=r"train\.class_weights: unknown class spleen; choose from background, liver"):
         output_weights({"spleen": 2.0}, LABELS, INDEX)
 
 
@@ -36,5 +36,5 @@ def test_weights_by_size_are_those_of_training_cases() -> None:
 def test_weights_of_regions() -> None:
     regions = with_regions(LABELS, {"all": [1, 2, 3], "kidney with lesion": [2, 3]}, [1, 2], "here")
     assert output_weights({"kidney with lesion": 2.0}, regions, INDEX) == (1.0, 2.0)
-    with pytest.raises(ConfigError, match="there is no background"):
+    with pytest.raises(ConfigError, match="unknown class background"):
         output_weights({"background": 2.0}, regions, INDEX)

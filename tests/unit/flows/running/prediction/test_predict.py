@@ -97,7 +97,7 @@ def test_maps_belong_to_their_label_map(tmp_path: Path, scans: Path) -> None:
     items = plan_items(str(scans), folder, takes_prompts=False).items
     folder.mkdir()
     (folder / "a.uncertainty.nii.gz").touch()
-    with pytest.raises(ConfigError, match=r"a\.uncertainty\.nii\.gz exists and is no prediction of ours"):
+    with pytest.raises(ConfigError, match=r"a\.uncertainty\.nii\.gz exists and is not one of these predictions"):
         claim_folder(folder, version_of("1"), items)
     (folder / "a.uncertainty.nii.gz").unlink()
     claim_folder(folder, version_of("1"), items)
@@ -169,11 +169,11 @@ def test_files_that_are_no_predictions_are_neither_taken_for_them_nor_removed(tm
     items = plan_items(str(scans), tmp_path / "out", takes_prompts=False).items
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.nii.gz").write_text("mine")
-    with pytest.raises(ConfigError, match=r"a\.nii\.gz exists and is no prediction of ours"):
+    with pytest.raises(ConfigError, match=r"a\.nii\.gz exists and is not one of these predictions"):
         claim_folder(tmp_path / "out", version_of("1"), items)
     assert (tmp_path / "out" / "a.nii.gz").read_text() == "mine"
     (scans / "a.nii").rename(scans / "a.nii.gz")
-    with pytest.raises(ConfigError, match="is no prediction of ours"):  # the folder of the input itself
+    with pytest.raises(ConfigError, match="is not one of these predictions"):  # the folder of the input itself
         claim_folder(scans, version_of("1"), plan_items(str(scans), scans, takes_prompts=False).items)
     assert (scans / "a.nii.gz").read_bytes() == b"a"
 

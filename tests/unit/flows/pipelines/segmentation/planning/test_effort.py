@@ -14,7 +14,7 @@ from flows.pipelines.segmentation.planning.effort import Effort, in_order_of_cho
 @pytest.fixture(autouse=True)
 def _known_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effort, "CPU_VOXELS_PER_SECOND", 250_000)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
 
 
 def planned(shape: tuple[int, ...], number: int) -> list[Candidate]:

@@ -23,9 +23,9 @@ from flows.pipelines.catalog import load_config
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.planning.candidates import Candidate, plan_candidates
 from flows.pipelines.segmentation.planning.masks import guess_classes
+from flows.pipelines.segmentation.planning.options import PlanningOptions
 from flows.pipelines.segmentation.planning.rules import is_ct, plan_settings
 from flows.pipelines.segmentation.planning.survey import survey
-from flows.pipelines.segmentation.planning.wishes import Wishes
 
 CLASSES = {"background": 0, "a": 1, "b": 2}
 
@@ -272,7 +272,7 @@ def test_slices_beside_the_volume(tmp_path: Path) -> None:
 
 def test_large_volumes_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute holds neither windows of full resolution nor mirrored ones, and few cases per validation."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr("flows.pipelines.segmentation.planning.effort.CPU_VOXELS_PER_SECOND", 50_000)
     write_volumes(tmp_path / "x", [2.0] * 6, {"background": 0, "a": 1, "b": 2}, "MR", (96, 80, 64))
     config, text = planned(tmp_path / "x", "1m")
@@ -306,32 +306,32 @@ def test_large_volumes_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("wishes", "memory_gb"),
+    ("options", "memory_gb"),
     [
-        (Wishes(600, 8.0), 0.6),
-        (Wishes(600, 0.5), 0.5),
-        (Wishes(4 * 3600, 8.0), 8.0),
-        (Wishes(5, 8.0), 0.06),
-        (Wishes(None, 8.0), 8.0),
-        (Wishes(600, 8.0, use_gpu=True), 8.0),
+        (PlanningOptions(600, 8.0), 0.6),
+        (PlanningOptions(600, 0.5), 0.5),
+        (PlanningOptions(4 * 3600, 8.0), 8.0),
+        (PlanningOptions(5, 8.0), 0.06),
+        (PlanningOptions(None, 8.0), 8.0),
+        (PlanningOptions(600, 8.0, use_gpu=True), 8.0),
     ],
 )
-def test_without_a_gpu_a_short_training_has_smaller_patches(wishes: Wishes, memory_gb: float) -> None:
-    assert wishes.patch_memory_gb == pytest.approx(memory_gb)
+def test_without_a_gpu_a_short_training_has_smaller_patches(options: PlanningOptions, memory_gb: float) -> None:
+    assert options.patch_memory_gb == pytest.approx(memory_gb)
 
 
 def test_the_slowest_candidate_decides_what_holds_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a low resolution alone all cases can be mirrored in time; of the full one beside it they cannot."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr("flows.pipelines.segmentation.planning.effort.CPU_VOXELS_PER_SECOND", 300_000)
     write_volumes(tmp_path / "x", [2.0] * 6, CLASSES, "MR", (96, 80, 64))
-    wishes, surveyed = Wishes(60, 8.0), survey(tmp_path / "x")
-    found = plan_candidates(surveyed.images(), wishes.patch_memory_gb)
+    options, surveyed = PlanningOptions(60, 8.0), survey(tmp_path / "x")
+    found = plan_candidates(surveyed.images(), options.patch_memory_gb)
     (low,) = (each for each in found if each.name == "3d_lowres")
     ordered = [low, *(each for each in found if each is not low)]
 
     def decided(trained: list[Candidate]) -> dict[str, Any]:
-        settings = plan_settings(surveyed, low, ordered[1:], wishes, trained)
+        settings = plan_settings(surveyed, low, ordered[1:], options, trained)
         return {each.path: each.value for each in settings if each.path in ("evaluate.tta", "train.validate_cases")}
 
     assert decided([]) == decided([low]) == {}

@@ -16,7 +16,7 @@ Kind = Literal["attempt", "checkpoint", "temporary folder", "Ray session", "stat
 
 
 @dataclass(frozen=True, slots=True)
-class Rubbish:
+class Garbage:
     """A folder, or a file, that nobody needs."""
 
     kind: Kind
@@ -57,12 +57,12 @@ def examine_local(folder: Path) -> Contents:
     return Contents(size, newest)
 
 
-def remove(rubbish: Rubbish) -> None:
+def remove(garbage: Garbage) -> None:
     """Remove the folder or file. Raises OSError where it cannot be removed."""
-    if storage.size(rubbish.uri) is not None:
-        storage.delete(rubbish.uri)
-    elif storage.is_local(rubbish.uri):
-        shutil.rmtree(storage.local_path(rubbish.uri))
+    if storage.size(garbage.uri) is not None:
+        storage.delete(garbage.uri)
+    elif storage.is_local(garbage.uri):
+        shutil.rmtree(storage.local_path(garbage.uri))
     else:
-        fs, path = storage.resolve(rubbish.uri)
+        fs, path = storage.resolve(garbage.uri)
         fs.delete_dir(path)

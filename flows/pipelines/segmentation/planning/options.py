@@ -1,4 +1,4 @@
-"""Wishes of a user, and settings of a plan."""
+"""Options of a plan, and its settings."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from flows.pipelines.segmentation.planning.networks import NETWORKS, PlannedNetw
 CPU_GB_PER_MINUTE = 0.06
 """Memory that patches are planned for without a GPU, per minute of training: large patches leave a short one
 few steps. Chosen, not measured."""
-LEAST_MINUTES = 1.0
+MIN_MINUTES = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """Wishes of the user."""
+class PlanningOptions:
+    """What the user asks of a plan."""
 
     within_seconds: float | None = None
     memory_gb: float = 8.0
     use_gpu: bool = False
     network: PlannedNetwork = NETWORKS["nnunet"]
     folds: bool = False
-    """Whether to train a network per fold."""
+    """True to train a network per fold."""
 
     @property
-    def is_slow(self) -> bool:
+    def is_short_of_time(self) -> bool:
         """Tell whether time is short: a time was given, and there is no GPU."""
         return not self.use_gpu and self.within_seconds is not None
 
@@ -34,7 +34,7 @@ class Wishes:
         """Memory that patches are planned for: without a GPU less where time is short."""
         if self.use_gpu or self.within_seconds is None:
             return self.memory_gb
-        return min(self.memory_gb, CPU_GB_PER_MINUTE * max(LEAST_MINUTES, self.within_seconds / 60))
+        return min(self.memory_gb, CPU_GB_PER_MINUTE * max(MIN_MINUTES, self.within_seconds / 60))
 
 
 @dataclass(frozen=True, slots=True)
