@@ -32,7 +32,7 @@ def test_one_scan_under_two_names() -> None:
     rows = [{"case_id": i, "pixel_sha256": pixels} for i, pixels in (("a", "1"), ("b", "2"), ("c", "1"))]
     (problem,) = copy_problems(rows, cases)
     assert (problem.rule, problem.case_id, problem.path) == ("same-image", "c", "c.nii.gz")
-    assert "voxels of case a" in problem.message
+    assert "same voxels as case a" in problem.message
     raters = {i: Case(i, (f"{i}.nii.gz",), "l", "one subject") for i in cases}
     assert copy_problems(rows, raters) == []
 
