@@ -1,4 +1,5 @@
-"""CPUs that this process may use: fewer than the machine has in a Slurm job, a container or under ``taskset``."""
+"""CPUs that this process may use: fewer than the machine has in a Slurm job, under ``taskset``, or in a container whose
+limit is one of cgroup v2 or a set of CPUs."""
 
 from __future__ import annotations
 

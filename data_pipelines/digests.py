@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -68,7 +69,9 @@ def _compute_digests(uris: list[str], errors: dict[str, OSError], *, trust_stamp
     with ThreadPoolExecutor(MAX_THREADS) as pool:
         results = dict(zip(unknown, pool.map(_try_digest, unknown), strict=True))
     computed = {uri: result for uri, result in results.items() if isinstance(result, str)}
-    errors |= {uri: result for uri, result in results.items() if isinstance(result, OSError)}
+    for uri, result in results.items():
+        if isinstance(result, OSError):
+            errors[uri] = _of_the_file(result)
     if computed:
         remembered |= {uri: (stamps[uri], digest) for uri, digest in computed.items()}
         storage.write_bytes(str(memory), _MEMORY.dump_json(remembered))
@@ -80,6 +83,14 @@ def _try_digest(uri: str) -> str | OSError:
         return storage.digest(uri)
     except OSError as error:
         return error
+
+
+def _of_the_file(error: OSError) -> OSError:
+    """Return an error that is the file's own. Raises any other, such as a network's or a lack of file handles, after
+    which the same command may succeed."""
+    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError) or error.errno == errno.EIO:
+        return error
+    raise error
 
 
 def trusts_stamps() -> bool:
@@ -101,7 +112,7 @@ def _is_known(uri: str, stamp: Stamp, remembered: _Memory) -> bool:
 def read_stamps(uris: Sequence[str], errors: dict[str, OSError] | None = None) -> dict[str, Stamp]:
     """Read the stamps of the files that exist, in order; those of remote files in parallel.
 
-    ``errors`` gets the error of each local file that the system says nothing of; without it, the first is raised.
+    ``errors`` gets the error of each local file whose size and time cannot be read; without it, the first is raised.
     """
     remote = [uri for uri in uris if not storage.is_local(uri)]
     with ThreadPoolExecutor(MAX_THREADS) as pool:
@@ -113,7 +124,7 @@ def read_stamps(uris: Sequence[str], errors: dict[str, OSError] | None = None) -
             except OSError as error:  # such as a folder that may not be looked into
                 if errors is None:
                     raise
-                errors[uri] = error
+                errors[uri] = _of_the_file(error)
     return {uri: stamp for uri in uris if (stamp := found.get(uri)) is not None}
 
 

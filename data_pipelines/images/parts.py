@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipelines.errors import DataError
 from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.images.examples import Example
 from data_pipelines.images.frames import Frame, split_frames
@@ -32,12 +33,15 @@ class PartReader:
     def __init__(self, max_bytes: int, max_pixels: int = 1 << 26) -> None:
         self.max_bytes, self.max_pixels = max_bytes, max_pixels
         self._frames: tuple[str, list[Frame]] = "", []
+        self._unsplit: tuple[str, DataError] | None = None
         self._rows: _Rows | None = None
 
     def read(self, example: Example) -> bytes:
         """Read the encoded image. Raises DataError where it is missing, too large or cannot be read."""
         if (frame := self._known_frame(example)) is not None:
             return frame.encoded
+        if self._unsplit is not None and self._unsplit[0] == example.image:  # else every frame would read it again
+            raise self._unsplit[1]
         where = Path(example.where)
         with named_errors(where):
             if isinstance(example.part, int):
@@ -48,7 +52,11 @@ class PartReader:
                 raise too_large(where, max(len(data), (example.place or (0, 0))[1]), self.max_bytes)
         if example.frame is None:
             return data
-        self._frames = example.image, split_frames(data, example.image, self.max_pixels)
+        try:
+            self._frames = example.image, split_frames(data, example.image, self.max_pixels)
+        except DataError as error:
+            self._unsplit = example.image, error
+            raise
         return self._frames[1][example.frame].encoded
 
     def changes(self, example: Example) -> tuple[str, ...]:

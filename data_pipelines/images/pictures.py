@@ -155,8 +155,10 @@ def read_transparency(data: bytes, name: str, spec: ImageSpec) -> np.ndarray | N
     Raises DataError as ``read_picture`` does.
     """
     with open_image(data, Path(name), spec.max_pixels) as image:
-        depth = bits_per_channel(image, data)
-        _, alpha = split_alpha(_decode(image, _orientation(image), image.size), depth)
+        upright = _decode(image, _orientation(image), image.size)
+        if not upright.has_transparency_data:  # pixels that are upright as stored are not decoded yet
+            return None
+        _, alpha = split_alpha(upright, bits_per_channel(image, data))
         return None if alpha is None else np.asarray(alpha)
 
 

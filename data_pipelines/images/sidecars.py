@@ -19,10 +19,11 @@ from data_pipelines.images.kinds import foreign_format, is_image
 from data_pipelines.images.loose import foreign_problems, loose_example, no_caption, one_form, strip_suffix
 
 NO_CAPTIONS = re.compile(
-    r"(readme|license|licence|notice|copying|dataset_info|requirement)s?([-_.][^\W\d_]+)*([-_.]v?\d(\.\d+)*)?"
+    r"(readme|license|licence|notice|copying|dataset_info|requirement)s?"
+    r"([-_. (]+([^\W\d_]+\d*|\d(\.\d+)+|\d)\)?)*"
 )
-"""Stems of text and JSON files that are about the data set, not about one image: with further words, and at the end a
-version such as ``2.0``. Other numbers are those of images: ``license_plate_042``."""
+"""Stems of text and JSON files that are about the data set, not about one image: with further words (``v10``, ``CC0``)
+and versions such as ``2.0``. Other numbers are those of images: ``license_plate_042``."""
 
 
 def has_sidecars(names: list[str]) -> bool:

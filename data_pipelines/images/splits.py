@@ -32,7 +32,8 @@ NAMES: Mapping[str, Side] = {
     "test": "test",
     "testing": "test",
 }
-"""Names of folders, and first words of the names of Parquet and tar files, that say which split they hold."""
+"""Names of folders, also with a number (``train2017``), and first words of the names of Parquet and tar files, that say
+which split they hold."""
 _WORD = re.compile(rf"(?<![a-z0-9])({'|'.join(NAMES)})(?![a-z])")
 """One of these words within a name."""
 TEST = "test"
@@ -48,15 +49,16 @@ def given_splits(examples: Iterable[Example]) -> dict[str, Side]:
     ids = [example.example_id for example in examples]
     paired = _paired_sides(ids)
     found = {name: side_of(name) or paired.get(name) for name in ids}
+    if "train" not in found.values():  # then a number may be that of an experiment: test1, test2
+        found = {name: side if _is_plain(name) else None for name, side in found.items()}
     counts = Counter(found.values())
     num_held_out = counts["val"] + counts["test"]
     if not counts["train"] + counts[None] or not num_held_out:
         if num_held_out:
             logger.warning(
-                "%d of %d images are in folders or files named as validation or test sets, and none is left to train "
-                "on: all are pooled, and a new split is made of them",
+                "all %d images are in folders or files named as validation or test sets, and none is left to train on: "
+                "they are pooled, and a new split is made of them",
                 num_held_out,
-                len(ids),
             )
         return {}
     held_out: Side = "test" if counts["val"] else "val"
@@ -71,6 +73,11 @@ def side_of(example_id: str) -> Side | None:
         if first in NAMES and (not rest or re.match(r"[-_.]?\d", rest)):
             return NAMES[first]
     return None
+
+
+def _is_plain(example_id: str) -> bool:
+    """Tell whether a folder has exactly the name of a split, or a Parquet or tar file begins with one."""
+    return any(part in NAMES or re.match(r"[a-z]+-\d{5}", part) for part in example_id.lower().split("/")[:-1])
 
 
 def _paired_sides(ids: Sequence[str]) -> dict[str, Side]:

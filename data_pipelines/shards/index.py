@@ -38,7 +38,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "caption": pa.string(),  # the first of ``captions``
     "captions": pa.list_(pa.string()),  # of which training draws one each time
     "more_captions": pa.list_(pa.string()),  # of the source, besides the first
-    "changes": pa.list_(pa.string()),  # what sharding changed beyond size and crop, as ``pictures.CHANGES`` names it
+    "changes": pa.list_(pa.string()),  # beyond size and crop, as ``changes.CHANGES`` names them
     "width": pa.int64(),  # pixels of the upright original
     "height": pa.int64(),
     "image_ext": pa.string(),  # png, jpg or webp

@@ -20,7 +20,7 @@ from flows.registry.bundle import BUNDLE_ARTIFACT, BUNDLE_FILE, WEIGHTS
 from flows.registry.gate import CHAMPION
 from flows.registry.models import TAG_PREFIX, ModelVersion, find_champion, find_version
 from flows.stages.record import RECORD, Figures, Record, read_record
-from flows.training.description import PIPELINE_INDEX, read_description
+from flows.training.description import read_description
 from flows.training.figures import TrainingFigures
 from flows.training.initial import Describe, Meaning, Origin
 from flows.training.provenance import TRAINED_ON, check_no_leak, iter_trainings
@@ -192,14 +192,13 @@ def _of_place(place: str, describe: Describe) -> Origin:
         return _of_folder(place, describe)
     if name in (RECORD, _CHECKPOINT, BUNDLE_FILE) or (name == WEIGHTS and _has(folder, _CHECKPOINT, BUNDLE_FILE)):
         return _of_folder(folder, describe)
-    if name == _DIFFUSERS and _has(folder.rpartition("/")[0], PIPELINE_INDEX):
-        return _of_folder(folder, describe)
     if not name.endswith(".safetensors"):
         raise WeightsError(
             f"train.init: {place} is no .safetensors, and nothing else is read: a pickle may run code. Import results "
             "of nnU-Net by `unetflow import nnunet`; write other weights by safetensors.torch.save_file"
         )
-    return Origin(source=place, uri=place, sha256=storage.digest(place), unknown_base=place)
+    meaning = _meaning(read_description(folder), describe) if name == _DIFFUSERS else None
+    return Origin(source=place, uri=place, sha256=storage.digest(place), meaning=meaning, unknown_base=place)
 
 
 def _of_folder(folder: str, describe: Describe) -> Origin:

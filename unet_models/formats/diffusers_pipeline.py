@@ -17,8 +17,11 @@ DEFAULT_SCALING_FACTOR = 0.18215
 def read_noise(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     """Read the noise process of a ``scheduler_config.json``, by field of ``NoiseSpec``.
 
-    A value that is not implemented is returned as it is; of the betas, those that the schedule reads.
+    A value that is not implemented is returned as it is; of the betas, those that the schedule reads. A scheduler
+    without betas (flow matching, EDM) has its class for a schedule.
     """
+    if "beta_schedule" not in scheduler and "_class_name" in scheduler:
+        return {"schedule": scheduler["_class_name"]}
     named = {theirs: ours for ours, theirs in BETA_SCHEDULES.items()}
     schedule = scheduler.get("beta_schedule", "linear")
     if scheduler.get("trained_betas") is not None:

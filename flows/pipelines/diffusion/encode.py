@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from flows.stages.attempt import Attempt
 from flows.stages.record import Figures, Record
 from flows.stages.shards import IndexFigures, add_index, shards_exist, shards_uri
 from flows.stages.stage import Stage
+from flows.training.description import PIPELINE_INDEX
 from unet_models.formats.diffusers_pipeline import read_scaling_factor
 
 logger = logging.getLogger(__name__)
@@ -79,7 +81,9 @@ def encode_stage(
 
     def compute(attempt: Attempt) -> LatentFigures:
         figures = _encode(config, shards, encoding, encoders, attempt)
-        if config.encode.autoencoder:
+        given = config.encode.autoencoder
+        # Of one alone, nobody knows whether it is diffusers' default, as in those that are trained here.
+        if given and (Path(given).parent / PIPELINE_INDEX).is_file():
             stated = read_scaling_factor(json.loads(storage.read_bytes(autoencoder.output(NETWORK_CONFIG))))
             log_stated_factor(stated, figures.scaling_factor)
         return figures
@@ -141,7 +145,7 @@ def choose_factor(configured: float | None, measured: float) -> dict[str, float]
 
 
 def log_stated_factor(stated: float, used: float) -> None:
-    """Log where a given autoencoder states another scaling factor than the one that is used."""
+    """Log where the autoencoder of a pipeline states another scaling factor than the one that is used."""
     if _differ(used, stated):
         logger.info(
             "encode: config.json of encode.autoencoder states the scaling factor %.5g, and %.5g is used; to go on with "

@@ -69,14 +69,15 @@ def describe_bundle(bundle: Mapping[str, Any]) -> Meaning:
 
 
 def _scale(factor: float) -> dict[str, str]:
-    """Return the scale of the latents, which is measured and not set: another one is another size of all inputs."""
+    """Return the scale of the latents, which is measured, or configured: another one is another size of all inputs."""
     return {"scaling factor of the latents": f"{factor:.2g}"}
 
 
 def _bound_to(config: DiffusionConfig, clip: Record[Figures], autoencoder: Record[Figures]) -> dict[str, Any]:
     """Return what a noise predictor is of no use without, by field of the configuration."""
+    unread = {"beta_start", "beta_end"} if config.train.noise.schedule == "cosine" else set()
     return {
         "encode.clip": network_digest(clip),
         "encode.autoencoder": network_digest(autoencoder),
-        **prefixed("train.noise", config.train.noise.model_dump(mode="json")),
+        **prefixed("train.noise", config.train.noise.model_dump(mode="json", exclude=unread)),
     }

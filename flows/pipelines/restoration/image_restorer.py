@@ -103,6 +103,8 @@ class ImageRestorer:
         # Transparent pixels are the holes, and what shines through their rim is no background, but their own colour.
         is_cut_out = isinstance(self.bundle.task, InpaintingSpec) and not mask
         frames = split_frames(read_image_file(path, spec), path, spec.max_pixels)
+        for change in dict.fromkeys(change for frame in frames for change in frame.changes):
+            logger.warning("%s: %s", path, CHANGES[change])
         sources = [_read_pixels(frame.encoded, path, spec, ignores_opacity=is_cut_out) for frame in frames]
         if len({source.shape for source in sources}) > 1:
             raise InputError(f"{path}: its {len(frames)} pages differ in size; write each into a file of its own")

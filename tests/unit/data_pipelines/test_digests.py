@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -112,7 +113,8 @@ def test_a_missing_file_is_said_or_absent(files: list[Path]) -> None:
 def test_files_that_cannot_be_read_do_not_hide_the_others(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locked, ghost, fault = tmp_path / "data" / "locked", tmp_path / "data" / "ghost", PermissionError(13, "no")
+    locked, ghost = tmp_path / "data" / "locked", tmp_path / "data" / "ghost"
+    fault: OSError = PermissionError(13, "no")
     original = storage.stamp
 
     def stamp(uri: str) -> storage.Stamp | None:
@@ -127,6 +129,9 @@ def test_files_that_cannot_be_read_do_not_hide_the_others(
     assert isinstance(errors[ghost], FileNotFoundError)
     with pytest.raises(PermissionError):
         file_digests([locked, *files])
+    fault = OSError(errno.ESTALE, "stale file handle")
+    with pytest.raises(OSError, match="stale"):  # of the network, not of the file
+        try_file_digests([locked, *files])
 
 
 def test_uris_and_paths_share_what_is_remembered(files: list[Path], read: list[str]) -> None:

@@ -105,7 +105,9 @@ def test_mlflow_has_the_options_of_the_stack() -> None:
     assert f'"--uvicorn-opts", "{patience}"' in (INFRA / "stack" / "servers.py").read_text()
     assert f"--uvicorn-opts={patience}" in compose()["services"]["mlflow"]["command"]
     charts = yaml.safe_load_all((INFRA / "values.yaml").read_text())
-    assert [chart["mlflow"]["extraArgs"]["uvicornOpts"] for chart in charts] == [patience]
+    (charts,) = [chart["mlflow"] for chart in charts]
+    assert charts["extraArgs"]["uvicornOpts"] == patience
+    assert charts["log"] == {"enabled": False}, "else the chart adds to the options, in quotes of its own"
 
 
 @pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated:UserWarning")  # MLflow imports it

@@ -191,6 +191,7 @@ def test_sidecars(tmp_path: Path) -> None:
 def test_files_about_the_data_set_are_no_captions(tmp_path: Path) -> None:
     """A number is that of an image, but for a version at the end."""
     about = ["LICENSE-2.0", "LICENSE-APACHE-2.0", "licence_v1", "readme_data", "README.md", "Notice", "requirements"]
+    about += ["README first", "LICENSE (MIT)", "LICENSE_CC0", "requirements-py311", "readme_v10"]
     captions_of_images = ["license_plate_042", "readme2024", "notice-17", "copying_0001", "licenseplate"]
     touch(tmp_path, *(f"{name}.txt" for name in about), "a.png")
     for name in ("a", *captions_of_images):

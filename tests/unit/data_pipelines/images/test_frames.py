@@ -90,6 +90,20 @@ def test_a_file_of_frames_is_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert reads == ["a.gif", "b.gif"]
 
 
+def test_a_file_with_a_page_that_cannot_be_used_is_read_once_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = [Image.new("RGB", (40, 40)) for _ in range(2)]
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.tiff", save_all=True, append_images=pages)
+    found = find_examples(ImageSpec(root=str(tmp_path), frames="all"), tmp_path / "unused").examples
+    reader, reads, original = PartReader(1 << 20, max_pixels=100), [], PartReader._read_file
+    monkeypatch.setattr(PartReader, "_read_file", lambda *given: reads.append(given[1]) or original(*given))
+    for example in found:
+        with pytest.raises(DataError, match="more than the limit of 100"):
+            reader.read(example)
+    assert (len(found), len(reads)) == (3, 1)
+
+
 def test_a_page_above_the_limit_is_named(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "TIFF", save_all=True, append_images=[Image.new("RGB", (40, 40))])

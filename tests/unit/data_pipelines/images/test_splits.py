@@ -60,6 +60,8 @@ def test_a_test_set_alone_is_held_out_and_beside_a_validation_set_not_used() -> 
         (("train-station/a", "plane/b"), False),
         (("train-station/a", "test-bench/b"), False),
         (("test/a", "val/b"), True),
+        (("test1/a", "test2/b"), False),
+        (("a", "test1/b"), False),
         (("a", "b"), False),
         ((), False),
     ],
@@ -68,7 +70,7 @@ def test_names_that_give_no_split_are_no_split(
     ids: tuple[str, ...], warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert given_splits(examples(*ids)) == {}
-    assert ["2 of 2 images are in folders or files named as validation or test sets" in caplog.text] == [warns]
+    assert ["all 2 images are in folders or files named as validation or test sets" in caplog.text] == [warns]
 
 
 @pytest.mark.parametrize("held_out", ["test", "val"])

@@ -185,6 +185,9 @@ def test_a_pipeline_of_diffusers_says_noise_process_and_scale(tmp_path: Path, in
     write_pipeline(tmp_path, SCHEDULER | {"prediction_type": "v_prediction", "trained_betas": [0.1]}, {})
     with pytest.raises(ConfigError, match=r"train\.noise\.schedule and train\.noise\.prediction_type are not"):
         found(tmp_path)
+    write_pipeline(tmp_path, {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, {})
+    with pytest.raises(ConfigError, match=r"train\.noise\.schedule is not .*=FlowMatchEulerDiscreteScheduler \("):
+        found(tmp_path)
     write_pipeline(tmp_path, {"beta_schedule": "squaredcos_cap_v2", "rescale_betas_zero_snr": True}, {})
     other = {"train.noise.schedule": "cosine", "train.noise.zero_terminal_snr": True}
     read = found(tmp_path, **other)  # whose betas nobody reads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from flows.pipelines.segmentation.planning.effort import Effort, in_order_of_cho
 def _known_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effort, "CPU_VOXELS_PER_SECOND", 250_000)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("data_pipelines.cores.QUOTA", Path("none"))
 
 
 def planned(shape: tuple[int, ...], number: int) -> list[Candidate]:

@@ -273,6 +273,7 @@ def test_slices_beside_the_volume(tmp_path: Path) -> None:
 def test_large_volumes_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute holds neither windows of full resolution nor mirrored ones, and few cases per validation."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("data_pipelines.cores.QUOTA", Path("none"))
     monkeypatch.setattr("flows.pipelines.segmentation.planning.effort.CPU_VOXELS_PER_SECOND", 50_000)
     write_volumes(tmp_path / "x", [2.0] * 6, {"background": 0, "a": 1, "b": 2}, "MR", (96, 80, 64))
     config, text = planned(tmp_path / "x", "1m")
@@ -323,6 +324,7 @@ def test_without_a_gpu_a_short_training_has_smaller_patches(options: PlanningOpt
 def test_the_slowest_candidate_decides_what_holds_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a low resolution alone all cases can be mirrored in time; of the full one beside it they cannot."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("data_pipelines.cores.QUOTA", Path("none"))
     monkeypatch.setattr("flows.pipelines.segmentation.planning.effort.CPU_VOXELS_PER_SECOND", 300_000)
     write_volumes(tmp_path / "x", [2.0] * 6, CLASSES, "MR", (96, 80, 64))
     options, surveyed = PlanningOptions(60, 8.0), survey(tmp_path / "x")
