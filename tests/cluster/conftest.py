@@ -23,7 +23,7 @@ def rows(request: pytest.FixtureRequest) -> Iterator[list[FaultRow]]:
 def undisturbed() -> Iterator[dict[str, Any]]:
     """The weights of a run that nothing happens to."""
     with struck_project(STRUCK) as project:
-        run = project.start("register")
+        run = project.start("train")
         assert run.finish() == 0, run.said
         yield project.weights()
 

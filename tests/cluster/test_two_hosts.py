@@ -48,7 +48,7 @@ def hosts() -> Iterator[TwoHosts]:
 @pytest.fixture(scope="module")
 def segmentation(hosts: TwoHosts) -> dict[str, Any]:
     """The undisturbed run that the others are compared with."""
-    return hosts.unetflow("run", "segmentation.yaml")
+    return hosts.unetflow("register", "segmentation.yaml")  # `run` would start a Prefect server for it
 
 
 def test_segmentation_uses_both_hosts(hosts: TwoHosts, segmentation: dict[str, Any]) -> None:
@@ -99,6 +99,8 @@ def test_diffusion_uses_both_hosts(hosts: TwoHosts) -> None:
         "encode.autoencoder": write_autoencoder(hosts.folder / "autoencoder", 16),
         "data.num_shapes": 1100,  # two shards of latents
         "data.shard_megabytes": 0.5,
+        "evaluate.batch_size": 64,
+        "evaluate.guidance_sweep": [],
         "registry.export": [],
     }
     overrides = [word for field, value in given.items() for word in ("--set", f"{field}={value}")]

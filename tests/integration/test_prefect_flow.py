@@ -97,6 +97,9 @@ def test_a_run_is_tagged_and_makes_the_automation_once(monkeypatch: pytest.Monke
     monkeypatch.setattr(prefect_flow, "require_servers", lambda: None)
     monkeypatch.setattr(prefect_flow, "run_pipeline", lambda config, run: summary_of(config))
     monkeypatch.delenv(RUN_ID_VARIABLE, raising=False)
+    with get_client(sync_client=True) as client:  # other tests may have run on this server
+        for made in client.read_automations_by_name(name=automation.NAME):
+            client.delete_automation(made.id)
     earlier = automation.build_automation()
     earlier.trigger.within = timedelta(seconds=60)
     earlier.create()
