@@ -168,10 +168,23 @@ def count_free_workers(resources: Mapping[str, float]) -> int:
     """Count the workers, of ``resources`` each, that nodes have room for beside what runs; none on drained nodes."""
     from ray._private import state
 
+    return _count_workers(resources, state.state.available_resources_per_node())
+
+
+def count_places(resources: Mapping[str, float]) -> int:
+    """Count the workers, of ``resources`` each, that nodes could hold if nothing else ran; none on drained nodes."""
+    import ray
+
+    return _count_workers(resources, {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]})
+
+
+def _count_workers(resources: Mapping[str, float], nodes: Mapping[str, Mapping[str, float]]) -> int:
+    from ray._private import state
+
     leaving = state.state.get_draining_nodes()
     return sum(
-        int(min(free.get(kind, 0) // number for kind, number in resources.items()))
-        for node, free in state.available_resources_per_node().items()
+        int(min(has.get(kind, 0) // number for kind, number in resources.items()))
+        for node, has in nodes.items()
         if node not in leaving
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flows.cluster.connection import count_free_workers, own_node_id
+from flows.cluster.connection import count_free_workers, count_places, own_node_id
 from flows.config.specs import ComputeSpec
 from flows.training.failures import WorkersLostError
 from flows.training.listener import Listener
@@ -60,13 +60,17 @@ class WorkerGroups:
     listener: Listener
     compute: ComputeSpec
     stop: StopFile
-    build: Callable[[], TorchTrainer]
+    build: Callable[[ComputeSpec], TorchTrainer]
+    """Builds the trainer of a group that reserves these resources."""
     is_asked: bool = False
     """True once the workers were asked to stop because a signal is held."""
     growth: Growth = field(init=False)
+    _next: ComputeSpec = field(init=False)
+    """Resources of the next group."""
 
     def __post_init__(self) -> None:
         self.growth = Growth(self.compute)
+        self._next = self.compute
 
     def run(self) -> None:
         """Train to the last step, or until a signal stops the run. Raises what the workers raise."""
@@ -85,7 +89,7 @@ class WorkerGroups:
     def _fit(self, held: HeldSignals) -> Stopped | None:
         """Train with one group; return how it stopped, None at the last step."""
         self.listener.is_training = False
-        future = in_thread(self.build().fit, "ray-train")  # else Ray takes SIGINT for itself
+        future = in_thread(self.build(self._next).fit, "ray-train")  # else Ray takes SIGINT for itself
         while not is_ready(future):
             if held.received is not None:
                 self._stop_or_give_up(held)
@@ -119,5 +123,17 @@ class WorkerGroups:
                 f"{name}: stopped at step {step}: Ray is about to take away the node that the run itself is on; the "
                 "same command resumes from there"
             )
+        # Ray counts a drained node until it is gone, and would wait a minute for workers there.
+        self._next = without_leaving_nodes(self.compute) if stopped.drained_nodes else self.compute
         logger.warning("%s: checkpoint at step %d: %s; training continues", name, step, stopped.reason.text)
         self.stop.clear()
+
+
+def without_leaving_nodes(compute: ComputeSpec) -> ComputeSpec:
+    """Return the resources with at most as many workers as there are places for beside the nodes that are drained; as
+    they are where that is too few, and a node must come."""
+    places = count_places(compute.worker_resources)
+    if not compute.min_workers <= places < compute.max_workers:
+        return compute
+    number = places if places == compute.min_workers else (compute.min_workers, places)
+    return compute.model_copy(update={"num_workers": number})

@@ -79,7 +79,7 @@ def train(name: str, task: TrainingTask, config: PipelineConfig, attempt: Attemp
         reports = folder / "reports.jsonl"
         stop = StopFile(folder / "stop")
         groups = WorkerGroups(
-            listener, config.compute, stop, lambda: _build_trainer(task, config.compute, attempt, reports, stop)
+            listener, config.compute, stop, lambda compute: _build_trainer(task, compute, attempt, reports, stop)
         )
         with FollowReports(
             reports, name, task, listener.on_rows, listener.on_start, listener.on_times, listener.stall.check

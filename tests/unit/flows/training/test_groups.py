@@ -41,11 +41,18 @@ class Listened:
     is_training: bool = True
 
 
-def groups_of(tmp_path: Path, *bodies: Callable[[WorkerGroups], Stopped | None], grace: float = 30.0) -> WorkerGroups:
-    """Groups whose trainers run the given functions, in this order."""
-    waiting = list(bodies)
+def groups_of(
+    tmp_path: Path,
+    *bodies: Callable[[WorkerGroups], Stopped | None],
+    grace: float = 30.0,
+    num_workers: int | tuple[int, int] = 2,
+    built: list[int | tuple[int, int]] | None = None,
+) -> WorkerGroups:
+    """Groups whose trainers run the given functions, in this order; their numbers of workers go to ``built``."""
+    waiting, built = list(bodies), [] if built is None else built
 
-    def build() -> Any:
+    def build(compute: ComputeSpec) -> Any:
+        built.append(compute.num_workers)
         body = waiting.pop(0)
 
         def fit() -> Any:
@@ -56,7 +63,7 @@ def groups_of(tmp_path: Path, *bodies: Callable[[WorkerGroups], Stopped | None],
         return SimpleNamespace(fit=fit)
 
     listener: Any = Listened()
-    compute = ComputeSpec(stop_grace_seconds=grace)
+    compute = ComputeSpec(stop_grace_seconds=grace, num_workers=num_workers)
     found = WorkerGroups(listener, compute, StopFile(tmp_path / "stop"), build)
     return found
 
@@ -73,6 +80,7 @@ def test_announced_ends_are_followed_by_another_group(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups, "own_node_id", lambda: "mine")
+    monkeypatch.setattr(groups, "count_places", lambda resources: 1)
     several = groups_of(
         tmp_path,
         stops(3, StopReason.WORKER_SIGTERM),
@@ -88,6 +96,26 @@ def test_announced_ends_are_followed_by_another_group(
         "train: checkpoint at step 8: the cluster has room for more workers; training continues",
     ]
     assert several.stop.read() is StopReason.NONE, "else the next group stops, too"
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "places", "expected"),
+    [((1, 4), 3, (1, 3)), ((1, 4), 1, 1), ((1, 4), 4, (1, 4)), ((2, 4), 1, (2, 4)), (2, 1, 2)],
+)
+def test_a_group_after_a_drained_node_does_not_wait_for_workers_there(
+    tmp_path: Path,
+    num_workers: int | tuple[int, int],
+    places: int,
+    expected: int | tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the one after that may have all again."""
+    monkeypatch.setattr(groups, "own_node_id", lambda: "mine")
+    monkeypatch.setattr(groups, "count_places", lambda resources: {1.0: places}[resources["CPU"]])
+    built: list[int | tuple[int, int]] = []
+    drained, grown = stops(5, StopReason.NODE_DRAINED, "other"), stops(8, StopReason.MORE_WORKERS)
+    groups_of(tmp_path, drained, grown, ends, num_workers=num_workers, built=built).run()
+    assert built == [num_workers, expected, num_workers]
 
 
 def test_a_run_on_the_node_that_is_taken_away_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
