@@ -15,7 +15,7 @@ MIN_MINUTES = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PlanningOptions:
-    """What the user asks of a plan."""
+    """Options of a plan: time, memory, network, folds."""
 
     within_seconds: float | None = None
     memory_gb: float = 8.0
