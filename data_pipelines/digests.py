@@ -69,12 +69,12 @@ def _compute_digests(uris: list[str], errors: dict[str, OSError], *, trust_stamp
     with ThreadPoolExecutor(MAX_THREADS) as pool:
         results = dict(zip(unknown, pool.map(_try_digest, unknown), strict=True))
     computed = {uri: result for uri, result in results.items() if isinstance(result, str)}
-    for uri, result in results.items():
-        if isinstance(result, OSError):
-            errors[uri] = _of_the_file(result)
     if computed:
         remembered |= {uri: (stamps[uri], digest) for uri, digest in computed.items()}
         storage.write_bytes(str(memory), _MEMORY.dump_json(remembered))
+    for uri, result in results.items():
+        if isinstance(result, OSError):
+            errors[uri] = _of_the_file(result)
     return {uri: remembered[uri][1] for uri in stamps if uri not in errors}
 
 

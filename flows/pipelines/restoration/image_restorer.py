@@ -103,9 +103,10 @@ class ImageRestorer:
         # Transparent pixels are the holes, and what shines through their rim is no background, but their own colour.
         is_cut_out = isinstance(self.bundle.task, InpaintingSpec) and not mask
         frames = split_frames(read_image_file(path, spec), path, spec.max_pixels)
-        for change in dict.fromkeys(change for frame in frames for change in frame.changes):
-            logger.warning("%s: %s", path, CHANGES[change])
-        sources = [_read_pixels(frame.encoded, path, spec, ignores_opacity=is_cut_out) for frame in frames]
+        sources = [
+            _read_pixels(frame.encoded, path, spec, ignores_opacity=is_cut_out, changes=frame.changes)
+            for frame in frames
+        ]
         if len({source.shape for source in sources}) > 1:
             raise InputError(f"{path}: its {len(frames)} pages differ in size; write each into a file of its own")
         restored = [
@@ -188,8 +189,10 @@ def write_png(clip: Clip, output: str) -> str:
     return output
 
 
-def _read_pixels(data: bytes, path: str, spec: ImageSpec, *, ignores_opacity: bool = False) -> np.ndarray:
-    """Decode an image as training does: (H, W, 3) uint8; what is changed in it is logged.
+def _read_pixels(
+    data: bytes, path: str, spec: ImageSpec, *, ignores_opacity: bool = False, changes: tuple[str, ...] = ()
+) -> np.ndarray:
+    """Decode an image as training does: (H, W, 3) uint8; what is changed in it, or was before ``data``, is logged.
 
     Raises InputError for several frames.
     """
@@ -199,7 +202,7 @@ def _read_pixels(data: bytes, path: str, spec: ImageSpec, *, ignores_opacity: bo
         raise InputError(
             f"{path}: holds several frames or pages, and one is asked for; write it into a file of its own"
         )
-    for change in found.changes:
+    for change in dict.fromkeys((*changes, *found.changes)):
         logger.warning("%s: %s", path, CHANGES[change])
     return found.pixels
 
