@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from data_pipelines.errors import DataError, InputError, WeightsError
+from data_pipelines.images.changes import CHANGES, DEEP
 from data_pipelines.images.frames import split_frames
 from flows.pipelines.restoration.clips import mean_change
 from flows.pipelines.restoration.image_restorer import UNTIMED, Clip, ImageRestorer, write_png
@@ -139,6 +141,15 @@ def test_what_is_changed_in_a_file_is_said(tmp_path: Path, caplog: pytest.LogCap
     caplog.clear()
     restorer_in(tmp_path, InpaintingSpec()).restore_file(str(tmp_path / "glass.png"))
     assert not caplog.text, "transparent pixels are the holes"
+
+
+def test_what_pages_lose_is_logged_once_for_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of grey, the copies that are decoded have 16 bits, too; of colours they have 8."""
+    deep = pixels(16, 20, 3).astype(np.uint16) * 257
+    for name, page in (("rgb.tiff", deep), ("grey.tiff", deep[..., 0])):
+        tifffile.imwrite(tmp_path / name, np.stack([page, page[::-1]]), photometric="rgb" if page.ndim == 3 else None)
+        restorer_in(tmp_path, DenoisingSpec()).restore_file(str(tmp_path / name))
+        assert caplog.text.count(f"{name}: {CHANGES[DEEP]}") == 2
 
 
 def test_holes_are_transparent_pixels_or_a_mask(tmp_path: Path) -> None:
