@@ -16,6 +16,8 @@ from data_pipelines import storage
 from data_pipelines.storage import Stamp
 
 MAX_THREADS = 8
+OF_THE_FILE = (errno.EIO, errno.ELOOP)
+"""Errors of a bad sector, and of links that lead to themselves."""
 VERIFY_VARIABLE = "UNETFLOW_VERIFY"
 """Environment variable: read everything in storage again instead of trusting an unchanged size and time."""
 
@@ -88,7 +90,7 @@ def _try_digest(uri: str) -> str | OSError:
 def _of_the_file(error: OSError) -> OSError:
     """Return an error that is the file's own. Raises any other, such as a network's or a lack of file handles, after
     which the same command may succeed."""
-    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError) or error.errno == errno.EIO:
+    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError) or error.errno in OF_THE_FILE:
         return error
     raise error
 

@@ -18,6 +18,14 @@ def unreadable(rule: str, path: Path, message: str, remedy: str = _COPY_AGAIN) -
     return broken_rule(rule, path, message, remedy)
 
 
+def is_file_or_broken_link(path: Path) -> bool:
+    """Tell whether a listing should hold this entry: a file, or a link to nothing, whose reader then names it.
+
+    Data sets whose files are links (DataLad, git-annex) may be fetched in part.
+    """
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
     """Turn whatever the libraries raise on a bad file into one ``DataError`` that names the file."""

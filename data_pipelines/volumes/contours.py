@@ -1,8 +1,13 @@
-"""Polygons to masks."""
+"""Polygons to masks, and the masks of one structure to one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+_HOLE_SHARE = 0.95
+"""Share of a contour that lies within others where it is a hole in them: borders may touch."""
 
 
 def fill_polygon(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -22,3 +27,27 @@ def fill_polygon(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     np.add.at(changes, (crossing, low + cut), 1)
     filled: np.ndarray = changes[:-1].cumsum(axis=0) % 2 == 1
     return filled
+
+
+def join_contours(contours: Sequence[np.ndarray], *, exclusive: bool = False) -> tuple[np.ndarray, int]:
+    """Join the filled contours (i, j) of one structure in one plane; return how many were united with others, too.
+
+    One that lies within others leaves a hole, and one within that hole is filled again, in whatever order they come.
+    Programs also write a contour twice, or strokes that overlap in part: those are united. ``exclusive`` contours mean
+    exactly what an odd number of them holds.
+    """
+    if exclusive:
+        odd: np.ndarray = np.logical_xor.reduce(list(contours))
+        return odd, 0
+    visible = [contour for contour in contours if contour.any()]
+    distinct = list({contour.tobytes(): contour for contour in visible}.values())
+    united = len(visible) - len(distinct)
+    filled = np.zeros_like(contours[0])
+    for contour in sorted(distinct, key=lambda contour: -int(contour.sum())):
+        size, inside = int(contour.sum()), int((contour & filled).sum())
+        if inside and inside >= _HOLE_SHARE * size:
+            filled &= ~contour
+        else:
+            united += inside > 0
+            filled |= contour
+    return filled, united

@@ -6,8 +6,8 @@ Both name what they draw, and state places in mm: they become numbers of classes
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from data_pipelines.errors import DataError, name_some
 from data_pipelines.files.reading import named_errors, unreadable
 from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.classes import IGNORE, Labels
-from data_pipelines.volumes.contours import fill_polygon
+from data_pipelines.volumes.contours import fill_polygon, join_contours
 from data_pipelines.volumes.formats.base import Geometry, check_voxels
 from data_pipelines.volumes.formats.frames import SEGMENTATIONS, frame_header
 from data_pipelines.volumes.formats.slices import read_dataset, unit_directions
@@ -198,35 +198,49 @@ def _structures(
     canvas: _Canvas,
     notices: list[Notice],
 ) -> Iterator[Drawn]:
-    """Yield the voxels of each structure in each plane; contours within one another leave holes (even-odd rule)."""
+    """Yield the voxels of each structure in each plane."""
     to_grid = np.linalg.inv(grid.affine_array())
-    for structure in dataset.get("ROIContourSequence") or ():
-        name = names.get(int(structure.ReferencedROINumber), "")
+    structures = [(int(each.ReferencedROINumber), each) for each in dataset.get("ROIContourSequence") or ()]
+    for number, name in names.items():
+        if _plain(name) in canvas.known and number not in dict(structures):
+            notices += _gaps(path, name, {})
+    for number, structure in structures:
+        name = names.get(number, "")
         if _plain(name) not in canvas.known:
             continue
-        planes: dict[int, np.ndarray] = {}
+        planes: dict[int, list[np.ndarray]] = defaultdict(list)
+        is_exclusive = any(_kind(each) == _CLOSED[1] for each in structure.get("ContourSequence") or ())
         for points in _polygons(path, name, structure, notices):
             voxels = points @ _LPS @ to_grid[:3, :3].T + to_grid[:3, 3]
             plane = _plane_of(path, name, voxels, grid, tolerance)
-            filled = fill_polygon(voxels[:, :2], grid.shape[:2])
-            planes[plane] = filled ^ planes[plane] if plane in planes else filled
+            planes[plane].append(fill_polygon(voxels[:, :2], grid.shape[:2]))
         notices += _gaps(path, name, planes)
-        for plane, filled in planes.items():
+        num_united = 0
+        for plane, contours in planes.items():
+            filled, united = join_contours(contours, exclusive=is_exclusive)
+            num_united += united
             i, j = np.nonzero(filled)
             yield name, np.stack([i, j, np.full_like(i, plane)], axis=1)
+        if num_united:
+            message = f"{name}: {num_united} contours repeat or partly overlap others of their slice: united with them"
+            notices.append(notice("united-contours", path, message))
 
 
 def _polygons(path: Path, name: str, structure: Any, notices: list[Notice]) -> Iterator[np.ndarray]:
     """Yield the points (N, 3) of each closed contour in mm (LPS+); say which others there are."""
     others: Counter[str] = Counter()
     for contour in structure.get("ContourSequence") or ():
-        kind = str(contour.ContourGeometricType)
+        kind = _kind(contour)
         if kind.startswith(_CLOSED):
             yield np.reshape(np.array(contour.ContourData, dtype=np.float64), (-1, 3))
         else:
             others[kind] += 1
     for kind, count in others.items():
         notices.append(notice("skipped-segment", path, f"{name}: {count} contours of type {kind} are not read"))
+
+
+def _kind(contour: Any) -> str:
+    return str(contour.ContourGeometricType)
 
 
 def _plane_of(path: Path, name: str, voxels: np.ndarray, grid: Geometry, tolerance: float) -> int:
@@ -246,8 +260,10 @@ def _extent(places: np.ndarray) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _gaps(path: Path, name: str, planes: dict[int, np.ndarray]) -> Iterator[Notice]:
-    """Say where planes between those of contours have none."""
+def _gaps(path: Path, name: str, planes: Mapping[int, Sequence[np.ndarray]]) -> Iterator[Notice]:
+    """Say where planes between those of contours have none, or all have none."""
+    if not planes:
+        yield notice("empty-structure", path, f"{name} has no closed contour: there is nothing of this class")
     if planes and (count := max(planes) - min(planes) + 1 - len(planes)):
         message = f"{name}: {count} slices between its first and last have no contour, and stay without"
         yield notice("contour-gaps", path, message)

@@ -9,6 +9,8 @@ Both ways, slices that are much thicker than their pixels are resampled one by o
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,6 +100,20 @@ class Prepared:
     """Record of the preprocessing."""
 
 
+def unchanged(shape: tuple[int, ...]) -> Preprocessing:
+    """Return the record of a case that is prepared already."""
+    ones, no_flips = (1.0,) * len(shape), (False,) * len(shape)
+    return Preprocessing(
+        stored_shape=shape,
+        stored_spacing=ones,
+        axes=tuple(range(len(shape))),
+        flips=no_flips,
+        crop=tuple((0, size) for size in shape),
+        shape=shape,
+        spacing=ones,
+    )
+
+
 def prepare(
     image: np.ndarray,
     geometry: Geometry,
@@ -105,11 +121,14 @@ def prepare(
     spacing: Spacing | None,
     label: np.ndarray | None = None,
     name: str = "image",
+    *,
+    max_voxels: int | None = None,
 ) -> Prepared:
     """Preprocess image (C, *spatial) and label (*spatial) as stored.
 
     ``spacing`` is the target in mm along the axes of a sample, or None to keep the case's own. Raises DataError, which
-    calls the image ``name``, where a value is not finite afterwards: numbers near the end of float32 overflow.
+    calls the image ``name``, where it would have more than ``max_voxels`` afterwards, as with a wrong unit in its
+    header, and where a value is not finite: numbers near the end of float32 overflow.
     """
     axes, flips = sample_axes(geometry, spec)
     image = _reorient(image, axes, flips)
@@ -122,6 +141,13 @@ def prepare(
     shape = image.shape[1:]
     if spacing is not None:
         shape = tuple(max(round(n * s / (t or s)), 1) for n, s, t in zip(shape, own, spacing, strict=True))
+    if spacing is not None and max_voxels is not None and math.prod(shape) > max_voxels:
+        voxels = " x ".join(map(str, shape))
+        message = f"resampled from {_product(own)} to {_product(spacing)} mm it would have {voxels} voxels"
+        remedy = (
+            "check the voxel size in its header, choose a coarser data.preprocess.spacing, or raise data.max_voxels"
+        )
+        raise broken_rule("too-large", name, f"{message}, more than the limit of {max_voxels}", remedy)
     done = Preprocessing(
         stored_shape=geometry.shape,
         stored_spacing=geometry.spacing,
@@ -140,6 +166,10 @@ def prepare(
         message = "values are not finite after preprocessing: they are too large for float32"
         raise broken_rule("non-finite", name, message, "scale the intensities, or leave the case out")
     return Prepared(np.ascontiguousarray(image), None if label is None else np.ascontiguousarray(label), done)
+
+
+def _product(lengths: Sequence[float | None]) -> str:
+    return " x ".join("own" if length is None else f"{length:.4g}" for length in lengths)
 
 
 def prepare_labels(labels: np.ndarray, done: Preprocessing) -> np.ndarray:

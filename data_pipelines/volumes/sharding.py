@@ -142,7 +142,15 @@ def shard_one(work: Work) -> tuple[list[Row], list[Problem]]:
 def _build_sample(case: Case, digest: str, work: Work) -> Sample:
     """Check and preprocess a case and build its index row and parts."""
     checked, path = check_case(case, work.dataset, work.spec), case.paths[0]
-    prepared = prepare(checked.image, checked.geometry, work.spec.preprocess, work.spacing, checked.label, path)
+    prepared = prepare(
+        checked.image,
+        checked.geometry,
+        work.spec.preprocess,
+        work.spacing,
+        checked.label,
+        path,
+        max_voxels=work.spec.max_voxels,
+    )
     assert prepared.mask is not None
     row = _index_row(checked, prepared.done, work.dataset, digest)
     notices = [*checked.notices, *vanished_classes(checked, path, prepared.mask, work.dataset.labels.numbers)]

@@ -118,7 +118,8 @@ class InputSpec(Spec):
     """Limits and tolerances of input files. Training and prediction apply the same: they travel with the model."""
 
     max_voxels: int = Field(default=1 << 30, gt=0)
-    """Maximum number of voxels that one file may declare; checked in the header, before anything is read."""
+    """Maximum number of voxels that one file may declare, checked in the header, before anything is read, and that an
+    image may have after resampling."""
     slice_tolerance_mm: float = Field(default=SLICE_TOLERANCE_MM, ge=0)
     """Maximum distance in mm of a DICOM slice from its place on a straight, evenly spaced line (at most a fifth of the
     distance between slices). The default accepts positions that are written with one decimal."""
@@ -167,7 +168,7 @@ class DataSpec(InputSpec):
     subject_pattern: str | None = None
     """Regular expression that finds the subject in a case id: its first group, or all of its match, such as
     ``patient[0-9]+``. Cases of one subject stay on one side of a split. Default: ``subjects.json`` beside the data,
-    else a leading ``sub-XX`` as in BIDS, else each case is a subject."""
+    else a leading ``sub-XX`` as in BIDS, else the ``PatientID`` of a DICOM series, else each case is a subject."""
     shard_megabytes: float = Field(default=256, gt=0)
     """Maximum size of a shard, in MB of preprocessed data; a larger case is a shard alone."""
     num_phantoms: int = Field(default=24, ge=4)

@@ -171,7 +171,7 @@ def _draw_split(dataset: Dataset, spec: DataSpec) -> Splits:
     return Splits(sides)
 
 
-def draw_held_out(subjects: Collection[str], fold: int, num_folds: int, seed: int) -> set[str]:
+def draw_held_out(subjects: Collection[str], fold: int, num_folds: int, seed: int | str) -> set[str]:
     """Draw the subjects of a fold in 0..num_folds-1; one that was trained on is never held out when others are added.
 
     A subject's fold is a hash of (seed, subject) and of nothing else. Shuffling and cutting into equal parts, the usual

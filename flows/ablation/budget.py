@@ -31,8 +31,6 @@ MARGIN = 0.95
 """Share of what is left that is planned: variants differ in pace, and runs have pauses between their stages."""
 NUM_VALIDATIONS = 10
 """Validations of each training, evenly spaced: the points at which its curve is known."""
-WARMUP_SHARE = 0.1
-"""Largest share of the steps that the warm-up of the learning rate may take."""
 NEVER = 1 << 30
 
 
@@ -121,16 +119,18 @@ def plan_cost(costs: Sequence[RunCost], room: int) -> RunCost:
 def with_steps(config: PipelineConfig, num_steps: int) -> PipelineConfig:
     """Return the configuration with trainings of so many steps, validated ``NUM_VALIDATIONS`` times."""
     every = math.ceil(num_steps / NUM_VALIDATIONS)
-    optimizer = config.train.optimizer  # type: ignore[attr-defined]  # ablations are of pipelines that train
-    warmup = min(optimizer.warmup_steps, int(WARMUP_SHARE * num_steps))
-    if warmup < optimizer.warmup_steps:
-        logger.warning("ablate: warm-up of %d steps, not %d (--within)", warmup, optimizer.warmup_steps)
+    configured = config.train.optimizer  # type: ignore[attr-defined]  # ablations are of pipelines that train
+    optimizer = config.train.with_num_steps(num_steps).optimizer  # type: ignore[attr-defined]
+    if optimizer.warmup_steps < configured.warmup_steps:
+        logger.warning(
+            "ablate: warm-up of %d steps, not %d (--within)", optimizer.warmup_steps, configured.warmup_steps
+        )
     return with_train(
         config,
         num_steps=num_steps,
         validate_every_steps=every,
         checkpoint_every_steps=every,
-        optimizer=optimizer.model_copy(update={"warmup_steps": warmup}),
+        optimizer=optimizer,
     )
 
 

@@ -73,8 +73,10 @@ def steps_until(curve: Curve, wanted: float, metric: Metric) -> float:
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
-    """Average curves that were measured at the same steps."""
-    return [(points[0][0], mean(value for _, value in points)) for points in zip(*curves, strict=True)]
+    """Average curves at the steps that all of them have: a validation may find nothing to score."""
+    by_step = [dict(curve) for curve in curves]
+    steps = [step for step in by_step[0] if all(step in curve for curve in by_step)]
+    return [(step, mean(curve[step] for curve in by_step)) for step in steps]
 
 
 def _curve(run: AblationRun, name: str) -> Curve:

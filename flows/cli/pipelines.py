@@ -104,14 +104,22 @@ def _add_stage_command(name: str, about: str) -> None:
 
 
 @app.command("stage", hidden=True, rich_help_panel=CLUSTER_PANEL)
-def stage(name: str, config: Config) -> None:
+def stage(
+    name: str,
+    config: Config,
+    key: Annotated[str, typer.Option(help="Key of the stage as it was planned: nothing else is computed.")] = "",
+) -> None:
     """Run one stage, those before it being done: the entry point of a job of the cluster."""
     from flows.doctor.servers import require_login
+    from flows.running.execution import require_planned
 
     require_login()  # else a node without credentials would say so after the training
     # The pipeline that submitted the job has reported the cache hits.
     logging.getLogger("flows.stages.stage").addFilter(lambda record: "cache hit" not in record.msg)
-    run_config(load_config(config), as_json=True, until=name)
+    loaded = load_config(config)
+    if key:
+        require_planned(loaded, name, key)
+    run_config(loaded, as_json=True, until=name)
 
 
 def _demo_config(name: str) -> Path:

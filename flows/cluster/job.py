@@ -28,8 +28,13 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 FORGOTTEN = "A head that is restarted forgets its jobs: `unetflow submit CONFIG.yaml` again resumes what it finds"
 DRIVER_MEMORY = 1 << 30
-"""Bytes that a driver reserves on its node: Ray then places it like any work, where it would crowd the head, and
-takes no CPU from the workers."""
+"""Bytes that the driver of a stage reserves on its node: Ray then places it like any work, where it would crowd the
+head, and takes no CPU from the workers."""
+PIPELINE_MEMORY = 1 << 28
+"""Bytes that the driver of a pipeline reserves: it waits for the drivers of its stages, for which room must be left.
+More than the heads of ``infra`` offer."""
+PENDING_SECONDS = 60.0
+"""Time after which a job that has not started is said to wait."""
 STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 END_SECONDS = 15.0
 """Time that a stopped job has beyond the grace of a training: to tell Prefect and MLflow, and to remove its files."""
@@ -60,6 +65,8 @@ class JobRequest:
     install: bool = False
     grace_seconds: float = 0.0
     """Time that a training in it may take to save a checkpoint when it is stopped."""
+    memory: int = DRIVER_MEMORY
+    """Bytes that its driver reserves."""
 
 
 def stage_job_name(stage: str, key: str) -> str:
@@ -93,7 +100,7 @@ def _submit(client: JobSubmissionClient, job_id: str, request: JobRequest, envir
             submission_id=job_id,
             runtime_env=environment,
             metadata=request.metadata,
-            entrypoint_memory=DRIVER_MEMORY,
+            entrypoint_memory=request.memory,
         )
     except RuntimeError as error:
         if "already exists" in str(error):
@@ -109,8 +116,14 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], None
     stop = threading.Event()
     tail = threading.Thread(target=_tail, args=(client, job_id, write, stop), name=f"tail-{job_id}", daemon=True)
     tail.start()
+    waits_from = time.monotonic()
     try:
         while not (info := job_info(client, job_id)).status.is_terminal():
+            if info.status == "PENDING" and time.monotonic() - waits_from > PENDING_SECONDS:
+                logger.info(
+                    "job %s has not started yet: %s", job_id, info.message or "it waits for room on the cluster"
+                )
+                waits_from = math.inf
             time.sleep(POLL_SECONDS)
         tail.join(timeout=10)  # the last lines
         write("\n")  # ends a line that was cut off

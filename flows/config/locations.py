@@ -87,15 +87,29 @@ def _intrusion(folder: Path) -> str:
 def named_tracking_uri() -> str:
     """Return ``MLFLOW_TRACKING_URI``; empty where it is not set.
 
-    Raises ConfigError where it is neither a server's address nor a database's: MLflow finds out when it registers.
+    Raises ConfigError where it is neither a server's address nor a database's, which MLflow finds out when it
+    registers, and where it holds a password, which records and reports would show.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if _has_password(uri):
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI={urlsplit(uri).scheme}://…@{urlsplit(uri).hostname} holds a password, and is "
+            "recorded and shown: take it out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a "
+            "server, PGUSER and PGPASSWORD for PostgreSQL"
+        )
     if uri and (not TRACKING_URI.match(uri) or uri.startswith("file:")):
         raise ConfigError(
             f"MLFLOW_TRACKING_URI={uri} is neither a server nor a database: write http://HOST:PORT of a server, or "
             "sqlite:////FOLDER/mlflow.db"
         )
     return uri
+
+
+def _has_password(uri: str) -> bool:
+    try:
+        return urlsplit(uri).password is not None
+    except ValueError:  # no address at all
+        return False
 
 
 def storage_root(configured: str = "") -> str:

@@ -13,11 +13,12 @@ from flows.registry.candidate import Candidate
 from flows.registry.champion import Champion, Compared
 from flows.registry.comparison_page import comparison_page
 from flows.registry.gate import CHAMPION, Incomparable, decide_alias
-from flows.registry.models import find_incumbent, promote, promotion_lock
+from flows.registry.models import GATE_TAG, find_incumbent, promote, promotion_lock
 from flows.stages.attempt import Attempt
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,18 @@ class Decision:
     alias: str
     reason: str
     champion: str | None
-    """Version that it was compared with; None where there was no champion."""
+    """Version that it was compared with; None where there was no champion, or it is not known."""
+
+    @property
+    def text(self) -> str:
+        """The decision as the tag and the card of the version state it."""
+        return f"{self.alias}: {self.reason}"
+
+
+def decision_of(version: MlflowVersion) -> Decision | None:
+    """Read the decision that an earlier attempt wrote down; None where there is none."""
+    alias, separator, reason = version.tags.get(GATE_TAG, "").partition(": ")
+    return Decision(alias, reason, champion=None) if separator else None
 
 
 def ask_gate(

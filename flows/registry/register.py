@@ -23,7 +23,7 @@ from flows.registry import tracking
 from flows.registry.bundle import BUNDLE_ARTIFACT
 from flows.registry.candidate import Candidate, Registrable
 from flows.registry.champion import EVALUATION_TAG
-from flows.registry.decision import Decision, ask_gate, assign_alias
+from flows.registry.decision import Decision, ask_gate, assign_alias, decision_of
 from flows.registry.models import (
     GATE_TAG,
     METRICS_TAG,
@@ -108,19 +108,20 @@ def _register(config: PipelineConfig, candidate: Candidate, attempt: Attempt) ->
     client = tracking.connect(root)
     found = find_registered(client, name, attempt.key)  # by an attempt that ended before its record
     version = str(found.version) if found else None
+    kept = decision_of(found) if found else None
     # First: a champion that cannot be drawn costs no version.
-    decision = ask_gate(client, config, candidate, attempt, version)
+    decision = kept or ask_gate(client, config, candidate, attempt, version)
     run_id = _log_run(client, config, candidate)
     if version is None:
         lineage = {f"{name}_key": record.key for name, record in candidate.named_lineage().items()}
         model_id = log_model(config.registry.name, config.pipeline, candidate, run_id, lineage)
         tags = _tags(config, candidate) | {REGISTER_TAG: attempt.key}
         version = create_version(client, name, candidate, model_id, run_id, tags)
-    decision = assign_alias(client, config, candidate, attempt, version, decision)
-    _log_decision(client, name, version, run_id, candidate, attempt, decision)
-    logger.info("register: version %s of %s is %s: %s", version, name, decision.alias, decision.reason)
+    if kept is None:  # else the alias may have been moved since, by a rollback: it stays where it is
+        decision = assign_alias(client, config, candidate, attempt, version, decision)
+        _log_decision(client, name, version, run_id, candidate, attempt, decision)
     server = tracking.tracking_uri(root)
-    return RegistrationFigures(
+    figures = RegistrationFigures(
         model_name=name,
         model_version=int(version),
         model_uri=f"models:/{name}@{decision.alias}",
@@ -130,6 +131,9 @@ def _register(config: PipelineConfig, candidate: Candidate, attempt: Attempt) ->
         tracking_uri=server,
         pages=_pages(client, server, run_id, f"{name}/versions/{version}", candidate.evaluation),
     )
+    figures = figures if kept is None else refresh_figures(figures, root)
+    logger.info("register: version %s of %s is %s: %s", version, name, figures.alias or "as it was", figures.reason)
+    return figures
 
 
 def _log_run(client: MlflowClient, config: PipelineConfig, candidate: Candidate) -> str:
@@ -159,15 +163,16 @@ def _log_decision(
     decision: Decision,
 ) -> None:
     """Write the decision into the version's tags and card, and what it rests on beside the report."""
-    said = f"{decision.alias}: {decision.reason}"
+    said = decision.text
     card = f"{candidate.build_card()}\n\nAt registration: {said}."
     client.log_text(run_id, card, f"{_report_folder(candidate.evaluation)}/{CARD}")
-    client.set_model_version_tag(name, version, GATE_TAG, tracking.shortened(said, "..."))
     cut = f"\n\nCut: the whole card is {CARD} beside the report."
     client.update_model_version(name, version, tracking.shortened(card, cut))
     for output in attempt.outputs:
         with storage.local_file(attempt.output(output)) as file:
             client.log_artifact(run_id, str(file), _report_folder(candidate.evaluation))
+    # Last: a version with this tag is decided on, and another attempt writes nothing more.
+    client.set_model_version_tag(name, version, GATE_TAG, tracking.shortened(said, "..."))
 
 
 def _report_folder(evaluation: Record[EvaluationFigures]) -> str:
@@ -289,11 +294,19 @@ def refresh_figures(figures: RegistrationFigures, root: str) -> RegistrationFigu
 
 
 def _is_registered(record: Record[RegistrationFigures], root: str) -> bool:
-    """Tell whether the recorded version exists; a registry that was begun anew has others of the same numbers."""
+    """Tell whether the recorded version exists; a registry that was begun anew has others of the same numbers.
+
+    Raises MlflowException where the registry does not answer, or refuses: then nobody knows.
+    """
     name, number = record.figures.model_name, str(record.figures.model_version)
+    client = tracking.connect(root)
+    from mlflow.exceptions import MlflowException
+
     try:
-        version = tracking.connect(root).get_model_version(name, number)
-    except Exception as error:  # whatever the server says: without the version, the stage has to run
+        version = client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         logger.warning("register: the recorded model version is not in the registry (%s); the stage runs again", error)
         return False
     if version.tags.get(REGISTER_TAG, record.key) == record.key:  # versions of earlier releases have no tag

@@ -55,6 +55,8 @@ class RunLogger:
         self._lock = threading.Lock()
         self._news, self._closing = threading.Event(), threading.Event()
         self._news.set()  # the run is opened at once
+        self._status = ""
+        """State that the run ends in; empty while it goes on."""
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._short_retries = environment({name: os.environ.get(name, short) for name, short in SHORT_RETRIES.items()})
@@ -70,7 +72,8 @@ class RunLogger:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._status = end_status(kind)
         self._closing.set()
         self._news.set()
         self._thread.join(CLOSE_SECONDS if self._uri.startswith("http") else None)
@@ -126,6 +129,7 @@ class RunLogger:
             self._client = tracking.use_server(self._uri)
             run_id = open_training_run(self._client, self._config.registry, self._stage_key)
             tracking.log_parameters(self._client, run_id, self._config.model_dump(mode="json"))
+            self._client.update_run(run_id, status="RUNNING")  # an earlier attempt ended it
             self.run_id = run_id
         return self._client
 
@@ -134,6 +138,15 @@ class RunLogger:
         tracking.send_metrics(client, self.run_id, metrics)
         if tags:
             tracking.set_tags(client, self.run_id, tags)
+        if self._status:
+            client.set_terminated(self.run_id, self._status)
+
+
+def end_status(kind: type[BaseException] | None) -> str:
+    """Return MLflow's state of a run that ended with an error of this type, or without one."""
+    if kind is None:
+        return "FINISHED"
+    return "FAILED" if issubclass(kind, Exception) else "KILLED"
 
 
 def open_training_run(client: MlflowClient, registry: RegistrySpec, stage_key: str) -> str:
@@ -155,6 +168,8 @@ def complete_run(client: MlflowClient, registry: RegistrySpec, record: Record[Fi
     tracking.send_metrics(client, run_id, missing)
     if tags := record.figures.run_tags():
         tracking.set_tags(client, run_id, tags)
+    if client.get_run(run_id).info.status != "FINISHED":  # its end is that of the training
+        client.set_terminated(run_id)
     if missing:
         logger.info("%s: %d values that MLflow had not accepted are logged now", record.stage, len(missing))
     return len(missing)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from concurrent.futures import wait
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import Field
 
+from data_pipelines.errors import ConfigError
 from data_pipelines.specs import Spec
 from flows.cluster.jobs_api import jobs_address
 from flows.config.environment import environment
@@ -24,6 +27,7 @@ from flows.stages.pipeline import Step, branch_key
 from flows.stages.record import EvaluationFigures, Figures, Record
 from flows.stages.shards import ShardFigures
 from flows.stages.stage import Done, Stage, find_record
+from flows.training.stop import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +125,16 @@ def _run_branches(
     chains, waits_for = pipeline.chains(config, until), pipeline.branches.waits_for(config)
     numbers = {title: number for number, title in enumerate(chains, start=1)}
 
+    stopped = threading.Event()
+
+    def run_unless_stopped(stage: Stage[Figures], config: PipelineConfig) -> Done[Figures]:
+        if stopped.is_set():
+            raise InterruptedError(f"{stage.name}: this run was stopped before it")
+        return run(stage, config)
+
     def run_one(title: str, done: Mapping[str, Done[Figures]]) -> dict[str, Done[Figures]]:
         logger.info("%s: run %d of %d", title, numbers[title], len(chains))
-        return {**done, **_run_chain(chains[title][len(done) :], configs[title], run, done)}
+        return {**done, **_run_chain(chains[title][len(done) :], configs[title], run_unless_stopped, done)}
 
     for title in chains:
         pipeline.check(configs[title])
@@ -135,13 +146,35 @@ def _run_branches(
                 logger.info("%s: %s of run %d of %d", title, step.name, numbers[title], len(chains))
             begun[title] = _run_chain(first, configs[title], run, {})
         return {title: run_one(title, done) for title, done in begun.items()}
+    return _side_by_side(chains, waits_for, run_one, stopped)
+
+
+def _side_by_side(
+    titles: Iterable[str],
+    waits_for: Container[str],
+    run_one: Callable[[str, Mapping[str, Done[Figures]]], dict[str, Done[Figures]]],
+    stopped: threading.Event,
+) -> dict[str, dict[str, Done[Figures]]]:
+    """Run each branch in a thread, first those that wait for none; all of them end before an error is raised.
+
+    Where this run is stopped itself, the threads start nothing more, and the process does not wait for those that
+    follow jobs.
+    """
     found: dict[str, dict[str, Done[Figures]]] = {}
-    with ThreadPoolExecutor(len(chains), "branch") as pool:
-        for waits in (False, True):
+    for waits in (False, True):
+        try:
             # Prefect finds its flow, and tags theirs, in the context of whoever calls.
-            titles = [title for title in chains if (title in waits_for) == waits]
-            futures = {title: pool.submit(copy_context().run, run_one, title, {}) for title in titles}
-            found |= {title: future.result() for title, future in futures.items()}
+            futures = {
+                title: in_thread(partial(copy_context().run, run_one, title, {}), f"branch-{title}")
+                for title in titles
+                if (title in waits_for) == waits
+            }
+            wait(futures.values())
+        except BaseException:
+            stopped.set()
+            logger.warning("jobs of these runs continue on the cluster: `unetflow status` lists them")
+            raise
+        found |= {title: future.result() for title, future in futures.items()}
     return found
 
 
@@ -180,6 +213,23 @@ def plan_pipeline(
         found[title] = _plan_chain(steps, configs[title], before, check_external=check_external)
     planned = [stage for place, title in enumerate(configs) for stage in _named(found.get(title, []), place)]
     return planned + _plan_chain(joint, config, planned, check_external=check_external)
+
+
+def require_planned(config: PipelineConfig, name: str, key: str) -> None:
+    """Raise ConfigError where a stage has another key by now, or those before it would be computed again.
+
+    A job computes what its pipeline planned: data that arrive during a training must not start another one in the job
+    of the evaluation.
+    """
+    *before, planned = plan_pipeline(config, name)
+    if planned.key == key:
+        return
+    changed = next((stage.name for stage in before if not stage.done), name)
+    raise ConfigError(
+        f"{name}: since this job was planned, what {changed} is computed from has changed (the data, the weights that "
+        "train.init names, or variables of this node): nothing was computed; the same command starts from what is "
+        "there now"
+    )
 
 
 def _named(stages: Sequence[PlannedStage], run: int | str) -> list[PlannedStage]:

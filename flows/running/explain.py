@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,23 +40,25 @@ def explain(model_uri: str, source: str, output: str, class_name: str | None, ro
     pipeline that explains nothing.
     """
     version = find_version(model_uri, root)
-    folder = Path(output).expanduser().absolute()
+    folder = Path(os.path.abspath(Path(output).expanduser()))
     takes_prompts = "prompt" in version.inputs
     plan = plan_items(source, folder, takes_prompts=takes_prompts, naming=Naming.of(version.metadata))
     for path, reason in plan.skipped.items():
         logger.warning("explain: %s is skipped: %s", path, reason)
-    _check_folders(plan.items)
+    _check_folders(plan.items, folder)
     with temporary_folder("explain") as temporary:
         explainer = _load(version, temporary, class_name)
         files, failures = _explain_all(explainer, plan.items, folder)
     return ExplanationSummary(model_uri=version.uri, output=str(folder), files=tuple(files), failures=failures)
 
 
-def _check_folders(items: Sequence[Item]) -> None:
-    """Raise InputError where the pictures of two inputs would have one folder."""
+def _check_folders(items: Sequence[Item], folder: Path) -> None:
+    """Raise InputError where the pictures of two inputs would have one folder, or lie among the files of an input."""
     owners: dict[str, Item] = {}
     for item in items:
         name = strip_suffix(Path(item.output).name)
+        if folder / name in item.files:
+            raise InputError(f"{folder / name}: its pictures would lie among its slices; name another output folder")
         if (other := owners.setdefault(name.casefold(), item)) is not item:
             inputs = " and ".join(str((each.files or [Path(each.output)])[0]) for each in (other, item))
             raise InputError(f"{inputs}: their pictures would lie in one folder, {name}; explain them one by one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -52,7 +53,7 @@ def run_as_job(stage: Stage[F], config: PipelineConfig, address: str, owner: str
     entry_module = pipeline_of(config).entry_module
     request = JobRequest(
         name=stage_job_name(stage.name, stage.key),
-        entrypoint=f"python -m {entry_module} stage {stage.name} {CONFIG}",
+        entrypoint=f"python -m {entry_module} stage {stage.name} {CONFIG} --key {stage.key}",
         metadata={STAGE_TAG: stage.name, OWNER_TAG: owner, RUN_TAG: current_run_id()},
         variables={RUN_ID_VARIABLE: current_run_id()},
         install=bool(os.environ.get(INSTALL_VARIABLE)),
@@ -63,13 +64,18 @@ def run_as_job(stage: Stage[F], config: PipelineConfig, address: str, owner: str
     logger.info("%s: job %s %s", stage.name, job_id, "submitted" if new else "exists already, following it")
     try:
         require_success(follow(client, job_id, Relay()))
-    except (KeyboardInterrupt, SystemExit):
-        logger.warning(
-            "%s: job %s continues on the cluster: the same command follows it, `unetflow cancel %s` stops it",
-            stage.name,
-            job_id,
-            job_id,
-        )
+    except asyncio.CancelledError:  # of Prefect, where compute.timeout_seconds are over
+        logger.warning("%s: job %s did not end within compute.timeout_seconds, stopping it", stage.name, job_id)
+        client.stop_job(job_id)
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception):  # Ctrl-C, SIGTERM, a cancelled flow run
+            logger.warning(
+                "%s: job %s continues on the cluster: the same command follows it, `unetflow cancel %s` stops it",
+                stage.name,
+                job_id,
+                job_id,
+            )
         raise
     if (record := find_record(stage, root)) is None:
         raise ConfigError(

@@ -18,6 +18,7 @@ from data_pipelines import storage
 from data_pipelines.errors import ConfigError
 from flows.cluster.job import (
     OWNER_TAG,
+    PIPELINE_MEMORY,
     PIPELINE_TAG,
     STAGE_TAG,
     JobRequest,
@@ -81,6 +82,7 @@ def submit_pipeline(
             variables={"UNETFLOW_JOBS_ADDRESS": AUTO, RUN_ID_VARIABLE: run_id}
             | ({INSTALL_VARIABLE: "1"} if install else {}),
             install=install,
+            memory=PIPELINE_MEMORY,
         )
         return client, *ensure_job(client, request, folder)
 
@@ -150,7 +152,8 @@ def _row(job: JobDetails) -> JobRow:
 
 def _check_storage(config: PipelineConfig, address: str) -> None:
     """Without a configured storage the default is a folder of this machine, which another does not see."""
-    if is_loopback(address) or config.storage or not storage.is_local(config.storage_uri):
+    named = config.storage or os.environ.get("UNETFLOW_STORAGE")
+    if is_loopback(address) or named or not storage.is_local(config.storage_uri):
         return
     raise ConfigError(
         f"{address} is another machine and {Path(config.storage_uri)} is a folder of this one: set `storage:` in the "

@@ -85,7 +85,8 @@ class Lease:
         stamps = storage.list_stamps(self._folder)
         self._require_among(stamps)
         before = [name for name in stamps if _order(name) < _order(self._claim)]  # also who chooses a number: 0
-        alive = [name for name in before if self._id not in name and not self._is_dead(name, stamps[name])]
+        now = stamps[self._claim][1]  # by the storage's clock
+        alive = [name for name in before if self._id not in name and not self._is_dead(name, stamps[name], now)]
         for name in set(before) - set(alive):
             self._delete(name)
         return not alive
@@ -109,13 +110,13 @@ class Lease:
         with self._guard, suppress(OSError):
             self._delete(self._claim)
 
-    def _is_dead(self, name: str, stamp: Stamp) -> bool:
+    def _is_dead(self, name: str, stamp: Stamp, now: int) -> bool:
         if is_gone(name.partition("-")[2].rpartition("-")[0]):
             return True
         before, since = self._seen.get(name, (None, 0.0))
         if stamp != before:
             self._seen[name] = (stamp, since := _now())
-        return _now() - since > self._pace.dead or (0 < stamp[1] / 1e9 < time.time() - FORGOTTEN_SECONDS)
+        return _now() - since > self._pace.dead or 0 < stamp[1] < now - FORGOTTEN_SECONDS * 1e9
 
     def _keep_renewing(self) -> None:
         while not self._ended.wait(self._pace.renew):

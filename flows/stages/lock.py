@@ -79,9 +79,20 @@ def _open(path: Path) -> IO[str]:
 
 def _take(lock: IO[str], folder: Path, *, wait: bool) -> None:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(lock, fcntl.LOCK_NB)
     except BlockingIOError:
         if not wait:
             raise
         logger.warning("%s: another process is running this stage; waiting for it", folder)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock(lock, 0)
+
+
+def _lock(lock: IO[str], flags: int) -> None:
+    """Lock the file. NFS takes that for writing of a file that is open to write alone; who may only read it waits for
+    those who write."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | flags)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        fcntl.flock(lock, fcntl.LOCK_SH | flags)

@@ -48,7 +48,7 @@ class Listener:
         self._spend()
         if kind is None:
             self.run.log([{"step": WHOLE_RUN, **self.history.times.metrics()}])
-        self.run.__exit__()
+        self.run.__exit__(kind)
         self.ledger.add_server(time.monotonic())
         self._spend()
         self.history.finish()

@@ -16,7 +16,8 @@ def inner_split(index: pa.Table, num_folds: int, seed: int) -> pa.Table:
     """
     index = index.filter(pc.equal(index["split"], "train"))
     subjects = index["subject"].to_pylist()
-    held_out = draw_held_out(set(subjects), 0, num_folds, seed)
+    # An address of its own: with the seed of the outer split, the whole fold would be held out already.
+    held_out = draw_held_out(set(subjects), 0, num_folds, f"search:{seed}")
     if not held_out or held_out == set(subjects):
         raise ConfigError(
             f"search: it holds out subjects of the training cases, and there are {len(set(subjects))}: at least 2 are "

@@ -26,6 +26,8 @@ class TrialListener(Callback):
         self._shown = -1
         self._began = time.monotonic()
         self._num_ended = 0
+        self.failures: list[str] = []
+        """Reasons for which the worker of trial 0 failed."""
         self.is_closed = False
         """True once the search was stopped: what ends then is no result, since what its trials need is taken away."""
 
@@ -43,11 +45,13 @@ class TrialListener(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Keep a trial whose worker failed as one that was refused, and tell of it; trial 0 is tried again."""
-        number, reason = trial.config["number"], f"its worker failed: {_reason(trial)}"
+        number, reason = trial.config["number"], _reason(trial)
         self._num_ended += 1
-        logger.warning("search: trial %d: %s", number, reason)
+        logger.warning("search: trial %d: its worker failed: %s", number, reason)
         if self._values[number]:
-            self._keep(number, Outcome(score=self._worst, refused=reason))
+            self._keep(number, Outcome(score=self._worst, refused=f"its worker failed: {reason}"))
+        else:
+            self.failures.append(reason)
 
     def _keep(self, number: int, outcome: Outcome) -> Trial:
         ended = Trial(number=number, values=dict(self._values[number]), outcome=outcome)

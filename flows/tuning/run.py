@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -73,15 +73,18 @@ def run_search(task: TrainingTask, space: Space, search: SearchSpec, compute: Co
         validate_cases=task.spec.validate_cases,
         threads=compute.threads_per_worker,
         loader_processes=compute.loader_processes,
+        use_gpu=compute.use_gpu,
     )
     most = _most_trials(search, compute.max_workers)
     choices = {number: draw(space.choices(task.spec), search.over, search.seed, number) for number in range(most)}
     short = _Phase("search", job, task.score, compute, storage.join(stage_uri, TRIALS))
     trials = short.run(choices, search.screening_seconds)
     if not _has_configured(trials):
+        reference = "the configuration itself, the reference of the comparison,"
+        if short.failures:
+            raise ConfigError(f"search: {reference} cannot be trained: {short.failures[-1]}")
         raise ConfigError(
-            "search: the time ran out before the configuration itself, the reference of the comparison, was trained: "
-            "raise search.within, or lower search.trial"
+            f"search: the time ran out before {reference} was trained: raise search.within, or lower search.trial"
         )
     finalists = choose_finalists(trials, task.score, compute.max_workers)
     seconds = final_training_seconds(task.spec, trials, search, compute.max_workers, len(finalists))
@@ -153,6 +156,8 @@ class _Phase:
     score: str
     compute: ComputeSpec
     uri: str
+    failures: list[str] = field(default_factory=list)
+    """Reasons for which the worker of the configuration itself failed."""
 
     def run(self, choices: Mapping[int, Values], seconds: float) -> list[Trial]:
         """Run what has not ended yet until ``seconds`` are over, those of a killed attempt included; return all."""
@@ -199,3 +204,4 @@ class _Phase:
             except BaseException:
                 listener.is_closed = True
                 raise
+            self.failures.extend(listener.failures)

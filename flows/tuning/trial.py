@@ -81,6 +81,8 @@ class TrialJob(TypedDict):
     """Most held-out cases that each report is of."""
     threads: int
     loader_processes: int
+    use_gpu: bool
+    """Whether a trial has a GPU of its own; else it trains on the CPU, whatever the machine has."""
 
 
 def run_trial(values: Values, job: TrialJob, report: Callable[[Outcome], None]) -> None:
@@ -91,7 +93,7 @@ def run_trial(values: Values, job: TrialJob, report: Callable[[Outcome], None]) 
     search = SearchSpec.model_validate_json(job["search"])
     task = job["task_type"].model_validate_json(job["task"])
     worst = worst_score(task.score)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if job["use_gpu"] else "cpu")
     torch.set_num_threads(job["threads"])
     began = time.monotonic()
     try:

@@ -55,6 +55,7 @@ def job_of(sharded: tuple[SegmentationConfig, Record[VolumeShardFigures]], folde
         validate_cases=1,
         threads=1,
         loader_processes=0,
+        use_gpu=False,
     )
 
 

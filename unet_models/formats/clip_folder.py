@@ -28,7 +28,7 @@ from unet_models.formats.clip_config import (
     load_clip_tokenizer,
     read_clip_config,
 )
-from unet_models.networks.pretrained import load_pretrained
+from unet_models.networks.pretrained import load_pretrained, quiet_libraries
 from unet_models.networks.tokenizer import tokenize
 
 WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
@@ -110,7 +110,8 @@ def save_clip(folder: Path, clip: Any, tokenizer: Any, resolution: int) -> None:
     The image encoder reads square images of ``resolution`` pixels in -1..1.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    clip.save_pretrained(str(folder))
+    with quiet_libraries():
+        clip.save_pretrained(str(folder))
     save_tokenizer(folder, tokenizer)
     half = [0.5] * 3
     preprocessor = {"image_mean": half, "image_std": half, "size": {"shortest_edge": resolution}}

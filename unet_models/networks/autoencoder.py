@@ -21,6 +21,9 @@ CLASS = "AutoencoderKL"
 DEFAULT_CHANNELS = (64,)
 """Channels of each level where a configuration names none, as of diffusers."""
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+PIXELS_AT_ONCE = 1 << 20
+"""Pixels that an autoencoder encodes or decodes in one forward pass, such as four images of 512 x 512: its features at
+full resolution take far more memory than those of the denoiser, whose batch is another number."""
 
 
 def build_autoencoder(spec: AutoencoderSpec, resolution: int) -> Any:
@@ -65,6 +68,11 @@ def read_autoencoder_config(folder: Path) -> dict[str, Any]:
     if channels != (3, 3):
         raise WeightsError(f"{path}: in_channels and out_channels are {channels}; give an {CLASS} of RGB images (3, 3)")
     return dict(config)
+
+
+def images_at_once(height: int, width: int, most: int) -> int:
+    """Return how many images of this size an autoencoder takes in one forward pass, ``most`` at most."""
+    return max(1, min(most, PIXELS_AT_ONCE // (height * width)))
 
 
 def downsampling_factor(config: Mapping[str, Any]) -> int:

@@ -43,7 +43,7 @@ def load_pretrained(network: Any, folder: Path, weights: str) -> Any:
     """
     find_weights(folder, weights)
     try:
-        with _quiet_libraries():
+        with quiet_libraries():
             loaded, info = network.from_pretrained(
                 str(folder),
                 local_files_only=True,
@@ -65,8 +65,8 @@ def load_pretrained(network: Any, folder: Path, weights: str) -> Any:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep the libraries from writing what is reported here by name, page after page, and bars of milliseconds."""
+def quiet_libraries() -> Iterator[None]:
+    """Keep transformers and diffusers from writing what is reported here by name, and progress bars of milliseconds."""
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]

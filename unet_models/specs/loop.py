@@ -109,22 +109,22 @@ class LoopSpec(Spec):
     def counted(self, num_steps: int) -> Self:
         """Return the settings with the number of steps that fits into ``within``.
 
-        What was chosen before it was known is cut to fit. The warm-up takes a tenth of the steps at most. Checkpoints
-        come after every tenth, or every minute: a crash before the first one has the pace measured again, and the time
-        begins anew. With ``select: best`` they come with validations.
+        What was chosen before it was known is cut to fit. Checkpoints come after every tenth, or every minute: a crash
+        before the first one has the pace measured again, and the time begins anew. With ``select: best`` they come with
+        validations.
         """
-        warmup = min(self.optimizer.warmup_steps, num_steps // NUM_PARTS)
         parts = min(NUM_PARTS, max(1, int((self.within or 0) // CHECKPOINT_SECONDS)))
         every = max(1, num_steps // parts)
         if self.select == "best":
             every = max(1, every // self.validate_every_steps) * self.validate_every_steps
-        return self.model_copy(
-            update={
-                "num_steps": num_steps,
-                "optimizer": self.optimizer.model_copy(update={"warmup_steps": warmup}),
-                "checkpoint_every_steps": min(self.checkpoint_every_steps, every),
-            }
-        )
+        counted = self.with_num_steps(num_steps)
+        return counted.model_copy(update={"checkpoint_every_steps": min(self.checkpoint_every_steps, every)})
+
+    def with_num_steps(self, num_steps: int) -> Self:
+        """Return the settings with another number of steps, of which the warm-up takes a tenth at most."""
+        warmup = min(self.optimizer.warmup_steps, num_steps // NUM_PARTS)
+        optimizer = self.optimizer.model_copy(update={"warmup_steps": warmup})
+        return self.model_copy(update={"num_steps": num_steps, "optimizer": optimizer})
 
     @property
     def selection_remark(self) -> str:

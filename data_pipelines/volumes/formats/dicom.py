@@ -25,7 +25,7 @@ _PREAMBLE = 128
 
 def is_series(folder: Path) -> bool:
     """Tell whether the folder holds a DICOM file, by its content: slices often have no suffix."""
-    return any(is_dicom(file) for file in list_slices(folder))
+    return any(file.exists() and is_dicom(file) for file in list_slices(folder))
 
 
 def is_dicom(file: Path) -> bool:

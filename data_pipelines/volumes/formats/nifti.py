@@ -10,7 +10,7 @@ import io
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +27,8 @@ _MAX_VOXEL_OFFSET = 1 << 24
 """Maximum byte at which voxels may start: NIfTI extensions before them are kilobytes, a hostile offset is not."""
 _MAX_NIFTI1_SIDE = 32_767
 """Longest side of an image that the 16 bits of NIfTI-1 hold; NIfTI-2 has 64."""
+_SPACING_TOLERANCE = 0.01
+"""Share by which the voxel sizes of an sform may differ from those of ``pixdim`` by rounding."""
 _UNIT_MASK = 0x07
 """Bits of ``xyzt_units`` that name the unit of length; the others name that of time."""
 _UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
@@ -63,7 +65,11 @@ def read_volume(path: Path, max_voxels: int) -> Volume:
             raise unreadable("excess-data", path, f"more data than the {size} bytes of voxels that the header promises")
     slope, intercept = header.get_slope_inter()
     stored = np.frombuffer(data, dtype).reshape(shape, order="F")
-    return Volume(scaled(stored, slope, intercept), geometry, notices=_unit_notices(header, path))
+    return Volume(
+        scaled(stored, slope, intercept),
+        geometry,
+        notices=(*_unit_notices(header, path), *_orientation_notices(header, path)),
+    )
 
 
 def write_nifti(
@@ -161,6 +167,38 @@ def _unit_notices(header: Any, path: Path) -> tuple[Notice, ...]:
         message = f"states its geometry in units of {_UNITS_MM[code]:g} mm: converted to mm"
         return (notice("unit-converted", path, message),)
     return (notice("unit-unstated", path, "the header names no unit of length (xyzt_units): taken as mm"),)
+
+
+def _orientation_notices(header: Any, path: Path) -> Iterator[Notice]:
+    """Yield a notice where the header of a volume states no orientation, or two that contradict each other.
+
+    Which of them is right nobody knows: the sform is used, else the qform, as nibabel does.
+    """
+    from nibabel.orientations import aff2axcodes
+    from nibabel.spatialimages import HeaderDataError
+
+    shape = _plain_shape(header)
+    has_sform, has_qform = (int(header[f"{name}_code"]) != 0 for name in ("sform", "qform"))
+    if len(shape) < 3 or shape[2] == 1:
+        return
+    if not has_sform and not has_qform:
+        message = (
+            "states no orientation (sform_code and qform_code are 0): taken to run right to left, back to front, up"
+        )
+        yield notice("orientation-unstated", path, message)
+    if not has_sform:
+        return
+    stated, spacing = header["pixdim"][1:4], np.linalg.norm(header.get_sform()[:3, :3], axis=0)
+    if not np.allclose(spacing, stated, rtol=_SPACING_TOLERANCE, atol=0):
+        found, other = (" x ".join(f"{value:.4g}" for value in each) for each in (spacing, stated))
+        yield notice("geometry-contradicts", path, f"voxels are {found} by its sform, which is used, {other} by pixdim")
+    if not has_qform:
+        return
+    with suppress(ValueError, HeaderDataError):  # of a qform that is no rotation, and is not used
+        codes = ["".join(aff2axcodes(affine)) for affine in (header.get_sform(), header.get_qform())]
+        if codes[0] != codes[1]:
+            message = f"its axes run to {codes[0]} by its sform, which is used, to {codes[1]} by its qform"
+            yield notice("geometry-contradicts", path, message)
 
 
 def _check_promise(header: Any, path: Path, shape: tuple[int, ...]) -> None:

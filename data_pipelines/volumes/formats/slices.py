@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_pipelines.errors import DataError, ProblemList
-from data_pipelines.files.reading import unreadable
+from data_pipelines.files.reading import is_file_or_broken_link, named_errors, unreadable
 from data_pipelines.volumes.formats.base import Geometry, check_spacing, check_voxels
 from data_pipelines.volumes.formats.frames import is_multi_frame, split_frames
 
@@ -40,8 +40,12 @@ _COMMON_TAGS = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 
 
 def list_slices(folder: Path) -> list[Path]:
-    """List the files that may be slices, sorted by name; hidden files and ``DICOMDIR`` are not."""
-    return sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".") and f.name != "DICOMDIR")
+    """List the files that may be slices, sorted by name; hidden files and ``DICOMDIR`` are not.
+
+    A link to nothing may be one: without it the volume would be cut.
+    """
+    entries = (f for f in folder.iterdir() if not f.name.startswith(".") and f.name != "DICOMDIR")
+    return sorted(filter(is_file_or_broken_link, entries))
 
 
 def value_of(header: FileDataset, tag: str) -> Any:
@@ -117,13 +121,14 @@ def read_dataset(file: Path) -> FileDataset:
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    try:
-        syntax = read_file_meta_info(file).get("TransferSyntaxUID")
-        if syntax == DeflatedExplicitVRLittleEndian:  # would be inflated whole, to any size, to read the header
-            raise unreadable("deflated-slice", file, "is a deflated DICOM file", "export it without deflate")
-        header = pydicom.dcmread(file, stop_before_pixels=True)
-    except InvalidDicomError:
-        raise unreadable("not-dicom", file, "is not a DICOM file", "move it out of the folder") from None
+    with named_errors(file):
+        try:
+            syntax = read_file_meta_info(file).get("TransferSyntaxUID")
+            if syntax == DeflatedExplicitVRLittleEndian:  # would be inflated whole, to any size, to read the header
+                raise unreadable("deflated-slice", file, "is a deflated DICOM file", "export it without deflate")
+            header = pydicom.dcmread(file, stop_before_pixels=True)
+        except InvalidDicomError:
+            raise unreadable("not-dicom", file, "is not a DICOM file", "move it out of the folder") from None
     if syntax is not None:
         _check_decoder(file, syntax)
     return header

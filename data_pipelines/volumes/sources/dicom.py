@@ -9,14 +9,18 @@ ROOT/classes.json            {"background": 0, "liver": 1}; or give data.classes
 
 from __future__ import annotations
 
-from collections import defaultdict
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from data_pipelines.errors import ProblemList, broken_rule
-from data_pipelines.files.reading import named_errors
+from data_pipelines.errors import DataError, ProblemList, broken_rule
+from data_pipelines.files.reading import is_file_or_broken_link, named_errors
+from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.classes import Labels
-from data_pipelines.volumes.formats.slices import list_slices
+from data_pipelines.volumes.formats.slices import list_slices, read_dataset
 from data_pipelines.volumes.sources.labels import read_labels
 from data_pipelines.volumes.sources.names import (
     check_name,
@@ -42,12 +46,14 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
         if folder.is_dir() and not folder.name.startswith("."):
             groups[normal(folder.name).casefold()].append(folder)
     subjects = read_subjects(root)
-    cases, problems = [], ProblemList()
+    folders, problems = [], ProblemList()
     for group in groups.values():
         broken = _folder_problems(group)
         problems += broken
         if not broken:
-            cases.append(_build_case(group[0], subject_of(normal(group[0].name), subjects)))
+            folders.append(group[0])
+    patients, notices = _patients(folders)
+    cases = [_build_case(each, subject_of(normal(each.name), subjects, patients.get(each, ""))) for each in folders]
     with problems.collecting():
         check_not_empty(root, groups)
     return Dataset(
@@ -57,11 +63,41 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
         channels=spec.channels or ("image",),
         problems=tuple(problems),
         splits_path=find_splits(root),
+        notices=notices,
     )
 
 
 def _build_case(folder: Path, subject: str) -> Case:
     return Case(normal(folder.name), (str(folder / "image"),), str(_labels(folder)[0]), subject)
+
+
+def _patients(folders: Sequence[Path]) -> tuple[dict[Path, str], tuple[Notice, ...]]:
+    """Return a name for the patient of each case whose first slice states one: a hash, since names go into indexes.
+
+    One of more than half of the cases is taken for a placeholder, as some anonymisers write it for everybody.
+    """
+    stated = {folder: patient for folder in folders if (patient := _patient_id(folder / "image"))}
+    placeholder, count = Counter(stated.values()).most_common(1)[0] if stated else ("", 0)
+    if 2 * count <= len(folders):
+        placeholder = ""
+    patients = {
+        folder: f"patient-{hashlib.sha256(patient.encode()).hexdigest()[:12]}"
+        for folder, patient in stated.items()
+        if patient != placeholder
+    }
+    if not placeholder or not patients:
+        return patients, ()
+    message = (
+        f"{count} of {len(folders)} cases have one PatientID, taken for a placeholder: each is a subject of its own"
+    )
+    return patients, (notice("patient-id-shared", folders[0].parent, message),)
+
+
+def _patient_id(folder: Path) -> str:
+    """Read the PatientID of a series; empty where there is none, or it cannot be read: that is reported later."""
+    with suppress(DataError, IndexError):
+        return str(read_dataset(list_slices(folder)[0]).get("PatientID") or "").strip()
+    return ""
 
 
 def _folder_problems(group: list[Path]) -> ProblemList:
@@ -93,7 +129,7 @@ def _check_label(folder: Path) -> None:
 
 
 def _labels(folder: Path) -> list[Path]:
-    return [folder / name for name in LABEL_NAMES if (folder / name).is_file()]
+    return [folder / name for name in LABEL_NAMES if is_file_or_broken_link(folder / name)]
 
 
 def _read_labels(root: Path) -> Labels:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_pipelines.errors import DataError
+from data_pipelines.files.reading import is_file_or_broken_link
 from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.classes import Labels
@@ -80,7 +81,9 @@ def find_cases(root: Path, spec: DataSpec) -> Dataset:
 
 def _files_beside(folder: Path, ending: str) -> dict[str, str]:
     """Return case id to file, of the files of an ending in a folder; none where there is no folder."""
-    files = (path for path in sorted(folder.glob("*")) if path.suffix.lower() == ending and path.is_file())
+    files = (
+        path for path in sorted(folder.glob("*")) if path.suffix.lower() == ending and is_file_or_broken_link(path)
+    )
     return {normal(path.stem): str(path) for path in files}
 
 

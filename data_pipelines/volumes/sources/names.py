@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import ProblemList, broken_rule, printable
+from data_pipelines.files.reading import is_file_or_broken_link
 from data_pipelines.notices import Notice, notice
 from data_pipelines.volumes.files import is_volume_name, source_files, strip_suffix
 from data_pipelines.volumes.formats.base import ALL_SUFFIXES
@@ -30,17 +31,21 @@ _ORPHAN = "add the missing file under the same name, or move this one out of the
 
 
 def list_volumes(folder: Path) -> list[Path]:
-    """List the files of a known format in ``folder``, sorted by name, hidden ones (``._NAME`` of macOS) skipped."""
+    """List the files of a known format in ``folder``, sorted by name, hidden ones (``._NAME`` of macOS) skipped.
+
+    Links to nothing are listed: they are found to be missing when they are read.
+    """
     if not folder.is_dir():
         return []
-    return sorted(entry for entry in folder.iterdir() if is_volume_name(entry.name) and entry.is_file())
+    return sorted(entry for entry in folder.iterdir() if is_volume_name(entry.name) and is_file_or_broken_link(entry))
 
 
 def unread_files(folder: Path) -> list[Path]:
     """List the files of ``folder`` that nothing reads, sorted by name: no known format, nor a header's voxels."""
     if not folder.is_dir():
         return []
-    others = [e for e in folder.iterdir() if e.is_file() and not e.name.startswith(".") and not is_volume_name(e.name)]
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    others = [e for e in entries if is_file_or_broken_link(e) and not is_volume_name(e.name)]
     used = {file for path in list_volumes(folder) for file in source_files(path)} if others else set()
     return sorted(entry for entry in others if entry not in used)
 
@@ -217,10 +222,11 @@ def read_subjects(root: Path) -> dict[str, str]:
     return {normal(case_id): subject for case_id, subject in subjects.items()}
 
 
-def subject_of(case_id: str, subjects: Mapping[str, str]) -> str:
-    """Return the stated subject; else the ``sub-XX`` a BIDS name begins with; else the case is its own subject."""
+def subject_of(case_id: str, subjects: Mapping[str, str], patient: str = "") -> str:
+    """Return the stated subject; else the ``sub-XX`` a BIDS name begins with; else the patient of its header, where
+    there is one; else the case is its own subject."""
     match = _BIDS_SUBJECT.match(case_id)
-    return subjects.get(case_id) or (match.group() if match else case_id)
+    return subjects.get(case_id) or (match.group() if match else patient or case_id)
 
 
 def find_splits(root: Path) -> str | None:

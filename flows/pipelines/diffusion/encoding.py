@@ -97,14 +97,18 @@ class ShardEncoder:
         """Encode images (B, 3, H, W) uint8 to means and log-variances (B, 2C, h, w)."""
         import torch
 
+        from unet_models.networks.autoencoder import images_at_once
         from unet_models.precision import autocast
         from unet_models.sampling.pixels import scale_images
 
         clip, autoencoder = self._loaded
+        moments = []
+        height, width = pixels.shape[-2:]
         with torch.no_grad(), autocast(encoding.precision, clip.device):
-            encoded = autoencoder.encode(scale_images(pixels.to(clip.device)))
-            moments: Tensor = encoded.latent_dist.parameters.float().cpu()
-        return moments
+            for part in pixels.split(images_at_once(height, width, len(pixels))):
+                encoded = autoencoder.encode(scale_images(part.to(clip.device)))
+                moments.append(encoded.latent_dist.parameters.float().cpu())
+        return torch.cat(moments)
 
     def _states(self, captions: Sequence[list[str]], encoding: Encoding) -> list[Tensor]:
         """Encode the captions of several images: (L, D) of an image with one, (K, L, D) of one with several."""

@@ -26,7 +26,7 @@ from flows.pipelines.diffusion.image_condition import ImageConditioner
 from flows.registry.bundle import read_bundle, write_bundle
 from unet_models.formats.clip_folder import Clip, save_text_encoder, save_tokenizer
 from unet_models.formats.denoiser_folder import load_denoiser, pipeline_obstacle, save_denoiser
-from unet_models.networks.autoencoder import downsampling_factor, load_autoencoder
+from unet_models.networks.autoencoder import downsampling_factor, images_at_once, load_autoencoder
 from unet_models.networks.denoiser import Denoiser
 from unet_models.networks.tokenizer import count_tokens
 from unet_models.precision import autocast
@@ -150,15 +150,21 @@ class TextToImage:
         """Decode scaled latents to images (N, height, width, 3) uint8."""
         with autocast(self.bundle.sample.precision, self.device):
             scaled = latents.to(self.device) / self.bundle.scaling_factor
-            parts = [to_pixels(self.autoencoder.decode(part).sample) for part in self.batches(scaled)]
+            factor = downsampling_factor(self.autoencoder.config)
+            size = self._images_at_once(*(side * factor for side in latents.shape[-2:]))
+            parts = [to_pixels(self.autoencoder.decode(part).sample) for part in scaled.split(size)]
         return np.concatenate(parts)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> np.ndarray:
         """Reconstruct images (N, 3, height, width) in -1..1 from the posterior mean: (N, height, width, 3) uint8."""
         with autocast(self.bundle.sample.precision, self.device):
-            parts = [to_pixels(self.autoencoder(part.to(self.device)).sample) for part in self.batches(images)]
+            size = self._images_at_once(*images.shape[-2:])
+            parts = [to_pixels(self.autoencoder(part.to(self.device)).sample) for part in images.split(size)]
         return np.concatenate(parts)
+
+    def _images_at_once(self, height: int, width: int) -> int:
+        return images_at_once(height, width, self.bundle.sample.batch_size)
 
     def batches(self, values: Tensor) -> tuple[Tensor, ...]:
         """Split into batches of the size that is used for sampling."""

@@ -67,7 +67,7 @@ def read_array(bundle: Bundle, image: np.ndarray, geometry: Geometry | None = No
         raise InputError(f"image: expected ({len(channels)} channels, {ndim} spatial axes), got shape {image.shape}")
     places = [f"channel {index}: " if len(channels) > 1 else "" for index in range(len(channels))]
     check_finite(ARRAY, list(image), places)
-    check_varies([(ARRAY, channel) for channel in image], channels)
+    log_notices(check_varies([(ARRAY, channel) for channel in image], channels))
     if geometry is not None:
         log_notices(_find_outside(bundle, ARRAY, image, geometry))
     geometry = geometry or _assumed_geometry(bundle, image)
@@ -81,17 +81,23 @@ def _find_outside(bundle: Bundle, path: str, image: np.ndarray, geometry: Geomet
 
 
 def _assumed_geometry(bundle: Bundle, image: np.ndarray) -> Geometry:
-    """Return the geometry of an array (C, *spatial) that comes without one: spacings are the model's."""
-    spacing, shape = [1.0] * (image.ndim - 1), image.shape[1:]
+    """Return the geometry of an array (C, *spatial) that comes without one: spacings are the model's.
+
+    Where it resamples nothing, they are those of its training cases, in the middle of their range.
+    """
+    shape, trained = image.shape[1:], bundle.trained_range
+    is_known = trained is not None and len(trained.spacing) == len(shape)
+    spacing = [(low * high) ** 0.5 for low, high in trained.spacing] if trained and is_known else [1.0] * len(shape)
     axes, _ = sample_axes(Geometry(shape, tuple(spacing)), bundle.preprocess)
     for axis, wanted in zip(axes, bundle.spacing or (), strict=False):
-        spacing[axis] = wanted or 1.0
+        spacing[axis] = wanted or spacing[axis]
     return Geometry(shape, tuple(spacing))
 
 
 def _sample(bundle: Bundle, image: np.ndarray, geometry: Geometry, name: str) -> Sample:
     """Preprocess an image, which messages call ``name``."""
-    prepared = prepare(image, geometry, bundle.preprocess, bundle.spacing, name=name)
+    limit = bundle.limits.max_voxels
+    prepared = prepare(image, geometry, bundle.preprocess, bundle.spacing, name=name, max_voxels=limit)
     partner, previous = (
         None if each is None else _sample(each, image, geometry, name) for each in (bundle.partner, bundle.previous)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +17,8 @@ from data_pipelines.shards.index import IMAGE, MASK, read_table
 from data_pipelines.shards.reader import ShardReader
 from data_pipelines.volumes.classes import Labels
 from data_pipelines.volumes.modalities import Modalities
+from data_pipelines.volumes.preprocess import unchanged
+from data_pipelines.volumes.restore import restore_labels
 from flows.pipelines.segmentation.modalities import sizes_of, with_modalities
 from flows.training.held_out import SplitShards
 from flows.training.task import Training, TrainingTask
@@ -24,6 +27,7 @@ from unet_models.metrics import overlap
 from unet_models.networks.build import build_network
 from unet_models.precision import autocast
 from unet_models.sampling.sliding_window import predict_planes
+from unet_models.sampling.sweep import Box, plan_sweep
 from unet_models.specs.segmentation import PredictSpec, TargetSpec, TrainSpec
 from unet_models.training.objectives import Segmentation
 
@@ -102,7 +106,7 @@ class _MeanDice:
     """Mean foreground Dice of a few validation cases, shared out over the ranks, without test-time augmentation.
 
     An estimate of the evaluation's Dice: windows lie side by side, in 3-D an eighth of them. With overlaps, one volume
-    of 256 voxels per axis in windows of 48 took minutes on a CPU.
+    of 256 voxels per axis in windows of 48 took minutes on a CPU. Memory is bounded as that of an evaluation.
     """
 
     task: SegmentationTask
@@ -129,8 +133,14 @@ class _MeanDice:
         spec = self.task.spec
         image = torch.from_numpy(self.reader.array(row, IMAGE).copy()).to(self.device)
         model = with_modalities(model, spec.model, Modalities.stored(self.reader, row), self.device)
-        planes = predict_planes(model, image, spec.patch_size, PredictSpec(tta=False, overlap=0), border=spec.border)
         labels, truth = self.task.labels, self.reader.array(row, MASK)
-        prediction = np.stack([labels.decide(plane.cpu().numpy()) for plane in planes])
+        predict, shape = PredictSpec(tta=False, overlap=0), tuple(image.shape[1:])
+        sizes = len(image), labels.num_outputs, predict.batch_size
+        sweep = plan_sweep(shape, shape, spec.patch_size, *sizes, predict.memory_gb)
+
+        def predict_box(box: Box) -> Iterator[torch.Tensor]:
+            return predict_planes(model, image, spec.patch_size, predict, border=spec.border, sweep=sweep, box=box)
+
+        prediction = restore_labels(predict_box, unchanged(shape), labels, sweep.axis, sweep.num_strips)
         dice = overlap.target_dice(prediction, truth, list(labels.targets.values()), labels.num_classes)
         return torch.from_numpy(dice)

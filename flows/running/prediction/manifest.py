@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from data_pipelines import storage
+from data_pipelines.atomic import remove_leftovers
 from data_pipelines.digests import digest_of, uri_digests
 from data_pipelines.errors import ConfigError, InputError
 from data_pipelines.specs import Spec
@@ -30,21 +31,26 @@ class Manifest(Spec):
     """Digests and keys of the stages that the model comes from."""
     inputs: dict[str, str] = Field(default={})
     """Name of each output file to the digest of its input."""
+    sources: dict[str, str] = Field(default={})
+    """Name of each output file to where its input lay."""
 
 
 def claim_folder(folder: Path, version: ModelVersion, items: Sequence[Item]) -> None:
     """Write down which version predicts what into the folder; predictions of changed inputs are removed.
 
     An input has changed where its row or the content of its files has. Commands that predict into one folder at once
-    take turns here. Raises ConfigError for a folder of another version's predictions, and where a file that this
-    command did not write would be taken for a prediction.
+    take turns here. Raises ConfigError for a folder of another version's predictions, where a file that this command
+    did not write would be taken for a prediction, and where the prediction of another file of the same name lies there.
     """
     inputs = input_digests(items)  # of volumes, this takes minutes: before the lock
+    # Rows of a table are numbered, and may name another image: outputs are named after these files alone.
+    sources = {Path(item.output).name: item.row["path"] for item in items if "path" in item.row}
     with process_lock("predictions", str(folder)):
-        _claim(folder, version, inputs)
+        remove_leftovers(folder)  # of predictions that were interrupted
+        _claim(folder, version, inputs, sources)
 
 
-def _claim(folder: Path, version: ModelVersion, inputs: dict[str, str]) -> None:
+def _claim(folder: Path, version: ModelVersion, inputs: dict[str, str], sources: dict[str, str]) -> None:
     path = folder / MANIFEST
     known = _read_manifest(path) if path.exists() else Manifest(model_uri=version.uri, lineage=version.tags)
     if known.model_uri != version.uri:
@@ -61,12 +67,25 @@ def _claim(folder: Path, version: ModelVersion, inputs: dict[str, str]) -> None:
         raise ConfigError(
             f"{folder / min(foreign)} exists and is not one of these predictions: name another output folder"
         )
-    for name in inputs.keys() & known.inputs.keys():
-        if inputs[name] != known.inputs[name]:
-            for file in output_files(folder / name, MAPS):
-                file.unlink(missing_ok=True)
-    manifest = Manifest(model_uri=version.uri, lineage=version.tags, inputs=known.inputs | inputs)
+    changed = [name for name in inputs.keys() & known.inputs.keys() if inputs[name] != known.inputs[name]]
+    for name in changed:
+        _check_source(folder / name, known.sources.get(name), sources.get(name))
+    for name in changed:
+        for file in output_files(folder / name, MAPS):
+            file.unlink(missing_ok=True)
+    manifest = Manifest(
+        model_uri=version.uri, lineage=version.tags, inputs=known.inputs | inputs, sources=known.sources | sources
+    )
     storage.write_bytes(str(path), manifest.model_dump_json(indent=1).encode())
+
+
+def _check_source(output: Path, known: str | None, source: str | None) -> None:
+    """Raise ConfigError where the prediction that is there is of another file, not of an earlier state of this one."""
+    if known is not None and source is not None and known != source and output.exists():
+        raise ConfigError(
+            f"{output} is the prediction of {known}; {source} has the same name and other content: name another output "
+            "folder, or delete that prediction first"
+        )
 
 
 def output_files(output: str | Path, maps: Sequence[MapName]) -> list[Path]:

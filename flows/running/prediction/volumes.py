@@ -92,13 +92,14 @@ def find_images(source: str, naming: Naming) -> Found:
 
 def _of_entries(entries: Iterable[Path], naming: Naming) -> Found:
     """Sort files and folders into images and what is skipped; hidden ones are neither."""
+    from data_pipelines.files.reading import is_file_or_broken_link
     from data_pipelines.volumes.files import is_volume_name, source_files
 
     found, files, others = Found(), [], []
     for entry in sorted(path for path in entries if not path.name.startswith(".")):
         if entry.is_dir() and (series := _series_of(entry)) is not None:
             found.images.append((_normal(entry.name), [series]))
-        elif entry.is_file() and is_volume_name(entry.name):
+        elif is_file_or_broken_link(entry) and is_volume_name(entry.name):
             files.append(entry)
         else:
             others.append(entry)
@@ -111,6 +112,8 @@ def _of_entries(entries: Iterable[Path], naming: Naming) -> Found:
 def _reason(entry: Path) -> str:
     if entry.is_dir():
         return "the folder holds no DICOM slices"
+    if entry.is_symlink() and not entry.exists():
+        return "links to nothing"
     return f"{entry.suffix or 'a name without an ending'} is no supported format"
 
 
@@ -121,9 +124,9 @@ def _name_files(paths: Iterable[Path], naming: Naming) -> Iterator[tuple[str, li
     stems = {path: case_id_of(path) for path in paths}
     numbered = {path: match for path, stem in stems.items() if (match := _CHANNEL.fullmatch(stem))}
     if naming.files_per_image > 1:
-        groups = dict(_whole_groups(numbered, naming.files_per_image))
-        yield from groups.items()
-        grouped = {path for files in groups.values() for path in files}
+        groups = list(_whole_groups(numbered, naming.files_per_image))
+        yield from groups  # of the same name where they lie in different folders: refused by who plans the outputs
+        grouped = {path for _, files in groups for path in files}
         yield from ((stem, [path]) for path, stem in stems.items() if path not in grouped)
         return
     # As nnU-Net: the number of the only channel is no part of the name, where every file has it.

@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from flows.cluster.job import DRIVER_MEMORY, PIPELINE_MEMORY
 from tests.support.infra import (
     COMPOSE_FILES,
     INFRA,
@@ -125,6 +126,26 @@ def test_the_ray_cluster_scales_asks_for_the_token_and_has_gpus() -> None:
     head = spec["headGroupSpec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     (term,) = head["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert {rule["key"] for rule in term["matchExpressions"]} == wanted, "the head avoids what the workers seek"
+
+
+def test_drivers_do_not_land_on_the_head() -> None:
+    """Ray would place them there first: the head has neither the data nor the memory."""
+    clusters = document("RayCluster")["spec"], document("RayJob")["spec"]["rayClusterSpec"]
+    offered = [int(spec["headGroupSpec"]["rayStartParams"]["memory"]) for spec in clusters]
+    (flag,) = (word for word in compose()["services"]["ray-head"]["command"] if word.startswith("--memory="))
+    assert {*offered, int(flag.removeprefix("--memory="))} == {128 << 20}
+    assert max(offered) < PIPELINE_MEMORY < DRIVER_MEMORY
+
+
+def test_a_pod_that_ends_is_drained() -> None:
+    """SIGTERM to `ray start --block` drains the node; `ray stop` before it would end the training at once."""
+    assert not any(values_of("lifecycle", documents()))
+
+
+def test_flows_see_the_raw_data() -> None:
+    worker = shipped_values()["prefect-worker"]["worker"]
+    assert [mount["mountPath"] for mount in worker["extraVolumeMounts"]] == ["/data"]
+    assert [volume["name"] for volume in worker["extraVolumes"]] == ["data"]
 
 
 @pytest.mark.parametrize("template", [each for each in PODS if "submitter" not in str(each.id)])

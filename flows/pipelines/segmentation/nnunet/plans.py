@@ -26,6 +26,8 @@ READERS = {
     "NaturalImage2DIO": ("stored", False),
 }
 """Reader to the orientation of its axes, and whether it reads volumes, whose axes it reverses."""
+COLOUR = IntensitySpec(low=0, high=255, mean=0, std=255)
+"""Intensities of a channel that is one of a picture's colours."""
 _NETWORKS = {"PlainConvUNet": "plain", "ResidualEncoderUNet": "residual_encoder"}
 _LINEAR = {"order": 1, "order_z": 0, "force_separate_z": None}
 _CUBIC = _LINEAR | {"order": 3}
@@ -119,6 +121,16 @@ def network_spec(architecture: Json) -> UNetSpec:
     )
 
 
+def files_per_image(bundle: Bundle) -> int:
+    """Return how many files an image has: one for each channel, but one for all colours of a picture.
+
+    Plans do not say so: colours are what is normalised as such (``RGBTo01Normalization``).
+    """
+    known = bundle.preprocess.intensities or ()
+    is_picture = len(bundle.patch_size) == 2 and bool(known) and all(each == COLOUR for each in known)
+    return 1 if is_picture else len(bundle.channels)
+
+
 def _preprocessing(
     plans: Json, settings: Json, num_channels: int, orientation: Any, axes: tuple[int, ...]
 ) -> PreprocessSpec:
@@ -156,7 +168,7 @@ def _normalisation(scheme: str, known: Json) -> tuple[Normalisation, IntensitySp
         case "NoNormalization":
             return "none", unused
         case "RGBTo01Normalization":
-            return "intensities", IntensitySpec(low=0, high=255, mean=0, std=255)
+            return "intensities", COLOUR
         case "CTNormalization":
             low, high = known["percentile_00_5"], known["percentile_99_5"]
             return "intensities", IntensitySpec(low=low, high=high, mean=known["mean"], std=max(known["std"], 1e-8))

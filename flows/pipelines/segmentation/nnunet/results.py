@@ -14,7 +14,7 @@ from data_pipelines.digests import digest_of, uri_digests
 from data_pipelines.errors import WeightsError
 from flows.installation import code_version
 from flows.pipelines.segmentation.bundle import Bundle
-from flows.pipelines.segmentation.nnunet.plans import read_json, read_plans
+from flows.pipelines.segmentation.nnunet.plans import files_per_image, read_json, read_plans
 from flows.pipelines.segmentation.register import CODE, REQUIREMENTS, input_example, input_facts, signature
 from flows.registry import tracking
 from flows.registry.bundle import WEIGHTS, write_bundle
@@ -107,14 +107,12 @@ def _register(bundle: Bundle, weights: Weights, name: str, root: str, key: str, 
     client = tracking.connect(root)
     if found := find_registered(client, name, key):
         return str(found.version)
-    ndim = len(bundle.patch_size)
-    files_per_image = 1 if ndim == 2 else len(bundle.channels)  # a picture has its colours in one file
     model = Registrable(
         description="Segmentation U-Nets trained by nnU-Net.",
         code=CODE,
         requirements=REQUIREMENTS,
         write_files=lambda folder: write_files(folder, bundle, weights),
-        metadata=input_facts(ndim, files_per_image, has_channel_numbers=True),
+        metadata=input_facts(len(bundle.patch_size), files_per_image(bundle), has_channel_numbers=True),
     )
     run_id = tracking.open_run(client, EXPERIMENT, key, name)
     model_id = log_model(name, "segmentation", model, run_id, {})

@@ -13,6 +13,7 @@ from statistics import median
 
 from data_pipelines.cores import count_cpus
 from data_pipelines.errors import ConfigError, DataError, Problem, ProblemList
+from data_pipelines.loading.order import evenly_spaced
 from data_pipelines.progress import track
 from data_pipelines.volumes.cases import Case, Dataset
 from data_pipelines.volumes.checks import check_case
@@ -28,6 +29,8 @@ from flows.pipelines.segmentation.planning.masks import guess_classes
 
 AIR, MIN_AIR = (-1100, -900), 0.01
 """Hounsfield units of air, and the share of a CT's voxels that have them at least."""
+NUM_HEADERS = 25
+"""Cases whose headers say whether the data set is of images or of volumes."""
 UNNAMED = re.compile(r"channel_\d+|image")
 """Names of channels that nothing declares; ``image`` is that of a DICOM series."""
 CROPPED_SHARE = 0.95
@@ -118,15 +121,16 @@ def _count_held_out(dataset: Dataset, spec: DataSpec, usable: set[str]) -> int:
 
 
 def _is_flat(root: Path) -> bool:
-    """Tell images from volumes by the header of the first readable case."""
+    """Tell images from volumes: what most cases are by their headers, of which a few are read."""
     spec = DataSpec(root=str(root))
-    for case in find_cases(spec).cases:
+    votes = []
+    for case in evenly_spaced(find_cases(spec).cases, NUM_HEADERS):
         try:
             shape = read_geometry(case.images[0], spec.max_voxels, spec.slice_tolerance_mm).shape
         except DataError:
             continue  # reported when all cases are read
-        return len(shape) == 2 or shape[2] == 1
-    return False
+        votes.append(len(shape) == 2 or shape[2] == 1)
+    return sum(votes) * 2 > len(votes)
 
 
 def _iter_statistics(dataset: Dataset, spec: DataSpec, problems: ProblemList) -> Iterator[SurveyedCase]:

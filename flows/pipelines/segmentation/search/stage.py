@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
 from data_pipelines.shards.index import read_table, write_table
+from flows.config.specs import ComputeSpec
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.shard import VolumeShardFigures
 from flows.stages.attempt import Attempt
@@ -15,6 +17,7 @@ from flows.stages.record import Figures, Record
 from flows.stages.stage import Stage
 from flows.tuning.space import describe
 from flows.tuning.spec import SearchSpec
+from unet_models.specs.segmentation import TrainSpec
 
 if TYPE_CHECKING:
     from flows.tuning.run import Searched
@@ -68,7 +71,9 @@ def apply_search(config: SegmentationConfig, found: SearchFigures) -> Segmentati
 
     if not found.values:
         return config
-    changed = apply(config.train, found.values).model_copy(update={"num_steps": found.num_steps})
+    changed = apply(config.train, found.values)
+    if changed.within is None:
+        changed = changed.with_num_steps(found.num_steps)
     return config.model_copy(update={"train": changed})
 
 
@@ -95,7 +100,10 @@ def _search(
     task = build_task(config, shards)
     index = inner_split(read_table(task.index_uri), search.num_folds, config.train.seed)
     write_table(attempt.uri("index.parquet"), index)
-    task = task.model_copy(update={"index_uri": attempt.uri("index.parquet")})
+    spec = _fitting(task.spec, config.compute)
+    task = task.model_copy(update={"index_uri": attempt.uri("index.parquet"), "spec": spec})
+    sides = Counter(index["split"].to_pylist())
+    logger.info("search: trials train on %d training cases and are compared on %d", sides["train"], sides["val"])
     if config.train.init:
         logger.warning("search: trials begin with random weights; train.init is for the training that follows")
     searched = run_search(task, SEGMENTATION_SPACE, search, config.compute, attempt.stage_uri)
@@ -112,6 +120,15 @@ def _search(
         attempt.output("report"),
     )
     return figures
+
+
+def _fitting(spec: TrainSpec, compute: ComputeSpec) -> TrainSpec:
+    """Return the settings of a trial, which trains the whole batch on one GPU: no more of it at once than a worker of
+    the pipeline does."""
+    if not compute.use_gpu or spec.loss.batch_dice:  # of which a batch must not be split
+        return spec
+    share = -(-spec.global_batch_size // compute.max_workers)
+    return spec.model_copy(update={"micro_batch_size": min(share, spec.micro_batch_size or share)})
 
 
 def _figures(searched: Searched, score: str, config: SegmentationConfig) -> SearchFigures:

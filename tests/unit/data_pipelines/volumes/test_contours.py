@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from skimage.draw import polygon2mask
 
-from data_pipelines.volumes.contours import fill_polygon
+from data_pipelines.volumes.contours import fill_polygon, join_contours
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -32,3 +34,37 @@ def test_neighbours_share_no_pixel_and_leave_none() -> None:
 def test_outside_the_grid_is_nothing() -> None:
     assert not fill_polygon(np.array([[-9.0, -9.0], [-5.0, -9.0], [-5.0, -2.0]]), (4, 4)).any()
     assert fill_polygon(np.array([[-9.0, -9.0], [20.0, -9.0], [20.0, 20.0], [-9.0, 20.0]]), (4, 4)).all()
+
+
+def box(low: int, high: int) -> np.ndarray:
+    mask = np.zeros((20, 20), bool)
+    mask[low:high, low:high] = True
+    return mask
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_holes_and_islands_in_any_order(order: tuple[int, ...]) -> None:
+    contours = [box(1, 19), box(4, 16), box(8, 12)]
+    filled, united = join_contours([contours[i] for i in order])
+    np.testing.assert_array_equal(filled, box(1, 19) & ~box(4, 16) | box(8, 12))
+    assert united == 0
+
+
+def test_repeated_and_overlapping_contours_are_united() -> None:
+    filled, united = join_contours([box(2, 10), box(2, 10), box(6, 14), box(0, 0)])
+    np.testing.assert_array_equal(filled, box(2, 10) | box(6, 14))
+    assert united == 2
+
+
+def test_a_hole_may_touch_the_border() -> None:
+    hole = box(3, 10)
+    hole[2, 3] = True
+    filled, united = join_contours([hole, box(3, 18)])
+    np.testing.assert_array_equal(filled, box(3, 18) & ~hole)
+    assert united == 0
+
+
+def test_exclusive_contours_cancel_where_they_overlap() -> None:
+    filled, united = join_contours([box(2, 10), box(6, 14)], exclusive=True)
+    np.testing.assert_array_equal(filled, box(2, 10) ^ box(6, 14))
+    assert united == 0

@@ -205,6 +205,16 @@ def test_contours_of_type_xor_are_drawn(tmp_path: Path, grid: Geometry) -> None:
     assert notices == ()
 
 
+def test_repeated_contours_do_not_cancel_and_empty_structures_are_said(tmp_path: Path, grid: Geometry) -> None:
+    path = write_structures(tmp_path / "label.dcm", liver=[contour(OUTER, 1), contour(OUTER, 1)], tumour=[])
+    found, notices = read_dicom_label(path, grid, LABELS, 0.05)
+    np.testing.assert_array_equal(found[:, :, 1], polygon2mask(SHAPE[:2], OUTER))
+    assert {one.rule: one.message for one in notices} == {
+        "united-contours": "liver: 1 contours repeat or partly overlap others of their slice: united with them",
+        "empty-structure": "tumour has no closed contour: there is nothing of this class",
+    }
+
+
 def test_slices_without_a_contour_are_said(tmp_path: Path, grid: Geometry) -> None:
     path = write_structures(tmp_path / "label.dcm", liver=[contour(OUTER, 0), contour(OUTER, 3)])
     _, (one,) = read_dicom_label(path, grid, LABELS, 0.05)

@@ -437,3 +437,13 @@ def test_splines_stay_within_the_values_of_the_image() -> None:
     edge = np.repeat([[0.0, 1.0]], 6, axis=0).repeat(3, axis=1)
     found = resample(edge, (12, 13), order=3)
     assert (found.min(), found.max()) == (0, 1)
+
+
+def test_an_image_that_would_grow_beyond_the_limit_is_refused() -> None:
+    image, geometry = np.zeros((1, 4, 5, 6), np.float32), Geometry((4, 5, 6), (10.0, 10.0, 25.0))
+    done = prepare(image, geometry, RAW, (1.0, None, 5.0), max_voxels=40 * 5 * 30).done
+    assert done.shape == (40, 5, 30)
+    with pytest.raises(
+        DataError, match=r"a\.nii: resampled from 10 x 10 x 25 to 1 x own x 5 mm it would have 40 x 5 x 30"
+    ):
+        prepare(image, geometry, RAW, (1.0, None, 5.0), name="a.nii", max_voxels=40 * 5 * 30 - 1)

@@ -31,6 +31,8 @@ def test_steps_until_a_quality() -> None:
 
 def test_curves_are_averaged_step_by_step() -> None:
     assert mean_curve([[(10, 0.2), (20, 0.6)], [(10, 0.4), (20, 1.0)]]) == [(10, pytest.approx(0.3)), (20, 0.8)]
+    assert mean_curve([[(10, 0.2), (20, 0.6)], [(20, 1.0)]]) == [(20, 0.8)]
+    assert mean_curve([[], [(20, 1.0)]]) == []
 
 
 def test_interval_over_seeds_is_students() -> None:

@@ -6,11 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
+from ray.job_submission import JobStatus
 
 from data_pipelines.errors import ConfigError, UserError
+from flows.cluster import job as jobs
 from flows.cluster.job import (
+    PIPELINE_MEMORY,
     JobFailedError,
     JobRequest,
     Relay,
@@ -29,6 +33,7 @@ class Cluster:
     def __init__(self, **jobs: str) -> None:
         self.jobs = jobs
         self.environments: dict[str, dict[str, Any]] = {}
+        self.memory: dict[str, int] = {}
 
     def list_jobs(self) -> list[Any]:
         ended = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -37,11 +42,12 @@ class Cluster:
             for name, state in self.jobs.items()
         ]
 
-    def submit_job(self, submission_id: str, runtime_env: dict[str, Any], **_: Any) -> None:
+    def submit_job(self, submission_id: str, runtime_env: dict[str, Any], entrypoint_memory: int, **_: Any) -> None:
         if submission_id in self.jobs:
             raise RuntimeError(f"Job with submission_id {submission_id} already exists.")
         self.jobs[submission_id] = "PENDING"
         self.environments[submission_id] = runtime_env
+        self.memory[submission_id] = entrypoint_memory
 
     def get_job_info(self, job_id: str) -> Any:
         raise RuntimeError("Request failed with status code 404: no such job")
@@ -102,6 +108,27 @@ def test_a_stopped_job_has_time_to_save_a_checkpoint(tmp_path: Path) -> None:
     for other in (None, {}, {"env_vars": None}):
         info.runtime_env = other
         assert stop_seconds(info) == 15
+
+
+def test_the_driver_of_a_pipeline_leaves_room_for_those_of_its_stages(tmp_path: Path) -> None:
+    cluster: Any = Cluster()
+    stage, _ = ensure_job(cluster, REQUEST, tmp_path)
+    pipeline, _ = ensure_job(cluster, replace(REQUEST, name="m", memory=PIPELINE_MEMORY), tmp_path)
+    assert (cluster.memory[stage], cluster.memory[pipeline]) == (1 << 30, 1 << 28)
+
+
+def test_a_job_that_waits_for_room_is_said_to(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = ["PENDING"] * 3 + ["RUNNING", "SUCCEEDED"]
+    client = mock.Mock(spec=["tail_job_logs"])
+    client.get_job_info = lambda job_id: SimpleNamespace(status=JobStatus(states.pop(0)), message="no room")
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0)
+    monkeypatch.setattr(jobs, "PENDING_SECONDS", 0)
+    monkeypatch.setattr(jobs, "_tail", lambda *_: None)
+    caplog.set_level("INFO", "flows")
+    jobs.follow(client, "m-1", lambda text: None)
+    assert [record.getMessage() for record in caplog.records] == ["job m-1 has not started yet: no room"]
 
 
 def test_a_job_that_does_not_exist_is_named() -> None:

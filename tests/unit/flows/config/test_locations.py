@@ -11,7 +11,7 @@ import pytest
 from data_pipelines import storage
 from data_pipelines.errors import ConfigError
 from flows.config import locations
-from flows.config.locations import private_folder, state_folder, storage_root, writable_folder
+from flows.config.locations import named_tracking_uri, private_folder, state_folder, storage_root, writable_folder
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +91,15 @@ def test_a_storage_whose_path_ends_early_is_refused(uri: str, monkeypatch: pytes
     monkeypatch.setenv("UNETFLOW_STORAGE", uri)
     with pytest.raises(ConfigError, match=r"the storage .* holds '[?#]'"):
         storage_root()
+
+
+def test_a_password_in_the_address_of_mlflow_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hush@db/mlflow")
+    with pytest.raises(ConfigError, match=r"postgresql://…@db holds a password") as raised:
+        named_tracking_uri()
+    assert "hush" not in str(raised.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me@db/mlflow")
+    assert named_tracking_uri() == "postgresql://me@db/mlflow"
 
 
 def test_a_storage_with_keys_is_refused_without_showing_them() -> None:

@@ -66,6 +66,21 @@ def test_a_registration_whose_number_another_model_has_is_not_done(client: Mlflo
     assert not _is_registered(registration("anew"), storage)
 
 
+def test_a_registry_that_refuses_says_nothing_of_a_version(
+    client: MlflowClient, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("wrong password", error_code=PERMISSION_DENIED)
+
+    create(client, "refused", "key of register")
+    monkeypatch.setattr(type(client), "get_model_version", refuse)
+    with pytest.raises(MlflowException, match="wrong password"):
+        _is_registered(registration("refused"), storage)
+
+
 def test_an_alias_that_moved_is_not_what_a_run_that_was_done_ends_with(client: MlflowClient, storage: str) -> None:
     create(client, "moved", "a", "b")
     figures = registration("moved").figures

@@ -12,9 +12,12 @@ from data_pipelines.errors import ConfigError
 from flows.config.pipeline import PipelineConfig
 from flows.config.run_id import RUN_ID_VARIABLE
 from flows.config.specs import RegistrySpec
+from flows.registry import tracking
 from flows.registry.candidate import Candidate, ModelFiles
 from flows.registry.champion import Champion, Compared
-from flows.registry.register import RegistrationFigures, _tags, register_stage, write_exports
+from flows.registry.models import GATE_TAG, REGISTER_TAG, find_champion
+from flows.registry.register import RegistrationFigures, _register, _tags, register_stage, write_exports
+from flows.stages.attempt import Attempt
 from flows.stages.record import EvaluationFigures
 from tests.support.records import finished
 from unet_models.formats.trace import trace_unet
@@ -60,6 +63,23 @@ def test_another_gate_or_another_registry_is_another_registration(
     keys = [key(), key(name="other"), key(min_metrics={"dice": 0.5}), key(compare_metric="iou"), key(export=["onnx"])]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org")
     assert len({*keys, key()}) == 6
+
+
+def test_a_rollback_outlives_a_repeated_registration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version was decided on: it is neither compared nor promoted again."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    config = PipelineConfig.model_validate({"pipeline": "p", "storage": str(tmp_path), "registry": {"name": "m"}})
+    client = tracking.connect(str(tmp_path))
+    client.create_registered_model("m")
+    client.create_model_version("m", str(tmp_path))
+    client.create_model_version("m", str(tmp_path), tags={REGISTER_TAG: "key", GATE_TAG: "champion: better: by 0.1"})
+    client.set_registered_model_alias("m", "champion", "1")
+    figures = _register(config, CANDIDATE, Attempt(str(tmp_path / "register"), "key", "attempt"))
+    champion = find_champion(client, "m")
+    assert champion is not None
+    assert int(champion.version) == 1
+    assert (figures.model_version, figures.model_uri, figures.alias) == (2, "models:/m/2", "")
+    assert figures.reason == "champion at registration, which is version 1 now: better: by 0.1"
 
 
 def test_a_version_says_what_it_cost_and_which_run_made_it(monkeypatch: pytest.MonkeyPatch) -> None:

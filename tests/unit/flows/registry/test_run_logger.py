@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -93,7 +96,7 @@ def test_a_server_that_comes_back_gets_every_value_once(
         sent.extend((metric.key, metric.step) for metric in metrics)
 
     monkeypatch.setattr(run_logger, "RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(tracking, "use_server", lambda uri: object())
+    monkeypatch.setattr(tracking, "use_server", lambda uri: mock.Mock())
     monkeypatch.setattr(tracking, "open_run", lambda *_: "the run")
     monkeypatch.setattr(tracking, "log_parameters", lambda *_: None)
     monkeypatch.setattr(tracking, "send_metrics", send)
@@ -115,6 +118,23 @@ def test_the_oldest_values_make_room(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     run = RunLogger(configure(tmp_path), "key")
     run.log(ROWS)
     assert [metric.step for metric in run._metrics] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (RuntimeError(), "FAILED"), (SystemExit(), "KILLED")]
+)
+def test_a_run_ends_as_its_training_does(tmp_path: Path, error: BaseException | None, status: str) -> None:
+    client = tracking.connect(str(tmp_path))
+    for expected in (error, None):  # an attempt, and the one that resumes it
+        with contextlib.suppress(RuntimeError, SystemExit), RunLogger(configure(tmp_path), "the key") as run:
+            run.log(ROWS[:1])
+            while run.num_waiting:
+                time.sleep(0.01)
+            assert run.run_id is not None
+            assert client.get_run(run.run_id).info.status == "RUNNING"
+            if expected is not None:
+                raise expected
+        assert client.get_run(run.run_id).info.status == ("FINISHED" if expected is None else status)
 
 
 def test_registration_logs_what_is_missing_and_nothing_twice(tmp_path: Path) -> None:

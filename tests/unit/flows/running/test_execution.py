@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,14 @@ from flows.config.pipeline import PipelineConfig
 from flows.config.run_id import RUN_ID_VARIABLE, current_run_id
 from flows.pipelines.catalog import PIPELINES
 from flows.registry.register import RegistrationFigures
-from flows.running.execution import RunSummary, plan_pipeline, run_pipeline, summarise
+from flows.running.execution import RunSummary, plan_pipeline, require_planned, run_pipeline, summarise
 from flows.stages.attempt import Attempt
 from flows.stages.pipeline import Branches, Pipeline, Records, Step, branch_key
 from flows.stages.record import EvaluationFigures
 from flows.stages.shards import ShardFigures
 from flows.stages.stage import Done, Stage, run_stage
 from tests.support.records import CountFigures, finished
+from tests.support.signals import DeliveredError, delivered_signals
 
 
 class NumbersConfig(PipelineConfig):
@@ -147,6 +149,23 @@ def test_effects_outside_are_planned_for_only_when_asked(config: NumbersConfig, 
     (tmp_path / "effect").unlink()
     assert all(stage.done for stage in plan_pipeline(config))
     assert [stage.done for stage in plan_pipeline(config, check_external=True)] == [True, True, False]
+
+
+def test_a_job_computes_only_what_was_planned(config: NumbersConfig) -> None:
+    run_pipeline(config, run_here, "first")
+    middle = plan_pipeline(config, "middle")[-1]
+    assert middle.key is not None
+    require_planned(config, "middle", middle.key)
+    with pytest.raises(
+        ConfigError, match="middle: since this job was planned, what middle is computed from has changed"
+    ):
+        require_planned(config, "middle", "other")
+    changed = config.model_copy(update={"first": 2})
+    with pytest.raises(
+        ConfigError, match="middle: since this job was planned, what first is computed from has changed"
+    ):
+        require_planned(changed, "middle", middle.key)
+    assert not plan_pipeline(changed, "first")[-1].done
 
 
 def test_the_summary_has_what_consumers_read() -> None:
@@ -278,6 +297,26 @@ def test_runs_are_side_by_side_where_they_are_jobs(branched: NumbersConfig, monk
         return run_here(stage, config)
 
     assert len(run_pipeline(branched, wait_and_run).stages) == 10
+
+
+def test_a_run_that_is_stopped_starts_nothing_more(branched: NumbersConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    together, stopped, ran = threading.Barrier(3, timeout=60), threading.Event(), list[str]()
+
+    def interrupt(stage: Stage[Any], config: PipelineConfig) -> Done[Any]:
+        ran.append(stage.name)
+        if together.wait() == 0:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        stopped.wait(60)
+        return run_here(stage, config)
+
+    with delivered_signals(), pytest.raises(DeliveredError):
+        run_pipeline(branched, interrupt)
+    stopped.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("branch-"):
+            thread.join()
+    assert ran == ["first"] * 3
 
 
 def test_what_failed_in_one_run_is_all_that_runs_again(branched: NumbersConfig) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from flows.config.pipeline import PipelineConfig
+from flows.pipelines.catalog import PIPELINES
+from flows.running import placement
 from flows.running.placement import run_as_job, run_or_submit
+from flows.stages.pipeline import Pipeline
 from tests.support.records import CountingStages
 
 
@@ -28,3 +32,44 @@ def test_a_cache_hit_submits_nothing(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert again.cached
     assert again.record == first.record
     assert "count: cache hit" in caplog.text
+
+
+class TerminationSignal(BaseException):
+    """Prefect's, of a flow run that is cancelled."""
+
+
+@pytest.mark.parametrize(
+    ("error", "stopped", "said"),
+    [
+        (asyncio.CancelledError(), ["job-1"], "did not end within compute.timeout_seconds, stopping it"),
+        (TerminationSignal(), [], "job job-1 continues on the cluster"),
+        (KeyboardInterrupt(), [], "job job-1 continues on the cluster"),
+        (ConnectionError(), [], ""),
+    ],
+)
+def test_who_stops_following_a_job_is_told_what_becomes_of_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+    stopped: list[str],
+    said: str,
+) -> None:
+    class Client:
+        def stop_job(self, job_id: str) -> None:
+            ended.append(job_id)
+
+    def follow(*_: object) -> None:
+        raise error
+
+    ended: list[str] = []
+    monkeypatch.setitem(PIPELINES, "p", Pipeline("p", PipelineConfig, ()))
+    monkeypatch.setattr(placement, "connect", lambda address: Client())
+    monkeypatch.setattr(placement, "ensure_job", lambda *_: ("job-1", True))
+    monkeypatch.setattr(placement, "follow", follow)
+    config = PipelineConfig(pipeline="p", storage=str(tmp_path))
+    with pytest.raises(type(error)):
+        run_as_job(CountingStages().plan(), config, "http://127.0.0.1:9", owner="")
+    assert ended == stopped
+    assert said in caplog.text
+    assert said or "continues" not in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from data_pipelines.errors import ConfigError
 from flows.cluster.job import OWNER_TAG, PIPELINE_TAG, PREDICTION_TAG, STAGE_TAG
 from flows.config.pipeline import PipelineConfig
 from flows.running import submit
-from flows.running.submit import cancel_pipeline, list_jobs, submit_pipeline
+from flows.running.submit import _check_storage, cancel_pipeline, list_jobs, submit_pipeline
 
 
 def job(job_id: str, start: int, state: str = "RUNNING", **metadata: str) -> Any:
@@ -99,3 +100,8 @@ def test_a_folder_of_this_machine_is_refused_for_another(monkeypatch: pytest.Mon
     monkeypatch.delenv("UNETFLOW_STORAGE", raising=False)
     with pytest.raises(ConfigError, match=r"is another machine and .* is a folder of this one: set `storage:`"):
         submit_pipeline(PipelineConfig(pipeline="segmentation"), "https://ray.example.org")
+
+
+def test_a_shared_folder_may_be_named_by_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNETFLOW_STORAGE", str(tmp_path))
+    _check_storage(PipelineConfig(pipeline="segmentation"), "https://ray.example.org")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -49,6 +49,23 @@ def test_a_lock_that_cannot_be_written_to_is_opened_to_read(tmp_path: Path) -> N
     (tmp_path / ".lock").touch()
     with lock._open(path) as file:
         assert file.mode == "r"
+
+
+def test_on_nfs_a_reader_waits_for_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS locks ranges of bytes: one for writing needs a file that is open to write."""
+    flock = lock.fcntl.flock
+
+    def nfs(file: IO[str], kind: int) -> None:
+        if kind & lock.fcntl.LOCK_EX and file.mode == "r":
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, kind)
+
+    monkeypatch.setattr(lock.fcntl, "flock", nfs)
+    (tmp_path / ".lock").touch()
+    with (tmp_path / ".lock").open() as reader:
+        with hold_lock(str(tmp_path)), pytest.raises(BlockingIOError):
+            lock._take(reader, tmp_path, wait=False)
+        lock._take(reader, tmp_path, wait=True)
 
 
 @pytest.mark.usefixtures("_file_system")

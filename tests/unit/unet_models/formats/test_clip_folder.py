@@ -109,3 +109,10 @@ def test_folders_that_cannot_be_read(folder: Path) -> None:
     (folder / CONFIG).unlink()
     with pytest.raises(WeightsError, match=r"config\.json: cannot be read"):
         Clip(folder)
+
+
+def test_saving_draws_no_progress_bar(
+    network: Any, tokenizer: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_clip(tmp_path / "clip", network, tokenizer, 16)
+    assert capfd.readouterr().err == ""

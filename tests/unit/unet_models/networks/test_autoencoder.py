@@ -14,10 +14,19 @@ from unet_models.networks.autoencoder import (
     TrainableAutoencoder,
     build_autoencoder,
     downsampling_factor,
+    images_at_once,
     load_autoencoder,
 )
 from unet_models.sampling.pixels import scale_images
 from unet_models.training.objectives import Reconstruction
+
+
+@pytest.mark.parametrize(
+    ("sides", "most", "expected"),
+    [((64, 64), 32, 32), ((512, 512), 32, 4), ((512, 512), 2, 2), ((768, 1024), 8, 1), ((4096, 4096), 8, 1)],
+)
+def test_large_images_are_decoded_a_few_at_a_time(sides: tuple[int, int], most: int, expected: int) -> None:
+    assert images_at_once(*sides, most) == expected
 
 
 def test_each_level_but_the_last_halves_the_sides() -> None:

@@ -97,6 +97,15 @@ def test_dicom_slices_missing_doubled_or_foreign(tmp_path: Path) -> None:
         read_volume(two, LIMIT)
 
 
+def test_a_slice_that_links_to_nothing_is_missing(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s")
+    (folder / "e").symlink_to(tmp_path / "not fetched")
+    with pytest.raises(DataError) as caught:
+        read_volume(folder, LIMIT)
+    (problem,) = caught.value.problems
+    assert (problem.rule, problem.path) == ("file-missing", str(folder / "e"))
+
+
 def test_dicom_folders_that_are_no_series(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert rule_of(tmp_path / "empty") == "no-slices"

@@ -280,3 +280,35 @@ def test_axes_of_length_one_behind_the_third_are_dropped(
     volume = read_volume(save(tmp_path / "a.nii", VOXELS.reshape(stored, order="F")), LIMIT)
     np.testing.assert_array_equal(volume.array, VOXELS.reshape(read, order="F"))
     assert volume.geometry.shape == read[:3]
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule", "said"),
+    [
+        ({"sform_code": 0, "qform_code": 0}, "orientation-unstated", "taken to run right to left, back to front, up"),
+        ({"srow_x": [0, -1, 0, 0]}, "geometry-contradicts", "1.5 x 1 x 3 by its sform, which is used, 1.5 x 2 x 3"),
+        (
+            {"srow_x": [0, 2, 0, 0], "qform_code": 1},
+            "geometry-contradicts",
+            "to ARS by its sform, which is used, to ALS",
+        ),
+    ],
+)
+def test_guessed_and_contradicting_orientations_are_said(
+    tmp_path: Path, fields: dict[str, Any], rule: str, said: str
+) -> None:
+    (one,) = read_volume(save(tmp_path / "a.nii", VOXELS, xyzt_units=2, **fields), LIMIT).notices
+    assert one.rule == rule
+    assert said in one.message
+
+
+@pytest.mark.parametrize("qform_code", [0, 1])
+def test_a_qform_that_is_not_used_may_be_invalid(tmp_path: Path, qform_code: int) -> None:
+    pixdim = [3, 1.5, 2, 3, 0, 0, 0, 0]  # of which the first is neither 1 nor -1
+    path = save(tmp_path / "a.nii", VOXELS, xyzt_units=2, pixdim=pixdim, qform_code=qform_code)
+    assert read_volume(path, LIMIT).notices == ()
+
+
+def test_slices_have_no_orientation_to_guess(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", VOXELS[:, :, :1], xyzt_units=2, sform_code=0, qform_code=0)
+    assert read_volume(path, LIMIT).notices == ()

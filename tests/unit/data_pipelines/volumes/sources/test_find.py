@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import CTImageStorage
 
 from data_pipelines.errors import ConfigError, DataError
 from data_pipelines.volumes.cases import Dataset
+from data_pipelines.volumes.files import read_volume
 from data_pipelines.volumes.sources.find import find_cases, recognise_layout
 from data_pipelines.volumes.specs import DataSpec
 from tests.support.datasets import write_dataset
+from tests.support.dicom import write_dicom
 
 LABELS = {"0": "background", "1": "front", "2": "back"}
 
@@ -61,6 +64,18 @@ def find(root: Path, **fields: Any) -> Dataset:
 
 def rules(dataset: Dataset) -> set[tuple[str, str]]:
     return {(problem.rule, problem.case_id) for problem in dataset.problems}
+
+
+def test_links_to_nothing_are_cases_whose_files_are_missing(tmp_path: Path) -> None:
+    root = folders(tmp_path / "d", "a", "b")
+    for name in ("images/c.png", "masks/c.png"):
+        (root / name).symlink_to(tmp_path / "not fetched")
+    (root / "images" / "notes.odt").symlink_to(tmp_path / "gone")
+    dataset = find(root, ndim=2)
+    assert [case.case_id for case in dataset.cases] == ["a", "b", "c"]
+    assert [Path(one.path).name for one in dataset.notices] == ["notes.odt"]
+    with pytest.raises(DataError, match=r"images/c\.png: no such file or folder"):
+        read_volume(dataset.cases[2].images[0], 10**6)
 
 
 # --- Decathlon -------------------------------------------------------------------------------------------------------
@@ -315,6 +330,40 @@ def test_dicom(tmp_path: Path) -> None:
     (root / "classes.json").unlink()
     with pytest.raises(DataError, match="name the classes"):
         find(root)
+
+
+@pytest.mark.parametrize(
+    ("patients", "shared"),
+    [
+        ({"a": "7", "b": "7", "c": "8", "d": "9"}, True),
+        ({"a": "7", "b": "7", "c": "", "d": "7"}, False),  # one for everybody who has any
+        ({"a": "", "b": "", "c": "", "d": ""}, False),
+    ],
+)
+def test_series_of_one_patient_are_one_subject(tmp_path: Path, patients: dict[str, str], shared: bool) -> None:
+    touch(tmp_path, *(f"{name}/label.nii" for name in patients))
+    (tmp_path / "classes.json").write_text('{"background": 0, "liver": 1}')
+    for name, patient in patients.items():
+        (tmp_path / name / "image").mkdir()
+        write_dicom(tmp_path / name / "image" / "1", CTImageStorage, PatientID=patient)
+    subjects = {case.case_id: case.subject for case in find(tmp_path).cases}
+    assert (subjects["a"] == subjects["b"] != subjects["c"]) is shared
+    assert all(subjects[name] == name for name in patients if not shared)
+    (tmp_path / "subjects.json").write_text('{"b": "somebody else"}')
+    stated = {case.case_id: case.subject for case in find(tmp_path).cases}
+    assert stated == subjects | {"b": "somebody else"}
+
+
+def test_a_patient_id_of_most_cases_is_a_placeholder(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}/label.nii" for name in "abc"))
+    (tmp_path / "classes.json").write_text('{"background": 0, "liver": 1}')
+    for name, patient in {"a": "ANONYMOUS", "b": "ANONYMOUS", "c": "8"}.items():
+        (tmp_path / name / "image").mkdir()
+        write_dicom(tmp_path / name / "image" / "1", CTImageStorage, PatientID=patient)
+    dataset = find(tmp_path)
+    assert [case.subject for case in dataset.cases][:2] == ["a", "b"]
+    (one,) = dataset.notices
+    assert (one.rule, "2 of 3 cases have one PatientID" in one.message) == ("patient-id-shared", True)
 
 
 # --- Unicode forms, listings and files that nothing reads ------------------------------------------------------------

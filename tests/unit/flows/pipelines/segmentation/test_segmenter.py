@@ -261,6 +261,16 @@ def test_a_text_that_is_not_given_is_told(caplog: pytest.LogCaptureFixture) -> N
     assert "segmented without text, which this model reads" in caplog.text
 
 
+def test_arrays_have_the_voxels_of_the_training_cases_where_nothing_is_resampled() -> None:
+    segmenter = Threshold()
+    extent = ((8, 8), (8, 8), (16, 16))
+    trained = TrainedRange(spacing=((1, 1), (2, 2), (1, 4)), extent=extent, intensities=((0, 1),))
+    bundle = segmenter.bundle.model_copy(update={"trained_range": trained, "spacing": None})
+    assert reading.read_array(bundle, IMAGE).geometry.spacing == pytest.approx((1, 2, 2))
+    resampling = bundle.model_copy(update={"spacing": (3.0, None, None)})
+    assert reading.read_array(resampling, IMAGE).geometry.spacing == pytest.approx((3, 2, 2))
+
+
 def test_inputs_beyond_the_training_data_are_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     segmenter = Threshold()
     extent = ((8, 8), (8, 8), (16, 16))

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from data_pipelines.atomic import PREFIX
 from data_pipelines.errors import ConfigError, InputError
 from flows.config.specs import ComputeSpec
 from flows.registry.models import ModelVersion
@@ -132,6 +133,35 @@ def test_a_version_of_a_registry_that_was_begun_anew_is_another_model(tmp_path: 
     other = replace(version_of("1"), tags={"unetflow.train_key": "other"})
     with pytest.raises(ConfigError, match="holds predictions of another models:/"):
         claim_folder(folder, other, items)
+
+
+def test_another_file_of_the_same_name_does_not_replace_a_prediction(tmp_path: Path, scans: Path) -> None:
+    folder, other = tmp_path / "out", tmp_path / "other"
+
+    def claim(source: Path) -> None:
+        claim_folder(folder, version_of("1"), plan_items(str(source), folder, takes_prompts=False).items)
+
+    claim(scans)
+    (folder / "a.nii.gz").write_text("the first patient")
+    other.mkdir()
+    (other / "a.nii").write_bytes(b"another patient")
+    with pytest.raises(
+        ConfigError, match=r"a\.nii\.gz is the prediction of .*/in/a\.nii; .*/other/a\.nii has the same"
+    ):
+        claim(other)
+    assert (folder / "a.nii.gz").read_text() == "the first patient"
+    (folder / "a.nii.gz").unlink()
+    claim(other)
+    claim(other)
+
+
+def test_what_an_interrupted_prediction_left_is_removed(tmp_path: Path, scans: Path) -> None:
+    folder = tmp_path / "out"
+    left = folder / f"{PREFIX}nobody:1:1_0-a.nii.gz"
+    left.mkdir(parents=True)
+    with mock.patch("data_pipelines.atomic.is_gone", return_value=True):
+        claim_folder(folder, version_of("1"), plan_items(str(scans), folder, takes_prompts=False).items)
+    assert not left.exists()
 
 
 def test_inputs_that_moved_are_not_due_again(tmp_path: Path, scans: Path) -> None:

@@ -78,6 +78,19 @@ def test_channels_of_two_folders_are_not_mixed(tmp_path: Path) -> None:
     assert sorted(planned(f"{tmp_path}/*/*.nii", TWO)) == ["a_0000.nii.gz", "a_0001.nii.gz"]
 
 
+def test_images_of_one_name_in_two_folders_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{folder}/a_000{channel}.nii" for folder in "xy" for channel in (0, 1)))
+    with pytest.raises(InputError, match=r"/x/a_0000\.nii and .*/y/a_0000\.nii have the same name"):
+        planned(f"{tmp_path}/*/*.nii", TWO)
+
+
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").symlink_to(tmp_path / "not fetched")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "gone")
+    assert planned(tmp_path) == {"a.nii.gz": "a.nii"}
+    assert find_images(str(tmp_path), ONE).skipped == {str(tmp_path / "notes.txt"): "links to nothing"}
+
+
 def test_formats_and_the_suffix_of_their_label_maps(tmp_path: Path) -> None:
     touch(tmp_path, "a.NII.GZ", "b.nhdr", "c.mha", "d.png", "e.tiff", "f.jpg")
     slices(tmp_path / "g", "1")

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines.errors import WeightsError
 from data_pipelines.volumes.specs import IntensitySpec, PreprocessSpec
-from flows.pipelines.segmentation.nnunet.plans import build_bundle, network_spec
+from flows.pipelines.segmentation.nnunet.plans import build_bundle, files_per_image, network_spec
 from tests.support.nnunet import architecture, dataset, plans
 from tests.support.volumes import numbered
 from unet_models.specs.networks import UNetSpec
@@ -59,6 +59,12 @@ def test_images() -> None:
     bundle = build_bundle(FOLDER, IMAGES, dataset(3, file_ending=".png"), "2d", ())
     assert (bundle.patch_size, bundle.slicewise, bundle.preprocess.axes) == ((32, 24), False, (0, 1))
     assert bundle.preprocess.intensities == (IntensitySpec(low=0, high=255, mean=0, std=255),) * 3
+
+
+@pytest.mark.parametrize(("scheme", "expected"), [("RGBTo01Normalization", 1), ("ZScoreNormalization", 3)])
+def test_colours_are_in_one_file_and_other_channels_in_one_each(scheme: str, expected: int) -> None:
+    images = plans((32, 24), (1.0, 1.0), architecture(2), (scheme,) * 3, image_reader_writer="NaturalImage2DIO")
+    assert files_per_image(build_bundle(FOLDER, images, dataset(3, file_ending=".png"), "2d", ())) == expected
 
 
 def test_configurations_inherit_and_labels_may_be_ignored() -> None:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from flows.pipelines.segmentation.config import SegmentationConfig
 from flows.pipelines.segmentation.search.page import search_page
-from flows.pipelines.segmentation.search.stage import _figures, apply_search, overrides
+from flows.pipelines.segmentation.search.stage import _figures, _fitting, apply_search, overrides
 from flows.tuning.run import Searched
 from flows.tuning.trial import Outcome, Trial
 from tests.support.pages import Page, assert_runs_no_foreign_script
@@ -83,3 +83,27 @@ def test_searches_that_would_fail_at_their_end_are_refused(values: dict[str, Any
     train = base["train"] | values.get("train", {})
     with pytest.raises(ValidationError, match=message):
         SegmentationConfig.model_validate({"search": {}} | values | {"train": train})
+
+
+def test_the_warm_up_fits_the_steps_of_what_was_found() -> None:
+    optimizer = CONFIG.train.optimizer.model_copy(update={"warmup_steps": 20})
+    config = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"optimizer": optimizer})})
+    after = apply_search(config, _figures(Searched(TRIALS, []), SCORE, config))
+    assert (after.train.num_steps, after.train.optimizer.warmup_steps) == (40, 4)
+    assert "train.optimizer.warmup_steps=4" in overrides(config, after)
+
+
+@pytest.mark.parametrize(
+    ("train", "compute", "most"),
+    [
+        ({}, {}, None),
+        ({}, {"use_gpu": True, "num_workers": 4}, 3),
+        ({"micro_batch_size": 2}, {"use_gpu": True, "num_workers": 4}, 2),
+        ({"loss": {"batch_dice": True}}, {"use_gpu": True, "num_workers": 4}, None),
+    ],
+)
+def test_a_trial_takes_no_more_on_its_gpu_than_a_worker(
+    train: dict[str, Any], compute: dict[str, Any], most: int | None
+) -> None:
+    config = SegmentationConfig.model_validate({"train": {"global_batch_size": 10, **train}, "compute": compute})
+    assert _fitting(config.train, config.compute).micro_batch_size == most
